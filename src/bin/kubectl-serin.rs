@@ -1,0 +1,2 @@
+//! The kubectl plug-in.
+fn main() {}

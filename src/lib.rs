@@ -1,0 +1,1 @@
+//! Serin rolls machine-learning models out as canaries.
