@@ -1,1 +1,3 @@
 //! Serin rolls machine-learning models out as canaries.
+
+pub mod rollout;

@@ -1,0 +1,108 @@
+//! How bad may the canary still be? An upper bound on its bad share that holds at all times at once.
+//!
+//! A *confidence sequence*: bet against every share `p` at the same time with the beta-binomial
+//! mixture, whose prior Beta(½, b), `b = (1−p0)/(2·p0)`, has the budget `p0` for its mean,
+//!
+//! ```text
+//! ln E(p) = lnB(½+k, b+n−k) − lnB(½, b) − k·ln p − (n−k)·ln(1−p)
+//! ```
+//!
+//! and exclude `p` once `E(p) ≥ G/β`. The true share is ever excluded with probability at most `β/G`
+//! (Ville), so the bound may be read after every scrape without being spoilt by it (Robbins 1970;
+//! Howard, Ramdas et al. 2021). The price compared with a bound for one fixed look is small: 0 bad of
+//! 40 means "below 9.5 %" instead of 8.8 % (two gates).
+//!
+//! Worked numbers, two gates, budget 1 %: clean requests that the canary needs in all to get 25, 50
+//! and 100 % are 105, 226 and 486; with one bad request 182, 378 and 790. (With one gate: 86, 188, 410
+//! and 162, 336, 705.)
+
+use super::{GatePolicy, Tally};
+
+/// Where the search for the number of lacking requests gives up.
+const FAR_TOO_MANY: u64 = 1_000_000_000;
+
+/// The confidence sequence of one gate.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BadShareBound {
+    /// `b`, the second parameter of the prior.
+    prior_clean: f64,
+    /// `ln(G/β)`.
+    log_limit: f64,
+}
+
+impl BadShareBound {
+    pub(super) fn new(policy: &GatePolicy) -> Self {
+        let p0 = policy.p0();
+        Self {
+            prior_clean: (1.0 - p0) / (2.0 * p0),
+            log_limit: (f64::from(policy.gates.max(1)) / policy.beta).ln(),
+        }
+    }
+
+    /// Whether `tally` excludes that the bad share is `share` or more.
+    pub(super) fn excludes(&self, tally: Tally, share: f64) -> bool {
+        if share >= 1.0 {
+            // Nothing is worse than everything: a share "below 100 %" needs no proof.
+            return true;
+        }
+        share > tally.bad_share() && self.log_evidence(tally, share) >= self.log_limit
+    }
+
+    /// The lowest share that `tally` excludes; 1 if it excludes none.
+    pub(super) fn upper_bound(&self, tally: Tally) -> f64 {
+        // Above the share seen, the evidence against a share grows with it: bisect. 1,100 halvings
+        // reach any f64; 60 or so are enough unless the bound is tiny.
+        let (mut possible, mut excluded) = (tally.bad_share(), 1.0);
+        for _ in 0..1_100 {
+            let middle = f64::midpoint(possible, excluded);
+            if middle <= possible || middle >= excluded {
+                break;
+            }
+            if self.excludes(tally, middle) {
+                excluded = middle;
+            } else {
+                possible = middle;
+            }
+        }
+        excluded
+    }
+
+    /// How many more clean requests exclude `share`; `None` if a billion don't.
+    pub(super) fn clean_requests_until(&self, tally: Tally, share: f64) -> Option<u64> {
+        let enough = |more: u64| {
+            let requests = tally.requests.saturating_add(more);
+            self.excludes(Tally::new(requests, tally.bad), share)
+        };
+        if enough(0) {
+            return Some(0);
+        }
+        // Once the share seen is below `share`, each clean request adds evidence: bisect.
+        let (mut too_few, mut sufficient) = (0, FAR_TOO_MANY);
+        if !enough(sufficient) {
+            return None;
+        }
+        while sufficient - too_few > 1 {
+            let middle = u64::midpoint(too_few, sufficient);
+            if enough(middle) {
+                sufficient = middle;
+            } else {
+                too_few = middle;
+            }
+        }
+        Some(sufficient)
+    }
+
+    /// `ln E(share)`, for a share in (0, 1).
+    fn log_evidence(&self, tally: Tally, share: f64) -> f64 {
+        let (bad, clean) = (tally.bad as f64, tally.clean() as f64);
+        ln_beta(0.5 + bad, self.prior_clean + clean)
+            - ln_beta(0.5, self.prior_clean)
+            - bad * share.ln()
+            - clean * (-share).ln_1p()
+    }
+}
+
+/// `ln B(a, b)`. At 10⁹ requests the three terms are around 2·10¹⁰, so about five decimals remain.
+fn ln_beta(a: f64, b: f64) -> f64 {
+    libm::lgamma(a) + libm::lgamma(b) - libm::lgamma(a + b)
+}

@@ -1,0 +1,219 @@
+//! The gate: is the canary good enough to get more traffic, bad enough to lose all of it, or is it
+//! too early to say?
+//!
+//! It judges *request counts*, not ratios over a window. After every Prometheus scrape the caller
+//! feeds one [`Look`] per gate (an objective: "at most 1 % errors", "p99 ≤ 250 ms") into a
+//! [`GateState`] and asks it to [`judge`](GateState::judge):
+//!
+//! | verdict | when |
+//! |---|---|
+//! | [`Fail`](GateVerdict::Fail) | the canary breaks its objective **and** is worse than the stable version serving beside it: `min(E_slo, E_rel) ≥ G/α`; or one scrape is so bad that no statistics are needed (the *hard guard*) |
+//! | [`Pass`](GateVerdict::Pass) | no suspicion (`E_slo < 20`), and the next weight × the upper bound on the canary's bad share fits the error budget; enough requests in this step, and the next weight × their bad share fits it, too |
+//! | [`NeedMoreData`](GateVerdict::NeedMoreData) | otherwise |
+//!
+//! Two things are decided outside: whether the metrics can be trusted at all (*Blind*; a look that
+//! cannot be trusted must not be observed), and how long a step has to bake.
+//!
+//! # The guarantee
+//! With `G` gates, the evidence of a gate crosses `G/α` with probability at most `α/G`, however often
+//! one looks and whenever one stops, so a whole rollout is rolled back by the evidence though its
+//! canary is good with probability at most `α` (1 %). *Good* means that the canary's probability of a
+//! bad request always stays within its objective, **or** always within that of the stable version at
+//! the same moment. How that comes about is told where it is computed: `evidence.rs` (the tests) and
+//! `bound.rs` (the upper bound).
+//!
+//! At weight 100 no stable traffic runs beside the canary, so nothing can be compared and `E_slo`
+//! decides alone. The first half of the premise is enough for the guarantee to hold there: while the
+//! canary stays within its objective, `E_slo` alone crosses `G/α` with probability at most `α/G`. A
+//! canary that is over its objective, though no worse than stable was, has no such protection at
+//! weight 100; but it does not get there by itself, since its bound does not fit the budget.
+//!
+//! The hard guard stands outside the bookkeeping of `α`. Under an objective that is kept, it trips by
+//! chance in less than one scrape in a million. In an outage that both versions share, it may trip if
+//! stable answered too few requests in that scrape to show the outage too.
+
+mod bound;
+mod evidence;
+mod sentence;
+mod state;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use sentence::Criterion;
+pub use state::GateState;
+
+/// `E_slo` from which a canary is *suspect*: it may not advance, though it need not fail.
+///
+/// A version within its objective ever gets here with probability at most 1 in 20.
+pub const SUSPECT: f64 = 20.0;
+
+/// What one version answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tally {
+    /// Requests answered.
+    pub requests: u64,
+    /// Those of them that were bad: failed, or slower than the objective's threshold.
+    pub bad: u64,
+}
+
+impl Tally {
+    /// `bad` requests of `requests`; a surplus of bad ones (two counters read at slightly different
+    /// moments) is dropped.
+    pub fn new(requests: u64, bad: u64) -> Self {
+        let bad = bad.min(requests);
+        Self { requests, bad }
+    }
+
+    /// Requests that were not bad.
+    pub fn clean(self) -> u64 {
+        self.requests.saturating_sub(self.bad)
+    }
+
+    /// The share of bad requests, 0 if there were none at all.
+    pub fn bad_share(self) -> f64 {
+        if self.requests == 0 {
+            0.0
+        } else {
+            self.bad as f64 / self.requests as f64
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.bad = self.bad.saturating_add(other.bad);
+    }
+}
+
+/// What the two versions answered at the same time: in one scrape, one step or a whole rollout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Look {
+    /// The version on trial.
+    pub canary: Tally,
+    /// The version that it would replace.
+    pub stable: Tally,
+}
+
+impl Look {
+    /// Requests of both versions.
+    pub fn requests(&self) -> u64 {
+        self.canary.requests.saturating_add(self.stable.requests)
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.canary.add(other.canary);
+        self.stable.add(other.stable);
+    }
+
+    /// The same look with no more bad requests than requests.
+    fn consistent(&self) -> Self {
+        Self {
+            canary: Tally::new(self.canary.requests, self.canary.bad),
+            stable: Tally::new(self.stable.requests, self.stable.bad),
+        }
+    }
+}
+
+/// What a gate holds the canary to, and how sure it has to be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GatePolicy {
+    /// `p0`, the share of bad requests that the objective allows: 0.01 for "at most 1 % errors" and
+    /// for "p99 ≤ 250 ms". Taken as at least one in a million and at most 99.9 %.
+    pub budget: f64,
+    /// `G`, how many gates the rollout has; they share `alpha` and `beta`.
+    pub gates: u32,
+    /// How many steps the rollout has.
+    pub steps: u32,
+    /// `α`, the chance that the evidence rolls back a good version, over all gates of a whole
+    /// rollout. Default 1 %.
+    pub alpha: f64,
+    /// `β`, the chance that the upper bound on the bad share is ever too low, over all gates.
+    /// Default 5 %.
+    pub beta: f64,
+    /// Canary requests that a step needs before it can pass. Default 20.
+    pub min_requests: u64,
+}
+
+impl GatePolicy {
+    /// A policy with the default certainties: `α` = 1 %, `β` = 5 %, 20 requests a step.
+    pub fn new(budget: f64, gates: u32, steps: u32) -> Self {
+        Self {
+            budget,
+            gates,
+            steps,
+            alpha: 0.01,
+            beta: 0.05,
+            min_requests: 20,
+        }
+    }
+
+    /// `G/α`: the evidence at which a gate fails; 200 for two gates.
+    pub fn fail_threshold(&self) -> f64 {
+        f64::from(self.gates.max(1)) / self.alpha
+    }
+
+    /// `p0` within the range in which the formulas are defined.
+    fn p0(&self) -> f64 {
+        self.budget.clamp(1e-6, 0.999)
+    }
+
+    /// The highest bad share with which `weight` percent of all requests fit the budget.
+    fn share_allowed_at(&self, weight: u8) -> f64 {
+        (self.p0() * 100.0 / f64::from(weight.max(1))).min(1.0)
+    }
+}
+
+/// What a gate says about the canary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum GateVerdict {
+    /// The canary breaks its objective and is worse than stable: take its traffic away.
+    Fail,
+    /// The canary may get the next weight.
+    Pass,
+    /// Neither is proven: hold.
+    NeedMoreData,
+}
+
+/// A verdict and the numbers behind it; [`sentence`](Judgement::sentence) says them in words.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judgement {
+    /// What to do.
+    pub verdict: GateVerdict,
+    /// Evidence that the canary breaks its objective; 1 means none. While the objective is kept, it
+    /// ever reaches `x` with probability at most `1/x`.
+    pub e_slo: f64,
+    /// Evidence that the canary is worse than stable; 1 means none, same guarantee. Without meaning
+    /// at weight 100.
+    pub e_rel: f64,
+    /// The strongest evidence for failing since the step began: the highest `min(e_slo, e_rel)`, at
+    /// weight 100 the highest `e_slo`.
+    pub strongest: f64,
+    /// Where `strongest` fails the gate: `G/α`.
+    pub fail_threshold: f64,
+    /// The one look that tripped the hard guard in this step.
+    pub guard: Option<Look>,
+    /// Upper confidence bound on the canary's bad share over the whole rollout.
+    pub upper_bound: f64,
+    /// The bound that the next weight needs: `budget · 100 / next weight`.
+    pub bound_needed: f64,
+    /// How many more requests, all of them clean, would let the canary pass (suspicion aside). 0 if
+    /// none are lacking, `None` if more than a billion are.
+    pub clean_requests_needed: Option<u64>,
+    /// `e_slo` ≥ [`SUSPECT`].
+    pub suspect: bool,
+    /// The objective's budget, `p0`.
+    pub budget: f64,
+    /// The weight that the canary asks for, in percent; `None` where it asks to be promoted.
+    pub next_weight: Option<u8>,
+    /// Requests since the step began.
+    pub step: Look,
+    /// Requests since the rollout began.
+    pub rollout: Look,
+}

@@ -1,0 +1,184 @@
+//! What a gate remembers between scrapes, and how it judges.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::bound::BadShareBound;
+use super::evidence::{
+    RELATIVE_FACTORS, SLO_FACTORS, canary_share, evidence, log_relative_ratios, log_slo_ratios,
+    look_cap, nine_digits, settle, stake, trips_guard,
+};
+use super::{GatePolicy, GateVerdict, Judgement, Look, SUSPECT};
+
+/// The memory of one gate over one rollout. It is kept in the resource's status, so an operator that
+/// starts anew goes on exactly where the one before it stopped.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GateState {
+    /// The canary's weight in this step, in percent.
+    weight: u8,
+    /// Looks since the rollout began, empty ones not counted.
+    looks: u32,
+    /// Looks since the step began, empty ones not counted.
+    step_looks: u32,
+    /// The part of the evidence's unit that has been staked so far, 0 to 1.
+    staked: f64,
+    /// Evidence for each alternative "the bad share is m times the budget".
+    slo: [f64; SLO_FACTORS.len()],
+    /// Evidence for each alternative "a canary request is ω times as likely bad as a stable one".
+    relative: [f64; RELATIVE_FACTORS.len()],
+    /// The strongest evidence for failing since the step began; 1 means none.
+    strongest: f64,
+    /// The look that tripped the hard guard in this step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    guard: Option<Look>,
+    /// Requests since the step began.
+    step: Look,
+    /// Requests since the rollout began.
+    rollout: Look,
+}
+
+impl Default for GateState {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl GateState {
+    /// The memory of a rollout that has not begun. A new rollout, and one that is tried again, start
+    /// with it.
+    pub fn new() -> Self {
+        Self {
+            weight: 0,
+            looks: 0,
+            step_looks: 0,
+            staked: 0.0,
+            slo: [0.0; SLO_FACTORS.len()],
+            relative: [0.0; RELATIVE_FACTORS.len()],
+            strongest: 1.0,
+            guard: None,
+            step: Look::default(),
+            rollout: Look::default(),
+        }
+    }
+
+    /// Requests since the step began.
+    pub fn step(&self) -> &Look {
+        &self.step
+    }
+
+    /// Requests since the rollout began.
+    pub fn rollout(&self) -> &Look {
+        &self.rollout
+    }
+
+    /// Begins a step with `weight` percent of the traffic on the canary. Evidence carries over; a
+    /// failure does not, since whoever goes on after one has overruled it.
+    pub fn begin_step(&mut self, weight: u8) {
+        self.weight = weight;
+        self.step_looks = 0;
+        self.strongest = 1.0;
+        self.guard = None;
+        self.step = Look::default();
+    }
+
+    /// Takes in what one scrape brought. A look without any requests changes nothing.
+    pub fn observe(&mut self, look: &Look, policy: &GatePolicy) {
+        let look = look.consistent();
+        if look.requests() == 0 {
+            return;
+        }
+        let p0 = policy.p0();
+        let opens_step = self.step_looks == 0;
+        self.looks = self.looks.saturating_add(1);
+        self.step_looks = self.step_looks.saturating_add(1);
+
+        let stake = stake(self.looks, opens_step, policy.steps, self.staked);
+        let share = canary_share(&look, &self.step, self.weight);
+        let cap = look_cap(policy);
+        settle(&mut self.slo, stake, &log_slo_ratios(look.canary, p0), cap);
+        settle(
+            &mut self.relative,
+            stake,
+            &log_relative_ratios(&look, share),
+            cap,
+        );
+        self.staked = nine_digits(self.staked + stake);
+
+        self.strongest = self.strongest.max(nine_digits(self.evidence_to_fail()));
+        if self.guard.is_none() && trips_guard(&look, p0) {
+            self.guard = Some(look);
+        }
+        self.step.add(&look);
+        self.rollout.add(&look);
+    }
+
+    /// What the evidence so far says. `next_weight` is the weight, in percent, that the canary would
+    /// get on Pass; `None` if it would be promoted, which needs the same as a weight of 100.
+    ///
+    /// The upper bound counts the whole rollout's requests: at 0.2 requests a second that saves a
+    /// quarter of the hours. So that a good past does not hide a canary which gets worse with its
+    /// weight, the bad share of the step alone must fit the next weight, too.
+    ///
+    /// To be called after each look (or several looks that arrived together): a crossing is kept
+    /// until the next step begins.
+    pub fn judge(&self, policy: &GatePolicy, next_weight: Option<u8>) -> Judgement {
+        let bound = BadShareBound::new(policy);
+        let bound_needed = policy.share_allowed_at(next_weight.unwrap_or(100));
+        let step_requests = ((self.step.canary.bad as f64 / bound_needed).ceil() as u64)
+            .max(policy.min_requests)
+            .saturating_sub(self.step.canary.requests);
+        let clean_requests_needed = bound
+            .clean_requests_until(self.rollout.canary, bound_needed)
+            .map(|lacking| lacking.max(step_requests));
+
+        let e_slo = self.e_slo();
+        let suspect = e_slo >= SUSPECT;
+        let verdict = if self.fails(policy) {
+            GateVerdict::Fail
+        } else if clean_requests_needed == Some(0) && !suspect {
+            GateVerdict::Pass
+        } else {
+            GateVerdict::NeedMoreData
+        };
+        Judgement {
+            verdict,
+            e_slo,
+            e_rel: self.e_rel(),
+            strongest: self.strongest,
+            fail_threshold: policy.fail_threshold(),
+            guard: self.guard,
+            upper_bound: bound.upper_bound(self.rollout.canary),
+            bound_needed,
+            clean_requests_needed,
+            suspect,
+            budget: policy.p0(),
+            next_weight,
+            step: self.step,
+            rollout: self.rollout,
+        }
+    }
+
+    /// Whether the verdict is Fail.
+    pub(super) fn fails(&self, policy: &GatePolicy) -> bool {
+        self.guard.is_some() || self.strongest >= policy.fail_threshold()
+    }
+
+    fn e_slo(&self) -> f64 {
+        evidence(&self.slo, self.staked)
+    }
+
+    fn e_rel(&self) -> f64 {
+        evidence(&self.relative, self.staked)
+    }
+
+    /// Breaks its objective *and* is worse than stable; at weight 100 there is no stable to compare
+    /// with.
+    fn evidence_to_fail(&self) -> f64 {
+        if self.weight >= 100 {
+            self.e_slo()
+        } else {
+            self.e_slo().min(self.e_rel())
+        }
+    }
+}

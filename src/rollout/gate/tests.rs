@@ -1,0 +1,613 @@
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::bound::BadShareBound;
+use super::evidence::{
+    RELATIVE_FACTORS, canary_share, log_relative_ratios, log_slo_ratios, look_cap, nine_digits,
+    stake, trips_guard,
+};
+use super::*;
+
+fn look(canary: (u64, u64), stable: (u64, u64)) -> Look {
+    Look {
+        canary: Tally::new(canary.1, canary.0),
+        stable: Tally::new(stable.1, stable.0),
+    }
+}
+
+/// The gate of a rollout 10 → 25 → 50 → 100 with an error and a latency objective, both 1 %.
+fn policy() -> GatePolicy {
+    GatePolicy::new(0.01, 2, 4)
+}
+
+fn at_weight(weight: u8) -> GateState {
+    let mut state = GateState::new();
+    state.begin_step(weight);
+    state
+}
+
+/// The state after these looks at a weight of 10 %.
+fn after(looks: &[Look], policy: &GatePolicy) -> GateState {
+    let mut state = at_weight(10);
+    for look in looks {
+        state.observe(look, policy);
+    }
+    state
+}
+
+fn close(actual: f64, expected: f64) {
+    assert!(
+        (actual - expected).abs() <= 1e-4 * expected.abs(),
+        "{actual} is not {expected}"
+    );
+}
+
+// --- the upper bound ---------------------------------------------------------------------------
+
+#[test]
+fn the_clean_requests_each_weight_needs_are_those_of_the_design() {
+    // (gates, bad so far, for 25 %, for 50 %, for 100 %); the design's figures are those of two gates.
+    for (gates, bad, at_25, at_50, at_100) in [
+        (1, 0, 86, 188, 410),
+        (2, 0, 105, 226, 486),
+        (3, 0, 116, 248, 531),
+        (1, 1, 162, 336, 705),
+        (2, 1, 182, 378, 790),
+    ] {
+        let policy = GatePolicy::new(0.01, gates, 4);
+        let bound = BadShareBound::new(&policy);
+        for (weight, requests) in [(25, at_25), (50, at_50), (100, at_100)] {
+            let share = policy.share_allowed_at(weight);
+            let lacking = bound.clean_requests_until(Tally::new(bad, bad), share);
+            assert_eq!(
+                lacking,
+                Some(requests - bad),
+                "{gates} gates, {bad} bad, {weight} %"
+            );
+            assert!(bound.upper_bound(Tally::new(requests, bad)) <= share);
+            assert!(bound.upper_bound(Tally::new(requests - 1, bad)) > share);
+        }
+    }
+}
+
+#[test]
+fn no_errors_in_forty_requests_means_below_nine_and_a_half_percent() {
+    let bound = BadShareBound::new(&policy());
+    close(bound.upper_bound(Tally::new(40, 0)), 0.094_849_02);
+    close(
+        BadShareBound::new(&GatePolicy::new(0.01, 1, 4)).upper_bound(Tally::new(40, 0)),
+        0.079_027_26,
+    );
+}
+
+#[test]
+fn without_requests_and_with_bad_ones_only_nothing_is_excluded() {
+    let bound = BadShareBound::new(&policy());
+    close(bound.upper_bound(Tally::default()), 1.0);
+    close(bound.upper_bound(Tally::new(1_000_000, 1_000_000)), 1.0);
+}
+
+#[test]
+fn a_billion_requests_pin_the_share_down() {
+    let bound = BadShareBound::new(&policy());
+    let upper = bound.upper_bound(Tally::new(1_000_000_000, 5_000_000));
+    assert!(upper > 0.005 && upper < 0.005_02, "{upper}");
+    let upper = bound.upper_bound(Tally::new(1_000_000_000, 0));
+    assert!(upper > 0.0 && upper < 2e-8, "{upper}");
+}
+
+#[test]
+fn a_share_that_is_kept_by_nobody_is_out_of_reach() {
+    let bound = BadShareBound::new(&policy());
+    let half_bad = Tally::new(2_000_000_000, 1_000_000_000);
+    assert_eq!(bound.clean_requests_until(half_bad, 0.01), None);
+}
+
+// --- the evidence ------------------------------------------------------------------------------
+
+#[test]
+fn likelihood_ratios_match_hand_worked_numbers() {
+    // 6 bad of 30 at a budget of 1 %: m = 20 is p1 = 20 %, 20⁶·(0.8/0.99)²⁴ = 64e6·0.006011.
+    let ratios = log_slo_ratios(Tally::new(30, 6), 0.01);
+    close(ratios[5].exp(), 384_700.0);
+    // m = 1.5: 1.5⁶·(0.985/0.99)²⁴
+    close(ratios[0].exp(), 10.086_4);
+
+    // 2 canary and 1 stable bad at a share of 10 %: ω = 10 has d = 1.9, (10/1.9)²/1.9.
+    let ratios = log_relative_ratios(&look((2, 10), (1, 90)), 0.1);
+    close(ratios[4].exp(), 14.579_4);
+}
+
+#[test]
+fn the_share_of_the_canary_follows_busy_looks_and_distrusts_small_ones() {
+    let nothing = Look::default();
+    close(
+        canary_share(&look((0, 0), (0, 3)), &nothing, 10),
+        20.0 / 203.0,
+    );
+    close(
+        canary_share(&look((0, 3), (0, 0)), &nothing, 10),
+        23.0 / 203.0,
+    );
+    // 12,000 requests, 11 % of them the canary's.
+    let busy = look((0, 1_320), (0, 10_680));
+    close(canary_share(&busy, &nothing, 10), 1_340.0 / 12_200.0);
+    // The usual share is that of the step's earlier looks: (30 + 5)/(150 + 50) instead of 10 %.
+    let earlier = look((0, 30), (0, 120));
+    close(
+        canary_share(&look((0, 0), (0, 100)), &earlier, 10),
+        35.0 / 300.0,
+    );
+}
+
+#[test]
+fn stakes_never_exceed_the_unit() {
+    let mut staked = 0.0;
+    for t in 1..=100_000 {
+        // Three more steps than announced.
+        staked += stake(t, t % 100 == 1 && t < 700, 4, staked);
+    }
+    assert!(staked <= 1.0 && staked > 0.999, "{staked}");
+    close(stake(1, true, 4, 0.0), 0.1875 + 0.125);
+    close(stake(2, false, 4, 0.3125), 0.25 / 6.0);
+}
+
+/// `ln P(k of n)`.
+fn ln_binomial(n: u64, k: u64, p: f64) -> f64 {
+    let (n, k) = (n as f64, k as f64);
+    libm::lgamma(n + 1.0) - libm::lgamma(k + 1.0) - libm::lgamma(n - k + 1.0)
+        + k * p.ln()
+        + (n - k) * (-p).ln_1p()
+}
+
+#[test]
+fn the_objectives_evidence_has_a_mean_of_at_most_one_while_the_objective_is_kept() {
+    for p0 in [0.001, 0.01, 0.05, 0.5, 0.9, 0.96] {
+        for (n, share_of_budget) in [(1, 1.0), (30, 1.0), (30, 0.5), (400, 1.0), (400, 0.9)] {
+            let mut means = [0.0; 8];
+            for k in 0..=n {
+                let log_chance = ln_binomial(n, k, p0 * share_of_budget);
+                let ratios = log_slo_ratios(Tally::new(n, k), p0);
+                for (mean, ratio) in means.iter_mut().zip(ratios) {
+                    *mean += (log_chance + ratio).exp();
+                }
+            }
+            for mean in means {
+                assert!(mean <= 1.0 + 1e-9, "p0 {p0}, n {n}: {mean}");
+                if share_of_budget >= 1.0 {
+                    close(mean, 1.0);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_comparison_has_a_mean_of_at_most_one_while_both_versions_are_equally_good_or_bad() {
+    for (weight, n) in [(10, 3), (10, 30), (25, 300), (50, 100), (50, 1_000)] {
+        let routed = f64::from(weight) / 100.0;
+        for p in [0.001, 0.01, 0.1, 0.5] {
+            for (index, factor) in RELATIVE_FACTORS.into_iter().enumerate() {
+                let mut mean = 0.0;
+                for nc in 0..=n {
+                    let requests = look((0, nc), (0, n - nc));
+                    let share = canary_share(&requests, &Look::default(), weight);
+                    // The mean over each version's bad requests has a closed form: one request each,
+                    // bad or not, to the power of their number.
+                    let of_one = |bad: Look| log_relative_ratios(&bad, share)[index].exp();
+                    let canary = 1.0 + p * (of_one(look((1, 1), (0, 0))) - 1.0);
+                    let stable = 1.0 + p * (of_one(look((0, 0), (1, 1))) - 1.0);
+                    mean += ln_binomial(n, nc, routed).exp()
+                        * canary.powf(nc as f64)
+                        * stable.powf((n - nc) as f64);
+                }
+                assert!(
+                    mean <= 1.0 + 1e-9,
+                    "{weight} %, {n}, {p}, ω {factor}: {mean}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn nine_digits_survive_json_exactly() {
+    for value in [
+        1.0 / 3.0,
+        1e8 / 7.0,
+        1.234_567_890_123e-12,
+        0.187_5,
+        1e9,
+        99_999_999.96,
+    ] {
+        let kept = nine_digits(value);
+        let json = serde_json::to_string(&kept).unwrap();
+        assert_eq!(
+            serde_json::from_str::<f64>(&json).unwrap().to_bits(),
+            kept.to_bits()
+        );
+        assert!(json.len() <= 14, "{json}");
+        assert_eq!(nine_digits(kept).to_bits(), kept.to_bits());
+    }
+    close(nine_digits(1e-13), 0.0);
+    close(nine_digits(f64::INFINITY), 1e8);
+}
+
+// --- Fail --------------------------------------------------------------------------------------
+
+#[test]
+fn two_looks_full_of_errors_do_not_fail_a_fresh_rollout_by_evidence_but_three_do() {
+    close(look_cap(&policy()), 20.0);
+    for (gates, steps) in [(1, 1), (1, 4), (2, 1), (2, 4), (4, 10)] {
+        let policy = GatePolicy::new(0.01, gates, steps);
+        // 45 % bad: below the hard guard.
+        let awful = look((900, 2_000), (0, 18_000));
+        let two = after(&[awful; 2], &policy).judge(&policy, Some(25));
+        assert_eq!(
+            two.verdict,
+            GateVerdict::NeedMoreData,
+            "{gates} gates: {two:?}"
+        );
+        assert!(two.suspect);
+        let three = after(&[awful; 3], &policy).judge(&policy, Some(25));
+        assert_eq!(three.verdict, GateVerdict::Fail, "{gates} gates: {three:?}");
+    }
+    // The design's case by hand: ((0.3125·20) + 0.0417)·20 + 1 − 0.3542
+    let two = after(&[look((900, 2_000), (0, 18_000)); 2], &policy()).judge(&policy(), Some(25));
+    close(two.e_slo, 126.479_2);
+    close(two.strongest, 126.479_2);
+}
+
+#[test]
+fn the_hard_guard_needs_five_bad_half_bad_and_a_good_stable() {
+    for (case, p0, trips) in [
+        (look((30, 30), (0, 270)), 0.01, true), // all bad: 20 requests a second, weight 10, 15 s
+        (look((5, 10), (0, 90)), 0.01, true),
+        (look((5, 5), (0, 0)), 0.01, true), // no stable requests
+        (look((4, 4), (0, 90)), 0.01, false),
+        (look((5, 11), (0, 90)), 0.01, false),
+        (look((5, 10), (9, 90)), 0.01, true),
+        (look((5, 10), (10, 90)), 0.01, false),
+        // Half of the requests over the median is what the objective allows.
+        (look((500, 1_000), (0, 900)), 0.5, false),
+        (look((8, 16), (0, 90)), 0.05, false),
+        (look((9, 18), (0, 90)), 0.05, true),
+    ] {
+        assert_eq!(trips_guard(&case, p0), trips, "{case:?} at {p0}");
+    }
+    let policy = policy();
+    let judgement = after(&[look((30, 30), (0, 270))], &policy).judge(&policy, Some(25));
+    assert_eq!(judgement.verdict, GateVerdict::Fail);
+}
+
+#[test]
+fn a_failure_is_kept_through_later_looks_until_the_next_step() {
+    let policy = policy();
+    let mut state = after(&[look((30, 30), (0, 270))], &policy);
+    for _ in 0..200 {
+        state.observe(&look((0, 3_000), (0, 27_000)), &policy);
+    }
+    assert_eq!(state.judge(&policy, Some(25)).verdict, GateVerdict::Fail);
+    state.begin_step(25);
+    assert_eq!(
+        state.judge(&policy, Some(50)).verdict,
+        GateVerdict::NeedMoreData
+    );
+}
+
+#[test]
+fn a_canary_as_bad_as_stable_is_held_and_not_rolled_back() {
+    let policy = policy();
+    let state = after(&[look((9, 300), (81, 2_700)); 40], &policy);
+    let judgement = state.judge(&policy, Some(25));
+    assert_eq!(judgement.verdict, GateVerdict::NeedMoreData);
+    assert!(judgement.suspect && judgement.e_slo > 200.0 && judgement.e_rel < 2.0);
+}
+
+#[test]
+fn at_full_weight_the_objective_alone_decides() {
+    let policy = policy();
+    let mut state = at_weight(100);
+    for _ in 0..4 {
+        state.observe(&look((60, 300), (0, 0)), &policy);
+    }
+    let judgement = state.judge(&policy, None);
+    assert!(judgement.e_rel < 2.0);
+    assert_eq!(judgement.verdict, GateVerdict::Fail);
+}
+
+// --- Pass and NeedMoreData ---------------------------------------------------------------------
+
+#[test]
+fn the_canary_passes_with_the_request_that_completes_the_proof() {
+    let policy = policy();
+    let before = after(&[look((0, 104), (0, 936))], &policy).judge(&policy, Some(25));
+    assert_eq!(before.verdict, GateVerdict::NeedMoreData);
+    assert_eq!(before.clean_requests_needed, Some(1));
+    let with = after(&[look((0, 105), (0, 945))], &policy).judge(&policy, Some(25));
+    assert_eq!(with.verdict, GateVerdict::Pass);
+    assert_eq!(with.clean_requests_needed, Some(0));
+}
+
+#[test]
+fn each_step_needs_twenty_requests_of_its_own() {
+    let policy = policy();
+    let mut state = after(&[look((0, 5_000), (0, 45_000))], &policy);
+    state.begin_step(25);
+    state.observe(&look((0, 19), (0, 57)), &policy);
+    let judgement = state.judge(&policy, Some(50));
+    assert_eq!(judgement.verdict, GateVerdict::NeedMoreData);
+    assert_eq!(judgement.clean_requests_needed, Some(1));
+    state.observe(&look((0, 1), (0, 3)), &policy);
+    assert_eq!(state.judge(&policy, Some(50)).verdict, GateVerdict::Pass);
+}
+
+#[test]
+fn promotion_needs_what_full_weight_needs() {
+    let policy = policy();
+    for (requests, verdict) in [(485, GateVerdict::NeedMoreData), (486, GateVerdict::Pass)] {
+        let mut state = at_weight(100);
+        state.observe(&look((0, requests), (0, 0)), &policy);
+        assert_eq!(state.judge(&policy, None).verdict, verdict);
+    }
+}
+
+#[test]
+fn a_good_past_does_not_hide_a_bad_step() {
+    let policy = policy();
+    let mut state = after(&[look((0, 100_000), (0, 900_000))], &policy);
+    state.begin_step(25);
+    state.observe(&look((9, 100), (0, 300)), &policy);
+    state.observe(&look((3, 60), (0, 180)), &policy);
+    let judgement = state.judge(&policy, Some(50));
+    // The bound over the whole rollout is low and the evidence not yet suspicious…
+    assert!(judgement.upper_bound < 0.001 && !judgement.suspect);
+    // …but half of the traffic may have 2 % bad requests, and 12 of 160 are 7.5 %.
+    assert_eq!(judgement.verdict, GateVerdict::NeedMoreData);
+    assert_eq!(judgement.clean_requests_needed, Some(12 * 50 - 160));
+
+    // Suspicion holds the canary even where its share fits: 2.5 % where 25 % of the traffic may have 4.
+    let state = after(&[look((100, 4_000), (0, 36_000)); 2], &policy);
+    let judgement = state.judge(&policy, Some(25));
+    assert!(judgement.suspect && judgement.clean_requests_needed == Some(0));
+    assert_eq!(judgement.verdict, GateVerdict::NeedMoreData);
+}
+
+#[test]
+fn an_empty_look_changes_nothing() {
+    let policy = policy();
+    let mut state = after(&[look((1, 40), (2, 360))], &policy);
+    let before = state.clone();
+    state.observe(&Look::default(), &policy);
+    assert_eq!(state, before);
+}
+
+// --- words -------------------------------------------------------------------------------------
+
+const ERRORS: Criterion = Criterion::ErrorRate { max: 0.01 };
+const P99: Criterion = Criterion::Latency {
+    quantile: 0.99,
+    max: Duration::from_millis(250),
+};
+
+#[test]
+fn sentences_say_what_was_counted_and_what_it_means() {
+    let policy = policy();
+    let judge = |looks: &[Look], next| after(looks, &policy).judge(&policy, next);
+    let failing = [look((6, 30), (0, 270)), look((6, 30), (1, 270))];
+    let failing = [failing[0], failing[1], look((19, 90), (1, 810))];
+    let mut bad_second_step = after(&[look((0, 100_000), (0, 900_000))], &policy);
+    bad_second_step.begin_step(25);
+    bad_second_step.observe(&look((9, 100), (0, 300)), &policy);
+    bad_second_step.observe(&look((3, 60), (0, 180)), &policy);
+    for (judgement, criterion, rate, words) in [
+        (
+            judge(&[look((0, 40), (0, 360))], Some(25)),
+            ERRORS,
+            Some(0.02),
+            "0 errors in 40 canary requests (stable 0 of 360): the rate is below 9.5 %; moving to \
+             25 % needs below 4 %, about 65 more clean requests (≈ 54 min at this traffic).",
+        ),
+        (
+            judge(&[look((1, 900), (9, 8_100))], Some(25)),
+            P99,
+            None,
+            "1 too slow in 900 canary requests (stable 9 of 8,100): the share over 250 ms is below \
+             0.89 %; moving to 25 % needs below 4 %.",
+        ),
+        (
+            judge(&failing, Some(25)),
+            ERRORS,
+            None,
+            "31 of 150 canary requests failed (21 %, objective 1 %); stable 2 of 1,350. The chance \
+             that a good version looks this bad is under 1 in 1,900.",
+        ),
+        (
+            judge(&failing, Some(25)),
+            P99,
+            None,
+            "31 of 150 canary requests took over 250 ms (21 %, objective p99 ≤ 250 ms (share over \
+             250 ms ≤ 1 %)); stable 2 of 1,350. The chance that a good version looks this bad is \
+             under 1 in 1,900.",
+        ),
+        (
+            judge(&[look((28, 30), (0, 270))], Some(25)),
+            ERRORS,
+            None,
+            "28 of 30 canary requests failed in one scrape (93 %, objective 1 %); stable 0 of 270. A \
+             version within its objective has less than one such scrape in a million.",
+        ),
+        (
+            judge(&[look((9, 300), (81, 2_700)); 10], Some(25)),
+            ERRORS,
+            None,
+            "90 of 3,000 canary requests failed (3 %, objective 1 %); stable 810 of 27,000. Suspect: \
+             the chance that a version within its objective looks this bad is under 1 in 1,000,000, \
+             but it is not proven worse than stable, so rolling back may not help; holding.",
+        ),
+        (
+            bad_second_step.judge(&policy, Some(50)),
+            ERRORS,
+            Some(10.0),
+            "12 errors in 100,160 canary requests (stable 0 of 900,480): the rate is below 0.031 %; in \
+             this step alone 12 of 160, about 440 more clean requests (≈ 44 s at this traffic).",
+        ),
+        (
+            judge(&[look((0, 0), (0, 300))], None),
+            ERRORS,
+            Some(0.0),
+            "No canary requests yet (stable 0 of 300); promoting it needs below 1 %, about 486 more \
+             clean requests.",
+        ),
+    ] {
+        assert_eq!(judgement.sentence(&criterion, rate), words);
+    }
+}
+
+#[test]
+fn a_criterion_knows_its_budget() {
+    close(ERRORS.budget(), 0.01);
+    close(P99.budget(), 0.01);
+    let p999 = Criterion::Latency {
+        quantile: 0.999,
+        max: Duration::from_millis(1_500),
+    };
+    assert_eq!(p999.to_string(), "p99.9 ≤ 1.5 s (share over 1.5 s ≤ 0.1 %)");
+}
+
+// --- properties --------------------------------------------------------------------------------
+
+fn tallies(most: u64) -> impl Strategy<Value = Tally> {
+    (0..=most, 0.0..=1.0_f64).prop_map(|(n, share)| {
+        // Mostly few bad ones, sometimes all.
+        Tally::new(n, (n as f64 * share.powi(6)).round() as u64)
+    })
+}
+
+fn looks(most: u64) -> impl Strategy<Value = Look> {
+    (tallies(most), tallies(most)).prop_map(|(canary, stable)| Look { canary, stable })
+}
+
+fn policies() -> impl Strategy<Value = GatePolicy> {
+    let budget = prop_oneof![Just(0.01), 0.0..=1.0_f64, Just(1e-5)];
+    (budget, 1..=5_u32, 1..=10_u32).prop_map(|(p0, gates, steps)| GatePolicy::new(p0, gates, steps))
+}
+
+proptest! {
+    #[test]
+    fn every_number_stays_finite_up_to_a_billion_requests_a_look(
+        policy in policies(),
+        history in prop::collection::vec(looks(1_000_000_000), 1..40),
+        weight in 0..=100_u8,
+    ) {
+        let mut state = at_weight(weight);
+        for look in &history {
+            state.observe(look, &policy);
+        }
+        let judgement = state.judge(&policy, Some(weight));
+        for number in [judgement.e_slo, judgement.e_rel, judgement.strongest, judgement.upper_bound] {
+            prop_assert!(number.is_finite() && number >= 0.0, "{judgement:?}");
+        }
+        prop_assert!(judgement.upper_bound >= state.rollout().canary.bad_share() - 1e-12);
+        let json = serde_json::to_string(&state).unwrap();
+        // JSON has no NaN and no infinity: serde_json would write null.
+        prop_assert!(!json.contains("null"), "{json}");
+    }
+
+    #[test]
+    fn a_restart_at_any_moment_changes_nothing(
+        policy in policies(),
+        history in prop::collection::vec(looks(3_000), 1..60),
+        restart in any::<prop::sample::Index>(),
+    ) {
+        let (mut whole, mut restarted) = (at_weight(10), at_weight(10));
+        let restart = restart.index(history.len());
+        for (index, look) in history.iter().enumerate() {
+            if index == restart {
+                let json = serde_json::to_string(&restarted).unwrap();
+                restarted = serde_json::from_str(&json).unwrap();
+            }
+            whole.observe(look, &policy);
+            restarted.observe(look, &policy);
+        }
+        prop_assert_eq!(&whole, &restarted);
+        prop_assert_eq!(whole.judge(&policy, Some(25)), restarted.judge(&policy, Some(25)));
+    }
+
+    #[test]
+    fn more_bad_requests_never_turn_fail_into_pass(
+        policy in policies(),
+        history in prop::collection::vec(looks(300), 1..30),
+        worse in any::<prop::sample::Index>(),
+        turned_bad in 0..50_u64,
+        added_bad in 0..50_u64,
+    ) {
+        let worse = worse.index(history.len());
+        let (mut state, mut with_more) = (at_weight(10), at_weight(10));
+        for (index, look) in history.iter().enumerate() {
+            let mut more = *look;
+            if index == worse {
+                more.canary = Tally::new(
+                    look.canary.requests + added_bad,
+                    look.canary.bad + added_bad + turned_bad,
+                );
+            }
+            state.observe(look, &policy);
+            with_more.observe(&more, &policy);
+            if state.judge(&policy, Some(25)).verdict == GateVerdict::Fail {
+                let judgement = with_more.judge(&policy, Some(25));
+                prop_assert_ne!(judgement.verdict, GateVerdict::Pass, "{:?}", judgement);
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn requests_that_turn_bad_never_weaken_the_evidence(
+        history in prop::collection::vec(looks(300), 1..30),
+        worse in any::<prop::sample::Index>(),
+        turned_bad in 0..50_u64,
+    ) {
+        let policy = policy();
+        let mut worse_history = history.clone();
+        let look = worse.get(&history);
+        let place = worse.index(history.len());
+        worse_history[place].canary =
+            Tally::new(look.canary.requests, look.canary.bad + turned_bad);
+        let before = after(&history, &policy).judge(&policy, Some(25));
+        let with_more = after(&worse_history, &policy).judge(&policy, Some(25));
+        prop_assert!(with_more.e_slo >= before.e_slo * (1.0 - 1e-6));
+        prop_assert!(with_more.e_rel >= before.e_rel * (1.0 - 1e-6));
+        prop_assert!(with_more.upper_bound >= before.upper_bound * (1.0 - 1e-9));
+    }
+
+    #[test]
+    fn a_verdict_agrees_with_its_numbers(
+        policy in policies(),
+        history in prop::collection::vec(looks(3_000), 1..30),
+        next in prop_oneof![Just(None), (1..=100_u8).prop_map(Some)],
+    ) {
+        let judgement = after(&history, &policy).judge(&policy, next);
+        match judgement.verdict {
+            GateVerdict::Fail => prop_assert!(
+                judgement.guard.is_some() || judgement.strongest >= judgement.fail_threshold
+            ),
+            GateVerdict::Pass => {
+                let weight = f64::from(next.unwrap_or(100));
+                prop_assert!(judgement.step.canary.requests >= 20);
+                prop_assert!(judgement.e_slo < 20.0);
+                prop_assert!(judgement.step.canary.bad_share() <= judgement.bound_needed + 1e-12);
+                prop_assert!(
+                    judgement.bound_needed >= 1.0
+                        || weight / 100.0 * judgement.upper_bound <= judgement.budget * (1.0 + 1e-9)
+                );
+            }
+            GateVerdict::NeedMoreData => prop_assert!(
+                judgement.suspect || judgement.clean_requests_needed != Some(0)
+            ),
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! What to do next with a rollout: pure functions from what was observed to a decision.
+//!
+//! No client, no clock, no async and no randomness in here, so that a recorded snapshot replays to
+//! the same decision on any machine.
+
+pub mod gate;
