@@ -48,8 +48,11 @@ const GUARD_BAD: u64 = 5;
 const GUARD_SHARE: f64 = 0.5;
 /// …while stable has no more than this share…
 const GUARD_STABLE_SHARE: f64 = 0.1;
-/// …and under the objective it comes by chance in less than one look in a million.
+/// …and under the objective it comes by chance in less than one look in a million…
 const GUARD_CHANCE: f64 = 1e-6;
+/// …and in an outage that both versions share, the bad requests fall so unevenly in less than one
+/// look in a thousand.
+const GUARD_UNEVEN_CHANCE: f64 = 1e-3;
 
 /// `ln L_slo`, for each of [`SLO_FACTORS`], of a version's requests in one look:
 ///
@@ -159,19 +162,32 @@ pub(super) fn nine_digits(value: f64) -> f64 {
 }
 
 /// Whether one look is so bad that it needs no further evidence: at least 5 bad requests and 50 % of
-/// all, while at most 10 % of stable's (or none at all) were bad.
+/// all, while at most 10 % of stable's (or none at all) were bad. `share` is the canary's share of
+/// requests, `None` where no stable traffic runs beside it.
 ///
-/// The objective must call that impossible, too: with "p50 ≤ 250 ms", half of all requests *are* slow.
-/// By Chernoff's bound at least `k` of `n` are bad with probability at most `exp(−n·KL(k/n ‖ p0))`,
-/// which is 10⁻⁷ for 5 of 10 at a budget of 1 %. At a budget of 5 %, 8 of 16 may still be chance; 9 of
-/// 18 may not.
-pub(super) fn trips_guard(look: &Look, p0: f64) -> bool {
-    let share = look.canary.bad_share();
-    look.canary.bad >= GUARD_BAD
-        && share >= GUARD_SHARE
-        && look.stable.bad_share() <= GUARD_STABLE_SHARE
-        && share > p0
-        && look.canary.requests as f64 * divergence(share, p0) >= -GUARD_CHANCE.ln()
+/// Chance must be ruled out as well, by Chernoff's bound `exp(−n·KL(k/n ‖ p))` on the probability of
+/// at least `k` of `n`:
+/// - The objective alone would bring it in less than one look in a million. With "p50 ≤ 250 ms", half
+///   of all requests *are* slow. At a budget of 1 %, 5 of 10 are enough (10⁻⁷); at 5 %, 8 of 16 may
+///   still be chance and 9 of 18 may not.
+/// - In an outage that both versions share, so large a part of the bad requests would fall to the
+///   canary in less than one such look in a thousand. With all of them the canary's, 3 are enough for
+///   that at a weight of 10 %, 5 at 25 %, 10 at 50 %.
+pub(super) fn trips_guard(look: &Look, p0: f64, share: Option<f64>) -> bool {
+    let Look { canary, stable } = look;
+    let all_bad = Tally::new(canary.bad.saturating_add(stable.bad), canary.bad);
+    canary.bad >= GUARD_BAD
+        && canary.bad_share() >= GUARD_SHARE
+        && stable.bad_share() <= GUARD_STABLE_SHARE
+        && rules_out_chance(*canary, p0, GUARD_CHANCE)
+        && share.is_none_or(|share| rules_out_chance(all_bad, share, GUARD_UNEVEN_CHANCE))
+}
+
+/// Whether so many bad requests come with a probability below `chance` if each is bad with
+/// probability `p`.
+fn rules_out_chance(tally: Tally, p: f64, chance: f64) -> bool {
+    let share = tally.bad_share();
+    share > p && tally.requests as f64 * divergence(share, p) >= -chance.ln()
 }
 
 /// Kullback-Leibler divergence of two bad shares, in nats; `share` in (0, 1].

@@ -28,15 +28,18 @@
 //! canary that is over its objective, though no worse than stable was, has no such protection at
 //! weight 100; but it does not get there by itself, since its bound does not fit the budget.
 //!
-//! The hard guard stands outside the bookkeeping of `α`. Under an objective that is kept, it trips by
-//! chance in less than one scrape in a million. In an outage that both versions share, it may trip if
-//! stable answered too few requests in that scrape to show the outage too.
+//! The hard guard stands outside the bookkeeping of `α`, but rules chance out by itself: a version that
+//! keeps its objective trips it in less than one scrape in a million, and one that shares an outage with
+//! stable in less than one in a thousand of the outage's scrapes (in fact far less: stable must also
+//! look well in that scrape).
 
 mod bound;
 mod evidence;
 mod sentence;
 mod state;
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

@@ -86,9 +86,12 @@ fn a_canary_that_just_keeps_its_objective_fails_in_at_most_one_percent_of_rollou
 
 #[test]
 fn a_canary_no_worse_than_a_bad_stable_fails_in_at_most_one_percent_of_rollouts() {
-    // Both at 5 %, five times the budget: the objective gives no protection (below full weight).
-    let share = failed_share(10_000, &[10, 25, 50, 50], 1, 0.05, 0.05);
-    assert!(share <= 0.01, "{share}");
+    // Far over the budget, so the objective gives no protection (below full weight); at 30 % a look
+    // may also trip the hard guard by chance.
+    for bad in [0.05, 0.3] {
+        let share = failed_share(5_000, &[10, 25, 50, 50], 1, bad, bad);
+        assert!(share <= 0.01, "{bad}: {share}");
+    }
 }
 
 #[test]

@@ -106,7 +106,8 @@ impl GateState {
         self.staked = nine_digits(self.staked + stake);
 
         self.strongest = self.strongest.max(nine_digits(self.evidence_to_fail()));
-        if self.guard.is_none() && trips_guard(&look, p0) {
+        let compared = (!self.runs_alone()).then_some(share);
+        if self.guard.is_none() && trips_guard(&look, p0, compared) {
             self.guard = Some(look);
         }
         self.step.add(&look);
@@ -172,10 +173,14 @@ impl GateState {
         evidence(&self.relative, self.staked)
     }
 
-    /// Breaks its objective *and* is worse than stable; at weight 100 there is no stable to compare
-    /// with.
+    /// At full weight no stable traffic runs beside the canary.
+    fn runs_alone(&self) -> bool {
+        self.weight >= 100
+    }
+
+    /// Breaks its objective *and* is worse than stable, if there is a stable to compare with.
     fn evidence_to_fail(&self) -> f64 {
-        if self.weight >= 100 {
+        if self.runs_alone() {
             self.e_slo()
         } else {
             self.e_slo().min(self.e_rel())

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use proptest::prelude::*;
-
 use super::bound::BadShareBound;
 use super::evidence::{
     RELATIVE_FACTORS, canary_share, log_relative_ratios, log_slo_ratios, look_cap, nine_digits,
-    stake, trips_guard,
+    stake,
 };
 use super::*;
 
@@ -19,18 +17,18 @@ fn look(canary: (u64, u64), stable: (u64, u64)) -> Look {
 }
 
 /// The gate of a rollout 10 → 25 → 50 → 100 with an error and a latency objective, both 1 %.
-fn policy() -> GatePolicy {
+pub(super) fn policy() -> GatePolicy {
     GatePolicy::new(0.01, 2, 4)
 }
 
-fn at_weight(weight: u8) -> GateState {
+pub(super) fn at_weight(weight: u8) -> GateState {
     let mut state = GateState::new();
     state.begin_step(weight);
     state
 }
 
 /// The state after these looks at a weight of 10 %.
-fn after(looks: &[Look], policy: &GatePolicy) -> GateState {
+pub(super) fn after(looks: &[Look], policy: &GatePolicy) -> GateState {
     let mut state = at_weight(10);
     for look in looks {
         state.observe(look, policy);
@@ -263,24 +261,41 @@ fn two_looks_full_of_errors_do_not_fail_a_fresh_rollout_by_evidence_but_three_do
 
 #[test]
 fn the_hard_guard_needs_five_bad_half_bad_and_a_good_stable() {
-    for (case, p0, trips) in [
-        (look((30, 30), (0, 270)), 0.01, true), // all bad: 20 requests a second, weight 10, 15 s
-        (look((5, 10), (0, 90)), 0.01, true),
-        (look((5, 5), (0, 0)), 0.01, true), // no stable requests
-        (look((4, 4), (0, 90)), 0.01, false),
-        (look((5, 11), (0, 90)), 0.01, false),
-        (look((5, 10), (9, 90)), 0.01, true),
-        (look((5, 10), (10, 90)), 0.01, false),
+    for (case, p0, weight, trips) in [
+        // All bad at 20 requests a second, weight 10, scraped every 15 s.
+        (look((30, 30), (0, 270)), 0.01, 10, true),
+        (look((5, 10), (0, 90)), 0.01, 10, true),
+        (look((5, 5), (0, 0)), 0.01, 10, true), // no stable requests
+        (look((4, 4), (0, 90)), 0.01, 10, false),
+        (look((5, 11), (0, 90)), 0.01, 10, false),
+        (look((50, 100), (90, 900)), 0.01, 10, true), // 10 % of stable's are bad
+        (look((50, 100), (91, 900)), 0.01, 10, false),
+        (look((5, 10), (2, 20)), 0.01, 10, false), // five of seven may be the canary's by chance
         // Half of the requests over the median is what the objective allows.
-        (look((500, 1_000), (0, 900)), 0.5, false),
-        (look((8, 16), (0, 90)), 0.05, false),
-        (look((9, 18), (0, 90)), 0.05, true),
+        (look((500, 1_000), (0, 900)), 0.5, 10, false),
+        (look((8, 16), (0, 144)), 0.05, 10, false),
+        (look((9, 18), (0, 162)), 0.05, 10, true),
+        // At half of the traffic nine bad requests may all be the canary's by chance (1 in 512).
+        (look((9, 9), (0, 9)), 0.01, 50, false),
+        (look((10, 10), (0, 10)), 0.01, 50, true),
+        // At full weight there is nobody to share an outage with.
+        (look((5, 10), (0, 0)), 0.01, 100, true),
     ] {
-        assert_eq!(trips_guard(&case, p0), trips, "{case:?} at {p0}");
+        let policy = GatePolicy::new(p0, 2, 4);
+        let mut state = at_weight(weight);
+        state.observe(&case, &policy);
+        let guard = state.judge(&policy, Some(100)).guard;
+        assert_eq!(
+            guard,
+            trips.then_some(case),
+            "{case:?} of {p0} at {weight} %"
+        );
+        assert_eq!(
+            trips,
+            state.fails(&policy),
+            "one look fails by the guard only"
+        );
     }
-    let policy = policy();
-    let judgement = after(&[look((30, 30), (0, 270))], &policy).judge(&policy, Some(25));
-    assert_eq!(judgement.verdict, GateVerdict::Fail);
 }
 
 #[test]
@@ -476,138 +491,4 @@ fn a_criterion_knows_its_budget() {
         max: Duration::from_millis(1_500),
     };
     assert_eq!(p999.to_string(), "p99.9 ≤ 1.5 s (share over 1.5 s ≤ 0.1 %)");
-}
-
-// --- properties --------------------------------------------------------------------------------
-
-fn tallies(most: u64) -> impl Strategy<Value = Tally> {
-    (0..=most, 0.0..=1.0_f64).prop_map(|(n, share)| {
-        // Mostly few bad ones, sometimes all.
-        Tally::new(n, (n as f64 * share.powi(6)).round() as u64)
-    })
-}
-
-fn looks(most: u64) -> impl Strategy<Value = Look> {
-    (tallies(most), tallies(most)).prop_map(|(canary, stable)| Look { canary, stable })
-}
-
-fn policies() -> impl Strategy<Value = GatePolicy> {
-    let budget = prop_oneof![Just(0.01), 0.0..=1.0_f64, Just(1e-5)];
-    (budget, 1..=5_u32, 1..=10_u32).prop_map(|(p0, gates, steps)| GatePolicy::new(p0, gates, steps))
-}
-
-proptest! {
-    #[test]
-    fn every_number_stays_finite_up_to_a_billion_requests_a_look(
-        policy in policies(),
-        history in prop::collection::vec(looks(1_000_000_000), 1..40),
-        weight in 0..=100_u8,
-    ) {
-        let mut state = at_weight(weight);
-        for look in &history {
-            state.observe(look, &policy);
-        }
-        let judgement = state.judge(&policy, Some(weight));
-        for number in [judgement.e_slo, judgement.e_rel, judgement.strongest, judgement.upper_bound] {
-            prop_assert!(number.is_finite() && number >= 0.0, "{judgement:?}");
-        }
-        prop_assert!(judgement.upper_bound >= state.rollout().canary.bad_share() - 1e-12);
-        let json = serde_json::to_string(&state).unwrap();
-        // JSON has no NaN and no infinity: serde_json would write null.
-        prop_assert!(!json.contains("null"), "{json}");
-    }
-
-    #[test]
-    fn a_restart_at_any_moment_changes_nothing(
-        policy in policies(),
-        history in prop::collection::vec(looks(3_000), 1..60),
-        restart in any::<prop::sample::Index>(),
-    ) {
-        let (mut whole, mut restarted) = (at_weight(10), at_weight(10));
-        let restart = restart.index(history.len());
-        for (index, look) in history.iter().enumerate() {
-            if index == restart {
-                let json = serde_json::to_string(&restarted).unwrap();
-                restarted = serde_json::from_str(&json).unwrap();
-            }
-            whole.observe(look, &policy);
-            restarted.observe(look, &policy);
-        }
-        prop_assert_eq!(&whole, &restarted);
-        prop_assert_eq!(whole.judge(&policy, Some(25)), restarted.judge(&policy, Some(25)));
-    }
-
-    #[test]
-    fn more_bad_requests_never_turn_fail_into_pass(
-        policy in policies(),
-        history in prop::collection::vec(looks(300), 1..30),
-        worse in any::<prop::sample::Index>(),
-        turned_bad in 0..50_u64,
-        added_bad in 0..50_u64,
-    ) {
-        let worse = worse.index(history.len());
-        let (mut state, mut with_more) = (at_weight(10), at_weight(10));
-        for (index, look) in history.iter().enumerate() {
-            let mut more = *look;
-            if index == worse {
-                more.canary = Tally::new(
-                    look.canary.requests + added_bad,
-                    look.canary.bad + added_bad + turned_bad,
-                );
-            }
-            state.observe(look, &policy);
-            with_more.observe(&more, &policy);
-            if state.judge(&policy, Some(25)).verdict == GateVerdict::Fail {
-                let judgement = with_more.judge(&policy, Some(25));
-                prop_assert_ne!(judgement.verdict, GateVerdict::Pass, "{:?}", judgement);
-                break;
-            }
-        }
-    }
-
-    #[test]
-    fn requests_that_turn_bad_never_weaken_the_evidence(
-        history in prop::collection::vec(looks(300), 1..30),
-        worse in any::<prop::sample::Index>(),
-        turned_bad in 0..50_u64,
-    ) {
-        let policy = policy();
-        let mut worse_history = history.clone();
-        let look = worse.get(&history);
-        let place = worse.index(history.len());
-        worse_history[place].canary =
-            Tally::new(look.canary.requests, look.canary.bad + turned_bad);
-        let before = after(&history, &policy).judge(&policy, Some(25));
-        let with_more = after(&worse_history, &policy).judge(&policy, Some(25));
-        prop_assert!(with_more.e_slo >= before.e_slo * (1.0 - 1e-6));
-        prop_assert!(with_more.e_rel >= before.e_rel * (1.0 - 1e-6));
-        prop_assert!(with_more.upper_bound >= before.upper_bound * (1.0 - 1e-9));
-    }
-
-    #[test]
-    fn a_verdict_agrees_with_its_numbers(
-        policy in policies(),
-        history in prop::collection::vec(looks(3_000), 1..30),
-        next in prop_oneof![Just(None), (1..=100_u8).prop_map(Some)],
-    ) {
-        let judgement = after(&history, &policy).judge(&policy, next);
-        match judgement.verdict {
-            GateVerdict::Fail => prop_assert!(
-                judgement.guard.is_some() || judgement.strongest >= judgement.fail_threshold
-            ),
-            GateVerdict::Pass => {
-                let weight = f64::from(next.unwrap_or(100));
-                prop_assert!(judgement.step.canary.requests >= 20);
-                prop_assert!(judgement.e_slo < 20.0);
-                prop_assert!(judgement.step.canary.bad_share() <= judgement.bound_needed + 1e-12);
-                prop_assert!(
-                    judgement.bound_needed >= 1.0
-                        || weight / 100.0 * judgement.upper_bound <= judgement.budget * (1.0 + 1e-9)
-                );
-            }
-            GateVerdict::NeedMoreData => prop_assert!(
-                judgement.suspect || judgement.clean_requests_needed != Some(0)
-            ),
-        }
-    }
 }
