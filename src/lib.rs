@@ -1,3 +1,4 @@
 //! Serin rolls machine-learning models out as canaries.
 
 pub mod rollout;
+pub mod traffic;

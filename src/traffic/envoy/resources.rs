@@ -1,0 +1,347 @@
+//! [`RouterModel`] → xDS resources: a pure function, so that every operator replica gives every router the same answer.
+//!
+//! One model makes one Listener and one RouteConfiguration (`<namespace>/<name>`), and each of its versions one Cluster and
+//! one ClusterLoadAssignment (`<namespace>/<name>/<revision>`). The listener names its routes instead of holding them: a
+//! change of weight replaces the routes alone, and no listener drains and no connection closes.
+//!
+//! # Choices, and why
+//! - **Retries** only where the request has provably not reached a model: the connection failed, the stream was refused, or
+//!   the connection was gone before the request's headers were sent. A prediction may have side effects (a log, a bill), so
+//!   an error after that is the client's to see. Each retry goes to a pod that was not tried before, if there is one.
+//! - **Idle upstream connections close after 1.5 s**, sooner than the servers that people put models into close theirs
+//!   (gunicorn 2 s, uvicorn and Node 5 s), so a request never races a server that is hanging up. A new connection inside a
+//!   cluster costs 0.2 ms.
+//! - **Endpoints that leave** are taken out at once, with their idle connections; requests under way end in peace, on the
+//!   5 s for which a terminating pod still serves. Envoy does this by itself as long as there is no active health check
+//!   (then `ignore_health_on_host_removal` would be needed); `close_connections_on_host_set_change` would close the
+//!   connections of every *other* pod too.
+//! - **No health checks and no outlier ejection here**: readiness is Kubernetes' word, and ejecting a canary's failing pods
+//!   would hide the very errors that the rollout has to see.
+//! - **Circuit breakers** stand at 65,536: the model server limits its own work (429), and Envoy's default of 1,024 requests
+//!   in flight would answer 503s that look like the model's.
+//! - **Headers are the serving's own**: no `x-envoy-*` on answers, `server` passed through; `x-envoy-*` of clients (they
+//!   could switch blind retries on) are taken off requests because every client counts as external.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    model::{Backend, ModelRoute, RouteKey, RouterModel, cluster_name},
+    proto::{
+        Any, CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterWeight,
+        CommonHttpProtocolOptions, ConfigSource, DISCOVERY_EDS, DataSource, DirectResponseAction,
+        EdsClusterConfig, Endpoint, ExplicitHttpConfig, Filter, FilterChain, Http1ProtocolOptions,
+        HttpConnectionManager, HttpFilter, HttpProtocolOptions, LEAST_REQUEST, LbEndpoint,
+        Listener, LocalityLbEndpoints, Named, PASS_THROUGH, PreviousHostsPredicate, Rds,
+        RetryBackOff, RetryHostPredicate, RetryPolicy, Route, RouteAction, RouteConfiguration,
+        RouteMatch, Router, Thresholds, VirtualHost, WeightedCluster,
+    },
+};
+
+/// A pod that takes longer than this to accept a connection is not tried on.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// See the module's text on idle connections.
+const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_millis(1500);
+/// A client that has not sent all its headers after this is cut off.
+const REQUEST_HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
+/// A stream on which nothing moves ends this long after the route's timeout would have ended it.
+const STREAM_IDLE_GRACE: Duration = Duration::from_secs(5);
+/// What may be in flight to one version at once.
+const CIRCUIT_BREAKER: u32 = 65_536;
+/// What may be in retry to one version at once.
+const MAX_RETRIES: u32 = 1024;
+const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";
+
+/// The types of resources, in the order in which they must reach a router: what is referred to before what refers to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ResourceType {
+    /// A version and how to talk to it (CDS).
+    Cluster,
+    /// The pods of a version (EDS).
+    Endpoints,
+    /// The port of a model (LDS).
+    Listener,
+    /// The weights of a model (RDS).
+    Route,
+}
+
+impl ResourceType {
+    /// All types, in order.
+    pub const ALL: [Self; 4] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route];
+
+    /// The name of the type on the wire.
+    pub fn type_url(self) -> &'static str {
+        match self {
+            Self::Cluster => Cluster::TYPE_URL,
+            Self::Endpoints => ClusterLoadAssignment::TYPE_URL,
+            Self::Listener => Listener::TYPE_URL,
+            Self::Route => RouteConfiguration::TYPE_URL,
+        }
+    }
+
+    /// The type of that name, if it is one of ours.
+    pub fn from_type_url(url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.type_url() == url)
+    }
+}
+
+/// One resource as it is sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resource {
+    /// Its name, unique in its type.
+    pub name: String,
+    /// A digest of its content: equal content has an equal version in every operator process.
+    pub version: String,
+    /// The content.
+    pub body: Any,
+    /// For a route, each revision that has weight, with it; sorted. Empty for other types.
+    pub weights: Vec<(String, u8)>,
+}
+
+impl Resource {
+    fn new<M: Named>(name: String, message: &M, weights: Vec<(String, u8)>) -> Arc<Self> {
+        let body = Any::pack(message);
+        let digest = Sha256::digest(&body.value);
+        let version = digest
+            .iter()
+            .take(8)
+            .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        Arc::new(Self {
+            name,
+            version,
+            body,
+            weights,
+        })
+    }
+}
+
+/// Everything that the routers should have, ready to be sent.
+#[derive(Debug, Default)]
+pub struct Resources {
+    by_type: [BTreeMap<String, Arc<Resource>>; 4],
+    compiled: BTreeMap<RouteKey, Arc<Compiled>>,
+}
+
+/// The resources of one model, with what they were made from.
+#[derive(Debug)]
+struct Compiled {
+    source: ModelRoute,
+    resources: Vec<(ResourceType, Arc<Resource>)>,
+}
+
+impl Resources {
+    /// Makes the resources of `model`. Those of routes that are the same in `previous` are taken over from it, which makes
+    /// a change of one route in thousands cheap and is otherwise without effect.
+    pub fn compile(model: &RouterModel, previous: Option<&Self>) -> Self {
+        let mut resources = Self::default();
+        for (key, route) in &model.routes {
+            let compiled = previous
+                .and_then(|previous| previous.compiled.get(key))
+                .filter(|compiled| compiled.source == *route)
+                .cloned()
+                .unwrap_or_else(|| Arc::new(compile_route(key, route)));
+            for (kind, resource) in &compiled.resources {
+                resources.by_type[*kind as usize]
+                    .insert(resource.name.clone(), Arc::clone(resource));
+            }
+            resources.compiled.insert(key.clone(), compiled);
+        }
+        resources
+    }
+
+    /// The resources of one type, by name.
+    pub fn of(&self, kind: ResourceType) -> &BTreeMap<String, Arc<Resource>> {
+        &self.by_type[kind as usize]
+    }
+}
+
+fn compile_route(key: &RouteKey, route: &ModelRoute) -> Compiled {
+    let name = key.to_string();
+    let mut weights: Vec<_> = route
+        .backends
+        .iter()
+        .filter(|backend| backend.weight > 0)
+        .map(|backend| (backend.revision.clone(), backend.weight))
+        .collect();
+    weights.sort();
+
+    let mut resources = Vec::with_capacity(2 + 2 * route.backends.len());
+    for backend in &route.backends {
+        let name = cluster_name(key, &backend.revision);
+        let cluster = Resource::new(name.clone(), &cluster(&name), Vec::new());
+        let endpoints = Resource::new(name.clone(), &load_assignment(&name, backend), Vec::new());
+        resources.push((ResourceType::Cluster, cluster));
+        resources.push((ResourceType::Endpoints, endpoints));
+    }
+    let listener = Resource::new(name.clone(), &listener(&name, route.port), Vec::new());
+    resources.push((ResourceType::Listener, listener));
+    let routes = route_configuration(key, &weights, route.timeout);
+    resources.push((ResourceType::Route, Resource::new(name, &routes, weights)));
+    Compiled {
+        source: route.clone(),
+        resources,
+    }
+}
+
+fn cluster(name: &str) -> Cluster {
+    let http = HttpProtocolOptions {
+        common_http_protocol_options: Some(CommonHttpProtocolOptions {
+            idle_timeout: Some(UPSTREAM_IDLE_TIMEOUT.into()),
+        }),
+        explicit_http_config: Some(ExplicitHttpConfig {
+            http_protocol_options: Some(Http1ProtocolOptions {}),
+        }),
+    };
+    Cluster {
+        name: name.to_owned(),
+        r#type: DISCOVERY_EDS,
+        eds_cluster_config: Some(EdsClusterConfig {
+            eds_config: Some(ConfigSource::ads()),
+        }),
+        connect_timeout: Some(CONNECT_TIMEOUT.into()),
+        // Predictions differ in cost: the less busy of two random pods beats taking turns.
+        lb_policy: LEAST_REQUEST,
+        circuit_breakers: Some(CircuitBreakers {
+            thresholds: vec![Thresholds {
+                max_connections: Some(CIRCUIT_BREAKER),
+                max_pending_requests: Some(CIRCUIT_BREAKER),
+                max_requests: Some(CIRCUIT_BREAKER),
+                max_retries: Some(MAX_RETRIES),
+            }],
+        }),
+        typed_extension_protocol_options: BTreeMap::from([(
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(),
+            Any::pack(&http),
+        )]),
+    }
+}
+
+fn load_assignment(name: &str, backend: &Backend) -> ClusterLoadAssignment {
+    // Sorted, so that another order of the same pods is not a change.
+    let mut addresses = backend.endpoints.clone();
+    addresses.sort();
+    addresses.dedup();
+    let lb_endpoints = addresses
+        .into_iter()
+        .map(|address| LbEndpoint {
+            endpoint: Some(Endpoint {
+                address: Some(address.into()),
+            }),
+        })
+        .collect();
+    ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints: vec![LocalityLbEndpoints { lb_endpoints }],
+    }
+}
+
+fn listener(name: &str, port: u16) -> Listener {
+    Listener {
+        name: name.to_owned(),
+        address: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into()),
+        filter_chains: vec![FilterChain {
+            filters: vec![Filter {
+                name: "envoy.filters.network.http_connection_manager".to_owned(),
+                typed_config: Some(Any::pack(&connection_manager(name))),
+            }],
+        }],
+    }
+}
+
+fn connection_manager(name: &str) -> HttpConnectionManager {
+    let router = Router {
+        suppress_envoy_headers: true,
+    };
+    HttpConnectionManager {
+        stat_prefix: name.to_owned(),
+        rds: Some(Rds {
+            config_source: Some(ConfigSource::ads()),
+            route_config_name: name.to_owned(),
+        }),
+        http_filters: vec![HttpFilter {
+            name: "envoy.filters.http.router".to_owned(),
+            typed_config: Some(Any::pack(&router)),
+        }],
+        use_remote_address: Some(true),
+        server_header_transformation: PASS_THROUGH,
+        request_headers_timeout: Some(REQUEST_HEADERS_TIMEOUT.into()),
+    }
+}
+
+fn route_configuration(
+    key: &RouteKey,
+    weights: &[(String, u8)],
+    timeout: Duration,
+) -> RouteConfiguration {
+    let name = key.to_string();
+    let everything = RouteMatch {
+        prefix: Some("/".to_owned()),
+    };
+    let route = if weights.is_empty() {
+        // Envoy refuses clusters whose weights sum to 0.
+        Route {
+            r#match: Some(everything),
+            direct_response: Some(DirectResponseAction {
+                status: 503,
+                body: Some(DataSource {
+                    inline_string: format!("no version of model {name} is ready yet\n"),
+                }),
+            }),
+            route: None,
+        }
+    } else {
+        Route {
+            r#match: Some(everything),
+            route: Some(forward(key, weights, timeout)),
+            direct_response: None,
+        }
+    };
+    RouteConfiguration {
+        virtual_hosts: vec![VirtualHost {
+            name: name.clone(),
+            domains: vec!["*".to_owned()],
+            routes: vec![route],
+        }],
+        name,
+    }
+}
+
+fn forward(key: &RouteKey, weights: &[(String, u8)], timeout: Duration) -> RouteAction {
+    let clusters = weights
+        .iter()
+        .map(|(revision, weight)| ClusterWeight {
+            name: cluster_name(key, revision),
+            weight: Some((*weight).into()),
+        })
+        .collect();
+    RouteAction {
+        weighted_clusters: Some(WeightedCluster { clusters }),
+        timeout: Some(timeout.into()),
+        retry_policy: Some(RetryPolicy {
+            retry_on: RETRY_ON.to_owned(),
+            num_retries: Some(2),
+            retry_host_predicate: vec![RetryHostPredicate {
+                name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
+                typed_config: Some(Any::pack(&PreviousHostsPredicate {})),
+            }],
+            // With one pod left there is no other: after 3 draws the same one is taken.
+            host_selection_retry_max_attempts: 3,
+            retry_back_off: Some(RetryBackOff {
+                base_interval: Some(Duration::from_millis(10).into()),
+                max_interval: Some(Duration::from_millis(100).into()),
+            }),
+        }),
+        // Envoy's own (5 min) would cut a longer timeout short, and outlast a short one.
+        idle_timeout: Some(timeout.saturating_add(STREAM_IDLE_GRACE).into()),
+    }
+}
+
+#[cfg(test)]
+#[path = "resources_tests.rs"]
+mod tests;

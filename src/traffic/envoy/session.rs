@@ -1,0 +1,387 @@
+//! The delta xDS protocol with one router, as a state machine without I/O.
+//!
+//! The server feeds it the router's requests and the newest [`Resources`], and sends what [`Session::next_response`] gives
+//! until it gives nothing. Of each type at most one response is in flight: what changes meanwhile goes into the next one.
+//!
+//! # Make before break
+//! Nothing may ever point at something that a router does not have yet, or no longer has:
+//! - endpoints go out after their cluster, and again whenever their cluster is sent: Envoy warms a changed cluster anew;
+//! - routes go out when the router has acknowledged every cluster that they name, *with* its endpoints. Envoy would accept
+//!   them sooner, and answer 503 until the cluster is warm;
+//! - a cluster goes when the router has acknowledged routes without it, or has let go of the model's listener.
+//!
+//! # A refused response
+//! The router keeps what it had. If several resources were refused together, each is sent again by itself, so that a bad one
+//! does not hold up the good ones; a single one that is refused waits for [`Session::retry_refused`] or for its next version.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{
+    model::route_name,
+    proto::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryResource},
+    resources::{Resource, ResourceType, Resources},
+};
+
+const WILDCARD: &str = "*";
+
+/// What a session learned about its router.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The router routes by this route configuration.
+    RouteTaken(Arc<Resource>),
+    /// The router no longer uses the route configuration of that name.
+    RouteLeft(String),
+    /// The router refused resources and keeps what it had.
+    Refused {
+        /// Their type.
+        kind: ResourceType,
+        /// Their names.
+        names: Vec<String>,
+        /// The router's words.
+        message: String,
+    },
+    /// The router took a resource over that it had refused before.
+    Recovered {
+        /// Its type.
+        kind: ResourceType,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// The state of one router's stream.
+#[derive(Debug, Default)]
+pub struct Session {
+    resources: Option<Arc<Resources>>,
+    types: [TypeState; 4],
+    last_nonce: u64,
+    events: Vec<Event>,
+}
+
+#[derive(Debug, Default)]
+struct TypeState {
+    /// The router has asked for this type at all.
+    asked: bool,
+    /// The router wants every resource of this type …
+    wildcard: bool,
+    /// … or these.
+    subscribed: BTreeSet<String>,
+    /// Asked for and not answered yet: if there is no such resource, the router must be told.
+    unanswered: BTreeSet<String>,
+    /// What the router has: version by name.
+    held: BTreeMap<String, String>,
+    in_flight: Option<InFlight>,
+    /// What the router refused: version by name.
+    refused: BTreeMap<String, String>,
+    /// Refused in company: to be sent again, each by itself.
+    suspects: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    nonce: String,
+    resources: Vec<Arc<Resource>>,
+    removed: Vec<String>,
+}
+
+impl Session {
+    /// Replaces what the router should have.
+    pub fn set_resources(&mut self, resources: Arc<Resources>) {
+        self.resources = Some(resources);
+        self.recognise_routes();
+    }
+
+    /// Takes in a request: subscriptions, and the ACK or NACK of a response. Types that Serin does not serve are ignored.
+    pub fn handle(&mut self, request: &DeltaDiscoveryRequest) {
+        let Some(kind) = ResourceType::from_type_url(&request.type_url) else {
+            return;
+        };
+        let first = self.subscribe(kind, request);
+        if !request.response_nonce.is_empty() {
+            self.conclude(kind, request);
+        }
+        if first {
+            self.recognise_routes();
+        }
+    }
+
+    /// What happened since the last call, in order.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Lets refused resources be sent once more: the reason (a port still in use) may have passed.
+    pub fn retry_refused(&mut self) {
+        for state in &mut self.types {
+            let refused = std::mem::take(&mut state.refused);
+            state.suspects.extend(refused.into_keys());
+        }
+    }
+
+    /// The next response to send, if one is due.
+    pub fn next_response(&mut self) -> Option<DeltaDiscoveryResponse> {
+        let resources = Arc::clone(self.resources.as_ref()?);
+        ResourceType::ALL
+            .into_iter()
+            .find_map(|kind| self.respond(kind, &resources))
+    }
+
+    fn state(&self, kind: ResourceType) -> &TypeState {
+        &self.types[kind as usize]
+    }
+
+    fn state_mut(&mut self, kind: ResourceType) -> &mut TypeState {
+        &mut self.types[kind as usize]
+    }
+
+    /// Returns whether this was the first request of its type.
+    fn subscribe(&mut self, kind: ResourceType, request: &DeltaDiscoveryRequest) -> bool {
+        let state = &mut self.types[kind as usize];
+        let first = !std::mem::replace(&mut state.asked, true);
+        // Endpoints are always sent anew to a router that comes back: a cluster of its may still wait for them.
+        if first && kind != ResourceType::Endpoints {
+            state.held = request
+                .initial_resource_versions
+                .clone()
+                .into_iter()
+                .collect();
+        }
+        let by_name = matches!(kind, ResourceType::Endpoints | ResourceType::Route);
+        if first && request.resource_names_subscribe.is_empty() && !by_name {
+            state.wildcard = true;
+        }
+        for name in &request.resource_names_subscribe {
+            if name == WILDCARD {
+                state.wildcard = true;
+                continue;
+            }
+            if !(first && state.held.contains_key(name)) {
+                // Asked for again means: lost. It must be answered even if nothing has changed.
+                state.forget(name);
+                state.unanswered.insert(name.clone());
+            }
+            state.subscribed.insert(name.clone());
+        }
+        for name in &request.resource_names_unsubscribe {
+            if name == WILDCARD {
+                state.wildcard = false;
+                continue;
+            }
+            state.subscribed.remove(name);
+            state.unanswered.remove(name);
+            state.forget(name);
+            if kind == ResourceType::Route {
+                self.events.push(Event::RouteLeft(name.clone()));
+            }
+        }
+        first
+    }
+
+    /// Takes in the ACK or NACK of the response in flight; one that is older is ignored.
+    fn conclude(&mut self, kind: ResourceType, request: &DeltaDiscoveryRequest) {
+        let state = &mut self.types[kind as usize];
+        let Some(answered) = state
+            .in_flight
+            .take_if(|in_flight| in_flight.nonce == request.response_nonce)
+        else {
+            return;
+        };
+        for name in &answered.removed {
+            state.held.remove(name);
+        }
+        match &request.error_detail {
+            None => {
+                for resource in answered.resources {
+                    let suspected = state.suspects.remove(&resource.name);
+                    if suspected | state.refused.remove(&resource.name).is_some() {
+                        let name = resource.name.clone();
+                        self.events.push(Event::Recovered { kind, name });
+                    }
+                    state
+                        .held
+                        .insert(resource.name.clone(), resource.version.clone());
+                    if kind == ResourceType::Route {
+                        self.events.push(Event::RouteTaken(resource));
+                    }
+                }
+            }
+            Some(error) => {
+                let alone = answered.resources.len() == 1;
+                for resource in &answered.resources {
+                    let name = resource.name.clone();
+                    if alone {
+                        state.suspects.remove(&name);
+                        state.refused.insert(name, resource.version.clone());
+                    } else {
+                        state.suspects.insert(name);
+                    }
+                }
+                self.events.push(Event::Refused {
+                    kind,
+                    names: answered.resources.iter().map(|r| r.name.clone()).collect(),
+                    message: error.message.clone(),
+                });
+            }
+        }
+        if kind == ResourceType::Route {
+            self.events
+                .extend(answered.removed.into_iter().map(Event::RouteLeft));
+        }
+    }
+
+    /// A router that comes back says which versions it has: where they are today's, their weights are known at once.
+    fn recognise_routes(&mut self) {
+        let Some(resources) = &self.resources else {
+            return;
+        };
+        let routes = resources.of(ResourceType::Route);
+        for (name, version) in &self.types[ResourceType::Route as usize].held {
+            if let Some(route) = routes.get(name).filter(|route| route.version == *version) {
+                self.events.push(Event::RouteTaken(Arc::clone(route)));
+            }
+        }
+    }
+
+    fn respond(
+        &mut self,
+        kind: ResourceType,
+        resources: &Resources,
+    ) -> Option<DeltaDiscoveryResponse> {
+        let state = self.state(kind);
+        if !state.asked || state.in_flight.is_some() {
+            return None;
+        }
+        let wanted = resources.of(kind);
+        // All at once, however many: a fresh Envoy counts as configured after its first response of a type.
+        let (suspects, mut due): (Vec<_>, Vec<_>) = wanted
+            .values()
+            .filter(|resource| state.lacks(resource) && self.may_send(kind, resource))
+            .cloned()
+            .partition(|resource| state.suspects.contains(&resource.name));
+        if due.is_empty() {
+            due.extend(suspects.into_iter().next());
+        }
+        let removed: BTreeSet<_> = state
+            .held
+            .keys()
+            .chain(&state.unanswered)
+            .filter(|name| !wanted.contains_key(*name) && self.may_remove(kind, name, resources))
+            .cloned()
+            .collect();
+
+        self.state_mut(kind)
+            .unanswered
+            .retain(|name| !wanted.contains_key(name) && !removed.contains(name));
+        if due.is_empty() && removed.is_empty() {
+            return None;
+        }
+        if kind == ResourceType::Cluster {
+            for cluster in &due {
+                self.state_mut(ResourceType::Endpoints)
+                    .held
+                    .remove(&cluster.name);
+            }
+        }
+        Some(self.send(kind, due, removed.into_iter().collect()))
+    }
+
+    fn send(
+        &mut self,
+        kind: ResourceType,
+        due: Vec<Arc<Resource>>,
+        removed: Vec<String>,
+    ) -> DeltaDiscoveryResponse {
+        self.last_nonce += 1;
+        let nonce = self.last_nonce.to_string();
+        let response = DeltaDiscoveryResponse {
+            type_url: kind.type_url().to_owned(),
+            nonce: nonce.clone(),
+            removed_resources: removed.clone(),
+            resources: due
+                .iter()
+                .map(|resource| DiscoveryResource {
+                    name: resource.name.clone(),
+                    version: resource.version.clone(),
+                    resource: Some(resource.body.clone()),
+                })
+                .collect(),
+        };
+        self.state_mut(kind).in_flight = Some(InFlight {
+            nonce,
+            resources: due,
+            removed,
+        });
+        response
+    }
+
+    /// Whether the router has what `resource` refers to.
+    fn may_send(&self, kind: ResourceType, resource: &Resource) -> bool {
+        match kind {
+            ResourceType::Cluster | ResourceType::Listener => true,
+            ResourceType::Endpoints => !self.state(ResourceType::Cluster).sending(&resource.name),
+            ResourceType::Route => resource.weights.iter().all(|(revision, _)| {
+                let cluster = format!("{}/{revision}", resource.name);
+                self.state(ResourceType::Cluster)
+                    .held
+                    .contains_key(&cluster)
+                    && self
+                        .state(ResourceType::Endpoints)
+                        .held
+                        .contains_key(&cluster)
+            }),
+        }
+    }
+
+    /// Whether nothing that the router has refers to the resource of this name.
+    fn may_remove(&self, kind: ResourceType, name: &str, resources: &Resources) -> bool {
+        let listens = |route: &str| self.state(ResourceType::Listener).held.contains_key(route);
+        match kind {
+            ResourceType::Listener => true,
+            ResourceType::Route => !listens(name),
+            ResourceType::Endpoints => !self.state(ResourceType::Cluster).held.contains_key(name),
+            ResourceType::Cluster => {
+                let route = route_name(name);
+                if !listens(route) {
+                    return true;
+                }
+                let held = self.state(ResourceType::Route).held.get(route);
+                let wanted = resources.of(ResourceType::Route).get(route);
+                wanted.is_some_and(|wanted| held == Some(&wanted.version))
+            }
+        }
+    }
+}
+
+impl TypeState {
+    /// Whether the router wants this resource and has another version or none.
+    fn lacks(&self, resource: &Resource) -> bool {
+        (self.wildcard || self.subscribed.contains(&resource.name))
+            && self.held.get(&resource.name) != Some(&resource.version)
+            && self.refused.get(&resource.name) != Some(&resource.version)
+    }
+
+    /// Whether this resource is in flight.
+    fn sending(&self, name: &str) -> bool {
+        self.in_flight.iter().any(|in_flight| {
+            in_flight
+                .resources
+                .iter()
+                .any(|resource| resource.name == name)
+        })
+    }
+
+    /// The router no longer has this resource, whatever was sent.
+    fn forget(&mut self, name: &str) {
+        self.held.remove(name);
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.resources.retain(|resource| resource.name != name);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

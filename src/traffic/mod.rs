@@ -1,0 +1,6 @@
+//! Moves traffic between the versions of a model: one module a router.
+//!
+//! A router is given weights and endpoints and reports what it has taken over. It decides nothing: which version may have
+//! which weight is the work of the rollout.
+
+pub mod envoy;
