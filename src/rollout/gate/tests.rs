@@ -301,16 +301,21 @@ fn the_hard_guard_needs_five_bad_half_bad_and_a_good_stable() {
 #[test]
 fn a_failure_is_kept_through_later_looks_until_the_next_step() {
     let policy = policy();
-    let mut state = after(&[look((30, 30), (0, 270))], &policy);
-    for _ in 0..200 {
-        state.observe(&look((0, 3_000), (0, 27_000)), &policy);
+    let by_guard = vec![look((30, 30), (0, 270))];
+    let by_evidence = vec![look((90, 300), (0, 2_700)); 3];
+    for (bad, guarded) in [(by_guard, true), (by_evidence, false)] {
+        let mut state = after(&bad, &policy);
+        for _ in 0..200 {
+            state.observe(&look((0, 3_000), (0, 27_000)), &policy);
+        }
+        let judgement = state.judge(&policy, Some(25));
+        assert_eq!(judgement.verdict, GateVerdict::Fail);
+        assert_eq!(judgement.guard.is_some(), guarded);
+        assert!(judgement.e_slo < 1.0);
+        state.begin_step(25);
+        let next = state.judge(&policy, Some(50));
+        assert_eq!(next.verdict, GateVerdict::NeedMoreData);
     }
-    assert_eq!(state.judge(&policy, Some(25)).verdict, GateVerdict::Fail);
-    state.begin_step(25);
-    assert_eq!(
-        state.judge(&policy, Some(50)).verdict,
-        GateVerdict::NeedMoreData
-    );
 }
 
 #[test]
