@@ -1,20 +1,55 @@
 //! Everything a developer runs: `cargo xtask COMMAND`.
 
+mod cluster;
 mod images;
+mod process;
+mod progress;
 
-use anyhow::Result;
-use clap::Parser;
+use std::process::ExitCode;
 
-/// Everything a developer of Serin runs.
+use clap::{Parser, Subcommand};
+
+/// Developer commands of Serin.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
-enum Cli {
-    /// The container images of the local cluster
-    Images(images::Args),
+struct Cli {
+    /// Use the cluster of this kubeconfig context (kind, k3d, a real one) instead of the local cluster.
+    #[arg(long, global = true, value_name = "NAME", env = "SERIN_CONTEXT")]
+    context: Option<String>,
+    #[command(subcommand)]
+    command: Command,
 }
 
-fn main() -> Result<()> {
-    match Cli::parse() {
-        Cli::Images(args) => images::run(args),
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// A real Kubernetes on this machine, in namespaces of its own.
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+    /// The container images of the local cluster.
+    Images(images::Args),
+    /// Process 1 of the cluster's namespaces.
+    #[command(hide = true, name = cluster::INIT_COMMAND)]
+    ClusterInit(cluster::InitArgs),
+    /// The cluster's name server.
+    #[command(hide = true, name = cluster::DNS_COMMAND)]
+    ClusterDns(cluster::DnsArgs),
+}
+
+fn main() -> ExitCode {
+    // reqwest and kube are built without a provider of their own choice; the first to install one wins.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Cluster(command) => cluster::run(command, &cluster::Cluster::new(cli.context)),
+        Command::Images(args) => images::run(args),
+        Command::ClusterInit(args) => cluster::init(&args),
+        Command::ClusterDns(args) => cluster::dns(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

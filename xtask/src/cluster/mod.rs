@@ -1,0 +1,131 @@
+//! A real Kubernetes on one Debian 12 machine, without Docker, without a registry and without traces.
+//!
+//! etcd, the API server, controller manager, scheduler, kubelet, kube-proxy, containerd and a name server run in network,
+//! mount and pid namespaces of their own, whose process 1 is this program. The host's network, firewall, mounts and
+//! settings stay untouched, and the end of that one process is the end of all of them. Only two things lie outside:
+//! the folder `~/.cache/serin/cluster`, and the pods' cgroup `serin-cluster`; `down` removes both (logs stay).
+
+mod config;
+mod dns;
+mod init;
+mod kubernetes;
+mod layout;
+mod packages;
+mod pause;
+mod pki;
+mod provider;
+mod running;
+mod tools;
+mod up;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+
+pub use self::layout::{Layout, State};
+pub use self::provider::Cluster;
+pub use self::tools::tool;
+use crate::progress::Progress;
+
+/// The hidden command that runs as process 1 of the namespaces.
+pub const INIT_COMMAND: &str = "cluster-init";
+/// The hidden command that answers the cluster's names.
+pub const DNS_COMMAND: &str = "cluster-dns";
+
+/// What can be done with a cluster.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start it, installing and building what is missing (20 minutes at first, 12 seconds later).
+    Up,
+    /// End it, or what a crash left of it, without a trace but its logs.
+    Down,
+    /// Say whether it is up and every part of it alive.
+    Status,
+    /// Print the path of its kubeconfig, which works inside its network (`exec`).
+    Kubeconfig,
+    /// Run a command inside its network, with KUBECONFIG set and its names resolved.
+    Exec {
+        /// The command and its arguments; kubectl and helm need not be installed.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+    /// Give it an image from an archive (docker-archive or oci-archive).
+    Load {
+        /// The archive.
+        archive: PathBuf,
+    },
+    /// Print a folder with etcd, kube-apiserver and kubectl, as envtest wants it (KUBEBUILDER_ASSETS if that is set).
+    Assets,
+    /// Print the path of kubectl, helm, envoy or prometheus, fetched if need be.
+    Tool {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Arguments of process 1.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    folder: PathBuf,
+}
+
+/// Arguments of the name server.
+#[derive(Debug, Args)]
+pub struct DnsArgs {
+    folder: PathBuf,
+}
+
+/// Runs one command of `cargo xtask cluster`.
+pub fn run(command: Command, cluster: &Cluster) -> Result<()> {
+    let layout = Layout::from_env()?;
+    match command {
+        Command::Up => cluster.ensure(),
+        Command::Down => cluster.end(),
+        Command::Status => match cluster {
+            Cluster::Local => up::print_status(&layout),
+            Cluster::Context(_) => exec(
+                cluster,
+                OsStr::new("kubectl"),
+                &["get".into(), "nodes".into()],
+            ),
+        },
+        Command::Kubeconfig => {
+            println!("{}", cluster.kubeconfig()?.display());
+            Ok(())
+        }
+        Command::Exec { command } => match command.split_first() {
+            Some((program, args)) => exec(cluster, program, args),
+            None => bail!("no command given"),
+        },
+        Command::Load { archive } => cluster.load(&archive),
+        Command::Assets => {
+            println!(
+                "{}",
+                kubernetes::assets(&layout, &Progress::new("assets"))?.display()
+            );
+            Ok(())
+        }
+        Command::Tool { name } => {
+            println!("{}", tool(&name)?.display());
+            Ok(())
+        }
+    }
+}
+
+/// Becomes the command: its signals and exit status are the caller's.
+fn exec(cluster: &Cluster, program: &OsStr, args: &[OsString]) -> Result<()> {
+    Err(cluster.command(program)?.args(args).exec().into())
+}
+
+/// Runs as process 1 of the cluster's namespaces.
+pub fn init(args: &InitArgs) -> Result<()> {
+    init::run(&State::at(&args.folder))
+}
+
+/// Runs as the cluster's name server.
+pub fn dns(args: &DnsArgs) -> Result<()> {
+    dns::run(&State::at(&args.folder))
+}

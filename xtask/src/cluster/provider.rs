@@ -1,0 +1,159 @@
+//! Which cluster a command works on: the local one, or one that the caller has.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::layout::Layout;
+use super::{running, tools, up};
+use crate::process;
+
+/// A cluster to work on. All that differs between a local cluster and any other is behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cluster {
+    /// The one of `cargo xtask cluster up`.
+    Local,
+    /// The one of this context of the caller's kubeconfig.
+    Context(String),
+}
+
+impl Cluster {
+    /// The cluster of `--context`, else the local one.
+    pub fn new(context: Option<String>) -> Self {
+        context.map_or(Self::Local, Self::Context)
+    }
+
+    /// Makes sure that the cluster is there: starts the local one, asks any other for its version.
+    pub fn ensure(&self) -> Result<()> {
+        match self {
+            Self::Local => up::up(&Layout::from_env()?),
+            Self::Context(name) => process::output(self.command("kubectl")?.arg("version"))
+                .map(drop)
+                .with_context(|| format!("the cluster of context {name} does not answer")),
+        }
+    }
+
+    /// Ends the local cluster, or what a crash left of it. Any other belongs to the caller.
+    pub fn end(&self) -> Result<()> {
+        match self {
+            Self::Local => up::down(&Layout::from_env()?),
+            Self::Context(name) => {
+                bail!("the cluster of context {name} is yours: it is not ended from here")
+            }
+        }
+    }
+
+    /// A kubeconfig whose current context is this cluster. That of the local cluster works inside its network only.
+    pub fn kubeconfig(&self) -> Result<PathBuf> {
+        let layout = Layout::from_env()?;
+        match self {
+            Self::Local => Ok(layout.state().kubeconfig("admin")),
+            Self::Context(name) => {
+                let config = process::output(Command::new(tools::tool("kubectl")?).args([
+                    "config",
+                    "view",
+                    "--minify",
+                    "--flatten",
+                    "--context",
+                    name,
+                ]))
+                .with_context(|| format!("your kubeconfig has no context {name}"))?;
+                let folder = layout.cached("contexts");
+                fs::create_dir_all(&folder)?;
+                let path = folder.join(name.replace('/', "_"));
+                let _ = fs::remove_file(&path);
+                fs::OpenOptions::new()
+                    .create_new(true)
+                    .write(true)
+                    .mode(0o600) // it holds the caller's credentials
+                    .open(&path)?
+                    .write_all(config.as_bytes())?;
+                Ok(path)
+            }
+        }
+    }
+
+    /// A program that reaches the cluster: `KUBECONFIG` set, our `kubectl` and `helm` first in `PATH`, and for the local
+    /// cluster inside its network with its names, so that addresses of Services and pods work too.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Result<Command> {
+        let mut command = match self {
+            Self::Local => running::enter_network(&Layout::from_env()?.state(), program.as_ref())?,
+            Self::Context(_) => Command::new(program.as_ref()),
+        };
+        let mut path = vec![folder_of("kubectl")?, folder_of("helm")?];
+        path.extend(std::env::split_paths(
+            &std::env::var_os("PATH").unwrap_or_default(),
+        ));
+        command
+            .env("KUBECONFIG", self.kubeconfig()?)
+            .env("PATH", std::env::join_paths(path)?);
+        Ok(command)
+    }
+
+    /// Gives the nodes an image from an archive in docker's or OCI's format.
+    pub fn load(&self, archive: &Path) -> Result<()> {
+        match self {
+            Self::Local => {
+                println!("{}", up::import(&Layout::from_env()?, archive)?);
+                Ok(())
+            }
+            Self::Context(name) => {
+                let mut command = loader(name)?;
+                process::run(command.arg(archive))
+            }
+        }
+    }
+}
+
+fn folder_of(tool: &str) -> Result<PathBuf> {
+    let path = tools::tool(tool)?;
+    Ok(path.parent().context("a tool lies in a folder")?.into())
+}
+
+/// kind and k3d name their contexts after themselves, and each has a command to give nodes an image.
+fn loader(context: &str) -> Result<Command> {
+    let (program, args) = if let Some(name) = context.strip_prefix("kind-") {
+        ("kind", ["load", "image-archive", "--name", name])
+    } else if let Some(name) = context.strip_prefix("k3d-") {
+        ("k3d", ["image", "import", "--cluster", name])
+    } else {
+        bail!(
+            "images get into the cluster of context {context} through a registry that its nodes reach: push them there"
+        );
+    };
+    let mut command = Command::new(program);
+    command.args(args);
+    Ok(command)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_is_preferred_to_the_local_cluster() {
+        assert_eq!(Cluster::new(None), Cluster::Local);
+        assert_eq!(
+            Cluster::new(Some("kind-a".into())),
+            Cluster::Context("kind-a".into())
+        );
+    }
+
+    #[test]
+    fn images_go_to_kind_and_k3d_by_their_own_commands() {
+        assert_eq!(loader("kind-a").unwrap().get_program(), "kind");
+        assert_eq!(loader("k3d-a").unwrap().get_program(), "k3d");
+        assert!(
+            loader("production")
+                .unwrap_err()
+                .to_string()
+                .contains("registry")
+        );
+    }
+}
