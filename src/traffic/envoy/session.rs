@@ -5,7 +5,9 @@
 //!
 //! # Make before break
 //! Nothing may ever point at something that a router does not have yet, or no longer has:
-//! - endpoints go out after their cluster, and again whenever their cluster is sent: Envoy warms a changed cluster anew;
+//! - endpoints go out after their cluster, and again whenever their cluster is sent: Envoy warms a changed cluster anew. It
+//!   acknowledges clusters only when all of them are warm, so endpoints are never held back, and an Envoy that waits for
+//!   endpoints of a version that has gone meanwhile gets an empty list: silence would stop all clusters from changing;
 //! - routes go out when the router has acknowledged every cluster that they name, *with* its endpoints. Envoy would accept
 //!   them sooner, and answer 503 until the cluster is warm;
 //! - a cluster goes when the router has acknowledged routes without it, or has let go of the model's listener.
@@ -65,6 +67,8 @@ pub struct Session {
 struct TypeState {
     /// The router has asked for this type at all.
     asked: bool,
+    /// A response of this type was sent.
+    answered: bool,
     /// The router wants every resource of this type …
     wildcard: bool,
     /// … or these.
@@ -158,7 +162,7 @@ impl Session {
                 state.wildcard = true;
                 continue;
             }
-            if !(first && state.held.contains_key(name)) {
+            if !(first && request.initial_resource_versions.contains_key(name)) {
                 // Asked for again means: lost. It must be answered even if nothing has changed.
                 state.forget(name);
                 state.unanswered.insert(name.clone());
@@ -264,7 +268,14 @@ impl Session {
         if due.is_empty() {
             due.extend(suspects.into_iter().next());
         }
-        let removed: BTreeSet<_> = state
+        if kind == ResourceType::Endpoints {
+            let gone = state
+                .unanswered
+                .iter()
+                .filter(|name| !wanted.contains_key(*name));
+            due.extend(gone.map(|name| Resource::no_endpoints(name)));
+        }
+        let removed: BTreeSet<String> = state
             .held
             .keys()
             .chain(&state.unanswered)
@@ -272,17 +283,17 @@ impl Session {
             .cloned()
             .collect();
 
-        self.state_mut(kind)
-            .unanswered
-            .retain(|name| !wanted.contains_key(name) && !removed.contains(name));
-        if due.is_empty() && removed.is_empty() {
+        // What exists is due by now; what does not is answered, unless it is in use and may not be called gone yet.
+        self.state_mut(kind).unanswered.retain(|name| {
+            kind != ResourceType::Endpoints && !wanted.contains_key(name) && !removed.contains(name)
+        });
+        if due.is_empty() && removed.is_empty() && !self.state(kind).awaits_first() {
             return None;
         }
         if kind == ResourceType::Cluster {
             for cluster in &due {
                 self.state_mut(ResourceType::Endpoints)
-                    .held
-                    .remove(&cluster.name);
+                    .forget(&cluster.name);
             }
         }
         Some(self.send(kind, due, removed.into_iter().collect()))
@@ -309,7 +320,9 @@ impl Session {
                 })
                 .collect(),
         };
-        self.state_mut(kind).in_flight = Some(InFlight {
+        let state = self.state_mut(kind);
+        state.answered = true;
+        state.in_flight = Some(InFlight {
             nonce,
             resources: due,
             removed,
@@ -320,8 +333,7 @@ impl Session {
     /// Whether the router has what `resource` refers to.
     fn may_send(&self, kind: ResourceType, resource: &Resource) -> bool {
         match kind {
-            ResourceType::Cluster | ResourceType::Listener => true,
-            ResourceType::Endpoints => !self.state(ResourceType::Cluster).sending(&resource.name),
+            ResourceType::Cluster | ResourceType::Endpoints | ResourceType::Listener => true,
             ResourceType::Route => resource.weights.iter().all(|(revision, _)| {
                 let cluster = format!("{}/{revision}", resource.name);
                 self.state(ResourceType::Cluster)
@@ -341,7 +353,8 @@ impl Session {
         match kind {
             ResourceType::Listener => true,
             ResourceType::Route => !listens(name),
-            ResourceType::Endpoints => !self.state(ResourceType::Cluster).held.contains_key(name),
+            // Envoy stops asking for them when their cluster goes.
+            ResourceType::Endpoints => false,
             ResourceType::Cluster => {
                 let route = route_name(name);
                 if !listens(route) {
@@ -363,14 +376,9 @@ impl TypeState {
             && self.refused.get(&resource.name) != Some(&resource.version)
     }
 
-    /// Whether this resource is in flight.
-    fn sending(&self, name: &str) -> bool {
-        self.in_flight.iter().any(|in_flight| {
-            in_flight
-                .resources
-                .iter()
-                .any(|resource| resource.name == name)
-        })
+    /// Whether this is a fresh router that has to hear that there is nothing, or it would never be ready.
+    fn awaits_first(&self) -> bool {
+        self.wildcard && !self.answered && self.held.is_empty()
     }
 
     /// The router no longer has this resource, whatever was sent.

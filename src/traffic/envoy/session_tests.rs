@@ -156,8 +156,9 @@ fn nothing_is_sent_before_the_first_resources() {
 }
 
 #[test]
-fn no_resources_at_all_is_no_answer_to_a_router_that_has_none() {
+fn a_fresh_router_hears_once_that_there_is_nothing() {
     let mut router = FakeRouter::connect(&[]);
+    assert_eq!(router.settle(&model(&[])), ["Cluster", "Listener"]);
     assert_eq!(router.settle(&model(&[])), Vec::<String>::new());
 }
 
@@ -210,29 +211,67 @@ fn routes_wait_for_the_endpoints_of_their_clusters() {
 
     let clusters = session.next_response().unwrap();
     assert_eq!(names(&clusters), ["ml/churn/b"]);
-    assert_eq!(session.next_response(), None, "cluster not acknowledged");
-    session.handle(&ack(&clusters));
     assert_eq!(session.next_response(), None, "endpoints not asked for");
     session.handle(&subscribe(Endpoints, &["ml/churn/b"]));
     let endpoints = session.next_response().unwrap();
     assert_eq!(names(&endpoints), ["ml/churn/b"]);
     assert_eq!(session.next_response(), None, "endpoints not acknowledged");
     session.handle(&ack(&endpoints));
+    assert_eq!(session.next_response(), None, "cluster not acknowledged");
+    session.handle(&ack(&clusters));
     let response = session.next_response().unwrap();
     assert_eq!(names(&response), ["ml/churn"]);
 }
 
 #[test]
-fn what_is_asked_for_again_is_sent_again_and_what_does_not_exist_is_said_to_be_gone() {
+fn what_is_asked_for_again_is_sent_again() {
     let mut router = FakeRouter::connect(&[]);
     router.settle(&model(&[("churn", &[("a", 100)])]));
     let session = &mut router.session;
-    session.handle(&subscribe(Endpoints, &["ml/churn/a", "ml/churn/x"]));
+    session.handle(&subscribe(Endpoints, &["ml/churn/a"]));
     let response = session.next_response().unwrap();
     assert_eq!(names(&response), ["ml/churn/a"]);
-    assert_eq!(response.removed_resources, ["ml/churn/x"]);
     session.handle(&ack(&response));
     assert_eq!(session.next_response(), None);
+}
+
+#[test]
+fn a_router_that_waits_for_the_endpoints_of_a_version_that_is_gone_gets_an_empty_list() {
+    let mut router = FakeRouter::connect(&[]);
+    router.settle(&model(&[("churn", &[("a", 100)])]));
+    let session = &mut router.session;
+    let publish = |session: &mut Session, backends: &[(&str, u8)]| {
+        session.set_resources(Arc::new(Resources::compile(
+            &model(&[("churn", backends)]),
+            None,
+        )));
+    };
+    publish(session, &[("a", 100), ("b", 0)]);
+    let clusters = session.next_response().unwrap();
+    publish(session, &[("a", 100)]);
+    assert_eq!(
+        session.next_response(),
+        None,
+        "the router is busy with clusters"
+    );
+    session.handle(&subscribe(Endpoints, &["ml/churn/b"]));
+    let endpoints = session.next_response().unwrap();
+    assert_eq!(names(&endpoints), ["ml/churn/b"]);
+    session.handle(&ack(&endpoints));
+    session.handle(&ack(&clusters));
+    let removal = session.next_response().unwrap();
+    assert_eq!(removal.removed_resources, ["ml/churn/b"]);
+    session.handle(&ack(&removal));
+    assert_eq!(session.next_response(), None);
+}
+
+#[test]
+fn a_route_that_does_not_exist_is_said_to_be_gone() {
+    let mut router = FakeRouter::connect(&[]);
+    router.settle(&model(&[]));
+    router.session.handle(&subscribe(Route, &["ml/x"]));
+    let response = router.session.next_response().unwrap();
+    assert_eq!(response.removed_resources, ["ml/x"]);
 }
 
 #[test]
