@@ -90,12 +90,11 @@ async fn metrics_are_per_version_with_edges_at_common_objectives() {
 
     let version = r#"envoy_cluster_name="ml/churn/aaaaaaaa""#;
     let mut metrics = String::new();
-    // Histograms are merged every 5 s.
+    // Envoy merges its threads' histograms every 5 s.
+    let counted = format!("envoy_cluster_upstream_rq_time_count{{{version}}} 1\n");
     wait("the latency is shown", async || {
         metrics = router.metrics().await;
-        metrics.contains(&format!(
-            "envoy_cluster_upstream_rq_time_count{{{version}}}"
-        ))
+        metrics.contains(&counted)
     })
     .await;
     for edge in [

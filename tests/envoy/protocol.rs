@@ -214,3 +214,25 @@ async fn weights_are_acknowledged_by_every_router() {
     plane.publish_acknowledged(&model, "churn").await;
     assert_eq!(plane.routers().connected(), ["router-2"]);
 }
+
+/// What the preStop hook of a router pod relies on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_router_that_is_told_to_drain_serves_on_and_sends_its_clients_elsewhere() {
+    let binary = envoy_or_skip!();
+    let (xds, port) = (free_port(), free_port());
+    let plane = Plane::start(xds);
+    let router = Envoy::start(&binary, "router-1", xds);
+    let pod = Upstream::start("aaaaaaaa").await;
+    plane
+        .publish_acknowledged(&model("churn", port, &[(&pod, 100)]), "churn")
+        .await;
+    router.wait_ready().await;
+
+    let url = format!("http://127.0.0.1:{}/healthcheck/fail", router.admin);
+    assert_eq!(client().post(url).send().await.unwrap().status(), 200);
+    assert!(!router.ready().await);
+    let url = format!("http://127.0.0.1:{port}/predict");
+    let answer = client().post(url).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["connection"], "close");
+}

@@ -59,6 +59,8 @@ pub enum Event {
 pub struct Session {
     resources: Option<Arc<Resources>>,
     types: [TypeState; 4],
+    /// Routes that the router brought along, of which only the version is known.
+    unrecognised: BTreeSet<String>,
     last_nonce: u64,
     events: Vec<Event>,
 }
@@ -107,7 +109,8 @@ impl Session {
         if !request.response_nonce.is_empty() {
             self.conclude(kind, request);
         }
-        if first {
+        if first && kind == ResourceType::Route {
+            self.unrecognised = self.state(kind).held.keys().cloned().collect();
             self.recognise_routes();
         }
     }
@@ -208,6 +211,7 @@ impl Session {
                         .held
                         .insert(resource.name.clone(), resource.version.clone());
                     if kind == ResourceType::Route {
+                        self.unrecognised.remove(&resource.name);
                         self.events.push(Event::RouteTaken(resource));
                     }
                 }
@@ -241,12 +245,19 @@ impl Session {
         let Some(resources) = &self.resources else {
             return;
         };
-        let routes = resources.of(ResourceType::Route);
-        for (name, version) in &self.types[ResourceType::Route as usize].held {
-            if let Some(route) = routes.get(name).filter(|route| route.version == *version) {
-                self.events.push(Event::RouteTaken(Arc::clone(route)));
-            }
-        }
+        let held = &self.types[ResourceType::Route as usize].held;
+        let events = &mut self.events;
+        self.unrecognised.retain(|name| {
+            let Some(version) = held.get(name) else {
+                return false;
+            };
+            let route = resources.of(ResourceType::Route).get(name);
+            let Some(route) = route.filter(|route| route.version == *version) else {
+                return true;
+            };
+            events.push(Event::RouteTaken(Arc::clone(route)));
+            false
+        });
     }
 
     fn respond(

@@ -335,6 +335,8 @@ fn a_router_that_comes_back_gets_only_endpoints_if_nothing_changed() {
     let mut after = reconnect(&before);
     assert_eq!(after.settle(&stable), ["Endpoints +ml/churn/a +ml/fraud/f"]);
     let known = after.session.take_events();
+    after.settle(&stable);
+    assert_eq!(after.session.take_events(), [], "and known once");
     assert_eq!(
         known.len(),
         2,
