@@ -16,8 +16,6 @@ use super::pause;
 pub const NODE: &str = "node1";
 /// The node's address; the API server and the name server answer on it, also to pods.
 pub const NODE_ADDRESS: &str = "172.31.255.1";
-/// The cgroup of all pods, in every hierarchy.
-pub const CGROUP: &str = "serin-cluster";
 /// The domain of the cluster's names.
 pub const DOMAIN: &str = "cluster.local";
 
@@ -297,7 +295,7 @@ fn kubelet(state: &State) -> Value {
         "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
         "authorization": {"mode": "AlwaysAllow"},
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": format!("/{CGROUP}"),
+        "cgroupRoot": format!("/{}", state.cgroup()),
         "failSwapOn": false,
         "enforceNodeAllocatable": [],
         "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%"},

@@ -1,8 +1,10 @@
 //! Where everything of the local cluster lies.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
 
 /// The version of Kubernetes that is built here: Debian 12's source package.
 pub const KUBERNETES_VERSION: &str = "1.20.2";
@@ -106,6 +108,16 @@ impl State {
         self.dir.join("status.json")
     }
 
+    /// The cgroup of all pods, in every hierarchy: another for each folder, so that clusters of several caches (of
+    /// several users, of tests) keep their hands off each other's pods.
+    pub fn cgroup(&self) -> String {
+        let digest = Sha256::digest(self.dir.as_os_str().as_bytes());
+        format!(
+            "serin-cluster-{:02x}{:02x}{:02x}{:02x}",
+            digest[0], digest[1], digest[2], digest[3]
+        )
+    }
+
     /// The cluster's `/etc/resolv.conf`.
     pub fn resolv_conf(&self) -> PathBuf {
         self.dir.join("resolv.conf")
@@ -125,6 +137,14 @@ mod tests {
             layout.state().log("etcd"),
             Path::new("/c/serin/cluster/logs/etcd.log")
         );
+    }
+
+    #[test]
+    fn clusters_of_different_caches_share_no_cgroup() {
+        let [a, b] =
+            ["/a", "/b"].map(|base| Layout::under(Path::new(base)).unwrap().state().cgroup());
+        assert_ne!(a, b);
+        assert_eq!(a.len(), "serin-cluster-01234567".len());
     }
 
     #[test]

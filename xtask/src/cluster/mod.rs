@@ -3,7 +3,7 @@
 //! etcd, the API server, controller manager, scheduler, kubelet, kube-proxy, containerd and a name server run in network,
 //! mount and pid namespaces of their own, whose process 1 is this program. The host's network, firewall, mounts and
 //! settings stay untouched, and the end of that one process is the end of all of them. Only two things lie outside:
-//! the folder `~/.cache/serin/cluster`, and the pods' cgroup `serin-cluster`; `down` removes both (logs stay).
+//! the folder `~/.cache/serin/cluster`, and the pods' cgroup `serin-cluster-…`; `down` removes both (logs stay).
 
 mod config;
 mod dns;

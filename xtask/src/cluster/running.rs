@@ -12,7 +12,6 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::INIT_COMMAND;
-use super::config::CGROUP;
 use super::layout::State;
 
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -134,9 +133,9 @@ pub fn kill(state: &State) -> Result<()> {
 }
 
 /// Makes the cgroup of the pods in every hierarchy: kubelet does not make its root itself.
-pub fn create_cgroups() -> Result<()> {
+pub fn create_cgroups(state: &State) -> Result<()> {
     for hierarchy in hierarchies() {
-        let group = hierarchy.join(CGROUP);
+        let group = hierarchy.join(state.cgroup());
         if !group.exists() {
             fs::create_dir(&group)
                 .with_context(|| format!("cannot make the cgroup {}", group.display()))?;
@@ -156,11 +155,11 @@ pub fn create_cgroups() -> Result<()> {
 }
 
 /// Removes the cgroups of the pods. Their processes must be dead.
-pub fn remove_cgroups() -> Result<()> {
+pub fn remove_cgroups(state: &State) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     for group in hierarchies()
         .into_iter()
-        .map(|hierarchy| hierarchy.join(CGROUP))
+        .map(|hierarchy| hierarchy.join(state.cgroup()))
     {
         while group.exists() {
             // A process that is still on its way out keeps its group busy for a moment.

@@ -114,7 +114,7 @@ fn lock(layout: &Layout, progress: &Progress) -> Result<fs::File> {
 
 fn clear(state: &State) -> Result<()> {
     running::kill(state)?;
-    running::remove_cgroups()?;
+    running::remove_cgroups(state)?;
     let Ok(entries) = fs::read_dir(state.dir()) else {
         return Ok(());
     };
@@ -138,7 +138,7 @@ fn start(state: &State) -> Result<()> {
     fs::create_dir_all(state.dir())?;
     pki::create(&state.path("pki")).context("cannot make certificates")?;
     config::write(state, &pki::tokens()?).context("cannot write the cluster's configuration")?;
-    running::create_cgroups()?;
+    running::create_cgroups(state)?;
 
     let log = fs::OpenOptions::new()
         .create(true)
