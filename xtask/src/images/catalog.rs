@@ -11,6 +11,7 @@ use super::content_key::Input;
 use super::host_files;
 use super::progress::run_quiet;
 use super::user_cache;
+use crate::cluster;
 
 /// An image of the local cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -156,13 +157,11 @@ impl Image {
     fn programs(self) -> Result<Vec<(PathBuf, &'static str)>> {
         Ok(match self {
             Self::Envoy => vec![
-                (tool("envoy-1.40/envoy")?, "usr/local/bin/envoy"),
+                (cluster::tool("envoy")?, "usr/local/bin/envoy"),
                 (PathBuf::from("/usr/bin/bash"), "usr/bin/bash"),
+                (PathBuf::from("/usr/bin/sleep"), "usr/bin/sleep"),
             ],
-            Self::Prometheus => vec![(
-                tool("prometheus-2.42/prometheus")?,
-                "usr/local/bin/prometheus",
-            )],
+            Self::Prometheus => vec![(cluster::tool("prometheus")?, "usr/local/bin/prometheus")],
             Self::Operator | Self::Serve | Self::ServeExamples => Vec::new(),
         })
     }
@@ -235,15 +234,4 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn tool(path: &str) -> Result<PathBuf> {
-    let tool = user_cache()?.join("serin/tools").join(path);
-    if !tool.is_file() {
-        bail!(
-            "{} is missing: `cargo xtask cluster up` fetches it",
-            tool.display()
-        );
-    }
-    Ok(tool)
 }
