@@ -1,0 +1,201 @@
+//! Why a reading gave no evidence.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::source::Side;
+
+/// Most characters of another program's message that are repeated.
+const LONGEST_QUOTE: usize = 200;
+
+/// Why nothing can be said about either version. Each sentence ends in what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+pub enum BlindReason {
+    /// No connection, or a broken one.
+    #[error(
+        "Prometheus cannot be reached ({detail}): check that it runs and that --prometheus-url is right"
+    )]
+    Unreachable {
+        /// The innermost cause.
+        detail: String,
+    },
+    /// An answer other than 200.
+    #[error("Prometheus answered {code} ({message}): {}", status_remedy(*code))]
+    Status {
+        /// HTTP status code.
+        code: u16,
+        /// What the answer says, shortened.
+        message: String,
+    },
+    /// No whole answer in time.
+    #[error(
+        "Prometheus did not answer within {after:?}: check its load, or whether something between stalls"
+    )]
+    Timeout {
+        /// The time given.
+        after: Duration,
+    },
+    /// An answer of more bytes than are ever read.
+    #[error(
+        "Prometheus' answer is longer than {limit_mib} MiB: check that its scrape interval is no shorter than --scrape-interval"
+    )]
+    TooLarge {
+        /// The cap, MiB.
+        limit_mib: u64,
+    },
+    /// A 200 with warnings: the data may be partial.
+    #[error(
+        "Prometheus answered with a warning, so data may be missing ({first}): mend what it names"
+    )]
+    Warnings {
+        /// The first warning, shortened.
+        first: String,
+    },
+    /// A counter that is NaN, infinite or negative.
+    #[error("{series} has the value {value}, which no counter can have: mend what exports it")]
+    NotFinite {
+        /// Name of the series.
+        series: String,
+        /// The offending value.
+        value: String,
+    },
+    /// The targets were scraped, but not lately.
+    #[error(
+        "the {side} version was last scraped {age:?} ago (limit {limit:?}, 3 scrapes): check Prometheus' targets page, \
+         and that --scrape-interval is its scrape interval"
+    )]
+    Stale {
+        /// The version concerned.
+        side: Side,
+        /// Age of the newest scrape.
+        age: Duration,
+        /// The oldest age accepted.
+        limit: Duration,
+    },
+    /// No scraped target in the window.
+    #[error(
+        "Prometheus has no scraped target for the {side} version: add a scrape job that keeps the labels namespace, pod and instance, \
+         or see on its targets page why the scrapes fail"
+    )]
+    NoTarget {
+        /// The version concerned.
+        side: Side,
+    },
+    /// Two targets that share their `instance` label at the same time.
+    #[error(
+        "two scrape targets share instance=\"{instance}\", so requests may count twice: scrape each pod in one job only \
+         (deduplicate replicas of Prometheus)"
+    )]
+    ScrapedTwice {
+        /// The shared label.
+        instance: String,
+    },
+    /// No bucket edge at or below the latency objective in every series.
+    #[error(
+        "{metric} has no bucket edge at or below {max:?} that all pods share ({}): raise the objective, or add a bucket at it",
+        smallest_edge(*smallest)
+    )]
+    NoBucketEdge {
+        /// The histogram.
+        metric: String,
+        /// The objective.
+        max: Duration,
+        /// The smallest edge that all pods share, if any.
+        smallest: Option<Duration>,
+    },
+    /// A histogram series without the edge, one that appeared between the two queries of a latency objective.
+    #[error("the buckets of a latency histogram changed while being read: the next scrape will do")]
+    BucketsChanged,
+    /// The two clocks differ too much for timestamps to be compared.
+    #[error("this machine's clock and Prometheus' differ by {by:?}: synchronise them (NTP)")]
+    ClockSkew {
+        /// By how much.
+        by: Duration,
+    },
+    /// An answer that is no answer to the question.
+    #[error(
+        "Prometheus' answer makes no sense ({detail}): check that --prometheus-url leads to a Prometheus API"
+    )]
+    BadAnswer {
+        /// What is wrong with it.
+        detail: String,
+    },
+}
+
+impl BlindReason {
+    /// A nonsensical answer.
+    pub(super) fn bad_answer(detail: &(impl ToString + ?Sized)) -> Self {
+        Self::BadAnswer {
+            detail: shortened(&detail.to_string()),
+        }
+    }
+}
+
+fn status_remedy(code: u16) -> &'static str {
+    match code {
+        300..=399 => "give --prometheus-url the address that this one redirects to",
+        401 | 403 => "renew the credentials with which the operator asks",
+        404 | 405 => "check the path of --prometheus-url",
+        400 | 422 => "see Prometheus' limits on queries; if none was hit, report this as a bug",
+        429 | 500..=599 => "check its load and its log",
+        _ => "check that --prometheus-url leads to a Prometheus API",
+    }
+}
+
+fn smallest_edge(smallest: Option<Duration>) -> String {
+    smallest.map_or_else(
+        || "they share none".to_owned(),
+        |edge| format!("the smallest is {edge:?}"),
+    )
+}
+
+/// Another program's `text` as a short single line.
+pub(super) fn shortened(text: &str) -> String {
+    let line: String = text
+        .trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(LONGEST_QUOTE + 1)
+        .collect();
+    match line.char_indices().nth(LONGEST_QUOTE) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_name_the_remedy() {
+        let expired = BlindReason::Status {
+            code: 401,
+            message: "token expired".to_owned(),
+        };
+        assert_eq!(
+            expired.to_string(),
+            "Prometheus answered 401 (token expired): renew the credentials with which the operator asks"
+        );
+        let edge = BlindReason::NoBucketEdge {
+            metric: "model_request_duration_seconds_bucket".to_owned(),
+            max: Duration::from_millis(3),
+            smallest: Some(Duration::from_millis(5)),
+        };
+        assert_eq!(
+            edge.to_string(),
+            "model_request_duration_seconds_bucket has no bucket edge at or below 3ms that all pods share \
+             (the smallest is 5ms): raise the objective, or add a bucket at it"
+        );
+    }
+
+    #[test]
+    fn a_foreign_message_is_one_short_line() {
+        assert_eq!(shortened(" a\nb\u{1b}c "), "a b c");
+        let long = shortened(&"é".repeat(10_000));
+        assert_eq!(long.chars().count(), LONGEST_QUOTE + 1);
+        assert!(long.ends_with('…'));
+    }
+}

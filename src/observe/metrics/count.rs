@@ -1,0 +1,306 @@
+//! From samples to counts.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Cursors;
+use super::answer::{Matrix, Series};
+use super::blind::BlindReason;
+use super::edges::Snapped;
+use super::edges::{is_edge, is_infinite};
+use super::source::{Contribution, Labels, Side, Template};
+use crate::rollout::gate::{Look, Tally};
+
+/// Evidence whose newest scrape is more than this many scrapes old is stale.
+const STALE_SCRAPES: u32 = 3;
+
+/// What one answer shows: scrape targets, and the counters scraped from them.
+#[derive(Debug)]
+pub(super) struct Scraped {
+    targets: Vec<Target>,
+    counters: Vec<Counter>,
+}
+
+/// A scrape target: one series of `up`.
+#[derive(Debug)]
+struct Target {
+    /// Its target labels, without `__name__`. All of its counters carry them too.
+    labels: Labels,
+    instance: String,
+    /// First and last sample, successful or not: Unix ms.
+    first_ms: i64,
+    last_ms: i64,
+    /// First and last successful scrape: Unix ms.
+    up: Option<(i64, i64)>,
+}
+
+/// One counter.
+#[derive(Debug)]
+struct Counter {
+    labels: Labels,
+    instance: String,
+    /// Scrape (Unix ms) and value, oldest first.
+    samples: Vec<(i64, u64)>,
+}
+
+impl Scraped {
+    /// Refuses what no counter can be, and targets that cannot be told apart.
+    pub(super) fn from_matrix(matrix: Matrix) -> Result<Self, BlindReason> {
+        let mut scraped = Self {
+            targets: Vec::new(),
+            counters: Vec::new(),
+        };
+        for series in matrix.0 {
+            let instance = series.labels.get("instance").cloned().ok_or_else(|| {
+                BlindReason::bad_answer(&format!("{} has no label instance", series.name()))
+            })?;
+            if series.name() == "up" {
+                scraped.targets.extend(Target::new(series, instance));
+            } else {
+                scraped.counters.push(Counter::new(series, instance)?);
+            }
+        }
+        scraped.refuse_double_scrapes()?;
+        Ok(scraped)
+    }
+
+    /// One target may follow another of the same instance (its labels were changed); it may not run beside it.
+    fn refuse_double_scrapes(&self) -> Result<(), BlindReason> {
+        let mut by_start: Vec<&Target> = self.targets.iter().collect();
+        by_start.sort_by_key(|target| (&target.instance, target.first_ms));
+        for pair in by_start.windows(2) {
+            if pair[0].instance == pair[1].instance && pair[0].last_ms >= pair[1].first_ms {
+                return Err(BlindReason::ScrapedTwice {
+                    instance: pair[0].instance.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest scrape of the version that was scraped less recently, if that is recent enough.
+    pub(super) fn newest_sample(
+        &self,
+        template: &Template,
+        at: Timestamp,
+        scrape: Duration,
+    ) -> Result<Timestamp, BlindReason> {
+        let canary = self.newest_of(Side::Canary, template, at, scrape)?;
+        let stable = self.newest_of(Side::Stable, template, at, scrape)?;
+        Ok(canary.min(stable))
+    }
+
+    fn newest_of(
+        &self,
+        side: Side,
+        template: &Template,
+        at: Timestamp,
+        scrape: Duration,
+    ) -> Result<Timestamp, BlindReason> {
+        let from_targets = self
+            .targets
+            .iter()
+            .filter(|target| template.target_serves(&target.labels, side))
+            .filter_map(|target| target.up.map(|(_, last)| last));
+        // A store that keeps no `up` still proves a scrape by its samples.
+        let from_counters = self
+            .counters
+            .iter()
+            .filter(|counter| template.side(&counter.labels) == Some(side))
+            .filter_map(|counter| counter.samples.last().map(|(ms, _)| *ms));
+        let newest = from_targets
+            .chain(from_counters)
+            .max()
+            .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+            .ok_or(BlindReason::NoTarget { side })?;
+        let age = Duration::try_from(at.duration_since(newest)).unwrap_or_default();
+        let limit = scrape * STALE_SCRAPES;
+        if age > limit {
+            return Err(BlindReason::Stale { side, age, limit });
+        }
+        Ok(newest)
+    }
+
+    /// The newest scrape of each instance: Unix ms.
+    ///
+    /// Failed scrapes do not move it, so that the last values before a gap stay in the window and the gap's requests count.
+    pub(super) fn newest_by_instance(&self) -> BTreeMap<&str, i64> {
+        let scrapes = self
+            .targets
+            .iter()
+            .filter_map(|target| target.up.map(|(_, last)| (target.instance.as_str(), last)));
+        let samples = self.counters.iter().filter_map(|counter| {
+            let (ms, _) = counter.samples.last()?;
+            Some((counter.instance.as_str(), *ms))
+        });
+        let mut newest = BTreeMap::new();
+        for (instance, ms) in scrapes.chain(samples) {
+            let entry = newest.entry(instance).or_insert(ms);
+            *entry = ms.max(*entry);
+        }
+        newest
+    }
+
+    /// Sums the increases that `cursors` has not counted, each as `contribution` says.
+    pub(super) fn count(
+        &self,
+        template: &Template,
+        cursors: &Cursors,
+        contribution: impl Fn(&Labels) -> Contribution,
+    ) -> Look {
+        let targets = self.targets_by_instance();
+        let mut canary = Sum::default();
+        let mut stable = Sum::default();
+        for counter in &self.counters {
+            let sum = match template.side(&counter.labels) {
+                Some(Side::Canary) => &mut canary,
+                Some(Side::Stable) => &mut stable,
+                None => continue,
+            };
+            let target = targets
+                .get(counter.instance.as_str())
+                .and_then(|candidates| counter.scraped_from(candidates));
+            let increase = counter
+                .increases(target)
+                .filter(|(ms, _)| cursors.is_new(&counter.instance, *ms))
+                .fold(0_u64, |sum, (_, increase)| sum.saturating_add(increase));
+            sum.add(increase, contribution(&counter.labels));
+        }
+        Look {
+            canary: canary.tally(),
+            stable: stable.tally(),
+        }
+    }
+
+    /// Refuses a histogram that counts all requests, yet not those at the threshold: each would seem slow.
+    pub(super) fn require_edges(
+        &self,
+        template: &Template,
+        threshold: Option<&Snapped>,
+    ) -> Result<(), BlindReason> {
+        let key = |counter: &Counter| {
+            let version = counter.labels.get(template.version_label).cloned();
+            (counter.instance.clone(), version)
+        };
+        let with_edge: std::collections::BTreeSet<_> = self
+            .counters
+            .iter()
+            .filter(|counter| is_edge(&counter.labels, threshold))
+            .map(key)
+            .collect();
+        let complete = self
+            .counters
+            .iter()
+            .filter(|counter| is_infinite(&counter.labels))
+            .all(|counter| with_edge.contains(&key(counter)));
+        complete.then_some(()).ok_or(BlindReason::BucketsChanged)
+    }
+
+    fn targets_by_instance(&self) -> BTreeMap<&str, Vec<&Target>> {
+        let mut targets: BTreeMap<&str, Vec<&Target>> = BTreeMap::new();
+        for target in &self.targets {
+            targets.entry(&target.instance).or_default().push(target);
+        }
+        targets
+    }
+}
+
+impl Target {
+    fn new(series: Series, instance: String) -> Option<Self> {
+        let up = || series.samples.iter().filter(|sample| sample.value > 0.0);
+        let mut labels = series.labels;
+        labels.remove("__name__");
+        Some(Self {
+            instance,
+            first_ms: series.samples.first()?.ms,
+            last_ms: series.samples.last()?.ms,
+            up: up()
+                .next()
+                .map(|s| s.ms)
+                .zip(up().next_back().map(|s| s.ms)),
+            labels,
+        })
+    }
+}
+
+impl Counter {
+    fn new(series: Series, instance: String) -> Result<Self, BlindReason> {
+        let samples = series
+            .samples
+            .iter()
+            .map(|sample| {
+                if sample.value.is_finite() && sample.value >= 0.0 {
+                    // Whole requests, so that the sum does not depend on where polls split it.
+                    Ok((sample.ms, sample.value as u64))
+                } else {
+                    Err(BlindReason::NotFinite {
+                        series: series.name().to_owned(),
+                        value: sample.value.to_string(),
+                    })
+                }
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            labels: series.labels,
+            instance,
+            samples,
+        })
+    }
+
+    /// The target that this counter was scraped from: the one with the most labels, all of which the counter carries.
+    fn scraped_from<'a>(&self, candidates: &[&'a Target]) -> Option<&'a Target> {
+        candidates
+            .iter()
+            .copied()
+            .filter(|target| {
+                target
+                    .labels
+                    .iter()
+                    .all(|(label, value)| self.labels.get(label) == Some(value))
+            })
+            .max_by_key(|target| target.labels.len())
+    }
+
+    /// By how much the counter rose up to each of its scrapes.
+    ///
+    /// - It fell: its process restarted, and it rose from 0.
+    /// - First sample, but its target had been scraped before without it: it was born in between, and rose from 0.
+    /// - First sample of a target that was not scraped before: nobody knows since when it rose, so it only sets the baseline.
+    fn increases(&self, target: Option<&Target>) -> impl Iterator<Item = (i64, u64)> {
+        let first_up = target.and_then(|target| target.up).map(|(first, _)| first);
+        let born = self
+            .samples
+            .first()
+            .and_then(|(ms, value)| first_up.filter(|up| up < ms).map(|_| (*ms, *value)));
+        let rises = self.samples.windows(2).map(|pair| {
+            let ((_, before), (ms, now)) = (pair[0], pair[1]);
+            (ms, now.checked_sub(before).unwrap_or(now))
+        });
+        born.into_iter().chain(rises)
+    }
+}
+
+/// A tally in the making, whose parts may be subtracted.
+#[derive(Default)]
+struct Sum {
+    requests: i64,
+    bad: i64,
+}
+
+impl Sum {
+    fn add(&mut self, increase: u64, each: Contribution) {
+        let increase = i64::try_from(increase).unwrap_or(i64::MAX);
+        let add =
+            |sum: &mut i64, each: i64| *sum = sum.saturating_add(increase.saturating_mul(each));
+        add(&mut self.requests, each.requests);
+        add(&mut self.bad, each.bad);
+    }
+
+    /// Two counters read in one scrape may still be a request apart, so either part may be slightly below 0.
+    fn tally(&self) -> Tally {
+        let whole = |sum: i64| u64::try_from(sum).unwrap_or_default();
+        Tally::new(whole(self.requests), whole(self.bad))
+    }
+}

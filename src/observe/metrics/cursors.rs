@@ -1,0 +1,214 @@
+//! What has been counted already, and how far back the next query must reach.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A query reaches back at least this many scrapes, so that one missed scrape hides nothing.
+const LEAST_SCRAPES: u32 = 4;
+/// A query reaches this many scrapes behind the last counted one, which is the baseline of the next difference.
+const OVERLAP_SCRAPES: u32 = 2;
+/// A query never reaches back further: 2 h at 15 s are 480 samples a series.
+const LONGEST_RANGE: Duration = Duration::from_secs(2 * 60 * 60);
+/// For so long, in the time of the samples, a silent target keeps its cursor: if it was only unreachable, the requests of the
+/// gap are then counted. Longer would make every query reach back to a pod that is gone.
+const KEEP: Duration = Duration::from_secs(10 * 60);
+/// Most targets whose cursors are kept; bounds the size of status (256 × about 30 bytes).
+const MOST_TARGETS: usize = 256;
+
+/// Up to which scrape the requests of each target have been counted: part of a gate's persisted state.
+///
+/// A sample counts if and only if its timestamp is later than its target's cursor. All samples of one scrape share one
+/// timestamp, and a target's scrapes become visible in order, so this counts every scrape exactly once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cursors {
+    /// Cursor of every target that has none of its own: Unix time in milliseconds.
+    floor_ms: i64,
+    /// Newest counted scrape of each target: its `instance` label, Unix time in milliseconds.
+    #[serde(default)]
+    targets: BTreeMap<String, i64>,
+}
+
+/// The stretch of time that a query covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// How far back the query reaches: whole seconds.
+    pub range: Duration,
+    /// The time since anything was last counted, when that is longer than a normal window.
+    pub replayed: Option<Duration>,
+    /// The part of `replayed` that lies further back than the longest range of 2 hours. Its requests still count if their
+    /// target's counter has a sample at both ends of the range, else they are lost.
+    pub lost: Option<Duration>,
+}
+
+impl Cursors {
+    /// Cursors of a gate that counts nothing scraped at or before `ms`, Unix time in milliseconds.
+    ///
+    /// The first scrape after it counts whole, so up to one scrape interval of stable's earlier traffic is included.
+    pub fn starting_at(ms: i64) -> Self {
+        Self {
+            floor_ms: ms,
+            targets: BTreeMap::new(),
+        }
+    }
+
+    /// Whether a sample of `instance`, scraped at `ms`, has not been counted yet.
+    pub(super) fn is_new(&self, instance: &str, ms: i64) -> bool {
+        ms > *self.targets.get(instance).unwrap_or(&self.floor_ms)
+    }
+
+    /// What a query sent at `at` must cover.
+    pub fn span(&self, at: Timestamp, scrape: Duration) -> Span {
+        let since = |ms: i64| {
+            Duration::from_millis(u64::try_from(at.as_millisecond() - ms).unwrap_or_default())
+        };
+        let oldest = self.targets.values().min().unwrap_or(&self.floor_ms);
+        let newest = self.targets.values().max().unwrap_or(&self.floor_ms);
+        let least = scrape * LEAST_SCRAPES;
+        let range = (since(*oldest) + scrape * OVERLAP_SCRAPES)
+            .max(least)
+            .min(LONGEST_RANGE);
+        let gap = since(*newest);
+        Span {
+            range: Duration::from_secs(range.as_millis().div_ceil(1000) as u64),
+            replayed: (gap > least).then_some(gap),
+            lost: gap
+                .checked_sub(LONGEST_RANGE)
+                .filter(|lost| !lost.is_zero()),
+        }
+    }
+
+    /// These cursors after the scrapes in `newest` (instance → Unix ms) have been counted.
+    ///
+    /// A cursor is dropped when its target has been silent for 10 minutes, or when there are more than 256. The floor then
+    /// rises to it, so a target that comes back is counted on from there and never twice.
+    pub(super) fn advanced(&self, newest: &BTreeMap<&str, i64>, scrape: Duration) -> Self {
+        let mut next = self.clone();
+        for (&instance, &ms) in newest {
+            if self.is_new(instance, ms) {
+                next.targets.insert(instance.to_owned(), ms);
+            }
+        }
+        let Some(&latest) = next.targets.values().max() else {
+            return next;
+        };
+        let keep = i64::try_from(KEEP.max(scrape * LEAST_SCRAPES).as_millis()).unwrap_or(i64::MAX);
+        let mut by_age: Vec<i64> = next.targets.values().copied().collect();
+        by_age.sort_unstable_by(|a, b| b.cmp(a));
+        let too_many = by_age.get(MOST_TARGETS).copied().unwrap_or(i64::MIN);
+        let drop_up_to = too_many.max(latest.saturating_sub(keep));
+        let dropped = by_age.into_iter().find(|ms| *ms <= drop_up_to);
+        if let Some(highest_dropped) = dropped {
+            next.floor_ms = next.floor_ms.max(highest_dropped);
+            next.targets.retain(|_, ms| *ms > drop_up_to);
+        }
+        next
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const SCRAPE: Duration = Duration::from_secs(15);
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_millisecond(ms).unwrap()
+    }
+
+    fn cursors(floor_ms: i64, targets: &[(&str, i64)]) -> Cursors {
+        Cursors {
+            floor_ms,
+            targets: targets
+                .iter()
+                .map(|(i, ms)| ((*i).to_owned(), *ms))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn a_normal_poll_reaches_back_four_scrapes() {
+        let span = cursors(0, &[("a", 985_000), ("b", 990_000)]).span(at(1_000_000), SCRAPE);
+        assert_eq!(
+            span,
+            Span {
+                range: Duration::from_secs(60),
+                replayed: None,
+                lost: None
+            }
+        );
+    }
+
+    #[test]
+    fn after_an_outage_the_query_reaches_behind_the_last_counted_scrape() {
+        let span = cursors(0, &[("a", 100_000), ("b", 110_500)]).span(at(1_000_000), SCRAPE);
+        assert_eq!(span.range, Duration::from_secs(930));
+        assert_eq!(span.replayed, Some(Duration::from_millis(889_500)));
+        assert_eq!(span.lost, None);
+    }
+
+    #[test]
+    fn an_outage_beyond_two_hours_says_what_was_lost() {
+        let span = cursors(0, &[("a", 0)]).span(at(9_000_000), SCRAPE);
+        assert_eq!(span.range, Duration::from_secs(7200));
+        assert_eq!(span.lost, Some(Duration::from_secs(1800)));
+    }
+
+    #[test]
+    fn a_clock_that_jumped_back_asks_for_the_least() {
+        let span = cursors(5_000_000, &[]).span(at(1_000_000), SCRAPE);
+        assert_eq!(span.range, Duration::from_secs(60));
+        assert_eq!(span.replayed, None);
+    }
+
+    #[test]
+    fn only_later_scrapes_are_new() {
+        let cursors = cursors(100, &[("a", 200)]);
+        assert!(!cursors.is_new("a", 200));
+        assert!(cursors.is_new("a", 201));
+        assert!(!cursors.is_new("unknown", 100));
+        assert!(cursors.is_new("unknown", 101));
+    }
+
+    #[test]
+    fn cursors_never_go_back() {
+        let before = cursors(0, &[("a", 200)]);
+        assert_eq!(before.advanced(&[("a", 150)].into(), SCRAPE), before);
+    }
+
+    #[test]
+    fn a_silent_target_is_forgotten_after_ten_minutes_and_never_counted_twice() {
+        let before = cursors(0, &[("gone", 1_000), ("live", 2_000)]);
+        let kept = before.advanced(&[("live", 600_000)].into(), SCRAPE);
+        assert_eq!(kept, cursors(0, &[("gone", 1_000), ("live", 600_000)]));
+        let dropped = kept.advanced(&[("live", 601_000)].into(), SCRAPE);
+        assert_eq!(dropped, cursors(1_000, &[("live", 601_000)]));
+        assert!(!dropped.is_new("gone", 1_000));
+    }
+
+    #[test]
+    fn at_most_256_targets_are_kept_and_the_floor_rises_to_the_rest() {
+        let names: Vec<String> = (0..300).map(|i| format!("10.0.0.{i}:8080")).collect();
+        let newest = names.iter().map(String::as_str).zip(1..).collect();
+        let cursors = Cursors::starting_at(0).advanced(&newest, SCRAPE);
+        assert_eq!(cursors.targets.len(), 256);
+        assert_eq!(cursors.floor_ms, 44);
+        for (name, ms) in &newest {
+            assert!(!cursors.is_new(name, *ms), "{name}");
+            assert!(cursors.is_new(name, *ms + 300), "{name}");
+        }
+    }
+
+    #[test]
+    fn they_survive_status() {
+        let cursors = cursors(1, &[("10.0.0.1:9902", 2)]);
+        let json = serde_json::to_string(&cursors).unwrap();
+        assert_eq!(json, r#"{"floorMs":1,"targets":{"10.0.0.1:9902":2}}"#);
+        assert_eq!(serde_json::from_str::<Cursors>(&json).unwrap(), cursors);
+    }
+}

@@ -1,0 +1,252 @@
+//! Which histogram bucket stands for a latency objective.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::answer::Vector;
+use super::blind::BlindReason;
+use super::promql::{Matcher, Pattern};
+use super::source::{Contribution, Labels, Template};
+
+/// Two edges are the same when they differ by less than this share: `le` is printed decimal, thresholds are binary.
+const SAME: f64 = 1e-9;
+const INFINITE: &str = "+Inf";
+
+/// A latency threshold, snapped down to the nearest bucket edge.
+///
+/// A histogram can only tell how many requests took longer than one of its edges. Snapping down is the strict side: every request
+/// slower than the objective is bad, and some that are faster, by less than one bucket, are bad too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapped {
+    /// The objective.
+    pub asked: Duration,
+    /// The edge used: at most `asked`, and the same for both versions.
+    pub edge: Duration,
+    /// How the series spell the edge in `le` (`1` and `1.0` are one edge).
+    pub spellings: Vec<String>,
+}
+
+/// The largest edge at or below `max` that every pod or cluster in `series` has. `None` when no series exists yet.
+pub(super) fn snap(
+    series: &Vector,
+    template: &Template,
+    max: Duration,
+) -> Result<Option<Snapped>, BlindReason> {
+    let unit = template.latency.per_second;
+    let mut edges_of: BTreeMap<&str, Vec<(f64, &str)>> = BTreeMap::new();
+    for labels in &series.0 {
+        let version = labels
+            .get(template.version_label)
+            .map_or("", String::as_str);
+        let edges = edges_of.entry(version).or_default();
+        if let Some(le) = labels.get("le") {
+            let edge: f64 = le.parse().map_err(|_| {
+                BlindReason::bad_answer(&format!("the bucket edge le={le:?} is no number"))
+            })?;
+            if edge.is_finite() {
+                edges.push((edge / unit, le));
+            }
+        }
+    }
+    let Some(any) = edges_of.values().next() else {
+        return Ok(None);
+    };
+    let shared = |edge: f64| {
+        edges_of
+            .values()
+            .all(|edges| edges.iter().any(|(other, _)| same(edge, *other)))
+    };
+    let candidates = || {
+        any.iter()
+            .map(|(edge, _)| *edge)
+            .filter(|edge| shared(*edge))
+    };
+    let limit = max.as_secs_f64() * (1.0 + SAME);
+    let Some(edge) = candidates()
+        .filter(|edge| *edge <= limit)
+        .max_by(f64::total_cmp)
+    else {
+        return Err(BlindReason::NoBucketEdge {
+            metric: template.latency.buckets.to_owned(),
+            max,
+            smallest: candidates().min_by(f64::total_cmp).and_then(duration),
+        });
+    };
+    let mut spellings: Vec<String> = edges_of
+        .values()
+        .flatten()
+        .filter(|(other, _)| same(edge, *other))
+        .map(|(_, le)| (*le).to_owned())
+        .collect();
+    spellings.sort_unstable();
+    spellings.dedup();
+    Ok(Some(Snapped {
+        asked: max,
+        edge: duration(edge).unwrap_or_default(),
+        spellings,
+    }))
+}
+
+/// The buckets to read: the one at the threshold, and all requests.
+pub(super) fn matcher(threshold: Option<&Snapped>) -> Matcher {
+    let spellings = threshold.map_or(&[][..], |t| &t.spellings);
+    let edges = spellings.iter().map(String::as_str).chain([INFINITE]);
+    let edges = edges.map(|le| Pattern::Literal(le.to_owned())).collect();
+    // `up` has no `le`.
+    Matcher::AnyOfOrAbsent("le", edges)
+}
+
+/// Buckets are cumulative: `+Inf` counts all requests, each bad until the bucket at the threshold shows that it was fast.
+pub(super) fn contribution(threshold: Option<&Snapped>) -> impl Fn(&Labels) -> Contribution {
+    move |labels| {
+        if is_infinite(labels) {
+            Contribution::BAD
+        } else if is_edge(labels, threshold) {
+            Contribution {
+                requests: 0,
+                bad: -1,
+            }
+        } else {
+            Contribution::NONE
+        }
+    }
+}
+
+/// Whether this is the bucket of all requests.
+pub(super) fn is_infinite(labels: &Labels) -> bool {
+    labels.get("le").is_some_and(|le| le == INFINITE)
+}
+
+/// Whether this is the bucket at the threshold.
+pub(super) fn is_edge(labels: &Labels, threshold: Option<&Snapped>) -> bool {
+    match (labels.get("le"), threshold) {
+        (Some(le), Some(threshold)) => threshold.spellings.contains(le),
+        _ => false,
+    }
+}
+
+fn same(a: f64, b: f64) -> bool {
+    (a - b).abs() <= SAME * a.abs().max(b.abs())
+}
+
+/// `seconds` to the microsecond, which hides the binary tail of a decimal edge.
+fn duration(seconds: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64((seconds * 1e6).round() / 1e6).ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::source::{Source, Versions};
+    use super::*;
+
+    fn template(source: &Source) -> Template {
+        source.template(&Versions {
+            namespace: "ml".into(),
+            name: "churn".into(),
+            canary: "cccccccc".into(),
+            stable: "55555555".into(),
+        })
+    }
+
+    fn envoy() -> Template {
+        template(&Source::Envoy {
+            namespace: "serin-system".into(),
+            deployment: "serin-router".into(),
+        })
+    }
+
+    fn vector(label: &str, series: &[(&str, &[&str])]) -> Vector {
+        let labels = series.iter().flat_map(|(version, edges)| {
+            edges.iter().map(move |le| {
+                Labels::from([
+                    (label.into(), (*version).into()),
+                    ("le".into(), (*le).into()),
+                ])
+            })
+        });
+        Vector(labels.collect())
+    }
+
+    #[test]
+    fn the_threshold_snaps_down_to_an_edge() {
+        let edges = vector("pod", &[("a", &["0.1", "0.25", "0.5", "+Inf"])]);
+        let serving = template(&Source::Serving);
+        for (asked, edge) in [(250, 250), (300, 250), (499, 250), (500, 500), (9_000, 500)] {
+            let snapped = snap(&edges, &serving, Duration::from_millis(asked))
+                .unwrap()
+                .unwrap();
+            assert_eq!(snapped.edge, Duration::from_millis(edge), "{asked} ms");
+            assert_eq!(snapped.asked, Duration::from_millis(asked));
+        }
+    }
+
+    #[test]
+    fn envoy_counts_in_milliseconds() {
+        let edges = vector(
+            "envoy_cluster_name",
+            &[("a", &["0.5", "1", "250", "500", "+Inf"])],
+        );
+        let snapped = snap(&edges, &envoy(), Duration::from_millis(300))
+            .unwrap()
+            .unwrap();
+        assert_eq!(snapped.edge, Duration::from_millis(250));
+        assert_eq!(snapped.spellings, ["250"]);
+    }
+
+    #[test]
+    fn one_edge_may_have_two_spellings() {
+        let edges = vector("pod", &[("a", &["1", "+Inf"]), ("b", &["1.0", "+Inf"])]);
+        let snapped = snap(&edges, &template(&Source::Serving), Duration::from_secs(1))
+            .unwrap()
+            .unwrap();
+        assert_eq!(snapped.spellings, ["1", "1.0"]);
+        assert_eq!(
+            matcher(Some(&snapped)).to_string(),
+            r#"le=~"|1|1\\.0|\\+Inf""#
+        );
+    }
+
+    #[test]
+    fn both_versions_are_measured_at_an_edge_that_both_have() {
+        let edges = vector(
+            "pod",
+            &[
+                ("a", &["0.1", "0.25", "+Inf"]),
+                ("b", &["0.1", "0.3", "+Inf"]),
+            ],
+        );
+        let snapped = snap(&edges, &template(&Source::Serving), Duration::from_secs(1))
+            .unwrap()
+            .unwrap();
+        assert_eq!(snapped.edge, Duration::from_millis(100));
+    }
+
+    #[test]
+    fn without_an_edge_the_reason_says_the_smallest() {
+        let edges = vector("pod", &[("a", &["0.1", "0.25", "+Inf"])]);
+        let reason = snap(
+            &edges,
+            &template(&Source::Serving),
+            Duration::from_millis(50),
+        )
+        .unwrap_err();
+        assert_eq!(
+            reason,
+            BlindReason::NoBucketEdge {
+                metric: "model_request_duration_seconds_bucket".into(),
+                max: Duration::from_millis(50),
+                smallest: Some(Duration::from_millis(100)),
+            }
+        );
+    }
+
+    #[test]
+    fn no_series_is_no_threshold_yet() {
+        let snapped = snap(&Vector(vec![]), &envoy(), Duration::from_secs(1)).unwrap();
+        assert_eq!(snapped, None);
+        assert_eq!(matcher(None).to_string(), r#"le=~"|\\+Inf""#);
+    }
+}

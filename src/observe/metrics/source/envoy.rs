@@ -1,0 +1,76 @@
+//! The bundled router, Envoy.
+//!
+//! `envoy_cluster_upstream_rq_xx` counts answers by class and includes those that Envoy gives itself for want of a version's:
+//! 503 for no healthy or no reachable upstream, 504 for a timeout. Classes do not show a 429, so
+//! `envoy_cluster_upstream_rq` of that code is read along and taken out again.
+
+use super::super::promql::{Matcher, Pattern};
+use super::{Contribution, Errors, Labels, Latency, Template, Versions};
+
+const CODE: &str = "envoy_response_code";
+const CLASS: &str = "envoy_response_code_class";
+
+/// Series of the clusters `<namespace>/<name>/<revision>` on the router's pods.
+pub(super) fn template(namespace: &str, deployment: &str, versions: &Versions) -> Template {
+    let cluster = |revision: &str| {
+        Pattern::Literal(format!(
+            "{}/{}/{revision}",
+            versions.namespace, versions.name
+        ))
+    };
+    Template {
+        targets: vec![
+            Matcher::Equal("namespace", namespace.to_owned()),
+            Matcher::AnyOf("pod", vec![Pattern::PodsOf(deployment.to_owned())]),
+        ],
+        version_label: "envoy_cluster_name",
+        canary: cluster(&versions.canary),
+        stable: cluster(&versions.stable),
+        version_is_target: false,
+        errors: Errors {
+            metrics: &["envoy_cluster_upstream_rq_xx", "envoy_cluster_upstream_rq"],
+            // `_rq_xx` and `up` carry no code.
+            matchers: vec![Matcher::AnyOfOrAbsent(
+                CODE,
+                vec![Pattern::Literal("429".to_owned())],
+            )],
+            contribution,
+        },
+        latency: Latency {
+            buckets: "envoy_cluster_upstream_rq_time_bucket",
+            per_second: 1000.0,
+        },
+    }
+}
+
+fn contribution(labels: &Labels) -> Contribution {
+    if labels.contains_key(CODE) {
+        return Contribution::NOT_COUNTED_AFTER_ALL;
+    }
+    match labels.get(CLASS).map(String::as_str) {
+        Some("2" | "3" | "4") => Contribution::GOOD,
+        Some("5") => Contribution::BAD,
+        _ => Contribution::NONE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_count_by_class_and_shed_load_is_taken_out_again() {
+        let labels = |name: &str, value: &str| Labels::from([(name.into(), value.into())]);
+        for (labels, expected) in [
+            (labels(CLASS, "1"), Contribution::NONE),
+            (labels(CLASS, "2"), Contribution::GOOD),
+            (labels(CLASS, "3"), Contribution::GOOD),
+            (labels(CLASS, "4"), Contribution::GOOD),
+            (labels(CLASS, "5"), Contribution::BAD),
+            (labels(CODE, "429"), Contribution::NOT_COUNTED_AFTER_ALL),
+            (Labels::new(), Contribution::NONE),
+        ] {
+            assert_eq!(contribution(&labels), expected, "{labels:?}");
+        }
+    }
+}
