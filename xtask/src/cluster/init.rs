@@ -48,7 +48,7 @@ pub struct Status {
 }
 
 /// How far the start of the cluster is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Phase {
     /// etcd, containerd and the API server are starting.
     Starting,

@@ -54,7 +54,7 @@ impl Cluster {
         match self {
             Self::Local => Ok(layout.state().kubeconfig("admin")),
             Self::Context(name) => {
-                let config = process::output(Command::new(tools::tool("kubectl")?).args([
+                let config = process::output(Command::new(self.tool("kubectl")?).args([
                     "config",
                     "view",
                     "--minify",
@@ -85,7 +85,16 @@ impl Cluster {
             Self::Local => running::enter_network(&Layout::from_env()?.state(), program.as_ref())?,
             Self::Context(_) => Command::new(program.as_ref()),
         };
-        let mut path = vec![folder_of("kubectl")?, folder_of("helm")?];
+        let mut path = Vec::new();
+        for name in ["kubectl", "helm"] {
+            if let Some(folder) = self
+                .tool(name)?
+                .parent()
+                .filter(|folder| folder.is_absolute())
+            {
+                path.push(folder.to_owned());
+            }
+        }
         path.extend(std::env::split_paths(
             &std::env::var_os("PATH").unwrap_or_default(),
         ));
@@ -93,6 +102,14 @@ impl Cluster {
             .env("KUBECONFIG", self.kubeconfig()?)
             .env("PATH", std::env::join_paths(path)?);
         Ok(command)
+    }
+
+    /// `kubectl` or `helm`: ours for the local cluster, for any other the caller's own where there is one.
+    fn tool(&self, name: &str) -> Result<PathBuf> {
+        match self {
+            Self::Context(_) if process::is_installed(name) => Ok(name.into()),
+            _ => tools::tool(name),
+        }
     }
 
     /// Gives the nodes an image from an archive in docker's or OCI's format.
@@ -108,11 +125,6 @@ impl Cluster {
             }
         }
     }
-}
-
-fn folder_of(tool: &str) -> Result<PathBuf> {
-    let path = tools::tool(tool)?;
-    Ok(path.parent().context("a tool lies in a folder")?.into())
 }
 
 /// kind and k3d name their contexts after themselves, and each has a command to give nodes an image.

@@ -181,7 +181,7 @@ fn wait_for(state: &State, progress: &Progress, phase: Phase) -> Result<()> {
                     process::log_tail(&state.log(&dead.name), 15)
                 );
             }
-            if status.phase as u8 >= phase as u8 {
+            if status.phase >= phase {
                 return Ok(());
             }
         }
