@@ -1,6 +1,26 @@
 //! Serin rolls machine-learning models out as canaries.
+//!
+//! ```text
+//! watch ─► observe ─► decide ─► plan ─► apply ─► status
+//!          (I/O)      (pure)    (pure)  (I/O)    (I/O)
+//! ```
+//! One module a stage, in this order: [`watch`], [`observe`], [`rollout`], [`plan`], [`apply`], [`status`];
+//! [`controller`] strings them together, and [`traffic`] is the routers' side of it.
 
+pub mod api;
+pub mod apply;
+pub mod controller;
+pub mod events;
+pub mod http;
+pub mod k8s;
+pub mod leader;
+pub mod metrics;
 pub mod observe;
+pub mod operator;
+pub mod plan;
+pub mod report;
 pub mod rollout;
-pub mod targets;
+pub mod settings;
+pub mod status;
 pub mod traffic;
+pub mod watch;

@@ -1,4 +1,10 @@
-//! Observing: the only stage that reads the world. It turns what the cluster and Prometheus say into owned values, on which
-//! the pure stages then decide.
+//! What is: the API server's and Prometheus' account, as an owned [`Snapshot`] that a decision can be made from.
 
+mod cluster;
+mod evidence;
 pub mod metrics;
+mod snapshot;
+
+pub use cluster::{Children, children, endpoints, is_child};
+pub use evidence::Evidence;
+pub use snapshot::{Snapshot, VersionHealth};

@@ -3,4 +3,8 @@
 //! No client, no clock, no async and no randomness in here, so that a recorded snapshot replays to
 //! the same decision on any machine.
 
+mod decide;
 pub mod gate;
+mod trial;
+
+pub use decide::{Decision, decide, retreat};

@@ -4,3 +4,6 @@
 //! which weight is the work of the rollout.
 
 pub mod envoy;
+mod routes;
+
+pub use routes::{publish, routes};

@@ -1,0 +1,51 @@
+//! Types and reasons of conditions and events: one place, so that no two spellings exist.
+
+/// Condition types. `Ready`, `Reconciling` and `Stalled` are those of kstatus.
+pub mod types {
+    /// The spec's version serves all traffic.
+    pub const READY: &str = "Ready";
+    /// Some version serves, and all its pods are ready.
+    pub const AVAILABLE: &str = "Available";
+    /// Serin is on the way to what the spec asks for.
+    pub const RECONCILING: &str = "Reconciling";
+    /// Serin will not get there unless a person changes something.
+    pub const STALLED: &str = "Stalled";
+}
+
+/// Reasons of conditions, and of the events that tell the same story.
+pub mod reasons {
+    /// The spec's version serves all traffic.
+    pub const PROMOTED: &str = "Promoted";
+    /// The first version is being started.
+    pub const FIRST_VERSION: &str = "FirstVersionStarting";
+    /// A new version's pods are being started.
+    pub const PREPARING: &str = "PreparingVersion";
+    /// A new version got its first weight.
+    pub const CANARY_STARTED: &str = "CanaryStarted";
+    /// A new version got its next weight.
+    pub const STEP_ADVANCED: &str = "StepAdvanced";
+    /// The evidence is being gathered at the current weight.
+    pub const GATHERING_EVIDENCE: &str = "GatheringEvidence";
+    /// `spec.rollout.paused` holds the weight.
+    pub const PAUSED: &str = "Paused";
+    /// The step stayed without enough evidence, and the policy says to wait.
+    pub const INSUFFICIENT_DATA: &str = "InsufficientData";
+    /// The metrics cannot be trusted; nothing moves.
+    pub const METRICS_OUTAGE: &str = "MetricsOutage";
+    /// The metrics can be trusted again.
+    pub const METRICS_BACK: &str = "MetricsBack";
+    /// The new version was rolled back.
+    pub const ROLLED_BACK: &str = "RolledBack";
+    /// A newer spec replaced the version under trial.
+    pub const SUPERSEDED: &str = "Superseded";
+    /// The spec asks for a version that was rolled back before.
+    pub const REFUSED: &str = "VersionRefused";
+    /// The spec cannot be used; the serving version is untouched.
+    pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// A name that Serin needs belongs to somebody else's object.
+    pub const NAME_TAKEN: &str = "NameTaken";
+    /// All pods of the serving version are ready.
+    pub const ALL_READY: &str = "AllPodsReady";
+    /// Some pods of the serving version are not ready.
+    pub const NOT_ALL_READY: &str = "NotAllPodsReady";
+}

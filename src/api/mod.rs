@@ -1,0 +1,33 @@
+//! The custom resource `ModelDeployment`: what a user writes, what Serin answers, and the checks on both.
+
+pub mod conditions;
+mod crd;
+pub mod percent;
+pub mod spec;
+pub mod status;
+pub mod validate;
+pub mod version;
+
+pub use crd::crd;
+pub use percent::Percent;
+pub use spec::{
+    AfterPatience, EnvoyTraffic, ErrorRateObjective, EvidenceSource, InsufficientDataPolicy,
+    LatencyObjective, Model, ModelDeployment, ModelDeploymentSpec, Objective, OutagePolicy,
+    Rollout, Serving, Step, Traffic,
+};
+pub use status::{
+    CanaryVersion, DecisionRecord, GateRecord, ModelDeploymentStatus, Phase, Progress,
+    RefusedVersion, RetiringVersion, State, Verdict, VersionRef,
+};
+pub use version::{Revision, VersionSpec};
+
+/// API group of every type in this module.
+pub const GROUP: &str = "serin.dev";
+/// Label that holds the name of the ModelDeployment an object was made for.
+pub const MODEL_LABEL: &str = "serin.dev/model";
+/// Label that holds the revision (8 hex digits) an object was made for.
+pub const REVISION_LABEL: &str = "serin.dev/revision";
+/// Label that says which operator made an object.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+/// Value of [`MANAGED_BY_LABEL`], and the field manager of every object that Serin applies.
+pub const MANAGER: &str = "serin";

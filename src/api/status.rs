@@ -1,0 +1,251 @@
+//! What Serin answers: the persisted state of the rollout, and its account for people and tools.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use super::Revision;
+use crate::{
+    observe::metrics::{Cursors, Snapped},
+    rollout::gate::GateState,
+};
+
+/// Status of a ModelDeployment.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ModelDeploymentStatus {
+    /// The generation of the spec that this status answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// The state of the rollout: all that the next decision builds on.
+    #[serde(flatten)]
+    pub state: State,
+
+    /// `Ready`, `Available`, `Reconciling`, `Stalled`: read by kstatus, `kubectl wait`, Argo CD, Flux and helm.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+
+    /// Ready pods of the stable version.
+    pub ready_replicas: i32,
+
+    /// Pods of the stable version, for the scale subresource.
+    pub replicas: i32,
+
+    /// Label selector of the stable version's pods, for the scale subresource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+}
+
+/// The persisted state. [`crate::plan`] derives every object from it, and the router every weight.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct State {
+    /// Where the rollout stands.
+    pub phase: Phase,
+
+    /// The version that serves all traffic the canary does not get.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stable: Option<VersionRef>,
+
+    /// The version under trial.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryVersion>,
+
+    /// Versions without weight that keep their pods until their time is over.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub retiring: Vec<RetiringVersion>,
+
+    /// Versions that were rolled back; not tried again before `spec.rollout.retryToken` changes. The last 20.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedVersion>,
+
+    /// The port on which every router listens for this model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub router_port: Option<u16>,
+
+    /// What is thought of the rollout right now, in words.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+
+    /// The last decisions, oldest first. The last 10.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<DecisionRecord>,
+}
+
+/// Where a rollout stands.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// No version serves yet; the first one is being started and goes to 100 % once Ready.
+    #[default]
+    Pending,
+    /// A new version's pods are starting; it has no weight.
+    Preparing,
+    /// A new version has the weight of its step.
+    Canary,
+    /// The new version is stable and has all traffic; the old one keeps its pods for `scaleDownDelay`.
+    Promoting,
+    /// All traffic is back on stable; the refused version keeps its pods until its last requests are answered.
+    RollingBack,
+    /// One version serves everything, and nothing is under way.
+    Stable,
+}
+
+/// A version by its two names.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct VersionRef {
+    /// The digest that names its objects.
+    pub revision: Revision,
+    /// The version that the user gave it.
+    pub version: String,
+}
+
+/// The version under trial.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CanaryVersion {
+    /// The digest that names its objects.
+    pub revision: Revision,
+    /// The version that the user gave it.
+    pub version: String,
+    /// Its share of traffic, in percent: 0 or a declared step's.
+    pub weight: u8,
+    /// When its trial began.
+    #[schemars(schema_with = "time_schema")]
+    pub since: Timestamp,
+    /// How far the trial is; absent while it has no weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+}
+
+impl CanaryVersion {
+    /// The version by its names.
+    pub fn version_ref(&self) -> VersionRef {
+        VersionRef {
+            revision: self.revision.clone(),
+            version: self.version.clone(),
+        }
+    }
+}
+
+/// Progress of a trial through its steps.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Index of the current step, from 0.
+    pub step: u32,
+    /// When the current step began.
+    #[schemars(schema_with = "time_schema")]
+    pub step_since: Timestamp,
+    /// Time in this step during which metrics were unreadable, outages that are over, in milliseconds.
+    #[serde(default)]
+    pub blind_ms: i64,
+    /// Since when the metrics have been unreadable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time_schema")]
+    pub blind_since: Option<Timestamp>,
+    /// Since when the canary has had no ready pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time_schema")]
+    pub unready_since: Option<Timestamp>,
+    /// One gate an objective, in the objectives' order.
+    pub gates: Vec<GateRecord>,
+}
+
+/// A gate's memory: what has been counted, and up to where.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct GateRecord {
+    /// The objective it judges, such as `latency-p99`.
+    pub objective: String,
+    /// The edge of the latency histogram that stands for the objective's limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "opaque_schema")]
+    pub threshold: Option<Snapped>,
+    /// Its last sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sentence: String,
+    /// The sequential test's state.
+    #[schemars(schema_with = "opaque_schema")]
+    pub evidence: GateState,
+    /// Up to which sample each scrape target has been counted.
+    #[schemars(schema_with = "opaque_schema")]
+    pub cursors: Cursors,
+}
+
+/// A version without weight that still has pods.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct RetiringVersion {
+    /// The digest that names its objects.
+    pub revision: Revision,
+    /// When its pods go.
+    #[schemars(schema_with = "time_schema")]
+    pub scale_down_at: Timestamp,
+}
+
+/// A version that was rolled back.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedVersion {
+    /// The digest that names it.
+    pub revision: Revision,
+    /// The version that the user gave it.
+    pub version: String,
+    /// When it was rolled back.
+    #[schemars(schema_with = "time_schema")]
+    pub at: Timestamp,
+    /// Why, with the numbers.
+    pub reason: String,
+    /// `spec.rollout.retryToken` of that time: another value allows another try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_token: Option<String>,
+}
+
+/// What a look at the evidence says.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The objectives hold, and would at the next weight.
+    Pass,
+    /// The canary breaks an objective and is worse than stable, or its pods fail.
+    Fail,
+    /// Nothing is proven yet.
+    NeedMoreData,
+    /// The metrics cannot be trusted. Never promotes.
+    Blind,
+}
+
+/// One decision, with all that is needed to understand it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct DecisionRecord {
+    /// When it was taken.
+    #[schemars(schema_with = "time_schema")]
+    pub at: Timestamp,
+    /// What was decided: an event's reason, such as `StepAdvanced` or `RolledBack`.
+    pub action: String,
+    /// The version it is about.
+    pub version: String,
+    /// The canary's weight from now on, in percent.
+    pub weight: u8,
+    /// What the evidence said, where the decision was one on evidence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// The decision in plain words, with the numbers.
+    pub sentence: String,
+}
+
+fn time_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "format": "date-time"})
+}
+
+fn optional_time_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "format": "date-time", "nullable": true})
+}
+
+/// State that only Serin reads; its shape may change without a new API version.
+fn opaque_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}

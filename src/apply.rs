@@ -1,0 +1,288 @@
+//! The planned objects, brought about by server-side apply; only where something differs.
+
+use std::{
+    collections::HashMap,
+    fmt::Debug,
+    hash::Hash,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use k8s_openapi::api::{
+    apps::v1::{ControllerRevision, Deployment},
+    core::v1::Service,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use kube_runtime::reflector::{Lookup, ObjectRef, Store};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::{
+    api::{MANAGER, ModelDeployment, Revision},
+    k8s::SliceApi,
+    observe::is_child,
+    plan::{Intent, Object, Plan, version_name},
+    watch::Stores,
+};
+
+/// Longest time for one call to the API server; the client's own retries would take minutes.
+pub const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a kind needs to be told apart from others of the same type; nothing for most.
+type Kind<K> = <K as Resource>::DynamicType;
+
+/// Why an object could not be brought about.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The name is taken by an object that this model does not own.
+    #[error(
+        "{kind} {name} exists and belongs to somebody else: rename the ModelDeployment, or delete that {kind}"
+    )]
+    NameTaken {
+        /// The object's kind.
+        kind: String,
+        /// The object's name.
+        name: String,
+    },
+    /// The API server refused.
+    #[error("cannot apply {kind} {name}: {source}")]
+    Refused {
+        /// The object's kind.
+        kind: String,
+        /// The object's name.
+        name: String,
+        /// The API server's answer.
+        source: Box<kube::Error>,
+    },
+    /// The API server did not answer in time.
+    #[error("the API server did not answer within {} s", CALL_LIMIT.as_secs())]
+    Timeout,
+}
+
+/// Applies plans, and remembers what it applied so that nothing is written twice.
+#[derive(Default)]
+pub struct Applier {
+    /// What each object looked like when it was last applied, and the version that the server then gave it.
+    applied: Mutex<HashMap<String, (Value, Option<String>)>>,
+}
+
+impl Applier {
+    /// Applies a plan in its order, then forgets the versions that it lets go of. Returns the number of writes.
+    pub async fn apply(
+        &self,
+        client: &Client,
+        stores: &Stores,
+        model: &ModelDeployment,
+        slice_api: SliceApi,
+        plan: &Plan,
+    ) -> Result<usize, ApplyError> {
+        let target = Target {
+            client,
+            model,
+            memory: self,
+        };
+        let namespace = ResourceExt::namespace(model).unwrap_or_default();
+        let client = || client.clone();
+        let mut writes = 0;
+        for Intent { object, reason } in &plan.apply {
+            let written = match object {
+                Object::ControllerRevision(object) => {
+                    let api = Api::namespaced(client(), &namespace);
+                    target.put(&api, object, &stores.history, (), reason).await
+                }
+                Object::Service(object) => {
+                    let api = Api::namespaced(client(), &namespace);
+                    target.put(&api, object, &stores.services, (), reason).await
+                }
+                Object::Deployment(object) => {
+                    let api = Api::namespaced(client(), &namespace);
+                    target
+                        .put(&api, object, &stores.deployments, (), reason)
+                        .await
+                }
+                Object::EndpointSlice(object) => {
+                    let api = Api::namespaced_with(client(), &namespace, &slice_api);
+                    target
+                        .put(&api, object, &stores.slices, slice_api, reason)
+                        .await
+                }
+            }?;
+            writes += usize::from(written);
+        }
+        for revision in &plan.forget {
+            writes += target.forget(revision).await?;
+        }
+        Ok(writes)
+    }
+}
+
+/// One model's objects.
+struct Target<'a> {
+    client: &'a Client,
+    model: &'a ModelDeployment,
+    memory: &'a Applier,
+}
+
+impl Target<'_> {
+    /// Applies one object unless it is as wanted already. Says whether it wrote.
+    async fn put<K>(
+        &self,
+        api: &Api<K>,
+        wanted: &K,
+        store: &Store<K>,
+        kind: Kind<K>,
+        reason: &str,
+    ) -> Result<bool, ApplyError>
+    where
+        K: Resource + Lookup<DynamicType = Kind<K>> + Clone + DeserializeOwned + Serialize + Debug,
+        Kind<K>: Eq + Hash + Clone,
+    {
+        let namespace = ResourceExt::namespace(self.model).unwrap_or_default();
+        let name = wanted.name_any();
+        let kind_name = <K as Resource>::kind(&kind).into_owned();
+        let refused = |source: kube::Error| ApplyError::Refused {
+            kind: kind_name.clone(),
+            name: name.clone(),
+            source: Box::new(source),
+        };
+        let mut body = serde_json::to_value(wanted)
+            .map_err(|error| refused(kube::Error::SerdeError(error)))?;
+        body["apiVersion"] = Value::from(<K as Resource>::api_version(&kind).into_owned());
+        body["kind"] = Value::from(kind_name.clone());
+
+        let cached = store.get(&ObjectRef::new_with(&name, kind).within(&namespace));
+        let key = format!("{kind_name}/{namespace}/{name}");
+        let live = match cached {
+            Some(live) => Some((*live).clone()),
+            // Not in the cache of our own objects: nobody's yet, or somebody else's.
+            None => timely(api.get_opt(&name)).await?.map_err(&refused)?,
+        };
+        if let Some(live) = &live {
+            if !is_child(live, self.model) {
+                return Err(ApplyError::NameTaken {
+                    kind: kind_name,
+                    name,
+                });
+            }
+            if self.is_as_wanted(&key, &body, live) {
+                return Ok(false);
+            }
+        }
+        let params = PatchParams::apply(MANAGER).force();
+        let applied = timely(api.patch(&name, &params, &Patch::Apply(&body)))
+            .await?
+            .map_err(&refused)?;
+        tracing::debug!(kind = kind_name, name, reason, "applied");
+        let mut memory = self
+            .memory
+            .applied
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        memory.insert(key, (body, version_of(&applied)));
+        Ok(true)
+    }
+
+    /// Whether the live object has all that is wanted, or is as the server made it of the very same request.
+    fn is_as_wanted<K: Resource + Serialize>(&self, key: &str, wanted: &Value, live: &K) -> bool {
+        let memory = self
+            .memory
+            .applied
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some((body, version)) = memory.get(key)
+            && body == wanted
+            && *version == version_of(live)
+        {
+            return true;
+        }
+        serde_json::to_value(live).is_ok_and(|mut live| {
+            live["apiVersion"] = wanted["apiVersion"].clone();
+            live["kind"] = wanted["kind"].clone();
+            contains(&live, wanted)
+        })
+    }
+
+    /// Deletes what belongs to a version that is beyond the history limit.
+    async fn forget(&self, revision: &Revision) -> Result<usize, ApplyError> {
+        let namespace = ResourceExt::namespace(self.model).unwrap_or_default();
+        let name = version_name(&self.model.name_any(), revision);
+        delete::<Deployment>(self.client, &namespace, &name).await?;
+        delete::<Service>(self.client, &namespace, &name).await?;
+        // Last, since it is what the version is known by: a crash before it leaves something to go on from.
+        delete::<ControllerRevision>(self.client, &namespace, &name).await?;
+        Ok(3)
+    }
+}
+
+async fn delete<K>(client: &Client, namespace: &str, name: &str) -> Result<(), ApplyError>
+where
+    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + Debug,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    match timely(api.delete(name, &DeleteParams::background())).await? {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(source) => Err(ApplyError::Refused {
+            kind: K::kind(&()).into_owned(),
+            name: name.to_owned(),
+            source: Box::new(source),
+        }),
+    }
+}
+
+/// The generation where the kind has one (it changes with the spec alone), else the resource version.
+fn version_of<K: Resource>(object: &K) -> Option<String> {
+    let meta = object.meta();
+    meta.generation
+        .map(|generation| generation.to_string())
+        .or_else(|| meta.resource_version.clone())
+}
+
+/// Whether `live` has every field of `wanted` with the same value; defaults that the server added do not matter.
+fn contains(live: &Value, wanted: &Value) -> bool {
+    match (live, wanted) {
+        (Value::Object(live), Value::Object(wanted)) => wanted
+            .iter()
+            .all(|(key, value)| live.get(key).is_some_and(|live| contains(live, value))),
+        (Value::Array(live), Value::Array(wanted)) => {
+            live.len() == wanted.len()
+                && live
+                    .iter()
+                    .zip(wanted)
+                    .all(|(live, wanted)| contains(live, wanted))
+        }
+        (live, wanted) => live == wanted,
+    }
+}
+
+/// Bounds one call.
+pub async fn timely<T>(call: impl Future<Output = T>) -> Result<T, ApplyError> {
+    tokio::time::timeout(CALL_LIMIT, call)
+        .await
+        .map_err(|_| ApplyError::Timeout)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::contains;
+
+    #[test]
+    fn defaults_of_the_server_are_no_difference_but_a_changed_or_missing_field_is() {
+        let live = json!({"spec": {"replicas": 2, "strategy": {"type": "RollingUpdate"}, "list": [{"a": 1, "b": 2}]}});
+        assert!(contains(
+            &live,
+            &json!({"spec": {"replicas": 2, "list": [{"a": 1}]}})
+        ));
+        assert!(!contains(&live, &json!({"spec": {"replicas": 3}})));
+        assert!(!contains(&live, &json!({"spec": {"paused": true}})));
+        assert!(!contains(&live, &json!({"spec": {"list": []}})));
+    }
+}

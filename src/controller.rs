@@ -1,0 +1,461 @@
+//! One reconcile: observe, decide, plan, apply, status. The order of writes is the design:
+//!
+//! 1. a move back to stable is written before anything else; that one write *is* the move, since routers follow status;
+//! 2. a move forward is written only after the cluster has what the state before it says;
+//! 3. objects follow the state that is persisted, so a crash between any two writes re-applies and never skips.
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures::{FutureExt, StreamExt};
+use jiff::Timestamp;
+use kube::{Api, Client, Resource, ResourceExt, api::PostParams};
+use kube_runtime::controller::{Action, Config, Controller};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::{
+    api::{
+        DecisionRecord, ModelDeployment, ModelDeploymentSpec, State, VersionRef, VersionSpec,
+        conditions::reasons,
+        validate::{Limits, validate},
+    },
+    apply::{Applier, ApplyError, timely},
+    events::Events,
+    metrics::Metrics,
+    observe::{self, Children, Snapshot},
+    plan::{Given, Site, plan},
+    rollout::{self, Decision},
+    status::{Standing, account},
+    watch::Stores,
+};
+
+/// Ports that routers listen on, one a model.
+const PORTS: std::ops::Range<u16> = 20_000..60_000;
+/// First pause after a failed reconcile, doubled up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause after failed reconciles. While a canary has weight this is the longest time without a look.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// Pause after something that a person has to mend; a change of the objects concerned comes sooner.
+const BLOCKED_PAUSE: Duration = Duration::from_secs(30);
+
+/// What every reconcile shares.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// Caches of what exists.
+    pub stores: Stores,
+    /// Settings that shape objects.
+    pub site: Site,
+    /// What the operator's user allows.
+    pub limits: Limits,
+    /// Where the evidence is.
+    pub evidence: observe::Evidence,
+    /// Applies plans.
+    pub applier: Applier,
+    /// Publishes decisions.
+    pub events: Events,
+    /// The operator's own metrics.
+    pub metrics: Arc<Metrics>,
+    /// Router ports given out that the cache does not show yet.
+    pub ports: Mutex<HashMap<(String, String), u16>>,
+    /// Failed reconciles in a row, by model.
+    pub failures: Mutex<HashMap<(String, String), u32>>,
+}
+
+/// Why a reconcile failed; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// An object could not be brought about.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The ModelDeployment could not be read.
+    #[error("cannot read the ModelDeployment: {0}")]
+    Read(#[source] kube::Error),
+    /// The status could not be written; a conflict means that somebody else wrote, and all is decided anew.
+    #[error("cannot write the status: {0}")]
+    Status(#[source] kube::Error),
+    /// The reconcile panicked; other models are not concerned.
+    #[error("the reconcile panicked: {0}")]
+    Panic(String),
+}
+
+/// Reconciles the models that `queue` names, until `stop`.
+pub async fn run(
+    context: Arc<Context>,
+    queue: mpsc::UnboundedReceiver<kube_runtime::reflector::ObjectRef<ModelDeployment>>,
+    concurrency: u16,
+    stop: CancellationToken,
+) {
+    let models = context.stores.models.clone();
+    let everyone: Vec<_> = models
+        .state()
+        .iter()
+        .map(|model| kube_runtime::reflector::ObjectRef::from_obj(&**model))
+        .collect();
+    let triggers = futures::stream::iter(everyone).chain(UnboundedReceiverStream::new(queue));
+    Controller::for_stream(futures::stream::pending(), models)
+        .reconcile_on(triggers)
+        .with_config(Config::default().concurrency(concurrency))
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(reconcile, retry, context)
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+/// One reconcile, bounded by its own span; a panic in it is an error like any other.
+async fn reconcile(
+    model: Arc<ModelDeployment>,
+    context: Arc<Context>,
+) -> Result<Action, ReconcileError> {
+    let key = key(&model);
+    let span = tracing::info_span!("reconcile", namespace = key.0, name = key.1);
+    let started = Instant::now();
+    let run = AssertUnwindSafe(steps(&key, &context))
+        .catch_unwind()
+        .instrument(span);
+    let result = run
+        .await
+        .unwrap_or_else(|panic| Err(ReconcileError::Panic(panic_text(&*panic))));
+    context
+        .metrics
+        .reconciled(result.is_ok(), started.elapsed().as_secs_f64());
+    if result.is_ok() {
+        context
+            .failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&key);
+    }
+    result
+}
+
+async fn steps(
+    (namespace, name): &(String, String),
+    context: &Context,
+) -> Result<Action, ReconcileError> {
+    // observe
+    let api: Api<ModelDeployment> = Api::namespaced(context.client.clone(), namespace);
+    let Some(model) = timely(api.get_opt(name))
+        .await?
+        .map_err(ReconcileError::Read)?
+    else {
+        return Ok(Action::await_change());
+    };
+    if model.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change()); // its children go with it
+    }
+    let now = Timestamp::now();
+    let children = observe::children(&context.stores, &model);
+    let errors = validate(&model, &context.limits);
+    let snapshot = observe(&model, &children, errors.is_empty(), context, now).await;
+
+    // decide
+    if !errors.is_empty() {
+        let decision = rollout::retreat(&model.spec, &snapshot, now);
+        persist(
+            &api,
+            &model,
+            &children,
+            decision,
+            &Standing::Invalid(errors),
+            context,
+        )
+        .await?;
+        return Ok(Action::await_change());
+    }
+    let decision = rollout::decide(&model.spec, &snapshot, now, context.evidence.interval());
+    let requeue = decision.requeue;
+
+    // plan and apply what is persisted, unless traffic has to move back first
+    if !moves_back(&snapshot.state, &decision.next)
+        && let Err(error) = bring_about(&model, &children, &snapshot.state, context).await
+    {
+        let ApplyError::NameTaken { .. } = error else {
+            return Err(error.into());
+        };
+        let unchanged = Decision {
+            next: snapshot.state.clone(),
+            records: Vec::new(),
+            requeue: None,
+        };
+        persist(
+            &api,
+            &model,
+            &children,
+            unchanged,
+            &Standing::Blocked(error.to_string()),
+            context,
+        )
+        .await?;
+        return Ok(Action::requeue(BLOCKED_PAUSE));
+    }
+
+    // status, then what follows from it
+    let next = decision.next.clone();
+    persist(&api, &model, &children, decision, &Standing::Valid, context).await?;
+    if next != snapshot.state {
+        bring_about(&model, &children, &next, context).await?;
+    }
+    Ok(requeue.map_or_else(Action::await_change, Action::requeue))
+}
+
+/// Everything that the decision may use, in one value.
+async fn observe(
+    model: &ModelDeployment,
+    children: &Children,
+    valid: bool,
+    context: &Context,
+    now: Timestamp,
+) -> Snapshot {
+    let mut state = model
+        .status
+        .as_ref()
+        .map(|status| status.state.clone())
+        .unwrap_or_default();
+    if state
+        .router_port
+        .is_some_and(|port| context.port_is_taken(model, port))
+    {
+        state.router_port = None;
+    }
+    let free_port = if state.router_port.is_none() {
+        context.free_port(model)
+    } else {
+        None
+    };
+    let readings = if valid {
+        context.evidence.read(model, &state, now).await
+    } else {
+        Vec::new()
+    };
+    for reading in &readings {
+        context.metrics.looked(reading.is_ok());
+    }
+    Snapshot {
+        desired: desired(&model.spec),
+        state,
+        free_port,
+        versions: children.health.clone(),
+        readings,
+    }
+}
+
+fn desired(spec: &ModelDeploymentSpec) -> VersionRef {
+    VersionRef {
+        revision: VersionSpec::of(spec).revision(),
+        version: spec.model.version.clone(),
+    }
+}
+
+/// Whether the canary loses weight.
+fn moves_back(old: &State, new: &State) -> bool {
+    let weight = |state: &State| state.canary.as_ref().map_or(0, |canary| canary.weight);
+    let promoted = old.stable != new.stable;
+    weight(new) < weight(old) && !promoted
+}
+
+/// Makes the objects that a state asks for.
+async fn bring_about(
+    model: &ModelDeployment,
+    children: &Children,
+    state: &State,
+    context: &Context,
+) -> Result<(), ApplyError> {
+    let given = Given {
+        state,
+        known: &children.known,
+        routers: &children.routers,
+        site: &context.site,
+    };
+    let plan = plan(model, &given);
+    let writes = context
+        .applier
+        .apply(
+            &context.client,
+            &context.stores,
+            model,
+            context.site.slice_api,
+            &plan,
+        )
+        .await?;
+    context.metrics.wrote(writes);
+    Ok(())
+}
+
+/// Writes the status if it says anything new, guarded by the version that was read; then tells the decisions.
+async fn persist(
+    api: &Api<ModelDeployment>,
+    model: &ModelDeployment,
+    children: &Children,
+    decision: Decision,
+    standing: &Standing,
+    context: &Context,
+) -> Result<(), ReconcileError> {
+    let stable = decision
+        .next
+        .stable
+        .as_ref()
+        .and_then(|stable| children.health.get(&stable.revision).cloned());
+    let status = account(
+        model,
+        &decision.next,
+        &stable.unwrap_or_default(),
+        standing,
+        Timestamp::now(),
+    );
+    if model.status.as_ref() == Some(&status) {
+        return Ok(());
+    }
+    let newly_stuck = is_newly_stuck(model, standing);
+    let mut wanted = model.clone();
+    wanted.metadata.managed_fields = None;
+    wanted.status = Some(status);
+    let written =
+        timely(api.replace_status(&model.name_any(), &PostParams::default(), &wanted)).await?;
+    written.map_err(ReconcileError::Status)?;
+    let about = model.object_ref(&());
+    for record in &decision.records {
+        tell(record, context);
+        context.events.decision(&about, record).await;
+    }
+    match standing {
+        Standing::Invalid(errors) if newly_stuck => {
+            let text = errors
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; ");
+            context
+                .events
+                .problem(&about, reasons::INVALID_SPEC, &text)
+                .await;
+        }
+        Standing::Blocked(why) if newly_stuck => {
+            context
+                .events
+                .problem(&about, reasons::NAME_TAKEN, why)
+                .await;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Whether this generation of the spec has not been told to be unusable yet.
+fn is_newly_stuck(model: &ModelDeployment, standing: &Standing) -> bool {
+    let reason = match standing {
+        Standing::Valid => return false,
+        Standing::Invalid(_) => reasons::INVALID_SPEC,
+        Standing::Blocked(_) => reasons::NAME_TAKEN,
+    };
+    let conditions = model
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default();
+    !conditions
+        .iter()
+        .any(|old| old.reason == reason && old.observed_generation == model.metadata.generation)
+}
+
+/// The complete record, in the log.
+fn tell(record: &DecisionRecord, context: &Context) {
+    context.metrics.decided(&record.action);
+    let verdict = record.verdict.map(|verdict| format!("{verdict:?}"));
+    tracing::info!(
+        action = record.action,
+        version = record.version,
+        weight = record.weight,
+        verdict,
+        "{}",
+        record.sentence
+    );
+}
+
+impl Context {
+    /// A router port that no other model has: the one that the name hashes to, or the next free one.
+    fn free_port(&self, model: &ModelDeployment) -> Option<u16> {
+        let key = key(model);
+        let mut given = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        let persisted = self.stores.models.state();
+        let mut used: std::collections::HashSet<u16> = persisted
+            .iter()
+            .filter(|other| self::key(other) != key)
+            .filter_map(|other| port_of(other))
+            .collect();
+        given.retain(|name, _| {
+            persisted
+                .iter()
+                .any(|other| self::key(other) == *name && port_of(other).is_none())
+        });
+        used.extend(
+            given
+                .iter()
+                .filter(|(name, _)| **name != key)
+                .map(|(_, port)| *port),
+        );
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let start = PORTS.start + (hasher.finish() % (PORTS.len() as u64)) as u16;
+        let port = (start..PORTS.end)
+            .chain(PORTS.start..start)
+            .find(|port| !used.contains(port))?;
+        given.insert(key, port);
+        Some(port)
+    }
+
+    /// Whether an older model has the port too: two leaders gave it out at the same time. The younger one moves.
+    fn port_is_taken(&self, model: &ModelDeployment, port: u16) -> bool {
+        let age = |model: &ModelDeployment| (model.creation_timestamp(), model.uid());
+        self.stores.models.state().iter().any(|other| {
+            other.uid() != model.uid() && port_of(other) == Some(port) && age(other) < age(model)
+        })
+    }
+}
+
+fn port_of(model: &ModelDeployment) -> Option<u16> {
+    model.status.as_ref()?.state.router_port
+}
+
+fn key(model: &ModelDeployment) -> (String, String) {
+    (model.namespace().unwrap_or_default(), model.name_any())
+}
+
+/// When to try again after a failure. A conflict is no failure of anybody: at once.
+#[allow(clippy::needless_pass_by_value)] // the signature that Controller::run asks for
+fn retry(model: Arc<ModelDeployment>, error: &ReconcileError, context: Arc<Context>) -> Action {
+    let (namespace, name) = key(&model);
+    if let ReconcileError::Status(kube::Error::Api(status)) = error
+        && status.code == 409
+    {
+        tracing::debug!(namespace, name, "somebody else wrote first; deciding anew");
+        return Action::requeue(Duration::from_millis(50));
+    }
+    let mut failures = context
+        .failures
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let count = failures
+        .entry((namespace.clone(), name.clone()))
+        .or_default();
+    *count = count.saturating_add(1);
+    let pause = FIRST_PAUSE
+        .saturating_mul(1 << (*count - 1).min(10))
+        .min(LONGEST_PAUSE);
+    tracing::warn!(namespace, name, %error, attempt = *count, pause_ms = pause.as_millis() as u64, "reconcile failed");
+    Action::requeue(pause)
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without words".to_owned())
+}

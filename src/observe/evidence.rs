@@ -1,0 +1,96 @@
+//! One reading a gate, for the canary that has weight.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::metrics::{self, BlindReason, Client, Cursors, Question, Source, Versions, Window};
+use crate::api::{EvidenceSource, ModelDeployment, Objective, State};
+
+/// Where the evidence is read.
+pub struct Evidence {
+    client: Client,
+    scrape_interval: Duration,
+    router: Source,
+}
+
+impl Evidence {
+    /// Reads from one Prometheus that scrapes at an interval. `router` names the bundled router's pods: namespace, Deployment.
+    pub fn new(client: Client, scrape_interval: Duration, router: (String, String)) -> Self {
+        let (namespace, deployment) = router;
+        Self {
+            client,
+            scrape_interval,
+            router: Source::Envoy {
+                namespace,
+                deployment,
+            },
+        }
+    }
+
+    /// Time between two looks: a look between two scrapes sees nothing new.
+    pub fn interval(&self) -> Duration {
+        self.scrape_interval
+    }
+
+    /// Reads what each gate has not counted yet; nothing where no canary has weight.
+    pub async fn read(
+        &self,
+        model: &ModelDeployment,
+        state: &State,
+        now: Timestamp,
+    ) -> Vec<Result<Window, BlindReason>> {
+        let (Some(stable), Some(canary)) = (&state.stable, &state.canary) else {
+            return Vec::new();
+        };
+        let Some(progress) = &canary.progress else {
+            return Vec::new();
+        };
+        let versions = Versions {
+            namespace: model.namespace().unwrap_or_default(),
+            name: model.name_any(),
+            canary: canary.revision.to_string(),
+            stable: stable.revision.to_string(),
+        };
+        let readings = model.spec.objectives.iter().map(|objective| {
+            let question = self.question(model, &versions, objective);
+            let gate = progress
+                .gates
+                .iter()
+                .find(|gate| gate.objective == objective.name());
+            // An objective that was added in mid-rollout counts from now on.
+            let cursors = gate.map_or_else(
+                || Cursors::starting_at(now.as_millisecond()),
+                |gate| gate.cursors.clone(),
+            );
+            async move { metrics::read(&self.client, &question, &cursors, now).await }
+        });
+        join_all(readings).await
+    }
+
+    fn question(
+        &self,
+        model: &ModelDeployment,
+        versions: &Versions,
+        objective: &Objective,
+    ) -> Question {
+        let bad = match &objective.latency {
+            Some(latency) => metrics::Objective::Latency {
+                max: latency.max.into(),
+            },
+            None => metrics::Objective::ErrorRate,
+        };
+        let source = match model.spec.traffic.evidence {
+            EvidenceSource::Envoy => self.router.clone(),
+            EvidenceSource::Serving => Source::Serving,
+        };
+        Question {
+            source,
+            versions: versions.clone(),
+            objective: bad,
+            scrape_interval: self.scrape_interval,
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! One look at everything that a decision may use, as an owned value: recorded, it replays to the same decision.
+
+use std::collections::BTreeMap;
+
+use super::metrics::{BlindReason, Window};
+use crate::api::{Revision, State, VersionRef};
+
+/// Everything that [`crate::rollout::decide`] sees.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The version that the spec asks for.
+    pub desired: VersionRef,
+    /// The persisted state.
+    pub state: State,
+    /// A router port that no other model has; taken if the state has none yet.
+    pub free_port: Option<u16>,
+    /// What the cluster says of each version that has objects.
+    pub versions: BTreeMap<Revision, VersionHealth>,
+    /// One reading a gate, in the objectives' order; empty where no canary has weight.
+    pub readings: Vec<Result<Window, BlindReason>>,
+}
+
+impl Snapshot {
+    /// What the cluster says of one version; nothing is ready of one that has no objects.
+    pub fn health(&self, revision: &Revision) -> VersionHealth {
+        self.versions.get(revision).cloned().unwrap_or_default()
+    }
+}
+
+/// The pods of one version, as the API server tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VersionHealth {
+    /// Pods that the Deployment asks for.
+    pub desired: i32,
+    /// Pods that are Ready, of the Deployment's newest template.
+    pub ready: i32,
+    /// Endpoints that a router can send to.
+    pub endpoints: usize,
+    /// A fact that no waiting will mend, such as a crash loop.
+    pub failure: Option<String>,
+    /// Why pods wait, where it may mend itself, such as an image that cannot be pulled yet.
+    pub waiting: Option<String>,
+}
+
+impl VersionHealth {
+    /// How many pods are ready, and what the others wait for, in words.
+    pub fn sentence(&self, version: &str, replicas: i32) -> String {
+        let waiting = self
+            .waiting
+            .as_ref()
+            .map(|waiting| format!(" {waiting}"))
+            .unwrap_or_default();
+        format!(
+            "Version {version}: {} of {replicas} pods are Ready.{waiting}",
+            self.ready
+        )
+    }
+
+    /// Whether `replicas` pods are ready and reachable by the router.
+    pub fn has_capacity(&self, replicas: i32) -> bool {
+        let endpoints = i32::try_from(self.endpoints).unwrap_or(i32::MAX);
+        self.ready >= replicas && endpoints >= replicas
+    }
+}

@@ -1,0 +1,219 @@
+//! The operator as a whole: everything that runs, and how it stops.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use kube::Client;
+use tokio::{net::TcpListener, signal::unix::SignalKind, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::validate::Limits,
+    apply::Applier,
+    controller::{self, Context},
+    events::Events,
+    http::{self, Health},
+    k8s::SliceApi,
+    leader::Election,
+    metrics::Metrics,
+    observe::{Evidence, metrics::Client as PrometheusClient},
+    plan::Site,
+    settings::Settings,
+    traffic::{self, envoy::ControlPlane},
+    watch::{self, Scope},
+};
+
+/// Why the operator ended.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// The API server cannot be reached, or the way to it is not configured.
+    #[error("cannot reach the API server: {0}")]
+    Cluster(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Prometheus' address cannot be used.
+    #[error("cannot use --prometheus-url: {0}")]
+    Prometheus(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The lease cannot be used.
+    #[error("cannot take part in the leader election: {0}")]
+    Election(#[from] kube_lease_manager::LeaseManagerError),
+    /// Another replica leads now; this process must not act any more, and starts anew as a follower.
+    #[error("lost the leader's lease")]
+    LeaseLost,
+    /// A signal handler could not be installed.
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Runs the operator until SIGTERM or SIGINT, or until it loses the lease.
+pub async fn run(settings: Settings) -> Result<(), OperatorError> {
+    let stop = CancellationToken::new();
+    stop_on_signal(&stop)?;
+    let client = Client::try_default()
+        .await
+        .map_err(|error| OperatorError::Cluster(error.into()))?;
+    run_with(client, settings, stop).await
+}
+
+/// Runs the operator against a cluster until `stop`, or until it loses the lease.
+pub async fn run_with(
+    client: Client,
+    settings: Settings,
+    stop: CancellationToken,
+) -> Result<(), OperatorError> {
+    let prometheus = PrometheusClient::new(&settings.prometheus_url, settings.prometheus_headers())
+        .map_err(|error| OperatorError::Prometheus(error.into()))?;
+    let slice_api = SliceApi::discover(&client)
+        .await
+        .map_err(|error| OperatorError::Cluster(error.into()))?;
+    if slice_api != SliceApi::V1 {
+        tracing::warn!(
+            "this API server is older than Kubernetes 1.21: EndpointSlices are used in v1beta1"
+        );
+    }
+    let metrics = Arc::new(Metrics::default());
+    let health = Health {
+        metrics: metrics.clone(),
+        ready: Arc::new(AtomicBool::new(false)),
+    };
+    let ready = health.ready.clone();
+    let http = serve_http(&settings, health, &stop);
+
+    let scope = Scope {
+        watch_namespace: settings.watch_namespace.clone(),
+        own_namespace: settings.namespace.clone(),
+        router_service: settings.router_service.clone(),
+        slice_api,
+    };
+    let (stores, news) = watch::start(&client, &scope);
+    tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        synced = stores.synced() => synced.map_err(|error| OperatorError::Cluster(error.into()))?,
+    }
+    tracing::info!(models = stores.models.len(), "the caches are complete");
+
+    // Routers are served by every replica, and only with the whole picture: never with a part of it.
+    let plane = ControlPlane::new();
+    let publisher = {
+        let (stores, plane, metrics, stop) =
+            (stores.clone(), plane.clone(), metrics.clone(), stop.clone());
+        tokio::spawn(
+            async move { traffic::publish(&stores, news.any, &plane, &metrics, &stop).await },
+        )
+    };
+    let listener = listen(settings.xds_address).await?;
+    let routers = tokio::spawn(plane.serve(listener, stop.clone()));
+    ready.store(true, Ordering::Relaxed);
+
+    let context = Arc::new(Context {
+        evidence: Evidence::new(
+            prometheus,
+            settings.scrape_interval,
+            (settings.namespace.clone(), settings.router_service.clone()),
+        ),
+        site: Site {
+            serving_image: settings.serving_image.clone(),
+            slice_api,
+        },
+        limits: Limits {
+            allowed_schemes: settings.allowed_model_schemes.clone(),
+        },
+        applier: Applier::default(),
+        events: Events::new(client.clone(), settings.pod_name.clone()),
+        metrics: metrics.clone(),
+        ports: Mutex::new(HashMap::new()),
+        failures: Mutex::new(HashMap::new()),
+        client: client.clone(),
+        stores,
+    });
+    let mut election = Election::join(
+        client,
+        &settings.namespace,
+        &settings.pod_name,
+        settings.lease_duration,
+    )
+    .await?;
+    tracing::info!(pod = settings.pod_name, "waiting for the lease");
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = election.won() => {}
+    }
+    let mut result = Ok(());
+    if !stop.is_cancelled() {
+        tracing::info!(pod = settings.pod_name, "this replica leads");
+        metrics.lead(true);
+        let reconciling = stop.child_token();
+        let controller = controller::run(
+            context,
+            news.models,
+            settings.concurrency,
+            reconciling.clone(),
+        );
+        tokio::pin!(controller);
+        tokio::select! {
+            () = &mut controller => {}
+            // At once, in the middle of whatever runs: every write is guarded, and the next leader may already act.
+            () = election.lost() => result = Err(OperatorError::LeaseLost),
+        }
+        metrics.lead(false);
+    }
+    stop.cancel();
+    election.leave().await;
+    finish(publisher, routers, http).await;
+    tracing::info!("stopped");
+    result
+}
+
+fn serve_http(settings: &Settings, health: Health, stop: &CancellationToken) -> JoinHandle<()> {
+    let (address, stop) = (settings.http_address, stop.clone());
+    tokio::spawn(async move {
+        if let Err(error) = http::serve(address, health, stop.clone()).await {
+            tracing::error!(%address, %error, "cannot serve /metrics, /livez and /readyz");
+            stop.cancel();
+        }
+    })
+}
+
+async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, OperatorError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| OperatorError::Listen { address, source })
+}
+
+async fn finish<E>(
+    publisher: JoinHandle<()>,
+    routers: JoinHandle<Result<(), E>>,
+    http: JoinHandle<()>,
+) {
+    let all = async { tokio::join!(publisher, routers, http) };
+    if tokio::time::timeout(std::time::Duration::from_secs(5), all)
+        .await
+        .is_err()
+    {
+        tracing::warn!("some connections did not end within 5 s; ending without them");
+    }
+}
+
+fn stop_on_signal(stop: &CancellationToken) -> Result<(), OperatorError> {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signal = tokio::signal::unix::signal(kind).map_err(OperatorError::Signals)?;
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            signal.recv().await;
+            tracing::info!("asked to stop");
+            stop.cancel();
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! From the persisted state to the objects that should exist. Pure, so planning twice is planning once.
+
+mod names;
+mod service;
+mod version;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{ControllerRevision, Deployment},
+        core::v1::Service,
+    },
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
+use kube::Resource;
+
+pub use names::{model_labels, version_name, version_selector};
+
+use crate::{
+    api::{ModelDeployment, Revision, State, VersionSpec},
+    k8s::{EndpointSlice, SliceApi},
+};
+
+/// Settings of the operator that shape objects.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The serving image of versions that name none.
+    pub serving_image: String,
+    /// The API version of EndpointSlices that the server has.
+    pub slice_api: SliceApi,
+}
+
+/// A version as its ControllerRevision keeps it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KnownVersion {
+    /// Its place in the history, from 1.
+    pub number: i64,
+    /// All that belongs to it.
+    pub spec: VersionSpec,
+}
+
+/// The objects that should exist, in the order in which they are applied, and those that should not.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// To be applied.
+    pub apply: Vec<Intent>,
+    /// Versions beyond the history limit: their Deployment, Service and ControllerRevision go.
+    pub forget: Vec<Revision>,
+}
+
+/// One object, and why it should be so.
+#[derive(Clone, Debug)]
+pub struct Intent {
+    /// The object as Serin wants it: only the fields that Serin owns.
+    pub object: Object,
+    /// The reason, for the log.
+    pub reason: &'static str,
+}
+
+/// The kinds of objects that Serin makes.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // a dozen of them live for a moment
+pub enum Object {
+    /// History.
+    ControllerRevision(ControllerRevision),
+    /// A name: the model's, or one version's.
+    Service(Service),
+    /// One version's pods.
+    Deployment(Deployment),
+    /// The way from the model's name to the routers.
+    EndpointSlice(EndpointSlice),
+}
+
+/// Everything that a plan is made from, besides the model itself.
+#[derive(Clone, Debug)]
+pub struct Given<'a> {
+    /// The state as persisted.
+    pub state: &'a State,
+    /// Every version that has a ControllerRevision.
+    pub known: &'a BTreeMap<Revision, KnownVersion>,
+    /// Addresses of the router's ready pods.
+    pub routers: &'a BTreeSet<IpAddr>,
+    /// The operator's settings.
+    pub site: &'a Site,
+}
+
+/// Plans the objects of one model.
+pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
+    let Some(owner) = model.controller_owner_ref(&()) else {
+        return Plan::default();
+    };
+    let maker = Maker {
+        model,
+        owner,
+        site: given.site,
+    };
+    let mut plan = Plan::default();
+    plan.push(
+        "the model's stable name",
+        Object::Service(maker.stable_service()),
+    );
+    if let Some(slice) = given
+        .state
+        .router_port
+        .and_then(|port| maker.router_slice(port, given.routers))
+    {
+        plan.push(
+            "the way from the model's name to the routers",
+            Object::EndpointSlice(slice),
+        );
+    }
+    let live = live_versions(given.state);
+    let versions = versions(model, given, &live);
+    for (revision, version) in &versions {
+        let is_live = live.contains(revision);
+        if !given.known.contains_key(revision) {
+            plan.push(
+                "the version's place in the history",
+                Object::ControllerRevision(maker.history(revision, version)),
+            );
+        }
+        let replicas = if is_live { model.spec.replicas } else { 0 };
+        let reason = if is_live {
+            "a version in use"
+        } else {
+            "a version kept for going back to"
+        };
+        plan.push(
+            "the version's name",
+            Object::Service(maker.version_service(revision, &version.spec)),
+        );
+        plan.push(
+            reason,
+            Object::Deployment(maker.deployment(revision, &version.spec, replicas)),
+        );
+    }
+    plan.forget = beyond_history(model, given.known, &live);
+    let forgotten: BTreeSet<&Revision> = plan.forget.iter().collect();
+    plan.apply.retain(|intent| {
+        intent
+            .object
+            .revision()
+            .is_none_or(|revision| !forgotten.contains(&revision))
+    });
+    plan
+}
+
+impl Plan {
+    fn push(&mut self, reason: &'static str, object: Object) {
+        self.apply.push(Intent { object, reason });
+    }
+}
+
+impl Object {
+    /// The version that the object was made for, if for one.
+    pub fn revision(&self) -> Option<Revision> {
+        let labels = match self {
+            Self::ControllerRevision(object) => &object.metadata.labels,
+            Self::Service(object) => &object.metadata.labels,
+            Self::Deployment(object) => &object.metadata.labels,
+            Self::EndpointSlice(object) => &object.metadata.labels,
+        };
+        labels
+            .as_ref()?
+            .get(crate::api::REVISION_LABEL)
+            .map(|label| Revision(label.clone()))
+    }
+}
+
+/// What all objects of one model share.
+struct Maker<'a> {
+    model: &'a ModelDeployment,
+    owner: OwnerReference,
+    site: &'a Site,
+}
+
+/// Versions that have pods: those with weight, and those that may still have requests.
+fn live_versions(state: &State) -> BTreeSet<Revision> {
+    let stable = state.stable.iter().map(|version| &version.revision);
+    let canary = state.canary.iter().map(|version| &version.revision);
+    let retiring = state.retiring.iter().map(|version| &version.revision);
+    stable.chain(canary).chain(retiring).cloned().collect()
+}
+
+/// Every version that can be built: those of the history, and the spec's if it is in use and not yet there.
+fn versions(
+    model: &ModelDeployment,
+    given: &Given<'_>,
+    live: &BTreeSet<Revision>,
+) -> BTreeMap<Revision, KnownVersion> {
+    let mut versions = given.known.clone();
+    let wanted = VersionSpec::of(&model.spec);
+    let revision = wanted.revision();
+    if live.contains(&revision) && !versions.contains_key(&revision) {
+        let number = versions
+            .values()
+            .map(|version| version.number)
+            .max()
+            .unwrap_or(0)
+            + 1;
+        versions.insert(
+            revision,
+            KnownVersion {
+                number,
+                spec: pin_image(wanted, &given.site.serving_image),
+            },
+        );
+    }
+    versions
+}
+
+/// Fills in the serving image of today, so that tomorrow's default leaves this version alone.
+fn pin_image(mut version: VersionSpec, default: &str) -> VersionSpec {
+    version
+        .serving
+        .image
+        .get_or_insert_with(|| default.to_owned());
+    version
+}
+
+/// The oldest versions without pods, beyond `spec.revisionHistoryLimit`.
+fn beyond_history(
+    model: &ModelDeployment,
+    known: &BTreeMap<Revision, KnownVersion>,
+    live: &BTreeSet<Revision>,
+) -> Vec<Revision> {
+    let mut idle: Vec<_> = known
+        .iter()
+        .filter(|(revision, _)| !live.contains(revision))
+        .collect();
+    idle.sort_by_key(|(_, version)| version.number);
+    let limit = usize::try_from(model.spec.revision_history_limit).unwrap_or(0);
+    let excess = idle.len().saturating_sub(limit);
+    idle.into_iter()
+        .take(excess)
+        .map(|(revision, _)| revision.clone())
+        .collect()
+}

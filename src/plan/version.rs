@@ -1,0 +1,240 @@
+//! One version's Deployment and its place in the history. Both are made once and never changed but for `replicas`.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{ControllerRevision, Deployment, DeploymentSpec},
+        core::v1::{
+            Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction,
+            PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+            SeccompProfile, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
+        },
+    },
+    apimachinery::pkg::{
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+        runtime::RawExtension,
+        util::intstr::IntOrString,
+    },
+};
+use kube::ResourceExt;
+
+use super::{
+    KnownVersion, Maker,
+    names::{version_labels, version_name, version_selector},
+};
+use crate::api::{Revision, VersionSpec};
+
+/// Port of a serving container that names none.
+pub(super) const DEFAULT_PORT: i32 = 8080;
+/// Name of the serving port on containers and Services.
+pub(super) const HTTP_PORT_NAME: &str = "http";
+/// Where a claim with artefacts is mounted.
+const CLAIM_MOUNT: &str = "/models";
+/// Annotation with the version that the user gave.
+const VERSION_ANNOTATION: &str = "serin.dev/version";
+/// Time for in-flight requests after SIGTERM: 5 s of serving on while routers learn, then up to 25 s to finish.
+const GRACE_SECONDS: i64 = 30;
+
+impl Maker<'_> {
+    /// The version's ControllerRevision: all that is needed to build it again.
+    pub(super) fn history(
+        &self,
+        revision: &Revision,
+        version: &KnownVersion,
+    ) -> ControllerRevision {
+        let model = self.model.name_any();
+        let mut metadata = self.metadata(
+            version_name(&model, revision),
+            version_labels(&model, revision),
+        );
+        metadata.annotations = Some(version_annotation(&version.spec));
+        ControllerRevision {
+            metadata,
+            revision: Some(version.number),
+            data: RawExtension(serde_json::to_value(&version.spec).unwrap_or_default()),
+        }
+    }
+
+    /// The version's pods.
+    pub(super) fn deployment(
+        &self,
+        revision: &Revision,
+        version: &VersionSpec,
+        replicas: i32,
+    ) -> Deployment {
+        let model = self.model.name_any();
+        let labels = version_labels(&model, revision);
+        let selector = LabelSelector {
+            match_labels: Some(version_selector(&model, revision)),
+            ..LabelSelector::default()
+        };
+        let mut metadata = self.metadata(version_name(&model, revision), labels.clone());
+        metadata.annotations = Some(version_annotation(version));
+        Deployment {
+            metadata,
+            spec: DeploymentSpec {
+                replicas: Some(replicas),
+                selector: selector.clone(),
+                template: PodTemplateSpec {
+                    metadata: Some(ObjectMeta {
+                        labels: Some(labels),
+                        annotations: Some(version_annotation(version)),
+                        ..ObjectMeta::default()
+                    }),
+                    spec: Some(self.pod(version, selector)),
+                },
+                ..DeploymentSpec::default()
+            },
+            ..Deployment::default()
+        }
+    }
+
+    /// A pod under the `restricted` Pod Security Standard, without an API token.
+    fn pod(&self, version: &VersionSpec, selector: LabelSelector) -> PodSpec {
+        let serving = &version.serving;
+        let (directory, volume) = artefact(&version.model.uri);
+        PodSpec {
+            containers: vec![self.container(version, &directory, volume.is_some())],
+            volumes: volume.map(|volume| vec![volume]),
+            service_account_name: serving.service_account_name.clone(),
+            automount_service_account_token: Some(false),
+            enable_service_links: Some(false),
+            image_pull_secrets: non_empty(&serving.image_pull_secrets),
+            node_selector: (!serving.node_selector.is_empty())
+                .then(|| serving.node_selector.clone()),
+            tolerations: non_empty(&serving.tolerations),
+            termination_grace_period_seconds: Some(GRACE_SECONDS),
+            security_context: Some(PodSecurityContext {
+                run_as_non_root: Some(true),
+                seccomp_profile: Some(SeccompProfile {
+                    type_: "RuntimeDefault".to_owned(),
+                    localhost_profile: None,
+                }),
+                ..PodSecurityContext::default()
+            }),
+            topology_spread_constraints: Some(vec![TopologySpreadConstraint {
+                max_skew: 1,
+                topology_key: "kubernetes.io/hostname".to_owned(),
+                when_unsatisfiable: "ScheduleAnyway".to_owned(),
+                label_selector: Some(selector),
+                ..TopologySpreadConstraint::default()
+            }]),
+            ..PodSpec::default()
+        }
+    }
+
+    fn container(&self, version: &VersionSpec, directory: &str, mounted: bool) -> Container {
+        let serving = &version.serving;
+        let port = serving.port.unwrap_or(DEFAULT_PORT);
+        Container {
+            name: "model".to_owned(),
+            image: Some(
+                serving
+                    .image
+                    .clone()
+                    .unwrap_or_else(|| self.site.serving_image.clone()),
+            ),
+            image_pull_policy: serving.image_pull_policy.clone(),
+            args: non_empty(&serving.args),
+            env: Some(self.environment(version, directory, port)),
+            resources: serving.resources.clone(),
+            ports: Some(vec![ContainerPort {
+                name: Some(HTTP_PORT_NAME.to_owned()),
+                container_port: port,
+                protocol: Some("TCP".to_owned()),
+                ..ContainerPort::default()
+            }]),
+            readiness_probe: Some(Probe {
+                period_seconds: Some(2),
+                failure_threshold: Some(2),
+                ..probe(serving.readiness_path.as_deref().unwrap_or("/readyz"), port)
+            }),
+            liveness_probe: Some(Probe {
+                period_seconds: Some(10),
+                failure_threshold: Some(6),
+                ..probe(serving.liveness_path.as_deref().unwrap_or("/livez"), port)
+            }),
+            security_context: Some(SecurityContext {
+                allow_privilege_escalation: Some(false),
+                read_only_root_filesystem: Some(true),
+                capabilities: Some(Capabilities {
+                    drop: Some(vec!["ALL".to_owned()]),
+                    add: None,
+                }),
+                ..SecurityContext::default()
+            }),
+            volume_mounts: mounted.then(|| {
+                vec![VolumeMount {
+                    name: "model".to_owned(),
+                    mount_path: CLAIM_MOUNT.to_owned(),
+                    read_only: Some(true),
+                    ..VolumeMount::default()
+                }]
+            }),
+            ..Container::default()
+        }
+    }
+
+    /// What the server must know, as environment: an image that is not ours ignores it. The user's own come last and win.
+    fn environment(&self, version: &VersionSpec, directory: &str, port: i32) -> Vec<EnvVar> {
+        let given = [
+            ("SERIN_SERVE_MODEL_DIR", directory.to_owned()),
+            ("SERIN_SERVE_MODEL_NAME", self.model.name_any()),
+            ("SERIN_SERVE_MODEL_VERSION", version.model.version.clone()),
+            ("SERIN_SERVE_DIGEST", version.model.digest.clone()),
+            ("SERIN_SERVE_ADDRESS", format!("0.0.0.0:{port}")),
+        ];
+        let own = &version.serving.env;
+        let given = given
+            .into_iter()
+            .filter(|(name, _)| own.iter().all(|variable| variable.name != *name))
+            .map(|(name, value)| EnvVar {
+                name: name.to_owned(),
+                value: Some(value),
+                value_from: None,
+            });
+        given.chain(own.iter().cloned()).collect()
+    }
+}
+
+/// The directory that holds the artefact inside the pod, and the volume that brings it there.
+fn artefact(uri: &str) -> (String, Option<Volume>) {
+    if let Some((claim, path)) = uri
+        .strip_prefix("pvc://")
+        .and_then(|rest| rest.split_once('/'))
+    {
+        let volume = Volume {
+            name: "model".to_owned(),
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                claim_name: claim.to_owned(),
+                read_only: Some(true),
+            }),
+            ..Volume::default()
+        };
+        return (format!("{CLAIM_MOUNT}/{path}"), Some(volume));
+    }
+    (uri.strip_prefix("file://").unwrap_or(uri).to_owned(), None)
+}
+
+fn probe(path: &str, port: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::Int(port),
+            scheme: Some("HTTP".to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        timeout_seconds: Some(2),
+        success_threshold: Some(1),
+        ..Probe::default()
+    }
+}
+
+fn version_annotation(version: &VersionSpec) -> BTreeMap<String, String> {
+    [(VERSION_ANNOTATION.to_owned(), version.model.version.clone())].into()
+}
+
+fn non_empty<T: Clone>(list: &[T]) -> Option<Vec<T>> {
+    (!list.is_empty()).then(|| list.to_vec())
+}

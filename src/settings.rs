@@ -1,0 +1,190 @@
+//! The operator's flags. Each has an environment variable of the same meaning, so a chart can use either.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::{Parser, ValueEnum};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use kube::core::Duration as KubeDuration;
+
+use crate::api::validate::SCHEMES;
+
+/// Rolls machine-learning models out as canaries.
+///
+/// Watches ModelDeployments (serin.dev/v1alpha1), runs each version as a Deployment of its own, moves traffic between
+/// versions through the bundled Envoy routers, and judges new versions on what Prometheus counted.
+#[derive(Parser, Clone, Debug)]
+#[command(version, max_term_width = 110)]
+pub struct Settings {
+    /// Base URL of the Prometheus that scrapes routers and models, without a trailing slash.
+    ///
+    /// Example: http://prometheus.serin-system.svc:9090. It is the operator's alone: no ModelDeployment can name another.
+    #[arg(long, env = "SERIN_PROMETHEUS_URL", value_parser = base_url)]
+    pub prometheus_url: String,
+
+    /// A header of every request to that Prometheus, such as `X-Scope-OrgID: ml` or `Authorization: Bearer …`.
+    ///
+    /// May be given several times; in the environment, one a line (from a Secret).
+    #[arg(
+        long = "prometheus-header",
+        env = "SERIN_PROMETHEUS_HEADERS",
+        hide_env_values = true,
+        value_delimiter = '\n',
+        value_parser = header
+    )]
+    pub prometheus_header: Vec<(HeaderName, HeaderValue)>,
+
+    /// How often that Prometheus scrapes. Evidence is looked at as often; older than three of them, it is not believed.
+    #[arg(long, env = "SERIN_SCRAPE_INTERVAL", default_value = "15s", value_parser = duration)]
+    pub scrape_interval: Duration,
+
+    /// Serving image of versions that name none: a tag other than `latest`, or a digest.
+    #[arg(long, env = "SERIN_SERVING_IMAGE")]
+    pub serving_image: String,
+
+    /// Schemes that `spec.model.uri` may use.
+    ///
+    /// pvc: a directory on a PersistentVolumeClaim. file: a directory inside the serving image, for development.
+    #[arg(long, env = "SERIN_ALLOWED_MODEL_SCHEMES", default_value = "pvc", value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(SCHEMES))]
+    pub allowed_model_schemes: Vec<String>,
+
+    /// Namespace of this operator and its routers.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "serin-system")]
+    pub namespace: String,
+
+    /// Name of this operator's pod: its identity in the leader's lease.
+    #[arg(long, env = "POD_NAME", default_value = "serin-operator")]
+    pub pod_name: String,
+
+    /// Look after the ModelDeployments of this namespace only. All namespaces where absent.
+    #[arg(long, env = "SERIN_WATCH_NAMESPACE")]
+    pub watch_namespace: Option<String>,
+
+    /// The name that the router's Service and Deployment share.
+    #[arg(long, env = "SERIN_ROUTER_SERVICE", default_value = "serin-router")]
+    pub router_service: String,
+
+    /// Address on which routers get their configuration (Envoy's delta ADS over gRPC).
+    #[arg(long, env = "SERIN_XDS_ADDRESS", default_value = "0.0.0.0:18000")]
+    pub xds_address: SocketAddr,
+
+    /// Address of /metrics, /livez and /readyz.
+    #[arg(long, env = "SERIN_HTTP_ADDRESS", default_value = "0.0.0.0:8080")]
+    pub http_address: SocketAddr,
+
+    /// Form of the log.
+    #[arg(long, env = "SERIN_LOG_FORMAT", default_value = "json", value_enum)]
+    pub log_format: LogFormat,
+
+    /// What is logged: a level, or directives such as info,serin=debug.
+    #[arg(long, env = "SERIN_LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+
+    /// How many models are reconciled at the same time.
+    #[arg(long, env = "SERIN_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub concurrency: u16,
+
+    /// How long a leader that went silent keeps its lease, at least 5s.
+    #[arg(long, env = "SERIN_LEASE_DURATION", default_value = "15s", value_parser = lease_duration)]
+    pub lease_duration: Duration,
+}
+
+impl Settings {
+    /// Headers of every request to Prometheus.
+    pub fn prometheus_headers(&self) -> HeaderMap {
+        self.prometheus_header.iter().cloned().collect()
+    }
+}
+
+/// Form of the log.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: KubeDuration = text
+        .parse()
+        .map_err(|error| format!("{error}; expected a duration such as 15s"))?;
+    let value = Duration::from(parsed);
+    if parsed.is_negative() || value < Duration::from_millis(100) {
+        return Err("expected at least 100ms".to_owned());
+    }
+    Ok(value)
+}
+
+fn lease_duration(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|value| {
+        if value < Duration::from_secs(5) {
+            Err("expected at least 5s".to_owned())
+        } else {
+            Ok(value)
+        }
+    })
+}
+
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let expected = || "expected `Name: value`".to_owned();
+    let (name, value) = text.split_once(':').ok_or_else(expected)?;
+    let mut value: HeaderValue = value.trim().parse().map_err(|_| expected())?;
+    value.set_sensitive(true);
+    Ok((name.trim().parse().map_err(|_| expected())?, value))
+}
+
+fn base_url(text: &str) -> Result<String, String> {
+    let known = text.starts_with("http://") || text.starts_with("https://");
+    if !known || text.ends_with('/') {
+        return Err("expected http://… or https://… without a trailing slash".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    fn parse(extra: &[&str]) -> Result<Settings, clap::Error> {
+        let base = [
+            "serin-operator",
+            "--prometheus-url",
+            "http://p:9090",
+            "--serving-image",
+            "serve:1",
+        ];
+        Settings::try_parse_from(base.iter().chain(extra))
+    }
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Settings::command().debug_assert();
+        assert_eq!(parse(&[]).unwrap().scrape_interval, Duration::from_secs(15));
+        assert_eq!(
+            parse(&["--allowed-model-schemes", "pvc,file"])
+                .unwrap()
+                .allowed_model_schemes,
+            ["pvc", "file"]
+        );
+    }
+
+    #[test]
+    fn a_wrong_flag_is_refused() {
+        for wrong in [
+            ["--prometheus-url", "p:9090"],
+            ["--prometheus-url", "http://p:9090/"],
+            ["--prometheus-header", "no colon"],
+            ["--prometheus-header", "bad name: x"],
+            ["--scrape-interval", "-1s"],
+            ["--scrape-interval", "soon"],
+            ["--lease-duration", "1s"],
+            ["--allowed-model-schemes", "ftp"],
+            ["--concurrency", "0"],
+        ] {
+            assert!(parse(&wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The last stage: the account that Serin gives of what it knows, for people and for tools. Pure; time changes nothing.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt;
+
+use crate::{
+    api::{
+        ModelDeployment, ModelDeploymentStatus, Phase, State, Verdict, VersionSpec,
+        conditions::{reasons, types},
+        validate::Invalid,
+    },
+    observe::VersionHealth,
+    plan::version_selector,
+};
+
+/// Where the spec stands, as far as the decision does not say it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Standing {
+    /// The spec is valid, and the state answers it.
+    Valid,
+    /// The spec cannot be used.
+    Invalid(Vec<Invalid>),
+    /// An object that the plan needs cannot be made.
+    Blocked(String),
+}
+
+/// The status that follows from a state. Conditions keep their transition time unless they change.
+pub fn account(
+    model: &ModelDeployment,
+    state: &State,
+    stable: &VersionHealth,
+    standing: &Standing,
+    now: Timestamp,
+) -> ModelDeploymentStatus {
+    let old = model
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default();
+    let generation = model.metadata.generation;
+    let conditions = conditions(model, state, stable, standing)
+        .into_iter()
+        .map(|(type_, status, reason, message)| {
+            let status = if status { "True" } else { "False" };
+            let since = old
+                .iter()
+                .find(|old| old.type_ == type_ && old.status == status)
+                .map(|old| old.last_transition_time.clone());
+            Condition {
+                type_: type_.to_owned(),
+                status: status.to_owned(),
+                reason: reason.to_owned(),
+                message,
+                observed_generation: generation,
+                last_transition_time: since.unwrap_or(Time(now)),
+            }
+        })
+        .collect();
+    ModelDeploymentStatus {
+        observed_generation: generation,
+        state: state.clone(),
+        conditions,
+        ready_replicas: stable.ready,
+        replicas: stable.desired,
+        selector: state
+            .stable
+            .as_ref()
+            .map(|version| selector(&model.name_any(), &version.revision)),
+    }
+}
+
+type Row = (&'static str, bool, &'static str, String);
+
+fn conditions(
+    model: &ModelDeployment,
+    state: &State,
+    stable: &VersionHealth,
+    standing: &Standing,
+) -> Vec<Row> {
+    let available = state.stable.is_some() && stable.ready >= model.spec.replicas;
+    let pods = format!(
+        "{} of {} pods of the serving version are Ready.",
+        stable.ready, model.spec.replicas
+    );
+    let available_row = (
+        types::AVAILABLE,
+        available,
+        if available {
+            reasons::ALL_READY
+        } else {
+            reasons::NOT_ALL_READY
+        },
+        pods.clone(),
+    );
+    let (reason, message) = match standing {
+        Standing::Invalid(errors) => (reasons::INVALID_SPEC, listed(errors, state)),
+        Standing::Blocked(why) => (reasons::NAME_TAKEN, why.clone()),
+        Standing::Valid => {
+            let (ready, reconciling, stalled, reason) = progress(model, state, available);
+            let message = if reason == reasons::NOT_ALL_READY {
+                pods
+            } else {
+                state.message.clone()
+            };
+            return vec![
+                (types::READY, ready, reason, message.clone()),
+                available_row,
+                (
+                    types::RECONCILING,
+                    reconciling,
+                    reason,
+                    if reconciling {
+                        message.clone()
+                    } else {
+                        String::new()
+                    },
+                ),
+                (
+                    types::STALLED,
+                    stalled,
+                    reason,
+                    if stalled { message } else { String::new() },
+                ),
+            ];
+        }
+    };
+    vec![
+        (types::READY, false, reason, message.clone()),
+        available_row,
+        (types::RECONCILING, false, reason, String::new()),
+        (types::STALLED, true, reason, message),
+    ]
+}
+
+/// Ready, Reconciling, Stalled, and the reason that all three share.
+fn progress(
+    model: &ModelDeployment,
+    state: &State,
+    available: bool,
+) -> (bool, bool, bool, &'static str) {
+    let last_action = state
+        .decisions
+        .last()
+        .map(|record| record.action.as_str())
+        .unwrap_or_default();
+    let Some(canary) = &state.canary else {
+        let desired = VersionSpec::of(&model.spec).revision();
+        let serves = state
+            .stable
+            .as_ref()
+            .is_some_and(|stable| stable.revision == desired);
+        let refused = state
+            .refused
+            .iter()
+            .any(|refused| refused.revision == desired);
+        return match (serves, refused) {
+            (true, _) if available => (true, false, false, reasons::PROMOTED),
+            (true, _) => (false, true, false, reasons::NOT_ALL_READY),
+            (false, true) if last_action == reasons::REFUSED => {
+                (false, false, true, reasons::REFUSED)
+            }
+            (false, true) => (false, false, true, reasons::ROLLED_BACK),
+            (false, false) => (false, true, false, reasons::PREPARING),
+        };
+    };
+    let reason = match &canary.progress {
+        _ if model.spec.rollout.paused => reasons::PAUSED,
+        None if state.phase == Phase::Pending => reasons::FIRST_VERSION,
+        None => reasons::PREPARING,
+        Some(progress) if progress.blind_since.is_some() => reasons::METRICS_OUTAGE,
+        Some(_) if last_action == reasons::INSUFFICIENT_DATA => reasons::INSUFFICIENT_DATA,
+        Some(_) => reasons::GATHERING_EVIDENCE,
+    };
+    (false, true, false, reason)
+}
+
+/// The sentence of a model at rest.
+pub fn serving_all(version: &str) -> String {
+    format!("Version {version} serves all traffic.")
+}
+
+fn listed(errors: &[Invalid], state: &State) -> String {
+    let mut text = errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ");
+    if let Some(stable) = &state.stable {
+        let _ = write!(text, ". Version {} serves on, untouched.", stable.version);
+    }
+    text
+}
+
+/// The selector of one version's pods, as text.
+fn selector(model: &str, revision: &crate::api::Revision) -> String {
+    let labels = version_selector(model, revision);
+    labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+/// The severity of a decision's event.
+pub fn is_warning(action: &str, verdict: Option<Verdict>) -> bool {
+    matches!(verdict, Some(Verdict::Fail | Verdict::Blind))
+        || [
+            reasons::ROLLED_BACK,
+            reasons::REFUSED,
+            reasons::INSUFFICIENT_DATA,
+        ]
+        .contains(&action)
+}

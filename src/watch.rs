@@ -1,0 +1,221 @@
+//! The first stage: watches keep caches of what exists, and say which model has to be looked at again.
+//!
+//! A watch event only enqueues. Every operator replica watches, since each serves the router's configuration; only the
+//! leader acts on what is enqueued.
+
+use std::{fmt::Debug, sync::Arc};
+
+use futures::StreamExt;
+use k8s_openapi::api::{
+    apps::v1::{ControllerRevision, Deployment},
+    core::v1::{Pod, Service},
+};
+use kube::{Api, Client, Resource, ResourceExt};
+use kube_runtime::{
+    WatchStreamExt,
+    reflector::{self, Lookup, ObjectRef, Store},
+    watcher,
+};
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    api::{MANAGED_BY_LABEL, MANAGER, MODEL_LABEL, ModelDeployment},
+    k8s::{EndpointSlice, SliceApi, endpoint_slice::SERVICE_NAME_LABEL},
+};
+
+/// After this time the server ends a watch and it is opened anew: a connection that died unnoticed is noticed then.
+const WATCH_SECONDS: u32 = 60;
+
+/// What is watched.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// The namespace whose models are looked after; all where `None`.
+    pub watch_namespace: Option<String>,
+    /// The namespace of the operator and its routers.
+    pub own_namespace: String,
+    /// The Service that selects the routers.
+    pub router_service: String,
+    /// The API version of EndpointSlices that the server has.
+    pub slice_api: SliceApi,
+}
+
+/// Caches of everything that Serin reads from the API server.
+#[derive(Clone)]
+pub struct Stores {
+    /// The resources themselves. Decisions read the object live; this is for enqueueing, ports and the router.
+    pub models: Store<ModelDeployment>,
+    /// The versions' Deployments.
+    pub deployments: Store<Deployment>,
+    /// The models' and versions' Services.
+    pub services: Store<Service>,
+    /// The versions' history.
+    pub history: Store<ControllerRevision>,
+    /// Endpoints of the models' and versions' Services.
+    pub slices: Store<EndpointSlice>,
+    /// Endpoints of the routers.
+    pub routers: Store<EndpointSlice>,
+    /// The versions' pods.
+    pub pods: Store<Pod>,
+}
+
+/// The caches' news.
+pub struct News {
+    /// Models to look at again.
+    pub models: mpsc::UnboundedReceiver<ObjectRef<ModelDeployment>>,
+    /// Counts every change: whoever builds on all caches builds again.
+    pub any: watch::Receiver<u64>,
+}
+
+/// Where a watch tells its news.
+#[derive(Clone)]
+struct Bell {
+    models: mpsc::UnboundedSender<ObjectRef<ModelDeployment>>,
+    any: Arc<watch::Sender<u64>>,
+}
+
+impl Bell {
+    fn ring(&self, model: Option<ObjectRef<ModelDeployment>>) {
+        if let Some(model) = model {
+            // The receiver is only gone when the operator stops.
+            let _ = self.models.send(model);
+        }
+        self.any.send_modify(|count| *count += 1);
+    }
+}
+
+/// Starts all watches; they run until the process ends.
+pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
+    let (models_bell, models_news) = mpsc::unbounded_channel();
+    let (any_bell, any_news) = watch::channel(0);
+    let bell = Bell {
+        models: models_bell,
+        any: Arc::new(any_bell),
+    };
+    let ours = format!("{MANAGED_BY_LABEL}={MANAGER},{MODEL_LABEL}");
+    let config = || watcher::Config::default().timeout(WATCH_SECONDS);
+    let children = || config().labels(&ours);
+    let slices = scope.slice_api;
+
+    let models = run(
+        api(client, scope),
+        config(),
+        (),
+        &bell,
+        |model: &ModelDeployment| Some(ObjectRef::from_obj(model)),
+    );
+    let routers = {
+        let api = Api::namespaced_with(client.clone(), &scope.own_namespace, &scope.slice_api);
+        let selector = format!("{SERVICE_NAME_LABEL}={}", scope.router_service);
+        let (everyone, bell) = (models.clone(), bell.clone());
+        run(
+            api,
+            config().labels(&selector),
+            slices,
+            &bell.clone(),
+            move |_: &EndpointSlice| {
+                for model in everyone.state() {
+                    bell.ring(Some(ObjectRef::from_obj(&*model)));
+                }
+                None
+            },
+        )
+    };
+    let stores = Stores {
+        deployments: run(api(client, scope), children(), (), &bell, model_of),
+        services: run(api(client, scope), children(), (), &bell, model_of),
+        history: run(api(client, scope), children(), (), &bell, model_of),
+        slices: run(
+            slices_api(client, scope),
+            children(),
+            slices,
+            &bell,
+            model_of,
+        ),
+        pods: run(api(client, scope), children(), (), &bell, model_of),
+        models,
+        routers,
+    };
+    (
+        stores,
+        News {
+            models: models_news,
+            any: any_news,
+        },
+    )
+}
+
+impl Stores {
+    /// Resolves once every cache has seen everything that exists.
+    pub async fn synced(&self) -> Result<(), reflector::store::WriterDropped> {
+        self.models.wait_until_ready().await?;
+        self.deployments.wait_until_ready().await?;
+        self.services.wait_until_ready().await?;
+        self.history.wait_until_ready().await?;
+        self.slices.wait_until_ready().await?;
+        self.routers.wait_until_ready().await?;
+        self.pods.wait_until_ready().await
+    }
+}
+
+/// Watches one kind into a cache of its own.
+fn run<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    kind: <K as Resource>::DynamicType,
+    bell: &Bell,
+    model: impl Fn(&K) -> Option<ObjectRef<ModelDeployment>> + Send + 'static,
+) -> Store<K>
+where
+    K: Resource
+        + Lookup<DynamicType = <K as Resource>::DynamicType>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
+    <K as Resource>::DynamicType: Eq + std::hash::Hash + Clone + Send + Sync,
+{
+    let writer = reflector::store::Writer::new(kind);
+    let store = writer.as_reader();
+    let bell = bell.clone();
+    let stream = watcher(api, config)
+        .default_backoff()
+        .modify(|object| object.managed_fields_mut().clear())
+        .reflect(writer)
+        .touched_objects();
+    tokio::spawn(stream.for_each(move |result| {
+        match result {
+            Ok(object) => bell.ring(model(&object)),
+            Err(error) => tracing::warn!(%error, "a watch failed; it is opened again"),
+        }
+        std::future::ready(())
+    }));
+    store
+}
+
+/// The model that a child was made for, by its label. A child is only believed to be ours later, by its owner.
+fn model_of<K: ResourceExt>(child: &K) -> Option<ObjectRef<ModelDeployment>> {
+    let name = child.labels().get(MODEL_LABEL)?;
+    Some(ObjectRef::new(name).within(&child.namespace()?))
+}
+
+/// The API of one kind, in the namespaces that are watched.
+fn api<K>(client: &Client, scope: &Scope) -> Api<K>
+where
+    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+{
+    match &scope.watch_namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// The same for EndpointSlices.
+fn slices_api(client: &Client, scope: &Scope) -> Api<EndpointSlice> {
+    match &scope.watch_namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &scope.slice_api),
+        None => Api::all_with(client.clone(), &scope.slice_api),
+    }
+}
