@@ -1,5 +1,6 @@
 //! Everything a developer runs: `cargo xtask COMMAND`.
 
+mod chart;
 mod cluster;
 mod images;
 mod process;
@@ -27,6 +28,8 @@ enum Command {
     Cluster(cluster::Command),
     /// The container images of the local cluster.
     Images(images::Args),
+    /// Check what the Helm chart renders, with helm, Envoy and promtool.
+    Chart,
     /// Process 1 of the cluster's namespaces.
     #[command(hide = true, name = cluster::INIT_COMMAND)]
     ClusterInit(cluster::InitArgs),
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Cluster(command) => cluster::run(command, &cluster::Cluster::new(cli.context)),
         Command::Images(args) => images::run(args),
+        Command::Chart => chart::check(),
         Command::ClusterInit(args) => cluster::init(&args),
         Command::ClusterDns(args) => cluster::dns(&args),
     };

@@ -50,6 +50,9 @@ pub const BUILD: &[Package] = &[
 /// Prometheus.
 pub const PROMETHEUS: &[Package] = &[package("prometheus", "/usr/bin/prometheus")];
 
+/// What builds images.
+pub const BUILDAH: &[Package] = &[package("buildah", "/usr/bin/buildah")];
+
 /// etcd alone, for an API server without nodes.
 pub const ETCD: &[Package] = &[package("etcd-server", "/usr/bin/etcd")];
 

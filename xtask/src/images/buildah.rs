@@ -9,7 +9,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::progress::{run_logged, run_quiet};
+use super::logged;
+use crate::cluster::{self, BUILDAH};
+use crate::process;
+use crate::progress::Progress;
 
 /// What one `buildah bud` is told.
 #[derive(Debug)]
@@ -26,29 +29,13 @@ pub struct Recipe {
 }
 
 /// Installs Debian's buildah if it is not there.
-pub fn ensure_installed() -> Result<()> {
-    if Command::new("buildah")
-        .arg("--version")
-        .output()
-        .is_ok_and(|output| output.status.success())
-    {
+pub fn ensure_installed(progress: &Progress) -> Result<()> {
+    if process::is_installed("buildah") {
         return Ok(());
     }
-    if !Path::new("/etc/debian_version").exists()
-        || run_quiet(Command::new("id").arg("-u"))?.trim() != "0"
-    {
-        bail!(
-            "buildah is missing: install it, or build the Dockerfiles with `docker build` (each names its command)"
-        );
-    }
-    eprintln!("images: installing buildah");
-    run_quiet(Command::new("apt-get").args(["update", "-q"]))?;
-    run_quiet(
-        Command::new("apt-get")
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .args(["install", "-q", "-y", "--no-install-recommends", "buildah"]),
-    )?;
-    Ok(())
+    cluster::ensure_packages(BUILDAH, progress).context(
+        "buildah is missing: install it, or build with docker (each Dockerfile names its command)",
+    )
 }
 
 /// A store of layers under the image cache, emptied when it is opened and when it is dropped.
@@ -73,16 +60,21 @@ impl Store {
 
     /// Takes the image of an archive into the store, so that a `FROM` line finds it.
     pub fn import(&self, archive: &Path) -> Result<()> {
-        run_quiet(
+        process::run(
             self.buildah("pull")
                 .arg("--quiet")
                 .arg(format!("docker-archive:{}", archive.display())),
-        )?;
-        Ok(())
+        )
     }
 
     /// Builds `recipe` as `reference`, with all output in `log`.
-    pub fn build(&self, recipe: &Recipe, reference: &str, log: &Path) -> Result<()> {
+    pub fn build(
+        &self,
+        recipe: &Recipe,
+        reference: &str,
+        log: &Path,
+        progress: &Progress,
+    ) -> Result<()> {
         let mut command = self.bud();
         if let Some(toolchain) = &recipe.toolchain {
             self.build_toolchain_image(toolchain)?;
@@ -100,7 +92,7 @@ impl Store {
             .args(["--tag", reference, "--file"])
             .arg(&recipe.dockerfile)
             .arg(&recipe.context);
-        run_logged(reference, &mut command, log)
+        logged::run(progress, reference, &mut command, log)
     }
 
     /// Writes `reference` as an archive that `docker load` and `ctr images import` read.
@@ -110,8 +102,7 @@ impl Store {
             fs::remove_file(archive)?;
         }
         let target = format!("docker-archive:{}:{reference}", archive.display());
-        run_quiet(self.buildah("push").args(["--quiet", reference, &target]))?;
-        Ok(())
+        process::run(self.buildah("push").args(["--quiet", reference, &target]))
     }
 
     /// The image of mount points that stands in for the public `rust` image.
@@ -134,13 +125,12 @@ impl Store {
         for link in ["bin", "sbin", "lib", "lib64"] {
             std::os::unix::fs::symlink(format!("usr/{link}"), rootfs.join(link))?;
         }
-        run_quiet(
+        process::run(
             self.bud()
                 .args(["--quiet", "--tag", TOOLCHAIN_IMAGE, "--file"])
                 .arg(dockerfile)
                 .arg(context),
-        )?;
-        Ok(())
+        )
     }
 
     fn bud(&self) -> Command {
@@ -197,7 +187,7 @@ const TOOLCHAIN_IMAGE: &str = "localhost/serin-toolchain:dev";
 
 /// What of this machine a compilation sees, as (source, target, mode). Everything but the crate cache is read-only.
 fn toolchain_mounts() -> Result<Vec<(PathBuf, &'static str, &'static str)>> {
-    let sysroot = run_quiet(Command::new("rustc").args(["--print", "sysroot"]))?;
+    let sysroot = process::output(Command::new("rustc").args(["--print", "sysroot"]))?;
     let cargo_home = match std::env::var_os("CARGO_HOME").filter(|value| !value.is_empty()) {
         Some(path) => path.into(),
         None => std::env::home_dir()

@@ -9,9 +9,8 @@ use anyhow::{Context, Result, bail};
 use super::buildah::Recipe;
 use super::content_key::Input;
 use super::host_files;
-use super::progress::run_quiet;
-use super::user_cache;
 use crate::cluster;
+use crate::process;
 
 /// An image of the local cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -89,7 +88,9 @@ impl Image {
                         .chain([&source])
                         .map(|path| Input::Path(repository.join(path))),
                 );
-                inputs.push(Input::Value(run_quiet(Command::new("rustc").arg("-vV"))?));
+                inputs.push(Input::Value(process::output(
+                    Command::new("rustc").arg("-vV"),
+                )?));
             }
             Self::ServeExamples => {
                 for model in models(repository)? {
@@ -183,7 +184,7 @@ fn models(repository: &Path) -> Result<Vec<Model>> {
     let mut models = Vec::new();
     for root in [
         repository.join("examples/models"),
-        user_cache()?.join("serin/models"),
+        cluster::Layout::from_env()?.cached("models"),
     ] {
         for name in folders(&root)? {
             for folder in folders(&name)? {

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::progress::run_quiet;
+use crate::process;
 
 /// Copies `programs` (from, to) into `root`, with the shared libraries and the loader that they name, and the
 /// public certificate authorities.
@@ -15,7 +15,7 @@ pub fn stage(root: &Path, programs: &[(PathBuf, &str)]) -> Result<()> {
     let mut libraries = BTreeSet::new();
     for (from, to) in programs {
         copy(from, &root.join(to))?;
-        let listing = run_quiet(Command::new("ldd").arg(from))?;
+        let listing = process::output(Command::new("ldd").arg(from))?;
         libraries.extend(
             parse_ldd(&listing).with_context(|| format!("libraries of {}", from.display()))?,
         );

@@ -7,13 +7,15 @@ mod buildah;
 mod catalog;
 mod content_key;
 mod host_files;
-mod progress;
+mod logged;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::{Context, Result};
+
+use crate::cluster::Layout;
+use crate::progress::Progress;
 
 pub use catalog::Image;
 
@@ -112,27 +114,29 @@ fn build_one(cache: &Path, image: Image) -> Result<BuiltImage> {
         });
     }
 
-    let started = Instant::now();
-    eprintln!("images: building {reference}");
-    buildah::ensure_installed()?;
+    let progress = Progress::new("images");
+    progress.say(format!("building {reference}"));
+    buildah::ensure_installed(&progress)?;
     let store = buildah::Store::open(cache)?;
     let context = image.stage_context(&repository, &cache.join("context").join(image.name()))?;
     if let Some(base) = &base {
         store.import(&base.archive)?;
     }
     let log = cache.join(format!("{}.log", image.name()));
-    store.build(&image.recipe(&repository, context), &reference, &log)?;
+    store.build(
+        &image.recipe(&repository, context),
+        &reference,
+        &log,
+        &progress,
+    )?;
 
     // A build that is cut off leaves only the partial name behind.
     let partial = archive.with_extension("tar.partial");
     store.export(&reference, &partial)?;
     remove_archives(cache, image)?;
     fs::rename(&partial, &archive)?;
-    eprintln!(
-        "images: built {reference} in {:.0?} ({} MB)",
-        started.elapsed(),
-        fs::metadata(&archive)?.len() / 1_000_000
-    );
+    let megabytes = fs::metadata(&archive)?.len() / 1_000_000;
+    progress.say(format!("built {reference}, {megabytes} MB"));
     Ok(BuiltImage {
         reference,
         archive,
@@ -174,16 +178,7 @@ fn remove_archives(cache: &Path, image: Image) -> Result<()> {
 }
 
 fn cache_dir() -> Result<PathBuf> {
-    Ok(user_cache()?.join("serin").join("images"))
-}
-
-/// `$XDG_CACHE_HOME`, or `~/.cache`.
-fn user_cache() -> Result<PathBuf> {
-    if let Some(cache) = std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
-        return Ok(cache.into());
-    }
-    let home = std::env::home_dir().context("neither XDG_CACHE_HOME nor HOME is set")?;
-    Ok(home.join(".cache"))
+    Ok(Layout::from_env()?.cached("images"))
 }
 
 fn repository_root() -> PathBuf {
