@@ -7,4 +7,8 @@ mod decide;
 pub mod gate;
 mod trial;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
 pub use decide::{Decision, decide, retreat};

@@ -246,13 +246,13 @@ fn realign(turn: &Turn<'_>, canary: &mut CanaryVersion, progress: &mut Progress)
             .cloned();
         let fresh = known.is_none();
         let mut gate = known.unwrap_or_else(|| new_gate(objective, turn.now));
-        if moved || fresh {
+        if fresh {
             gate.evidence.begin_step(step.weight);
         }
         progress.gates.push(gate);
     }
     if moved {
-        begin_step(progress, turn.now);
+        restart_step(progress, step.weight, turn.now);
     }
     Some(step)
 }
@@ -264,7 +264,10 @@ fn pods_fail(turn: &Turn<'_>, canary: &CanaryVersion, progress: &mut Progress) -
         return Some(format!("Version {} cannot run: {failure}", canary.version));
     }
     if health.ready > 0 {
-        progress.unready_since = None;
+        if progress.unready_since.take().is_some() {
+            // Stable answered the canary's share meanwhile: the step's counts say nothing about its weight.
+            restart_step(progress, canary.weight, turn.now);
+        }
         return None;
     }
     let since = *progress.unready_since.get_or_insert(turn.now);
@@ -279,6 +282,9 @@ fn pods_fail(turn: &Turn<'_>, canary: &CanaryVersion, progress: &mut Progress) -
 
 /// A canary share of requests far from the weight means that the counts are not of this traffic.
 fn share_is_off(canary: &CanaryVersion, progress: &Progress) -> Option<String> {
+    if progress.unready_since.is_some() {
+        return None; // stable answers the canary's share
+    }
     let step = progress.gates.first()?.evidence.step();
     if step.requests() < SHARE_CHECK_REQUESTS {
         return None;
@@ -423,17 +429,18 @@ fn advance(
     canary.weight = next.weight;
     if let Some(progress) = canary.progress.as_mut() {
         progress.step += 1;
-        begin_step(progress, turn.now);
-        for gate in &mut progress.gates {
-            gate.evidence.begin_step(next.weight);
-        }
+        restart_step(progress, next.weight, turn.now);
     }
     turn.next.canary = Some(canary);
     let sentence = format!("{sentence} Moving to {} %.", next.weight);
     turn.record(reasons::STEP_ADVANCED, next.weight, Some(verdict), sentence);
 }
 
-fn begin_step(progress: &mut Progress, now: Timestamp) {
+/// Begins a step, or begins it again: its clock and its counts.
+fn restart_step(progress: &mut Progress, weight: u8, now: Timestamp) {
+    for gate in &mut progress.gates {
+        gate.evidence.begin_step(weight);
+    }
     progress.step_since = now;
     progress.blind_ms = 0;
     progress.blind_since = None;

@@ -1,0 +1,521 @@
+//! The life of rollouts, step by step, and what holds in every life.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::{
+    decide,
+    gate::{Look, Tally},
+    retreat,
+};
+use crate::{
+    api::{
+        ModelDeploymentSpec, Phase, Revision, State, VersionRef, VersionSpec, conditions::reasons,
+    },
+    observe::{
+        Snapshot, VersionHealth,
+        metrics::{BlindReason, Cursors, Window},
+    },
+};
+
+const INTERVAL: Duration = Duration::from_secs(15);
+
+/// A small world: one model, its versions' pods, its traffic, and a clock that the test moves.
+struct World {
+    spec: ModelDeploymentSpec,
+    state: State,
+    health: BTreeMap<Revision, VersionHealth>,
+    now: Timestamp,
+}
+
+fn spec(version: &str) -> ModelDeploymentSpec {
+    serde_json::from_value(json!({
+        "model": {"uri": "file:///m", "version": version, "digest": "sha256:0"},
+        "replicas": 2,
+        "objectives": [{"errorRate": {"max": "1%"}}],
+        "rollout": {"steps": [
+            {"weight": 10, "minDuration": "1m"}, {"weight": 50, "minDuration": "1m"}, {"weight": 100, "minDuration": "1m"},
+        ]},
+    }))
+    .unwrap()
+}
+
+fn ready() -> VersionHealth {
+    VersionHealth {
+        desired: 2,
+        ready: 2,
+        endpoints: 2,
+        ..VersionHealth::default()
+    }
+}
+
+fn reading(canary: (u64, u64), stable: (u64, u64)) -> Result<Window, BlindReason> {
+    Ok(Window {
+        look: Look {
+            canary: Tally::new(canary.0, canary.1),
+            stable: Tally::new(stable.0, stable.1),
+        },
+        cursors: Cursors::starting_at(0),
+        newest_sample: Timestamp::UNIX_EPOCH,
+        threshold: None,
+        query: String::new(),
+        replayed: None,
+        lost: None,
+    })
+}
+
+fn blind() -> Result<Window, BlindReason> {
+    Err(BlindReason::Timeout {
+        after: Duration::from_secs(5),
+    })
+}
+
+impl World {
+    /// A world in which version 1 serves and all is quiet.
+    fn with_stable_v1() -> Self {
+        let mut world = Self {
+            spec: spec("1"),
+            state: State::default(),
+            health: BTreeMap::new(),
+            now: Timestamp::UNIX_EPOCH,
+        };
+        world.look(None);
+        world.set_ready("1");
+        world.look(None);
+        assert_eq!((world.state.phase, world.stable()), (Phase::Stable, "1"));
+        world
+    }
+
+    /// The same, with version 2 at its first step.
+    fn with_canary_v2() -> Self {
+        let mut world = Self::with_stable_v1();
+        world.spec = spec("2");
+        world.look(None);
+        assert_eq!((world.state.phase, world.weight()), (Phase::Preparing, 0));
+        world.set_ready("2");
+        world.look(None);
+        assert_eq!((world.state.phase, world.weight()), (Phase::Canary, 10));
+        world
+    }
+
+    fn set_ready(&mut self, version: &str) {
+        self.set_health(version, ready());
+    }
+
+    fn set_health(&mut self, version: &str, health: VersionHealth) {
+        self.health
+            .insert(VersionSpec::of(&spec(version)).revision(), health);
+    }
+
+    fn snapshot(&self, reading: Option<Result<Window, BlindReason>>) -> Snapshot {
+        Snapshot {
+            desired: VersionRef {
+                revision: VersionSpec::of(&self.spec).revision(),
+                version: self.spec.model.version.clone(),
+            },
+            state: self.state.clone(),
+            free_port: Some(20_000),
+            versions: self.health.clone(),
+            readings: reading.into_iter().collect(),
+        }
+    }
+
+    /// One look: decides, and takes the decision over. Returns what was decided.
+    fn look(&mut self, reading: Option<Result<Window, BlindReason>>) -> Vec<String> {
+        let decision = decide(&self.spec, &self.snapshot(reading), self.now, INTERVAL);
+        // A restart in between loses nothing.
+        let text = serde_json::to_string(&decision.next).unwrap();
+        self.state = serde_json::from_str(&text).unwrap();
+        assert_eq!(self.state, decision.next);
+        decision
+            .records
+            .into_iter()
+            .map(|record| record.action)
+            .collect()
+    }
+
+    fn pass(&mut self, seconds: i64) {
+        self.now += SignedDuration::from_secs(seconds);
+    }
+
+    /// Looks every 15 s for a while, with as many requests at each.
+    fn serve(&mut self, looks: u32, canary: (u64, u64), stable: (u64, u64)) -> Vec<String> {
+        let mut actions = Vec::new();
+        for _ in 0..looks {
+            self.pass(15);
+            actions.extend(self.look(Some(reading(canary, stable))));
+        }
+        actions
+    }
+
+    fn stable(&self) -> &str {
+        self.state
+            .stable
+            .as_ref()
+            .map_or("", |stable| &stable.version)
+    }
+
+    fn weight(&self) -> u8 {
+        self.state.canary.as_ref().map_or(0, |canary| canary.weight)
+    }
+}
+
+#[test]
+fn the_first_version_gets_everything_once_it_is_ready_and_not_before() {
+    let mut world = World {
+        spec: spec("1"),
+        state: State::default(),
+        health: BTreeMap::new(),
+        now: Timestamp::UNIX_EPOCH,
+    };
+    assert_eq!(world.look(None), [reasons::FIRST_VERSION]);
+    world.set_health(
+        "1",
+        VersionHealth {
+            ready: 1,
+            endpoints: 1,
+            ..ready()
+        },
+    );
+    assert!(world.look(None).is_empty());
+    assert_eq!(world.state.phase, Phase::Pending);
+    world.set_ready("1");
+    assert_eq!(world.look(None), [reasons::PROMOTED]);
+    assert_eq!(world.state.phase, Phase::Stable);
+    assert!(
+        world.look(None).is_empty(),
+        "a model at rest decides nothing"
+    );
+}
+
+#[test]
+fn a_good_version_goes_through_every_step_and_the_old_one_stays_warm() {
+    let mut world = World::with_canary_v2();
+    assert_eq!(world.serve(4, (100, 0), (900, 0)), [reasons::STEP_ADVANCED]);
+    assert_eq!(world.weight(), 50);
+    assert_eq!(world.serve(4, (500, 0), (500, 0)), [reasons::STEP_ADVANCED]);
+    assert_eq!(world.weight(), 100);
+    assert_eq!(world.serve(4, (1000, 0), (0, 0)), [reasons::PROMOTED]);
+    assert_eq!((world.state.phase, world.stable()), (Phase::Promoting, "2"));
+    assert_eq!(world.state.retiring.len(), 1, "version 1 keeps its pods");
+    world.pass(31);
+    world.look(None);
+    assert_eq!(
+        (world.state.phase, world.state.retiring.len()),
+        (Phase::Stable, 0)
+    );
+}
+
+#[test]
+fn a_step_lasts_its_time_however_good_the_evidence_is() {
+    let mut world = World::with_canary_v2();
+    assert!(world.serve(3, (10_000, 0), (90_000, 0)).is_empty());
+    assert_eq!(world.weight(), 10);
+}
+
+#[test]
+fn a_bad_version_loses_all_weight_and_is_not_tried_again_without_a_token() {
+    let mut world = World::with_canary_v2();
+    assert_eq!(world.serve(1, (30, 30), (270, 0)), [reasons::ROLLED_BACK]);
+    assert_eq!(
+        (world.state.phase, world.weight(), world.stable()),
+        (Phase::RollingBack, 0, "1")
+    );
+    assert_eq!(world.state.refused[0].version, "2");
+    world.pass(60);
+    world.look(None);
+    assert_eq!(world.state.phase, Phase::Stable);
+
+    // Something else, then the same again: refused, and told once.
+    world.spec = spec("1");
+    world.look(None);
+    world.spec = spec("2");
+    let told: Vec<_> = (0..3).flat_map(|_| world.look(None)).collect();
+    assert!(told.len() <= 1, "{told:?}");
+    assert!(world.state.canary.is_none());
+    assert!(
+        world.state.message.contains("retryToken"),
+        "{}",
+        world.state.message
+    );
+
+    world.spec.rollout.retry_token = Some("again".to_owned());
+    assert_eq!(world.look(None), [reasons::PREPARING]);
+}
+
+#[test]
+fn a_version_that_cannot_run_is_rolled_back_whatever_the_metrics_say() {
+    let mut world = World::with_canary_v2();
+    world.set_health(
+        "2",
+        VersionHealth {
+            failure: Some("pod x is in CrashLoopBackOff".to_owned()),
+            ..ready()
+        },
+    );
+    world.pass(15);
+    assert_eq!(world.look(Some(blind())), [reasons::ROLLED_BACK]);
+    assert_eq!(world.weight(), 0);
+}
+
+#[test]
+fn a_version_that_is_not_ready_in_time_is_rolled_back() {
+    let mut world = World::with_stable_v1();
+    world.spec = spec("2");
+    world.look(None);
+    world.pass(899);
+    assert!(world.look(None).is_empty());
+    world.pass(1);
+    assert_eq!(world.look(None), [reasons::ROLLED_BACK]);
+}
+
+#[test]
+fn a_canary_whose_pods_die_waits_for_them_a_minute() {
+    let mut world = World::with_canary_v2();
+    world.set_health(
+        "2",
+        VersionHealth {
+            ready: 0,
+            endpoints: 0,
+            ..ready()
+        },
+    );
+    assert!(world.serve(4, (0, 0), (900, 0)).is_empty());
+    assert_eq!(world.serve(1, (0, 0), (900, 0)), [reasons::ROLLED_BACK]);
+}
+
+#[test]
+fn a_canary_whose_pods_come_back_begins_its_step_anew() {
+    let mut world = World::with_canary_v2();
+    world.serve(2, (100, 0), (900, 0));
+    world.set_health(
+        "2",
+        VersionHealth {
+            ready: 0,
+            endpoints: 0,
+            ..ready()
+        },
+    );
+    assert!(world.serve(3, (0, 0), (1000, 0)).is_empty());
+    world.set_ready("2");
+    assert!(
+        world.serve(4, (100, 0), (900, 0)).is_empty(),
+        "neither a step nor a distrust of the counts"
+    );
+    assert_eq!(world.serve(1, (100, 0), (900, 0)), [reasons::STEP_ADVANCED]);
+}
+
+#[test]
+fn nothing_moves_without_metrics_and_the_outage_is_no_baking_time() {
+    let mut world = World::with_canary_v2();
+    world.serve(2, (300, 0), (2700, 0));
+    world.pass(15);
+    assert_eq!(world.look(Some(blind())), [reasons::METRICS_OUTAGE]);
+    for _ in 0..20 {
+        world.pass(15);
+        assert!(world.look(Some(blind())).is_empty());
+        assert_eq!(world.weight(), 10);
+    }
+    assert_eq!(
+        world.serve(1, (3000, 0), (27_000, 0)),
+        [reasons::METRICS_BACK]
+    );
+    assert_eq!(
+        world.weight(),
+        10,
+        "45 s until the outage was seen, and none of its 315 s, are baked"
+    );
+    assert_eq!(
+        world.serve(1, (300, 0), (2700, 0)),
+        [reasons::STEP_ADVANCED]
+    );
+}
+
+#[test]
+fn an_outage_beyond_its_hold_does_what_the_policy_says() {
+    for (then, action) in [("Rollback", Some(reasons::ROLLED_BACK)), ("Pause", None)] {
+        let mut world = World::with_canary_v2();
+        world.spec.rollout.on_metrics_outage =
+            serde_json::from_value(json!({"hold": "1m", "then": then})).unwrap();
+        let mut actions = Vec::new();
+        for _ in 0..10 {
+            world.pass(15);
+            actions.extend(world.look(Some(blind())));
+        }
+        assert_eq!(
+            actions.first().map(String::as_str),
+            Some(reasons::METRICS_OUTAGE)
+        );
+        assert_eq!(actions.get(1).map(String::as_str), action, "{then}");
+        assert_eq!(world.weight(), if then == "Pause" { 10 } else { 0 });
+    }
+}
+
+#[test]
+fn the_spec_back_at_stable_takes_the_weight_away_at_once_and_refuses_nothing() {
+    let mut world = World::with_canary_v2();
+    world.spec = spec("1");
+    assert_eq!(world.look(Some(blind())), [reasons::SUPERSEDED]);
+    assert_eq!((world.weight(), world.state.refused.len()), (0, 0));
+}
+
+#[test]
+fn a_newer_version_starts_after_traffic_is_back_on_stable() {
+    let mut world = World::with_canary_v2();
+    world.spec = spec("3");
+    assert_eq!(world.look(None), [reasons::SUPERSEDED]);
+    assert_eq!(world.weight(), 0);
+    assert_eq!(world.look(None), [reasons::PREPARING]);
+    assert_eq!(world.state.canary.as_ref().unwrap().version, "3");
+    assert_eq!(world.stable(), "1");
+}
+
+#[test]
+fn paused_holds_the_weight_and_a_breach_still_rolls_back() {
+    let mut world = World::with_canary_v2();
+    world.spec.rollout.paused = true;
+    assert!(world.serve(8, (100, 0), (900, 0)).is_empty());
+    assert_eq!(world.weight(), 10);
+    assert_eq!(world.serve(1, (30, 30), (270, 0)), [reasons::ROLLED_BACK]);
+}
+
+#[test]
+fn a_share_of_requests_far_from_the_weight_is_not_believed() {
+    let mut world = World::with_canary_v2();
+    assert_eq!(
+        world.serve(1, (500, 0), (500, 0)),
+        [reasons::METRICS_OUTAGE]
+    );
+}
+
+#[test]
+fn without_enough_evidence_the_policy_applies() {
+    for (then, action, weight) in [
+        ("Pause", reasons::INSUFFICIENT_DATA, 10),
+        ("Advance", reasons::STEP_ADVANCED, 50),
+        ("Rollback", reasons::ROLLED_BACK, 0),
+    ] {
+        let mut world = World::with_canary_v2();
+        world.spec.rollout.on_insufficient_data =
+            serde_json::from_value(json!({"after": "5m", "then": then})).unwrap();
+        assert_eq!(world.serve(20, (0, 0), (1, 0)), [action]);
+        assert_eq!(world.weight(), weight);
+    }
+}
+
+#[test]
+fn steps_edited_in_mid_rollout_never_raise_the_weight() {
+    let mut world = World::with_canary_v2();
+    world.serve(4, (100, 0), (900, 0));
+    assert_eq!(world.weight(), 50);
+    let steps = |weights: &[u8]| {
+        weights
+            .iter()
+            .map(|weight| json!({"weight": weight}))
+            .collect::<Vec<_>>()
+    };
+    world.spec.rollout.steps = serde_json::from_value(json!(steps(&[20, 100]))).unwrap();
+    world.serve(1, (100, 0), (900, 0));
+    assert_eq!(world.weight(), 20);
+    world.spec.rollout.steps = serde_json::from_value(json!(steps(&[40, 100]))).unwrap();
+    world.serve(1, (100, 0), (900, 0));
+    assert_eq!((world.weight(), world.state.phase), (0, Phase::Preparing));
+}
+
+#[test]
+fn a_spec_that_cannot_be_used_takes_the_canarys_traffic_away() {
+    let world = World::with_canary_v2();
+    let decision = retreat(&world.spec, &world.snapshot(None), world.now);
+    assert!(decision.next.canary.is_none());
+    assert_eq!(decision.next.stable, world.state.stable);
+}
+
+/// What can happen between two looks.
+#[derive(Clone, Debug)]
+enum Happening {
+    Traffic {
+        canary: (u64, u64),
+        stable: (u64, u64),
+    },
+    Outage,
+    Time(i64),
+    Apply(u8),
+    Health {
+        version: u8,
+        ready: i32,
+        fails: bool,
+    },
+    Pause(bool),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let tally = || (0_u64..2000, 0_u64..200).prop_map(|(n, k)| (n, k.min(n)));
+    prop_oneof![
+        4 => (tally(), tally()).prop_map(|(canary, stable)| Happening::Traffic { canary, stable }),
+        2 => (0_u64..300).prop_map(|n| Happening::Traffic { canary: (n, 0), stable: (n * 9, 0) }),
+        1 => Just(Happening::Outage),
+        3 => (1_i64..400).prop_map(Happening::Time),
+        1 => (1_u8..4).prop_map(Happening::Apply),
+        3 => (1_u8..4, 0_i32..3, prop::bool::weighted(0.05))
+            .prop_map(|(version, ready, fails)| Happening::Health { version, ready, fails }),
+        1 => any::<bool>().prop_map(Happening::Pause),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// The invariants of the design that a pure decision can break.
+    #[test]
+    fn every_life_keeps_the_invariants(happenings in prop::collection::vec(happening(), 1..120)) {
+        let mut world = World::with_stable_v1();
+        for happening in happenings {
+            let mut given = Some(reading((0, 0), (0, 0)));
+            let mut is_blind = false;
+            match happening {
+                Happening::Traffic { canary, stable } => given = Some(reading(canary, stable)),
+                Happening::Outage => { given = Some(blind()); is_blind = true; }
+                Happening::Time(seconds) => world.pass(seconds),
+                Happening::Apply(version) => {
+                    let paused = world.spec.rollout.paused;
+                    world.spec = spec(&version.to_string());
+                    world.spec.rollout.paused = paused;
+                }
+                Happening::Health { version, ready, fails } => {
+                    let failure = fails.then(|| "it fails".to_owned());
+                    let endpoints = usize::try_from(ready).unwrap();
+                    world.set_health(&version.to_string(), VersionHealth { ready, endpoints, failure, ..self::ready() });
+                }
+                Happening::Pause(paused) => world.spec.rollout.paused = paused,
+            }
+            let before = world.state.clone();
+            let weight_before = world.weight();
+            let trial_before = before.canary.as_ref().is_some_and(|canary| canary.progress.is_some());
+            world.look(given);
+
+            let weights: Vec<u8> = world.spec.rollout.steps.iter().map(|step| step.weight).collect();
+            prop_assert!(world.weight() == 0 || weights.contains(&world.weight()), "a declared weight");
+            if world.weight() > weight_before {
+                let canary = world.state.canary.clone().unwrap();
+                let health = world.health.get(&canary.revision).cloned().unwrap_or_default();
+                prop_assert!(health.has_capacity(2), "weight only with capacity");
+                prop_assert!(!(is_blind && trial_before), "unknown data never promotes");
+                prop_assert!(!world.spec.rollout.paused, "paused raises nothing");
+                prop_assert!(before.refused.iter().all(|refused| refused.revision != canary.revision), "no refused version");
+            }
+            let stable_before = before.stable.clone().unwrap();
+            let stable = world.state.stable.clone().unwrap();
+            if stable != stable_before {
+                prop_assert!(!is_blind && weight_before == 100, "promotion follows from evidence at 100 %");
+                prop_assert!(world.state.retiring.iter().any(|retiring| retiring.revision == stable_before.revision));
+            }
+            prop_assert!(world.state.retiring.iter().all(|retiring| retiring.revision != stable.revision
+                && world.state.canary.as_ref().is_none_or(|canary| canary.revision != retiring.revision)),
+                "what serves is not about to be scaled down");
+            prop_assert!(world.state.decisions.len() <= 10 && world.state.refused.len() <= 20, "status is bounded");
+        }
+    }
+}
