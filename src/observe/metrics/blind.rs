@@ -105,7 +105,8 @@ pub enum BlindReason {
         /// The smallest edge that all pods share, if any.
         smallest: Option<Duration>,
     },
-    /// A histogram series without the edge, one that appeared between the two queries of a latency objective.
+    /// A histogram series without the edge, one that appeared between the two queries of a latency
+    /// objective.
     #[error("the buckets of a latency histogram changed while being read: the next scrape will do")]
     BucketsChanged,
     /// The two clocks differ too much for timestamps to be compared.

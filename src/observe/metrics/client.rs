@@ -18,7 +18,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Most bytes of an answer that are read. Two hours of 15 s scrapes of 40 series are about 0.5 MiB.
 const LARGEST_ANSWER: usize = 16 * MIB;
 const MIB: usize = 1024 * 1024;
-/// Difference between two clocks that is let pass, besides one scrape interval: the time of a slow answer.
+/// Difference between two clocks that is let pass, besides one scrape interval: the time of a slow
+/// answer.
 const SKEW_ALLOWED: Duration = TIMEOUT;
 
 /// A connection to one Prometheus, or to anything else with its query API. Cheap to clone.
@@ -49,8 +50,8 @@ pub(super) struct Reply {
 impl Client {
     /// A client for the Prometheus at `url`, which sends `headers` (credentials, tenant) along.
     ///
-    /// A process-wide rustls crypto provider must have been installed. Redirects are not followed: the address is the
-    /// administrator's word, and nobody else's.
+    /// A process-wide rustls crypto provider must have been installed. Redirects are not followed:
+    /// the address is the administrator's word, and nobody else's.
     pub fn new(url: &str, headers: HeaderMap) -> Result<Self, ClientError> {
         let http = reqwest::Client::builder()
             .default_headers(headers)
@@ -77,7 +78,8 @@ impl Client {
         let mut response = self
             .prometheus
             .query(query)
-            // `.at()` would cut the milliseconds off; `.timeout()` spares the server work that nobody waits for.
+            // `.at()` would cut the milliseconds off; `.timeout()` spares the server work that
+            // nobody waits for.
             .query("time", unix_seconds(at))
             .timeout(TIMEOUT.as_millis() as i64)
             .post_raw()
@@ -122,8 +124,9 @@ impl std::fmt::Debug for Client {
 }
 
 impl Reply {
-    /// Refuses a server whose clock is further from `at`, the moment asked for, than a scrape interval and a slow answer explain:
-    /// fresh samples would look stale, or stale ones fresh. Proxies that send no date are trusted.
+    /// Refuses a server whose clock is further from `at`, the moment asked for, than a scrape
+    /// interval and a slow answer explain: fresh samples would look stale, or stale ones fresh.
+    /// Proxies that send no date are trusted.
     pub(super) fn check_clock(&self, at: Timestamp, scrape: Duration) -> Result<(), BlindReason> {
         let Some(server_time) = self.server_time else {
             return Ok(());

@@ -32,8 +32,8 @@ struct Target {
     /// First and last sample, successful or not: Unix ms.
     first_ms: i64,
     last_ms: i64,
-    /// First and last successful scrape: Unix ms.
-    up: Option<(i64, i64)>,
+    /// Its successful scrapes: Unix ms, oldest first.
+    scrapes: Vec<i64>,
 }
 
 /// One counter.
@@ -66,7 +66,8 @@ impl Scraped {
         Ok(scraped)
     }
 
-    /// One target may follow another of the same instance (its labels were changed); it may not run beside it.
+    /// One target may follow another of the same instance (its labels were changed); it may not run
+    /// beside it.
     fn refuse_double_scrapes(&self) -> Result<(), BlindReason> {
         let mut by_start: Vec<&Target> = self.targets.iter().collect();
         by_start.sort_by_key(|target| (&target.instance, target.first_ms));
@@ -103,7 +104,7 @@ impl Scraped {
             .targets
             .iter()
             .filter(|target| template.target_serves(&target.labels, side))
-            .filter_map(|target| target.up.map(|(_, last)| last));
+            .filter_map(|target| target.scrapes.last().copied());
         // A store that keeps no `up` still proves a scrape by its samples.
         let from_counters = self
             .counters
@@ -125,12 +126,15 @@ impl Scraped {
 
     /// The newest scrape of each instance: Unix ms.
     ///
-    /// Failed scrapes do not move it, so that the last values before a gap stay in the window and the gap's requests count.
+    /// Failed scrapes do not move it, so that the last values before a gap stay in the window and
+    /// the gap's requests count.
     pub(super) fn newest_by_instance(&self) -> BTreeMap<&str, i64> {
-        let scrapes = self
-            .targets
-            .iter()
-            .filter_map(|target| target.up.map(|(_, last)| (target.instance.as_str(), last)));
+        let scrapes = self.targets.iter().filter_map(|target| {
+            target
+                .scrapes
+                .last()
+                .map(|last| (target.instance.as_str(), *last))
+        });
         let samples = self.counters.iter().filter_map(|counter| {
             let (ms, _) = counter.samples.last()?;
             Some((counter.instance.as_str(), *ms))
@@ -174,7 +178,8 @@ impl Scraped {
         }
     }
 
-    /// Refuses a histogram that counts all requests, yet not those at the threshold: each would seem slow.
+    /// Refuses a histogram that counts all requests, yet not those at the threshold: each would
+    /// seem slow.
     pub(super) fn require_edges(
         &self,
         template: &Template,
@@ -209,19 +214,23 @@ impl Scraped {
 
 impl Target {
     fn new(series: Series, instance: String) -> Option<Self> {
-        let up = || series.samples.iter().filter(|sample| sample.value > 0.0);
         let mut labels = series.labels;
         labels.remove("__name__");
+        let successful = series.samples.iter().filter(|sample| sample.value > 0.0);
         Some(Self {
             instance,
             first_ms: series.samples.first()?.ms,
             last_ms: series.samples.last()?.ms,
-            up: up()
-                .next()
-                .map(|s| s.ms)
-                .zip(up().next_back().map(|s| s.ms)),
+            scrapes: successful.map(|sample| sample.ms).collect(),
             labels,
         })
+    }
+
+    /// Whether a scrape succeeded after the one moment and before the other (Unix ms, both
+    /// exclusive).
+    fn scraped_between(&self, after_ms: i64, before_ms: i64) -> bool {
+        let next = self.scrapes.partition_point(|ms| *ms <= after_ms);
+        self.scrapes.get(next).is_some_and(|ms| *ms < before_ms)
     }
 }
 
@@ -249,7 +258,8 @@ impl Counter {
         })
     }
 
-    /// The target that this counter was scraped from: the one with the most labels, all of which the counter carries.
+    /// The target that this counter was scraped from: the one with the most labels, all of which
+    /// the counter carries.
     fn scraped_from<'a>(&self, candidates: &[&'a Target]) -> Option<&'a Target> {
         candidates
             .iter()
@@ -266,19 +276,23 @@ impl Counter {
     /// By how much the counter rose up to each of its scrapes.
     ///
     /// - It fell: its process restarted, and it rose from 0.
-    /// - First sample, but its target had been scraped before without it: it was born in between, and rose from 0.
-    /// - First sample of a target that was not scraped before: nobody knows since when it rose, so it only sets the baseline.
+    /// - Its target was scraped without it right before: it is new, or new again after a restart,
+    ///   and rose from 0.
+    /// - First sample of a target that was not scraped before: nobody knows since when it rose, so
+    ///   it only sets the baseline.
     fn increases(&self, target: Option<&Target>) -> impl Iterator<Item = (i64, u64)> {
-        let first_up = target.and_then(|target| target.up).map(|(first, _)| first);
-        let born = self
-            .samples
-            .first()
-            .and_then(|(ms, value)| first_up.filter(|up| up < ms).map(|_| (*ms, *value)));
-        let rises = self.samples.windows(2).map(|pair| {
-            let ((_, before), (ms, now)) = (pair[0], pair[1]);
-            (ms, now.checked_sub(before).unwrap_or(now))
-        });
-        born.into_iter().chain(rises)
+        let mut previous: Option<(i64, u64)> = None;
+        self.samples.iter().filter_map(move |&(ms, now)| {
+            let after = previous.map_or(i64::MIN, |(ms, _)| ms);
+            let absent_before = target.is_some_and(|target| target.scraped_between(after, ms));
+            let increase = match previous {
+                _ if absent_before => Some(now),
+                Some((_, before)) => Some(now.checked_sub(before).unwrap_or(now)),
+                None => None,
+            };
+            previous = Some((ms, now));
+            increase.map(|increase| (ms, increase))
+        })
     }
 }
 
@@ -298,7 +312,8 @@ impl Sum {
         add(&mut self.bad, each.bad);
     }
 
-    /// Two counters read in one scrape may still be a request apart, so either part may be slightly below 0.
+    /// Two counters read in one scrape may still be a request apart, so either part may be slightly
+    /// below 0.
     fn tally(&self) -> Tally {
         let whole = |sum: i64| u64::try_from(sum).unwrap_or_default();
         Tally::new(whole(self.requests), whole(self.bad))

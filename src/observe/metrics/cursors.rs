@@ -9,20 +9,24 @@ use serde::{Deserialize, Serialize};
 
 /// A query reaches back at least this many scrapes, so that one missed scrape hides nothing.
 const LEAST_SCRAPES: u32 = 4;
-/// A query reaches this many scrapes behind the last counted one, which is the baseline of the next difference.
+/// A query reaches this many scrapes behind the last counted one, which is the baseline of the next
+/// difference.
 const OVERLAP_SCRAPES: u32 = 2;
 /// A query never reaches back further: 2 h at 15 s are 480 samples a series.
 const LONGEST_RANGE: Duration = Duration::from_secs(2 * 60 * 60);
-/// For so long, in the time of the samples, a silent target keeps its cursor: if it was only unreachable, the requests of the
-/// gap are then counted. Longer would make every query reach back to a pod that is gone.
+/// For so long, in the time of the samples, a silent target keeps its cursor: if it was only
+/// unreachable, the requests of the gap are then counted. Longer would make every query reach back
+/// to a pod that is gone.
 const KEEP: Duration = Duration::from_secs(10 * 60);
 /// Most targets whose cursors are kept; bounds the size of status (256 × about 30 bytes).
 const MOST_TARGETS: usize = 256;
 
-/// Up to which scrape the requests of each target have been counted: part of a gate's persisted state.
+/// Up to which scrape the requests of each target have been counted: part of a gate's persisted
+/// state.
 ///
-/// A sample counts if and only if its timestamp is later than its target's cursor. All samples of one scrape share one
-/// timestamp, and a target's scrapes become visible in order, so this counts every scrape exactly once.
+/// A sample counts if and only if its timestamp is later than its target's cursor. All samples of
+/// one scrape share one timestamp, and a target's scrapes become visible in order, so this counts
+/// every scrape exactly once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Cursors {
@@ -40,15 +44,17 @@ pub struct Span {
     pub range: Duration,
     /// The time since anything was last counted, when that is longer than a normal window.
     pub replayed: Option<Duration>,
-    /// The part of `replayed` that lies further back than the longest range of 2 hours. Its requests still count if their
-    /// target's counter has a sample at both ends of the range, else they are lost.
+    /// The part of `replayed` that lies further back than the longest range of 2 hours. Its
+    /// requests still count if their target's counter has a sample at both ends of the range, else
+    /// they are lost.
     pub lost: Option<Duration>,
 }
 
 impl Cursors {
     /// Cursors of a gate that counts nothing scraped at or before `ms`, Unix time in milliseconds.
     ///
-    /// The first scrape after it counts whole, so up to one scrape interval of stable's earlier traffic is included.
+    /// The first scrape after it counts whole, so up to one scrape interval of stable's earlier
+    /// traffic is included.
     pub fn starting_at(ms: i64) -> Self {
         Self {
             floor_ms: ms,
@@ -84,8 +90,9 @@ impl Cursors {
 
     /// These cursors after the scrapes in `newest` (instance → Unix ms) have been counted.
     ///
-    /// A cursor is dropped when its target has been silent for 10 minutes, or when there are more than 256. The floor then
-    /// rises to it, so a target that comes back is counted on from there and never twice.
+    /// A cursor is dropped when its target has been silent for 10 minutes, or when there are more
+    /// than 256. The floor then rises to it, so a target that comes back is counted on from there
+    /// and never twice.
     pub(super) fn advanced(&self, newest: &BTreeMap<&str, i64>, scrape: Duration) -> Self {
         let mut next = self.clone();
         for (&instance, &ms) in newest {

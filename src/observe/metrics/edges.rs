@@ -10,14 +10,16 @@ use super::blind::BlindReason;
 use super::promql::{Matcher, Pattern};
 use super::source::{Contribution, Labels, Template};
 
-/// Two edges are the same when they differ by less than this share: `le` is printed decimal, thresholds are binary.
+/// Two edges are the same when they differ by less than this share: `le` is printed decimal,
+/// thresholds are binary.
 const SAME: f64 = 1e-9;
 const INFINITE: &str = "+Inf";
 
 /// A latency threshold, snapped down to the nearest bucket edge.
 ///
-/// A histogram can only tell how many requests took longer than one of its edges. Snapping down is the strict side: every request
-/// slower than the objective is bad, and some that are faster, by less than one bucket, are bad too.
+/// A histogram can only tell how many requests took longer than one of its edges. Snapping down is
+/// the strict side: every request slower than the objective is bad, and some that are faster, by
+/// less than one bucket, are bad too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapped {
     /// The objective.
@@ -28,7 +30,8 @@ pub struct Snapped {
     pub spellings: Vec<String>,
 }
 
-/// The largest edge at or below `max` that every pod or cluster in `series` has. `None` when no series exists yet.
+/// The largest edge at or below `max` that every pod or cluster in `series` has. `None` when no
+/// series exists yet.
 pub(super) fn snap(
     series: &Vector,
     template: &Template,
@@ -98,7 +101,8 @@ pub(super) fn matcher(threshold: Option<&Snapped>) -> Matcher {
     Matcher::AnyOfOrAbsent("le", edges)
 }
 
-/// Buckets are cumulative: `+Inf` counts all requests, each bad until the bucket at the threshold shows that it was fast.
+/// Buckets are cumulative: `+Inf` counts all requests, each bad until the bucket at the threshold
+/// shows that it was fast.
 pub(super) fn contribution(threshold: Option<&Snapped>) -> impl Fn(&Labels) -> Contribution {
     move |labels| {
         if is_infinite(labels) {

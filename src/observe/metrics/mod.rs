@@ -7,22 +7,27 @@
 //!
 //! Three ideas carry this module:
 //!
-//! - **Samples, not rates.** The query is a raw range selector sent as an instant query (`metric{…}[61s]` at a `time`), so the
-//!   answer holds the samples as they were scraped. `rate()` and `increase()` need two samples, so they lose the first 5xx of
-//!   a new series, and they extrapolate to the edges of the window; we difference the counters ourselves ([`count`]).
-//! - **Exactly once.** All samples of one scrape of one target share one timestamp. [`Cursors`] remembers per target up to
-//!   which timestamp scrapes have been counted, so polls may be repeated, split, late, or in another order, and an outage of
-//!   Prometheus or of the operator is replayed, yet no request counts twice.
-//! - **Absence must be proven.** Each query reads `up` along with the counters, in the same answer. A series that is
-//!   missing while its target was scraped means zero requests; missing without a scraped target means [`BlindReason`].
+//! - **Samples, not rates.** The query is a raw range selector sent as an instant query
+//!   (`metric{…}[61s]` at a `time`), so the answer holds the samples as they were scraped. `rate()`
+//!   and `increase()` need two samples, so they lose the first 5xx of a new series, and they
+//!   extrapolate to the edges of the window; we difference the counters ourselves (`count.rs`).
+//! - **Exactly once.** All samples of one scrape of one target share one timestamp. [`Cursors`]
+//!   remembers per target up to which timestamp scrapes have been counted, so polls may be
+//!   repeated, split, late, or in another order, and an outage of Prometheus or of the operator is
+//!   replayed, yet no request counts twice.
+//! - **Absence must be proven.** Each query reads `up` along with the counters, in the same answer.
+//!   A series that is missing while its target was scraped means zero requests; missing without a
+//!   scraped target means [`BlindReason`].
 //!
-//! What counts: every answered request except 1xx (not final) and 429. A 429 is shed load: neither good (a version that turns
-//! all traffic away must not look healthy and be promoted) nor bad (a quota may be what it was told to enforce). 5xx is bad; the other
-//! 4xx are the client's fault and thus good answers.
+//! What counts: every answered request except 1xx (not final) and 429. A 429 is shed load: neither
+//! good (a version that turns all traffic away must not look healthy and be promoted) nor bad (a
+//! quota may be what it was told to enforce). 5xx is bad; the other 4xx are the client's fault and
+//! thus good answers.
 //!
-//! Prometheus must keep the target labels `namespace`, `pod` and `instance` on what it scrapes, `honor_labels` off (the
-//! default), so that no pod can pass off its numbers as another's. A store that ingests the series of one scrape at different
-//! times (sharded remote write) must be read with an `at` that lies far enough in the past for scrapes to be complete.
+//! Prometheus must keep the target labels `namespace`, `pod` and `instance` on what it scrapes,
+//! `honor_labels` off (the default), so that no pod can pass off its numbers as another's. A store
+//! that ingests the series of one scrape at different times (sharded remote write) must be read
+//! with an `at` that lies far enough in the past for scrapes to be complete.
 
 mod answer;
 mod blind;
@@ -69,8 +74,8 @@ pub struct Question {
 pub enum Objective {
     /// A request is bad when it was answered with 5xx.
     ErrorRate,
-    /// A request is bad when it took longer than `max`, snapped down to a bucket edge (see [`Snapped`]).
-    /// `p99 ≤ max` is the same as "at most 1 % of the requests are bad".
+    /// A request is bad when it took longer than `max`, snapped down to a bucket edge (see
+    /// [`Snapped`]). `p99 ≤ max` is the same as "at most 1 % of the requests are bad".
     Latency {
         /// The longest a good request may take.
         max: Duration,
@@ -80,17 +85,20 @@ pub enum Objective {
 /// One window of evidence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Window {
-    /// The requests that no earlier window has counted. Zeros mean that none came, not that none was seen.
+    /// The requests that no earlier window has counted. Zeros mean that none came, not that none
+    /// was seen.
     pub look: Look,
     /// To be kept, and given to the next reading. Losing it loses or repeats evidence.
     pub cursors: Cursors,
     /// The scrape up to which both versions were seen: the older of the two versions' newest.
     pub newest_sample: Timestamp,
-    /// The latency threshold really used. `None` for an error rate, and while no request has been timed yet.
+    /// The latency threshold really used. `None` for an error rate, and while no request has been
+    /// timed yet.
     pub threshold: Option<Snapped>,
     /// The PromQL whose answer was counted, for people to repeat.
     pub query: String,
-    /// How far back evidence was fetched after an outage of Prometheus or of the operator; `None` in the normal course.
+    /// How far back evidence was fetched after an outage of Prometheus or of the operator; `None`
+    /// in the normal course.
     pub replayed: Option<Duration>,
     /// How much of an outage was too long ago to be fetched (see [`Span::lost`]).
     pub lost: Option<Duration>,
@@ -120,8 +128,8 @@ pub async fn read(
     plan.window(&reply.body, threshold, query, cursors, at)
 }
 
-/// The PromQL that [`read`] sends at `at`, in order. For a latency objective the second query depends on the first one's
-/// answer; it is included when `threshold` holds that answer.
+/// The PromQL that [`read`] sends at `at`, in order. For a latency objective the second query
+/// depends on the first one's answer; it is included when `threshold` holds that answer.
 pub fn plan_queries(
     question: &Question,
     cursors: &Cursors,

@@ -1,7 +1,8 @@
 //! Building PromQL out of parts that cannot break out of their quotes.
 //!
-//! A string of the resource can enter a query in two ways only: as a [`Matcher::Equal`] value or inside a [`Pattern`]. Both are
-//! escaped here, and nothing else in this module takes text from outside.
+//! A string of the resource can enter a query in two ways only: as a [`Matcher::Equal`] value or
+//! inside a [`Pattern`]. Both are escaped here, and nothing else in this module takes text from
+//! outside.
 
 use std::fmt::{self, Write};
 use std::time::Duration;
@@ -11,13 +12,14 @@ use std::time::Duration;
 pub(super) enum Pattern {
     /// This value and no other.
     Literal(String),
-    /// The name of a pod of this Deployment: `<deployment>-<hash>-<suffix>`. Pod names are cut to 58 characters before the
-    /// suffix of 5, so the hash may be cut short and its dash missing.
+    /// The name of a pod of this Deployment: `<deployment>-<hash>-<suffix>`. Pod names are cut to
+    /// 58 characters before the suffix of 5, so the hash may be cut short and its dash missing.
     PodsOf(String),
 }
 
 impl Pattern {
-    /// Whether the label value `value` is meant: the same answer that [`Self::regex`] gives in Prometheus.
+    /// Whether the label value `value` is meant: the same answer that [`Self::regex`] gives in
+    /// Prometheus.
     pub(super) fn matches(&self, value: &str) -> bool {
         match self {
             Self::Literal(literal) => value == literal,
@@ -145,7 +147,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Reads one PromQL string literal at the start of `text`, as Prometheus does; gives its value and what follows.
+    /// Reads one PromQL string literal at the start of `text`, as Prometheus does; gives its value
+    /// and what follows.
     fn unquote(text: &str) -> Option<(String, &str)> {
         let mut value = String::new();
         let mut rest = text.strip_prefix('"')?.chars();

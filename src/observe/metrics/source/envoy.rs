@@ -1,8 +1,9 @@
 //! The bundled router, Envoy.
 //!
-//! `envoy_cluster_upstream_rq_xx` counts answers by class and includes those that Envoy gives itself for want of a version's:
-//! 503 for no healthy or no reachable upstream, 504 for a timeout. Classes do not show a 429, so
-//! `envoy_cluster_upstream_rq` of that code is read along and taken out again.
+//! `envoy_cluster_upstream_rq_xx` counts answers by class and includes those that Envoy gives
+//! itself for want of a version's: 503 for no healthy or no reachable upstream, 504 for a timeout.
+//! Classes do not show a 429, so `envoy_cluster_upstream_rq` of that code is read along and taken
+//! out again.
 
 use super::super::promql::{Matcher, Pattern};
 use super::{Contribution, Errors, Labels, Latency, Template, Versions};

@@ -1,7 +1,8 @@
 //! Where the counters come from: one file a source.
 //!
-//! A source is a function from the two versions to a [`Template`], plain data that says which series to read and what each of
-//! them means. To add one (a service mesh, another ingress), write such a file and give it a variant of [`Source`].
+//! A source is a function from the two versions to a [`Template`], plain data that says which
+//! series to read and what each of them means. To add one (a service mesh, another ingress), write
+//! such a file and give it a variant of [`Source`].
 
 mod envoy;
 mod serving;
@@ -26,10 +27,12 @@ pub enum Source {
         /// Name of the router's Deployment.
         deployment: String,
     },
-    /// The serving pods' own counters, for routers that report none. A pod that cannot be reached counts nothing.
+    /// The serving pods' own counters, for routers that report none. A pod that cannot be reached
+    /// counts nothing.
     ///
-    /// Versions are told apart by pod name, since two revisions may serve one model version. The name of the ModelDeployment
-    /// must have at most 48 characters: beyond that, Kubernetes cuts the revision out of the pod's name.
+    /// Versions are told apart by pod name, since two revisions may serve one model version. The
+    /// name of the ModelDeployment must have at most 48 characters: beyond that, Kubernetes cuts
+    /// the revision out of the pod's name.
     Serving,
 }
 
@@ -67,7 +70,8 @@ impl std::fmt::Display for Side {
 /// What a source's series are and mean, for two given versions.
 #[derive(Clone, Debug)]
 pub(super) struct Template {
-    /// What all scrape targets of the source satisfy: conditions on target labels, so they hold for `up` too.
+    /// What all scrape targets of the source satisfy: conditions on target labels, so they hold for
+    /// `up` too.
     pub targets: Vec<Matcher>,
     /// The label by which the two versions are told apart.
     pub version_label: &'static str,
@@ -75,7 +79,8 @@ pub(super) struct Template {
     pub canary: Pattern,
     /// Its values for stable.
     pub stable: Pattern,
-    /// Whether the version label is a target label, hence each target serves one version; else each target serves both.
+    /// Whether the version label is a target label, hence each target serves one version; else each
+    /// target serves both.
     pub version_is_target: bool,
     /// Counters of answers by status.
     pub errors: Errors,
@@ -103,7 +108,8 @@ pub(super) struct Latency {
     pub per_second: f64,
 }
 
-/// What an increase of a counter by one adds to its version's tally. Parts may be negative: "of these, so many were not bad".
+/// What an increase of a counter by one adds to its version's tally. Parts may be negative: "of
+/// these, so many were not bad".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Contribution {
     /// To the requests.
@@ -157,8 +163,9 @@ impl Template {
 
     /// The series of `metrics` for both versions, and `up` of the targets that they come from.
     ///
-    /// Both in one selector, so that one answer shows them at one moment: had they been asked for one after the other, a scrape
-    /// in between would look like a target that was up and had no such series.
+    /// Both in one selector, so that one answer shows them at one moment: had they been asked for
+    /// one after the other, a scrape in between would look like a target that was up and had no
+    /// such series.
     pub(super) fn selector_with_up(&self, metrics: &[&'static str]) -> Selector {
         let versions = if self.version_is_target {
             Matcher::AnyOf(self.version_label, self.versions())

@@ -64,7 +64,8 @@ impl World {
             }
             for i in 0..4 {
                 value[i] += u64::from(tick.requests[i]);
-                // A restart shows only while the counter is below its old value: no reader can do better.
+                // A restart between two scrapes shows only while the counter is below its old
+                // value.
                 if reset[i] && seen[i] > 0 {
                     value[i] = value[i].min(seen[i] - 1);
                 }
@@ -79,6 +80,10 @@ impl World {
                     }
                     seen[i] = value[i];
                     reset[i] = false;
+                }
+                // Seen to be absent: whatever it says next has risen from 0.
+                for i in (0..4).filter(|i| value[*i] == 0) {
+                    seen[i] = 0;
                 }
                 scraped_before = true;
             }
@@ -142,7 +147,8 @@ impl World {
             .collect()
     }
 
-    /// The sum of what these polls count; each is (when it is made, how much earlier its range ends), in ms.
+    /// The sum of what these polls count; each is (when it is made, how much earlier its range
+    /// ends), in ms.
     fn polled(&self, polls: &[(i64, i64)]) -> Look {
         let question = question(envoy(), Objective::ErrorRate);
         let mut cursors = Cursors::starting_at(ms(-1.0));
@@ -207,7 +213,8 @@ fn end_ms() -> i64 {
     ms(SCRAPES as f64 * 15.0)
 }
 
-/// Polls at any times, some of them repeated, some for a range that ends in the past; and one at the end.
+/// Polls at any times, some of them repeated, some for a range that ends in the past; and one at
+/// the end.
 fn polls() -> impl Strategy<Value = Vec<(i64, i64)>> {
     vec(
         (0..(SCRAPES as i64 * 15_000), 0..40_000_i64, 1..3_usize),

@@ -32,6 +32,11 @@ fn stable(class: &str, samples: &[(f64, &str)]) -> Value {
     rq_xx("55555555", class, samples)
 }
 
+/// Scrapes of a counter that stood at `from` and rose to `to` before the last one.
+fn rise<'a>(from: &'a str, to: &'a str) -> [(f64, &'a str); 4] {
+    [(0.0, from), (15.0, from), (30.0, from), (45.0, to)]
+}
+
 /// Reads the answer 50 s into a rollout that began at `since`.
 fn read_since(since: f64, series: &[Value]) -> Result<Window, BlindReason> {
     let question = question(envoy(), Objective::ErrorRate);
@@ -61,10 +66,10 @@ fn increases_are_summed_per_version() {
             &[(0.0, "100"), (15.0, "104"), (30.0, "110"), (45.0, "110")],
         ),
         canary("5", &[(0.0, "7"), (15.0, "7"), (30.0, "8"), (45.0, "10")]),
-        stable("2", &[(0.0, "1000"), (45.0, "1090")]),
-        stable("4", &[(0.0, "10"), (45.0, "12")]),
-        stable("1", &[(0.0, "10"), (45.0, "99")]),
-        rq_xx("00000000", "5", &[(0.0, "0"), (45.0, "1000")]),
+        stable("2", &rise("1000", "1090")),
+        stable("4", &rise("10", "12")),
+        stable("1", &rise("10", "99")),
+        rq_xx("00000000", "5", &rise("0", "1000")),
     ]);
     assert_eq!(seen.canary, tally(13, 3));
     assert_eq!(seen.stable, tally(92, 0));
@@ -116,6 +121,19 @@ fn a_restarted_process_counts_from_zero() {
 }
 
 #[test]
+fn a_counter_that_was_absent_after_a_restart_counts_from_zero() {
+    let seen = look(&[up(UP), canary("5", &[(0.0, "1"), (45.0, "2")])]);
+    assert_eq!(seen.canary, tally(2, 2));
+}
+
+#[test]
+fn a_gap_in_which_no_scrape_succeeded_hides_nothing() {
+    let gap = up(&[(0.0, "1"), (15.0, "0"), (30.0, "0"), (45.0, "1")]);
+    let seen = look(&[gap, canary("5", &[(0.0, "10"), (45.0, "12")])]);
+    assert_eq!(seen.canary, tally(2, 2));
+}
+
+#[test]
 fn a_pod_that_is_gone_keeps_its_increases() {
     let mut gone = canary("2", &[(0.0, "100"), (15.0, "150")]);
     gone["metric"]["instance"] = json!("10.0.0.2:9902");
@@ -144,14 +162,14 @@ fn new_target_labels_start_a_new_baseline() {
 
 #[test]
 fn shed_load_is_neither_good_nor_bad() {
-    let mut shed = canary("4", &[(0.0, "10"), (45.0, "40")]);
+    let mut shed = canary("4", &rise("10", "40"));
     shed["metric"]["__name__"] = json!("envoy_cluster_upstream_rq");
     shed["metric"]["envoy_response_code"] = json!("429");
     shed["metric"]
         .as_object_mut()
         .unwrap()
         .remove("envoy_response_code_class");
-    let seen = look(&[up(UP), canary("4", &[(0.0, "20"), (45.0, "52")]), shed]);
+    let seen = look(&[up(UP), canary("4", &rise("20", "52")), shed]);
     assert_eq!(seen.canary, tally(2, 0));
 }
 
@@ -330,8 +348,14 @@ fn read_latency(series: &[Value]) -> Result<Window, BlindReason> {
 fn a_slow_request_is_one_that_the_threshold_bucket_lacks() {
     let window = read_latency(&[
         up(UP),
-        bucket("250", &[(0.0, "90"), (30.0, "93"), (45.0, "97")]),
-        bucket("+Inf", &[(0.0, "100"), (30.0, "105"), (45.0, "110")]),
+        bucket(
+            "250",
+            &[(0.0, "90"), (15.0, "90"), (30.0, "93"), (45.0, "97")],
+        ),
+        bucket(
+            "+Inf",
+            &[(0.0, "100"), (15.0, "101"), (30.0, "105"), (45.0, "110")],
+        ),
     ]);
     let window = window.unwrap();
     assert_eq!(window.look.canary, tally(10, 3));
