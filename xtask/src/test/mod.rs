@@ -1,0 +1,144 @@
+//! `cargo xtask test`: every check of the project, those first that fail cheapest.
+//!
+//! One target folder, one profile and one selection of packages for everything that is compiled: the same crate with
+//! other features would be another compilation.
+
+mod runner;
+mod stage;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+pub use self::stage::Stage;
+use crate::progress::Progress;
+
+/// Arguments of `cargo xtask test`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Run all stages, also after one has failed
+    #[arg(long)]
+    keep_going: bool,
+    /// Run this stage alone (may be given several times)
+    #[arg(long, value_name = "STAGE", value_enum)]
+    only: Vec<Stage>,
+    /// Leave this stage out (may be given several times)
+    #[arg(long, value_name = "STAGE", value_enum)]
+    skip: Vec<Stage>,
+}
+
+impl Args {
+    fn stages(&self) -> Vec<Stage> {
+        let wanted = |stage: &Stage| self.only.is_empty() || self.only.contains(stage);
+        Stage::value_variants()
+            .iter()
+            .copied()
+            .filter(|stage| wanted(stage) && !self.skip.contains(stage))
+            .collect()
+    }
+}
+
+/// How one stage ended.
+struct Outcome {
+    stage: Stage,
+    took: Duration,
+    result: Result<runner::Report>,
+}
+
+/// Runs the stages; the last words are the runners' own.
+pub fn run(args: &Args, repository: &Path) -> Result<()> {
+    let stages = args.stages();
+    if stages.is_empty() {
+        bail!("--only and --skip leave no stage to run");
+    }
+    let progress = Progress::new("test");
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    for (index, stage) in stages.iter().copied().enumerate() {
+        let place = format!("[{}/{}] {stage}", index + 1, stages.len());
+        progress.say(format!("{place}: {}", stage.purpose()));
+        let started = Instant::now();
+        let result = stage.run(repository);
+        let took = started.elapsed();
+        match &result {
+            Ok(_) => progress.say(format!("{place}: passed in {took:.1?}")),
+            Err(error) => progress.say(format!("{place}: FAILED after {took:.1?}: {error:#}")),
+        }
+        let stop = result.is_err() && !args.keep_going;
+        outcomes.push(Outcome {
+            stage,
+            took,
+            result,
+        });
+        if stop {
+            break;
+        }
+    }
+    summarise(&outcomes, stages.len())
+}
+
+/// The time of each stage, the runners' own summaries, and the sum of all tests as the last line.
+fn summarise(outcomes: &[Outcome], planned: usize) -> Result<()> {
+    let mut sum = runner::Counts::default();
+    println!();
+    for outcome in outcomes {
+        let word = match &outcome.result {
+            Ok(_) => "passed",
+            Err(_) => "FAILED",
+        };
+        println!(
+            "{word} {:>6.1} s  {}",
+            outcome.took.as_secs_f32(),
+            outcome.stage
+        );
+        if let Ok(report) = &outcome.result {
+            for line in report.lines() {
+                println!("                 {line}");
+            }
+            sum += report.counts();
+        }
+    }
+    let failed: Vec<String> = outcomes
+        .iter()
+        .filter(|outcome| outcome.result.is_err())
+        .map(|outcome| outcome.stage.to_string())
+        .collect();
+    if failed.is_empty() {
+        println!("{sum}");
+        return Ok(());
+    }
+    bail!(
+        "{} of {planned} stages failed ({}), {} were not run",
+        failed.len(),
+        failed.join(", "),
+        planned - outcomes.len()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(only: &[Stage], skip: &[Stage]) -> Args {
+        Args {
+            keep_going: false,
+            only: only.to_vec(),
+            skip: skip.to_vec(),
+        }
+    }
+
+    #[test]
+    fn stages_run_in_their_own_order_whatever_the_caller_names_first() {
+        let stages = args(&[Stage::Unit, Stage::Format], &[]).stages();
+        assert_eq!(stages, [Stage::Format, Stage::Unit]);
+    }
+
+    #[test]
+    fn a_skipped_stage_is_left_out() {
+        let all = Stage::value_variants().len();
+        let stages = args(&[], &[Stage::Envoy]).stages();
+        assert_eq!(stages.len(), all - 1);
+        assert!(!stages.contains(&Stage::Envoy));
+    }
+}

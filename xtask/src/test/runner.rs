@@ -1,0 +1,181 @@
+//! Running a test runner: its output goes on as it comes, and its own summary is kept for the end.
+
+use std::fmt;
+use std::io::{BufRead, BufReader, Read};
+use std::ops::AddAssign;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+
+/// Tests by how they ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            passed,
+            failed,
+            skipped,
+        } = self;
+        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
+    }
+}
+
+/// What a runner said of its tests.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    summaries: Vec<String>,
+    /// Reasons of tests that ended early: to their runner they passed.
+    skips: Vec<String>,
+    told: Counts,
+}
+
+impl Report {
+    /// Takes in one line of a runner's output.
+    fn read(&mut self, line: &str) {
+        let line = line.trim();
+        if let Some(counts) = summary(line) {
+            self.told += counts;
+            self.summaries.push(line.to_owned());
+        } else if line.starts_with("skipped: ") {
+            self.skips.push(line.to_owned());
+        }
+    }
+
+    /// The runner's summaries, and each reason for which tests were skipped.
+    pub fn lines(&self) -> Vec<String> {
+        let mut reasons = self.skips.clone();
+        reasons.sort();
+        reasons.dedup();
+        [self.summaries.as_slice(), &reasons].concat()
+    }
+
+    /// All tests that it ran.
+    pub fn counts(&self) -> Counts {
+        let skipped = self.skips.len() as u64;
+        Counts {
+            passed: self.told.passed.saturating_sub(skipped),
+            skipped: self.told.skipped + skipped,
+            ..self.told
+        }
+    }
+}
+
+/// Runs `command`; both its outputs go to stderr line by line.
+pub fn run(command: &mut Command) -> Result<Report> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {program}"))?;
+    let stderr = child.stderr.take().map(read_along);
+    let stdout = child.stdout.take().map(read_along);
+    let mut report = Report::default();
+    for reader in [stderr, stdout].into_iter().flatten() {
+        for line in reader.join().unwrap_or_default() {
+            report.read(&line);
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("{program} ended with {status}; its output is above");
+    }
+    Ok(report)
+}
+
+/// Prints the lines as they come, and returns them.
+fn read_along(output: impl Read + Send + 'static) -> thread::JoinHandle<Vec<String>> {
+    thread::spawn(move || {
+        let lines = BufReader::new(output).split(b'\n').map_while(Result::ok);
+        lines
+            .map(|line| String::from_utf8_lossy(&line).into_owned())
+            .inspect(|line| eprintln!("{line}"))
+            .collect()
+    })
+}
+
+/// The counts of a summary line of nextest or of Rust's own runner:
+/// `Summary [   3.1s] 320 tests run: 319 passed (1 slow), 1 failed, 2 skipped` or
+/// `test result: ok. 25 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out`.
+///
+/// What nextest calls skipped is what its caller filtered out: another stage runs it.
+fn summary(line: &str) -> Option<Counts> {
+    let nextest = || Some(line.strip_prefix("Summary [")?.split_once(" run: ")?.1);
+    let libtest = || Some(line.strip_prefix("test result: ")?.split_once(". ")?.1);
+    let mut counts = Counts::default();
+    for part in nextest().or_else(libtest)?.split([',', ';']) {
+        let mut words = part.split_whitespace();
+        let (Some(Ok(count)), Some(kind)) = (words.next().map(str::parse::<u64>), words.next())
+        else {
+            continue;
+        };
+        match kind {
+            "passed" => counts.passed += count,
+            "failed" => counts.failed += count,
+            "ignored" => counts.skipped += count,
+            _ => {}
+        }
+    }
+    Some(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(passed: u64, failed: u64, skipped: u64) -> Counts {
+        Counts {
+            passed,
+            failed,
+            skipped,
+        }
+    }
+
+    #[test]
+    fn both_runners_summaries_are_understood() {
+        let nextest =
+            "Summary [   3.142s] 320 tests run: 319 passed (2 slow, 1 leaky), 1 failed, 7 skipped";
+        assert_eq!(summary(nextest), Some(counts(319, 1, 0)));
+        let libtest = "test result: ok. 25 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 9.00s";
+        assert_eq!(summary(libtest), Some(counts(25, 0, 1)));
+        assert_eq!(summary("Starting 320 tests across 9 binaries"), None);
+    }
+
+    #[test]
+    fn a_test_that_says_that_it_was_skipped_has_not_passed() {
+        let mut report = Report::default();
+        report.read("skipped: needs Kubernetes >= 1.25");
+        report.read("skipped: needs Kubernetes >= 1.25");
+        report.read("test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
+        assert_eq!(report.lines().len(), 2);
+        assert_eq!(report.counts(), counts(3, 0, 2));
+    }
+
+    #[test]
+    fn the_sum_reads_like_a_runners_own_summary() {
+        let mut sum = counts(1, 0, 2);
+        sum += counts(4, 0, 0);
+        assert_eq!(sum.to_string(), "5 passed, 0 failed, 2 skipped");
+    }
+
+    #[test]
+    fn a_runner_that_fails_fails_its_stage() {
+        assert!(run(Command::new("sh").args(["-c", "exit 3"])).is_err());
+    }
+}

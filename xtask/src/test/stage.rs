@@ -1,0 +1,141 @@
+//! The stages of `cargo xtask test`.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use super::runner::{self, Report};
+use crate::{chart, cluster, process};
+
+/// One stage; the order of the variants is the order of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    Format,
+    Dependencies,
+    Chart,
+    Clippy,
+    Build,
+    Unit,
+    Envoy,
+    Cluster,
+}
+
+impl Stage {
+    /// What a reader of the log is told.
+    pub fn purpose(self) -> &'static str {
+        match self {
+            Self::Format => "rustfmt changes nothing",
+            Self::Dependencies => "licences, bans and sources; no candle in the operator",
+            Self::Chart => "the chart as helm, Envoy and promtool read it",
+            Self::Clippy => "no warning of the compiler or of clippy",
+            Self::Build => "compiling all tests (minutes at first)",
+            Self::Unit => "unit and property tests",
+            Self::Envoy => "the control plane against a real Envoy",
+            Self::Cluster => "the whole on a real cluster",
+        }
+    }
+
+    /// Runs the stage, first installing what it needs.
+    pub fn run(self, repository: &Path) -> Result<Report> {
+        let silent = |result: Result<()>| result.map(|()| Report::default());
+        match self {
+            Self::Format => runner::run(&mut cargo(repository, &["fmt", "--all", "--check"])),
+            Self::Dependencies => silent(dependencies(repository)),
+            Self::Chart => silent(chart::check()),
+            Self::Clippy => runner::run(cargo(repository, CLIPPY).args(["--", "-D", "warnings"])),
+            Self::Build => runner::run(nextest(repository)?.args(["run", "--no-run"]).args(ALL)),
+            Self::Unit => run_tests(repository, "not binary(envoy)"),
+            Self::Envoy => run_tests(repository, "binary(envoy)"),
+            Self::Cluster => on_a_cluster(repository),
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
+    }
+}
+
+/// Every compilation selects the same packages, so that no crate is compiled with two sets of features.
+const ALL: [&str; 2] = ["--workspace", "--locked"];
+const CLIPPY: &[&str] = &["clippy", "--workspace", "--locked", "--all-targets"];
+
+fn cargo(repository: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command
+        .current_dir(repository)
+        .env("CARGO_TERM_PROGRESS_WHEN", "never")
+        .args(args);
+    command
+}
+
+/// nextest with everything that tests look for in the environment; fetched where it is not installed.
+fn nextest(repository: &Path) -> Result<Command> {
+    let mut command = cargo(repository, &["nextest"]);
+    if !process::is_installed("cargo-nextest") {
+        command.env("PATH", path_with(&cluster::tool("cargo-nextest")?)?);
+    }
+    command
+        .env("SERIN_ENVOY", cluster::tool("envoy")?)
+        .env("NEXTEST_STATUS_LEVEL", "slow");
+    Ok(command)
+}
+
+/// Runs the tests that a filter expression of nextest selects.
+fn run_tests(repository: &Path, filter: &str) -> Result<Report> {
+    let mut command = nextest(repository)?;
+    runner::run(command.arg("run").args(ALL).args(["-E", filter]))
+}
+
+/// The ignored tests of xtask are those that start clusters: one after the other.
+fn on_a_cluster(repository: &Path) -> Result<Report> {
+    let mut command = nextest(repository)?;
+    command.arg("run").args(ALL).args([
+        "-E",
+        "package(xtask)",
+        "--run-ignored",
+        "only",
+        "--test-threads",
+        "1",
+        "--no-capture",
+    ]);
+    runner::run(&mut command)
+}
+
+/// `PATH` with a program's folder in front.
+fn path_with(program: &Path) -> Result<OsString> {
+    let folder = program.parent().context("a program lies in a folder")?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(PathBuf::from(folder)).chain(std::env::split_paths(&path));
+    Ok(std::env::join_paths(folders)?)
+}
+
+fn dependencies(repository: &Path) -> Result<()> {
+    let tree = process::output(&mut cargo(
+        repository,
+        &[
+            "tree", "--locked", "-p", "serin", "-e", "all", "--prefix", "none",
+        ],
+    ))?;
+    if let Some(candle) = tree.lines().find(|line| line.starts_with("candle")) {
+        bail!(
+            "the operator depends on {candle}; only the serving image may (`cargo tree -p serin -i candle-core`)"
+        );
+    }
+    let deny = cluster::tool("cargo-deny")?;
+    let mut command = Command::new(deny);
+    command
+        .current_dir(repository)
+        .args(["--workspace", "--locked", "check", "bans", "licenses"])
+        .arg("sources");
+    runner::run(&mut command)?;
+    // Their database is a git repository on a host that not every machine reaches.
+    eprintln!("skipped: advisories (`cargo deny check advisories` fetches their database)");
+    Ok(())
+}
