@@ -48,7 +48,7 @@ pub enum ApplyError {
         name: String,
     },
     /// The API server refused.
-    #[error("cannot apply {kind} {name}: {source}")]
+    #[error("cannot apply {kind} {name}: {}", words(source))]
     Refused {
         /// The object's kind.
         kind: String,
@@ -258,6 +258,16 @@ fn contains(live: &Value, wanted: &Value) -> bool {
                     .all(|(live, wanted)| contains(live, wanted))
         }
         (live, wanted) => live == wanted,
+    }
+}
+
+/// What the API server said, in its own words; kube's error repeats them three times.
+pub fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => {
+            format!("{} ({} {})", status.message, status.code, status.reason)
+        }
+        error => error.to_string(),
     }
 }
 

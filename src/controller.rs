@@ -27,7 +27,7 @@ use crate::{
         conditions::reasons,
         validate::{Limits, validate},
     },
-    apply::{Applier, ApplyError, timely},
+    apply::{Applier, ApplyError, timely, words},
     events::Events,
     metrics::Metrics,
     observe::{self, Children, Snapshot},
@@ -77,10 +77,10 @@ pub enum ReconcileError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// The ModelDeployment could not be read.
-    #[error("cannot read the ModelDeployment: {0}")]
+    #[error("cannot read the ModelDeployment: {}", words(.0))]
     Read(#[source] kube::Error),
     /// The status could not be written; a conflict means that somebody else wrote, and all is decided anew.
-    #[error("cannot write the status: {0}")]
+    #[error("cannot write the status: {}", words(.0))]
     Status(#[source] kube::Error),
     /// The reconcile panicked; other models are not concerned.
     #[error("the reconcile panicked: {0}")]

@@ -85,62 +85,86 @@ fn conditions(
         "{} of {} pods of the serving version are Ready.",
         stable.ready, model.spec.replicas
     );
-    let available_row = (
-        types::AVAILABLE,
-        available,
-        if available {
-            reasons::ALL_READY
-        } else {
-            reasons::NOT_ALL_READY
+    let pods_reason = if available {
+        reasons::ALL_READY
+    } else {
+        reasons::NOT_ALL_READY
+    };
+    let (progress, message) = match standing {
+        Standing::Invalid(errors) => (
+            Progress::stuck(reasons::INVALID_SPEC),
+            listed(errors, state),
+        ),
+        Standing::Blocked(why) => (Progress::stuck(reasons::NAME_TAKEN), why.clone()),
+        Standing::Valid => match progress(model, state, available) {
+            progress if progress.reason == reasons::NOT_ALL_READY => (progress, pods.clone()),
+            progress => (progress, state.message.clone()),
         },
-        pods.clone(),
-    );
-    let (reason, message) = match standing {
-        Standing::Invalid(errors) => (reasons::INVALID_SPEC, listed(errors, state)),
-        Standing::Blocked(why) => (reasons::NAME_TAKEN, why.clone()),
-        Standing::Valid => {
-            let (ready, reconciling, stalled, reason) = progress(model, state, available);
-            let message = if reason == reasons::NOT_ALL_READY {
-                pods
-            } else {
-                state.message.clone()
-            };
-            return vec![
-                (types::READY, ready, reason, message.clone()),
-                available_row,
-                (
-                    types::RECONCILING,
-                    reconciling,
-                    reason,
-                    if reconciling {
-                        message.clone()
-                    } else {
-                        String::new()
-                    },
-                ),
-                (
-                    types::STALLED,
-                    stalled,
-                    reason,
-                    if stalled { message } else { String::new() },
-                ),
-            ];
+    };
+    // The API server takes no empty message.
+    let told = |holds: bool, otherwise: &str| {
+        if holds {
+            message.clone()
+        } else {
+            otherwise.to_owned()
         }
     };
+    let reason = progress.reason;
     vec![
-        (types::READY, false, reason, message.clone()),
-        available_row,
-        (types::RECONCILING, false, reason, String::new()),
-        (types::STALLED, true, reason, message),
+        (types::READY, progress.ready, reason, message.clone()),
+        (types::AVAILABLE, available, pods_reason, pods),
+        (
+            types::RECONCILING,
+            progress.reconciling,
+            reason,
+            told(progress.reconciling, "Nothing is under way."),
+        ),
+        (
+            types::STALLED,
+            progress.stalled,
+            reason,
+            told(progress.stalled, "Nothing needs a person."),
+        ),
     ]
 }
 
-/// Ready, Reconciling, Stalled, and the reason that all three share.
-fn progress(
-    model: &ModelDeployment,
-    state: &State,
-    available: bool,
-) -> (bool, bool, bool, &'static str) {
+/// What kstatus wants to know, and the reason for it.
+struct Progress {
+    ready: bool,
+    reconciling: bool,
+    stalled: bool,
+    reason: &'static str,
+}
+
+impl Progress {
+    fn ready(reason: &'static str) -> Self {
+        Self {
+            ready: true,
+            reconciling: false,
+            stalled: false,
+            reason,
+        }
+    }
+    fn under_way(reason: &'static str) -> Self {
+        Self {
+            ready: false,
+            reconciling: true,
+            stalled: false,
+            reason,
+        }
+    }
+    fn stuck(reason: &'static str) -> Self {
+        Self {
+            ready: false,
+            reconciling: false,
+            stalled: true,
+            reason,
+        }
+    }
+}
+
+/// Where the state stands on its way to what the spec asks for.
+fn progress(model: &ModelDeployment, state: &State, available: bool) -> Progress {
     let last_action = state
         .decisions
         .last()
@@ -157,24 +181,21 @@ fn progress(
             .iter()
             .any(|refused| refused.revision == desired);
         return match (serves, refused) {
-            (true, _) if available => (true, false, false, reasons::PROMOTED),
-            (true, _) => (false, true, false, reasons::NOT_ALL_READY),
-            (false, true) if last_action == reasons::REFUSED => {
-                (false, false, true, reasons::REFUSED)
-            }
-            (false, true) => (false, false, true, reasons::ROLLED_BACK),
-            (false, false) => (false, true, false, reasons::PREPARING),
+            (true, _) if available => Progress::ready(reasons::PROMOTED),
+            (true, _) => Progress::under_way(reasons::NOT_ALL_READY),
+            (false, true) if last_action == reasons::REFUSED => Progress::stuck(reasons::REFUSED),
+            (false, true) => Progress::stuck(reasons::ROLLED_BACK),
+            (false, false) => Progress::under_way(reasons::PREPARING),
         };
     };
-    let reason = match &canary.progress {
+    Progress::under_way(match &canary.progress {
         _ if model.spec.rollout.paused => reasons::PAUSED,
         None if state.phase == Phase::Pending => reasons::FIRST_VERSION,
         None => reasons::PREPARING,
         Some(progress) if progress.blind_since.is_some() => reasons::METRICS_OUTAGE,
         Some(_) if last_action == reasons::INSUFFICIENT_DATA => reasons::INSUFFICIENT_DATA,
         Some(_) => reasons::GATHERING_EVIDENCE,
-    };
-    (false, true, false, reason)
+    })
 }
 
 /// The sentence of a model at rest.
