@@ -1,0 +1,280 @@
+//! Reading an artefact so that no byte is used which was not hashed first.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use sha2::{Digest as _, Sha256};
+
+use super::manifest::{FileEntry, MANIFEST_FILE, Manifest, ManifestError};
+
+/// A sha256, written `sha256:` and 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// The 64 hexadecimal digits, without `sha256:`.
+    pub fn hex(&self) -> String {
+        use fmt::Write as _;
+        self.0
+            .iter()
+            .fold(String::with_capacity(64), |mut hex, byte| {
+                let _ = write!(hex, "{byte:02x}"); // writing to a String cannot fail
+                hex
+            })
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let expected = || "expected sha256: and 64 hexadecimal digits".to_owned();
+        let hex = text.strip_prefix("sha256:").ok_or_else(expected)?;
+        if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(expected());
+        }
+        let mut bytes = [0; 32];
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte =
+                u8::from_str_radix(&hex[2 * index..2 * index + 2], 16).map_err(|_| expected())?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// Why an artefact cannot be used. Each message names the file and both numbers.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtefactError {
+    /// A file cannot be read or written.
+    #[error("cannot access {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The manifest is unsound.
+    #[error("{}: {source}", directory.display())]
+    Manifest {
+        /// The artefact directory.
+        directory: PathBuf,
+        /// What is wrong with it.
+        source: ManifestError,
+    },
+    /// The manifest is not the one that was asked for.
+    #[error("digest mismatch: {} has {found}, but {expected} was required", path.display())]
+    Digest {
+        /// The manifest.
+        path: PathBuf,
+        /// What `--digest` said.
+        expected: Digest,
+        /// What its bytes hash to.
+        found: Digest,
+    },
+    /// A file has another length than the manifest says.
+    #[error("size mismatch: {} has {found} bytes, but the manifest says {expected}", path.display())]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// Bytes by the manifest.
+        expected: u64,
+        /// Bytes on disk.
+        found: u64,
+    },
+    /// A file has another content than the manifest says.
+    #[error("sha256 mismatch: {} has {found}, but the manifest says {expected}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Hexadecimal sha256 by the manifest.
+        expected: String,
+        /// Hexadecimal sha256 of the bytes on disk.
+        found: String,
+    },
+    /// The manifest's model section names a file that its `files` does not list.
+    #[error("the manifest uses {0}, but does not list it under files")]
+    Unlisted(String),
+}
+
+/// An artefact whose manifest is verified; its files are not read yet.
+#[derive(Debug)]
+pub struct Artefact {
+    directory: PathBuf,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The sha256 of the manifest's bytes, which identifies the artefact.
+    pub digest: Digest,
+}
+
+impl Artefact {
+    /// Reads the manifest, and verifies `expected` (when given) against the sha256 of its bytes.
+    pub fn open(directory: &Path, expected: Option<Digest>) -> Result<Self, ArtefactError> {
+        let path = directory.join(MANIFEST_FILE);
+        let bytes = read(&path)?;
+        let found = Digest::of(&bytes);
+        if let Some(expected) = expected.filter(|expected| *expected != found) {
+            return Err(ArtefactError::Digest {
+                path,
+                expected,
+                found,
+            });
+        }
+        let manifest = Manifest::parse(&bytes).map_err(|source| ArtefactError::Manifest {
+            directory: directory.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            manifest,
+            digest: found,
+        })
+    }
+
+    /// Reads every listed file, each once, and verifies its size and sha256.
+    pub fn read_files(&self) -> Result<Files, ArtefactError> {
+        let read =
+            |entry: &FileEntry| Ok((entry.path.clone(), read_verified(&self.directory, entry)?));
+        self.manifest
+            .files
+            .iter()
+            .map(read)
+            .collect::<Result<_, _>>()
+            .map(Files)
+    }
+}
+
+/// The verified content of an artefact's files.
+#[derive(Debug)]
+pub struct Files(BTreeMap<String, Vec<u8>>);
+
+impl Files {
+    /// The bytes of a listed file, handed over: weights are held once, not twice.
+    pub fn take(&mut self, path: &str) -> Result<Vec<u8>, ArtefactError> {
+        self.0
+            .remove(path)
+            .ok_or_else(|| ArtefactError::Unlisted(path.to_owned()))
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ArtefactError> {
+    fs::read(path).map_err(|source| ArtefactError::Io {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn read_verified(directory: &Path, entry: &FileEntry) -> Result<Vec<u8>, ArtefactError> {
+    let path = directory.join(&entry.path);
+    let io_error = |source| ArtefactError::Io {
+        path: path.clone(),
+        source,
+    };
+    // The size first: a wrong file of many gigabytes must not be read into memory to be refused.
+    let size = fs::metadata(&path).map_err(io_error)?.len();
+    if size != entry.size {
+        return Err(ArtefactError::Size {
+            path,
+            expected: entry.size,
+            found: size,
+        });
+    }
+    let bytes = read(&path)?;
+    let found = Digest::of(&bytes).hex();
+    if found != entry.sha256 {
+        return Err(ArtefactError::Content {
+            path,
+            expected: entry.sha256.clone(),
+            found,
+        });
+    }
+    Ok(bytes)
+}
+
+/// Fills `files` of the manifest in `directory` from what lies there, writes it back, and returns the new digest.
+///
+/// Every regular file below `directory` is listed, sorted by path, but for the manifest itself.
+pub fn write_manifest(directory: &Path) -> Result<Digest, ArtefactError> {
+    let path = directory.join(MANIFEST_FILE);
+    let in_directory = |source| ArtefactError::Manifest {
+        directory: directory.to_owned(),
+        source,
+    };
+    let mut manifest = Manifest::parse(&read(&path)?).map_err(in_directory)?;
+    let mut listed = Vec::new();
+    list_files(directory, "", &mut listed)?;
+    listed.sort_by(|left, right| left.path.cmp(&right.path));
+    manifest.files = listed;
+    let mut text =
+        serde_json::to_vec_pretty(&manifest).map_err(|error| in_directory(error.into()))?;
+    text.push(b'\n');
+    fs::write(&path, &text).map_err(|source| ArtefactError::Io { path, source })?;
+    Ok(Digest::of(&text))
+}
+
+fn list_files(root: &Path, below: &str, listed: &mut Vec<FileEntry>) -> Result<(), ArtefactError> {
+    let directory = root.join(below);
+    let io_error = |source| ArtefactError::Io {
+        path: directory.clone(),
+        source,
+    };
+    for entry in fs::read_dir(&directory).map_err(io_error)? {
+        let entry = entry.map_err(io_error)?;
+        let name = format!("{below}{}", entry.file_name().to_string_lossy());
+        if entry.file_type().map_err(io_error)?.is_dir() {
+            list_files(root, &format!("{name}/"), listed)?;
+        } else if name != MANIFEST_FILE {
+            let bytes = read(&entry.path())?;
+            listed.push(FileEntry {
+                path: name,
+                size: bytes.len() as u64,
+                sha256: Digest::of(&bytes).hex(),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn a_digest_is_read_as_it_is_written() {
+        assert_eq!(Digest::of(b"").to_string(), EMPTY);
+        assert_eq!(EMPTY.parse::<Digest>().unwrap(), Digest::of(b""));
+        for wrong in [
+            "",
+            "sha256:",
+            "sha512:00",
+            &EMPTY[7..],
+            &EMPTY[..70],
+            "sha256:zz",
+        ] {
+            assert!(wrong.parse::<Digest>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The model artefact: a directory whose manifest, `serin-model.json`, lists every file with its sha256.
+//!
+//! The artefact's digest is the sha256 of the manifest's bytes, so that one number fixes weights, tokeniser,
+//! preprocessing and labels together.
+
+mod files;
+mod manifest;
+
+pub use files::{Artefact, ArtefactError, Digest, Files, write_manifest};
+pub use manifest::{
+    Activation, FileEntry, Golden, Input, InputType, Kind, Limits, MANIFEST_FILE, Manifest,
+    ManifestError, Network, Outputs, Step, Task,
+};

@@ -1,0 +1,188 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::artefact::Digest;
+
+/// Serves one model artefact over HTTP.
+#[derive(Debug, Parser)]
+#[command(name = "serin-serve", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve a model until SIGTERM
+    Serve(Box<ServeArgs>),
+    /// Exit 0 if the server on this machine answers 200: for a container's HEALTHCHECK
+    Healthcheck {
+        /// Where the server listens
+        #[arg(long, env = "SERIN_SERVE_ADDRESS", default_value = DEFAULT_ADDRESS)]
+        address: SocketAddr,
+        /// What to ask
+        #[arg(long, default_value = "/readyz")]
+        path: String,
+    },
+    /// Verify an artefact as `serve` does before it is ready, then exit
+    Verify {
+        /// The artefact directory
+        directory: PathBuf,
+        /// The digest it must have
+        #[arg(long)]
+        digest: Option<Digest>,
+    },
+    /// List a directory's files with size and sha256 in its serin-model.json, and print the artefact's digest
+    Manifest {
+        /// The artefact directory, with a serin-model.json of which `files` may be missing
+        directory: PathBuf,
+    },
+}
+
+const DEFAULT_ADDRESS: &str = "0.0.0.0:8080";
+
+/// Flags of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Artefact directory, which holds serin-model.json
+    #[arg(long, env = "SERIN_SERVE_MODEL_DIR")]
+    pub model_dir: PathBuf,
+    /// Name to serve it under, in answers, headers and metrics [default: the manifest's]
+    #[arg(long, env = "SERIN_SERVE_MODEL_NAME")]
+    pub model_name: Option<String>,
+    /// Version to serve it under [default: the manifest's]
+    #[arg(long, env = "SERIN_SERVE_MODEL_VERSION")]
+    pub model_version: Option<String>,
+    /// Digest that the artefact must have, as sha256:HEX; any other artefact is refused
+    #[arg(long, env = "SERIN_SERVE_DIGEST")]
+    pub digest: Option<Digest>,
+    /// Address and port to listen on
+    #[arg(long, env = "SERIN_SERVE_ADDRESS", default_value = DEFAULT_ADDRESS)]
+    pub address: SocketAddr,
+    /// Threads that compute predictions [default: the CPUs this process may use]
+    #[arg(long, env = "SERIN_SERVE_WORKERS")]
+    pub workers: Option<NonZero<usize>>,
+    /// Requests that may wait for a worker; more are answered 429
+    #[arg(long, env = "SERIN_SERVE_QUEUE", default_value_t = 256)]
+    pub queue: usize,
+    /// Largest request body, in bytes
+    #[arg(long, env = "SERIN_SERVE_MAX_BODY_BYTES", default_value_t = 1 << 20)]
+    pub max_body_bytes: usize,
+    /// Longest time in which a request's body must have arrived
+    #[arg(long, env = "SERIN_SERVE_BODY_TIMEOUT", default_value = "30s", value_parser = parse_duration)]
+    pub body_timeout: Duration,
+    /// After SIGTERM, go on serving for this time with /readyz at 503, so that routers can look elsewhere
+    #[arg(long, env = "SERIN_SERVE_DRAIN_DELAY", default_value = "5s", value_parser = parse_duration)]
+    pub drain_delay: Duration,
+    /// After the drain delay, the longest time for requests in flight
+    #[arg(long, env = "SERIN_SERVE_DRAIN_TIMEOUT", default_value = "20s", value_parser = parse_duration)]
+    pub drain_timeout: Duration,
+    /// Form of the log on standard error
+    #[arg(long, env = "SERIN_SERVE_LOG_FORMAT", default_value = "json")]
+    pub log_format: LogFormat,
+    /// What to log: a level, or directives such as info,serin_serve=debug. Probes are logged at debug
+    #[arg(long, env = "SERIN_SERVE_LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+    /// Faults on purpose.
+    #[command(flatten)]
+    pub test: TestArgs,
+}
+
+/// Flags of the test facility.
+#[derive(Debug, Args)]
+#[command(
+    next_help_heading = "TEST FACILITY (never in production: it breaks predictions on purpose)"
+)]
+pub struct TestArgs {
+    /// Allow the two flags below
+    #[arg(long, env = "SERIN_SERVE_TEST_FAULTS")]
+    pub test_faults: bool,
+    /// Share of predictions that answer 500, from 0 to 1
+    #[arg(long, env = "SERIN_SERVE_TEST_ERROR_SHARE", value_parser = parse_share)]
+    pub test_error_share: Option<f64>,
+    /// Time added to each prediction, such as 300ms
+    #[arg(long, env = "SERIN_SERVE_TEST_LATENCY", value_parser = parse_duration)]
+    pub test_latency: Option<Duration>,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line, for machines.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl ServeArgs {
+    /// Threads that compute.
+    pub fn workers(&self) -> usize {
+        self.workers
+            .or_else(|| available_parallelism().ok())
+            .map_or(1, NonZero::get)
+    }
+}
+
+/// A whole number and a unit: `300ms`, `5s`, `2m`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let expected = || "expected a number and ms, s or m, such as 300ms".to_owned();
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| expected())?;
+    match &text[digits.len()..] {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        "m" => number
+            .checked_mul(60)
+            .map(Duration::from_secs)
+            .ok_or_else(expected),
+        _ => Err(expected()),
+    }
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    let share = text
+        .parse()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "expected a number from 0 to 1".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_duration_needs_a_number_and_a_unit() {
+        assert_eq!(parse_duration("300ms"), Ok(Duration::from_millis(300)));
+        assert_eq!(parse_duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        for wrong in [
+            "",
+            "5",
+            "s",
+            "-1s",
+            "1.5s",
+            "5 s",
+            "5h",
+            "99999999999999999999s",
+            "9999999999999999999m",
+        ] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

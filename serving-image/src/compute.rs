@@ -1,0 +1,130 @@
+//! A bounded pool of threads for what would block the async ones: tokenising and matrix products.
+//!
+//! The queue is bounded, because a queue that grows turns overload into latency for everybody. What does not fit is
+//! refused at once (HTTP 429).
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{io, thread};
+
+use tokio::sync::oneshot;
+
+/// A unit of work that has its own way of answering.
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A fixed number of threads behind a bounded queue.
+#[derive(Debug, Clone)]
+pub struct ComputePool {
+    queue: SyncSender<Job>,
+}
+
+/// Why a computation has no result.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ComputeError {
+    /// The queue is full; the work was not started.
+    #[error("every worker is busy and the queue is full")]
+    Overloaded,
+    /// The work panicked. The thread lives on.
+    #[error("the computation panicked: {0}")]
+    Panicked(String),
+}
+
+impl ComputePool {
+    /// Starts `threads` threads behind a queue of `queue` jobs. The threads end when the last clone is dropped.
+    pub fn start(threads: usize, queue: usize) -> io::Result<Self> {
+        let (sender, receiver) = sync_channel::<Job>(queue);
+        let receiver = Arc::new(Mutex::new(receiver));
+        for index in 0..threads {
+            let receiver = Arc::clone(&receiver);
+            thread::Builder::new()
+                .name(format!("compute-{index}"))
+                .spawn(move || {
+                    while let Some(job) = next(&receiver) {
+                        job();
+                    }
+                })?;
+        }
+        Ok(Self { queue: sender })
+    }
+
+    /// Runs `work` on a thread of the pool. Work that nobody waits for any more is skipped.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ComputeError> {
+        let (answer, result) = oneshot::channel();
+        let job: Job = Box::new(move || {
+            if !answer.is_closed() {
+                let outcome = catch_unwind(AssertUnwindSafe(work))
+                    .map_err(|panic| ComputeError::Panicked(panic_text(&*panic)));
+                let _ = answer.send(outcome); // the caller may have gone meanwhile
+            }
+        });
+        self.queue.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => ComputeError::Overloaded,
+            TrySendError::Disconnected(_) => ComputeError::Panicked("no worker is left".into()),
+        })?;
+        result
+            .await
+            .unwrap_or_else(|_| Err(ComputeError::Panicked("the worker is gone".into())))
+    }
+}
+
+fn next(receiver: &Mutex<Receiver<Job>>) -> Option<Job> {
+    receiver
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .recv()
+        .ok()
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "unknown".into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_and_the_thread_lives_on() {
+        let pool = ComputePool::start(1, 4).unwrap();
+        let error = pool.run(|| panic!("boom")).await.unwrap_err();
+        assert_eq!(error, ComputeError::Panicked("boom".into()));
+        assert_eq!(pool.run(|| 6 * 7).await.unwrap(), 42);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_the_queue_is_refused_at_once() {
+        let pool = ComputePool::start(1, 1).unwrap();
+        let (release, gate) = sync_channel::<()>(0);
+        let (started, running) = oneshot::channel();
+        let first = tokio::spawn({
+            let pool = pool.clone();
+            async move {
+                pool.run(move || {
+                    let _ = started.send(());
+                    gate.recv()
+                })
+                .await
+            }
+        });
+        running.await.unwrap();
+        let second = tokio::spawn({
+            let pool = pool.clone();
+            async move { pool.run(|| ()).await }
+        });
+        tokio::task::yield_now().await; // the second now fills the queue's only place
+        assert_eq!(pool.run(|| ()).await, Err(ComputeError::Overloaded));
+        release.send(()).unwrap();
+        first.await.unwrap().unwrap().unwrap();
+        second.await.unwrap().unwrap();
+    }
+}

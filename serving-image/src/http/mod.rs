@@ -1,0 +1,177 @@
+//! The HTTP face: routes, and the state they share.
+
+mod observe;
+mod openapi;
+mod predict;
+mod problem;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header, header::InvalidHeaderValue};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use crate::artefact::{Artefact, Kind};
+use crate::compute::ComputePool;
+use crate::faults::Faults;
+use crate::lifecycle::{Lifecycle, Phase};
+use crate::metrics::{self, Metrics};
+use crate::model::Model;
+use observe::RequestIds;
+use problem::Problem;
+
+/// Bounds on one request.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Largest body in bytes.
+    pub body: usize,
+    /// Longest time in which a body must have arrived.
+    pub body_time: Duration,
+}
+
+/// What every handler sees.
+#[derive(Debug)]
+pub struct App {
+    /// The name it is served under: label, header and body.
+    pub name: String,
+    /// The version it is served under.
+    pub version: String,
+    /// Loading, ready or draining; and the model.
+    pub lifecycle: Lifecycle,
+    /// The series.
+    pub metrics: Metrics,
+    kind: Kind,
+    compute: ComputePool,
+    faults: Option<Faults>,
+    bounds: Bounds,
+    name_header: HeaderValue,
+    version_header: HeaderValue,
+    openapi: Value,
+    about: Value,
+    ids: RequestIds,
+}
+
+impl App {
+    /// The state of a process that serves `artefact` as `name` and `version`.
+    ///
+    /// Fails where a name or version cannot be an HTTP header's value.
+    pub fn new(
+        artefact: &Artefact,
+        name: String,
+        version: String,
+        compute: ComputePool,
+        faults: Option<Faults>,
+        bounds: Bounds,
+    ) -> Result<Self, InvalidHeaderValue> {
+        let manifest = &artefact.manifest;
+        let digest = artefact.digest.to_string();
+        let metrics = Metrics::new(&name, &version, &digest, faults.is_some());
+        for class in &manifest.outputs.labels {
+            metrics.predicted(class, 0);
+        }
+        let about = json!({
+            "model": name,
+            "model_version": version,
+            "digest": digest,
+            "artefact": {"name": manifest.name, "version": manifest.version},
+            "serve_version": env!("CARGO_PKG_VERSION"),
+        });
+        Ok(Self {
+            name_header: HeaderValue::from_str(&name)?,
+            version_header: HeaderValue::from_str(&version)?,
+            openapi: openapi::document(manifest, &name, &version, bounds.body),
+            about,
+            kind: manifest.kind,
+            lifecycle: Lifecycle::default(),
+            metrics,
+            compute,
+            faults,
+            bounds,
+            ids: RequestIds::default(),
+            name,
+            version,
+        })
+    }
+
+    /// Makes the process ready.
+    pub fn ready(&self, model: Model) {
+        self.lifecycle.ready(Arc::new(model));
+        self.metrics
+            .set_ready(self.lifecycle.phase() == Phase::Ready);
+    }
+
+    /// Takes readiness away, and asks clients to leave their connections after the next answer.
+    pub fn drain(&self) {
+        self.lifecycle.drain();
+        self.metrics.set_ready(false);
+    }
+}
+
+/// The routes of this process's model.
+pub fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new()
+        .route("/predict", post(predict::predict))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(scrape))
+        .route("/version", get(version))
+        .route("/openapi.json", get(openapi_document));
+    if app.kind == Kind::Embedding {
+        router = router.route("/v1/embeddings", post(predict::embeddings));
+    }
+    router
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(not_found)
+        .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
+        .with_state(app)
+}
+
+async fn livez() -> &'static str {
+    "ok\n"
+}
+
+async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
+    match app.lifecycle.phase() {
+        Phase::Ready => Ok("ok\n"),
+        Phase::Loading => Err(Problem::loading()),
+        Phase::Draining => Err(Problem::draining()),
+    }
+}
+
+async fn scrape(State(app): State<Arc<App>>) -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)],
+        app.metrics.encode(),
+    )
+}
+
+async fn version(State(app): State<Arc<App>>) -> Json<Value> {
+    Json(app.about.clone())
+}
+
+async fn openapi_document(State(app): State<Arc<App>>) -> Json<Value> {
+    Json(app.openapi.clone())
+}
+
+async fn not_found() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "not-found",
+        "No such path; /openapi.json lists them",
+    )
+}
+
+async fn method_not_allowed(request: Request) -> Response {
+    let allowed = match request.uri().path() {
+        "/predict" | "/v1/embeddings" => "POST",
+        _ => "GET, HEAD",
+    };
+    let detail = format!("This path takes {allowed}");
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail);
+    ([(header::ALLOW, allowed)], problem).into_response()
+}

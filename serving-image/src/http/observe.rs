@@ -1,0 +1,123 @@
+//! Around every request: its id, the model's headers, the metrics and one log line. Never its payload.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::body::HttpBody as _;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use tracing::{debug, info};
+
+use super::App;
+use super::problem::Problem;
+use crate::lifecycle::Phase;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const MODEL_NAME: HeaderName = HeaderName::from_static("x-model-name");
+const MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");
+
+/// Longest request id that is taken over from a client, in bytes.
+const MAX_REQUEST_ID: usize = 128;
+
+/// Longest path in a log line, in bytes.
+const MAX_LOGGED_PATH: usize = 128;
+
+/// Makes request ids: 128 bits from two keyed hashes of a counter, with keys of this process.
+#[derive(Debug, Default)]
+pub(super) struct RequestIds {
+    keys: [RandomState; 2],
+    requests: AtomicU64,
+}
+
+impl RequestIds {
+    fn next(&self) -> String {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        let [high, low] = [0, 1].map(|key: usize| self.keys[key].hash_one(number));
+        format!("{high:016x}{low:016x}")
+    }
+
+    /// The client's id if it is short, printable and has no space; else a new one.
+    fn of(&self, headers: &HeaderMap) -> String {
+        let given = headers
+            .get(&REQUEST_ID)
+            .and_then(|value| value.to_str().ok());
+        match given {
+            Some(id)
+                if (1..=MAX_REQUEST_ID).contains(&id.len())
+                    && id.bytes().all(|b| b.is_ascii_graphic()) =>
+            {
+                id.to_owned()
+            }
+            _ => self.next(),
+        }
+    }
+}
+
+/// The middleware of all routes.
+pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = app.ids.of(request.headers());
+    let method = request.method().clone();
+    let path = loggable(request.uri().path());
+    let bytes_in = request.body().size_hint().exact(); // none if the body is chunked
+    let is_prediction = matches!(path.as_str(), "/predict" | "/v1/embeddings");
+    let in_flight = is_prediction.then(|| app.metrics.enter());
+
+    let mut response = next.run(request).await;
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let mut rendered = problem.render(&app, &id);
+        if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
+            rendered.headers_mut().insert(header::ALLOW, allow);
+        }
+        response = rendered;
+    }
+    let headers = response.headers_mut();
+    headers.insert(MODEL_NAME, app.name_header.clone());
+    headers.insert(MODEL_VERSION, app.version_header.clone());
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    if app.lifecycle.phase() == Phase::Draining {
+        // Whoever holds a connection is sent elsewhere before it is closed: nothing can be lost on it then.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+
+    let elapsed = started.elapsed().as_secs_f64();
+    let status = response.status().as_u16();
+    drop(in_flight);
+    if is_prediction {
+        app.metrics.answered(status, elapsed);
+    }
+    let bytes_out = response.body().size_hint().exact();
+    let version = app.version.as_str();
+    let ms = (elapsed * 1e6).round() / 1e3;
+    if is_probe(&method, &path) && status < 500 {
+        debug!(id, %method, path, version, status, ms, bytes_in, bytes_out, "request");
+    } else {
+        info!(id, %method, path, version, status, ms, bytes_in, bytes_out, "request");
+    }
+    response
+}
+
+/// Probes and scrapes come every few seconds for ever; a log of them hides the requests.
+fn is_probe(method: &Method, path: &str) -> bool {
+    method == Method::GET && matches!(path, "/livez" | "/readyz" | "/metrics")
+}
+
+/// The path without its query, which may be personal data, and not longer than a log line bears.
+fn loggable(path: &str) -> String {
+    path.bytes()
+        .take(MAX_LOGGED_PATH)
+        .map(|byte| {
+            if byte.is_ascii() {
+                char::from(byte)
+            } else {
+                '?'
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,24 @@
+//! The bundled inference server: one model artefact, served over HTTP by candle.
+//!
+//! The way of a process, and of a request, by module:
+//!
+//! ```text
+//! start    cli ─► artefact (digest check) ─► model (load, golden check, warm-up) ─► lifecycle: Ready
+//! request  http (limits, JSON) ─► preprocess (manifest's contract) ─► compute (bounded threads) ─► model
+//! end      lifecycle: Draining ─► server (serve on, stop accepting, finish what is in flight)
+//! ```
+//!
+//! The manifest `serin-model.json` is the only source of preprocessing, validation, `/openapi.json` and labels.
+
+pub mod artefact;
+pub mod cli;
+pub mod compute;
+pub mod faults;
+pub mod healthcheck;
+pub mod http;
+pub mod lifecycle;
+pub mod metrics;
+pub mod model;
+pub mod preprocess;
+pub mod run;
+pub mod server;

@@ -1,0 +1,221 @@
+//! A loaded model: its preprocessing and its network, checked against its golden examples and warm.
+
+mod bert;
+mod dense;
+
+use candle_core::{Device, Tensor};
+use serde_json::Value;
+
+use crate::artefact::{Artefact, ArtefactError, Digest, Kind, Manifest, Network, Step};
+use crate::preprocess::{Batch, FieldErrors, Location, PreprocessError, Preprocessor};
+use bert::Bert;
+use dense::Dense;
+
+/// Why a model cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The artefact is not what it says it is.
+    #[error(transparent)]
+    Artefact(#[from] ArtefactError),
+    /// The preprocessing cannot be built.
+    #[error(transparent)]
+    Preprocess(#[from] PreprocessError),
+    /// The weights do not fit the network.
+    #[error("the weights do not fit the manifest's network: {0}")]
+    Weights(#[from] candle_core::Error),
+    /// The encoder's configuration is unusable.
+    #[error("{0}: {1}")]
+    Config(String, String),
+    /// A golden example is no valid instance.
+    #[error("golden example {index} is refused by the manifest's own preprocessing: {errors:?}")]
+    GoldenInstance {
+        /// Its place in the manifest.
+        index: usize,
+        /// What is wrong.
+        errors: FieldErrors,
+    },
+    /// The model does not answer as it did where it was trained.
+    #[error(
+        "golden example {index}: output {position} differs by {difference:e}, more than the tolerance {tolerance:e}"
+    )]
+    GoldenOutput {
+        /// Its place in the manifest.
+        index: usize,
+        /// The output's index.
+        position: usize,
+        /// Absolute difference; not a number where a length differs.
+        difference: f32,
+        /// What the manifest allows.
+        tolerance: f32,
+    },
+}
+
+/// One model version, ready to predict.
+#[derive(Debug)]
+pub struct Model {
+    /// The manifest it was built from.
+    pub manifest: Manifest,
+    /// The artefact's digest.
+    pub digest: Digest,
+    preprocessor: Preprocessor,
+    network: Computation,
+}
+
+#[derive(Debug)]
+enum Computation {
+    Dense(Dense),
+    Bert(Bert),
+}
+
+/// The network's answer to one instance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prediction {
+    /// Probabilities in the order of the labels, or the vector.
+    pub output: Vec<f32>,
+    /// Tokens that were computed, special ones included (texts).
+    pub tokens: usize,
+    /// Whether the text was cut.
+    pub truncated: bool,
+}
+
+impl Prediction {
+    /// Index of the largest output: the class of a classifier.
+    pub fn class(&self) -> usize {
+        let largest = |best: usize, index: usize| {
+            if self.output[index] > self.output[best] {
+                index
+            } else {
+                best
+            }
+        };
+        (0..self.output.len()).fold(0, largest)
+    }
+}
+
+impl Model {
+    /// Verifies the artefact's files, builds the model from them, reproduces its golden examples and makes a warm-up
+    /// prediction.
+    pub fn load(artefact: Artefact) -> Result<Self, LoadError> {
+        let mut files = artefact.read_files()?;
+        let manifest = artefact.manifest;
+        let preprocessor = match manifest.kind {
+            Kind::Tabular => Preprocessor::tabular(&manifest)?,
+            Kind::Embedding => {
+                let tokenizer = manifest.preprocessing.iter().find_map(|step| match step {
+                    Step::Tokenize { tokenizer, .. } => Some(tokenizer),
+                    _ => None,
+                });
+                let path = tokenizer.ok_or(PreprocessError::MissingStep("tokenize"))?;
+                Preprocessor::text(&manifest, &files.take(path)?)?
+            }
+        };
+        let weights = {
+            let bytes = files.take(manifest.network.weights())?;
+            candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?
+        };
+        let network = match &manifest.network {
+            Network::Linear { .. } => Computation::Dense(Dense::load(&weights, None, &manifest)?),
+            Network::Mlp { activation, .. } => {
+                Computation::Dense(Dense::load(&weights, Some(*activation), &manifest)?)
+            }
+            Network::Bert { config, .. } => {
+                let bytes = files.take(config)?;
+                let config = serde_json::from_slice(&bytes)
+                    .map_err(|error| LoadError::Config(config.clone(), error.to_string()))?;
+                Computation::Bert(Bert::load(&weights, &config)?)
+            }
+        };
+        let model = Self {
+            manifest,
+            digest: artefact.digest,
+            preprocessor,
+            network,
+        };
+        model.check_golden()?;
+        model.warm_up()?;
+        Ok(model)
+    }
+
+    /// Validates and prepares instances. Blocks: call it on the compute pool.
+    pub fn prepare(&self, instances: &[Value], location: Location) -> Result<Batch, FieldErrors> {
+        self.preprocessor.prepare(instances, location)
+    }
+
+    /// Predicts. Blocks: call it on the compute pool.
+    pub fn forward(&self, batch: &Batch) -> candle_core::Result<Vec<Prediction>> {
+        match (&self.network, batch) {
+            (Computation::Dense(dense), Batch::Features(rows)) => {
+                let plain = |output| Prediction {
+                    output,
+                    tokens: 0,
+                    truncated: false,
+                };
+                Ok(dense.forward(rows)?.into_iter().map(plain).collect())
+            }
+            (Computation::Bert(bert), Batch::Tokens(texts)) => bert.embed(texts),
+            _ => candle_core::bail!("the network does not take what the preprocessing makes"),
+        }
+    }
+
+    fn check_golden(&self) -> Result<(), LoadError> {
+        for (index, golden) in self.manifest.golden.iter().enumerate() {
+            let instance = std::slice::from_ref(&golden.instance);
+            let batch = self
+                .preprocessor
+                .prepare(instance, Location::List("/golden"))
+                .map_err(|errors| LoadError::GoldenInstance { index, errors })?;
+            let output = self
+                .forward(&batch)?
+                .pop()
+                .map(|prediction| prediction.output)
+                .unwrap_or_default();
+            let tolerance = golden.tolerance;
+            let differs = |position, difference| LoadError::GoldenOutput {
+                index,
+                position,
+                difference,
+                tolerance,
+            };
+            if output.len() != golden.output.len() {
+                return Err(differs(output.len().min(golden.output.len()), f32::NAN));
+            }
+            for (position, (found, expected)) in output.iter().zip(&golden.output).enumerate() {
+                let difference = (found - expected).abs();
+                // Written so that a NaN, which compares false with everything, is refused too.
+                if difference.is_nan() || difference > tolerance {
+                    return Err(differs(position, difference));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first prediction pays for page faults and thread pools; no client should.
+    fn warm_up(&self) -> Result<(), LoadError> {
+        let example = [self.preprocessor.example()];
+        let batch = self
+            .preprocessor
+            .prepare(&example, Location::List("/example"))
+            .map_err(|errors| LoadError::GoldenInstance { index: 0, errors })?;
+        let prediction = self.forward(&batch)?;
+        let sound = prediction
+            .iter()
+            .all(|p| p.output.iter().all(|value| value.is_finite()));
+        if sound {
+            Ok(())
+        } else {
+            Err(candle_core::Error::Msg("the warm-up prediction is not finite".into()).into())
+        }
+    }
+}
+
+/// The tensor of that name as 32-bit floats, or an error that names it.
+fn tensor(
+    weights: &std::collections::HashMap<String, Tensor>,
+    name: &str,
+) -> candle_core::Result<Tensor> {
+    weights
+        .get(name)
+        .ok_or_else(|| candle_core::Error::Msg(format!("there is no tensor {name}")))?
+        .to_dtype(candle_core::DType::F32)
+}

@@ -1,0 +1,217 @@
+//! The commands, from start to exit.
+
+use std::io::{self, IsTerminal as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::http::header::InvalidHeaderValue;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::artefact::{Artefact, ArtefactError, write_manifest};
+use crate::cli::{Cli, Command, LogFormat, ServeArgs, TestArgs};
+use crate::compute::ComputePool;
+use crate::faults::Faults;
+use crate::healthcheck::{self, Unhealthy};
+use crate::http::{App, Bounds, router};
+use crate::model::{LoadError, Model};
+use crate::server::{self, Unfinished};
+
+/// Why the process ends with another code than 0.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The model is not the one that was asked for, or cannot be served.
+    #[error("refusing to serve: {0}")]
+    Load(#[from] LoadError),
+    /// The artefact cannot be read or written.
+    #[error(transparent)]
+    Artefact(#[from] ArtefactError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Threads or signal handlers cannot be set up.
+    #[error("cannot start: {0}")]
+    Start(#[from] io::Error),
+    /// The name or version cannot be sent in a header.
+    #[error("the model's name and version must be visible ASCII: {0}")]
+    Name(#[from] InvalidHeaderValue),
+    /// The log directives are wrong.
+    #[error("--log-level: {0}")]
+    LogLevel(#[from] tracing_subscriber::filter::ParseError),
+    /// Faults without the switch that allows them.
+    #[error(
+        "--test-error-share and --test-latency need --test-faults (SERIN_SERVE_TEST_FAULTS=true)"
+    )]
+    FaultsNotAllowed,
+    /// The health check failed.
+    #[error(transparent)]
+    Unhealthy(#[from] Unhealthy),
+    /// The end came before the last answer.
+    #[error(transparent)]
+    Unfinished(#[from] Unfinished),
+}
+
+/// Does what the command line says.
+pub fn run(cli: Cli) -> Result<(), RunError> {
+    match cli.command {
+        Command::Serve(args) => {
+            init_log(args.log_format, &args.log_level)?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()?;
+            let outcome = runtime.block_on(serve(*args));
+            // A load that a SIGTERM overtook is not waited for.
+            runtime.shutdown_background();
+            outcome
+        }
+        Command::Healthcheck { address, path } => Ok(healthcheck::check(address, &path)?),
+        Command::Verify { directory, digest } => {
+            let artefact = Artefact::open(&directory, digest)?;
+            let model = Model::load(artefact)?;
+            let golden = model.manifest.golden.len();
+            println!(
+                "{} {}: {}",
+                model.manifest.name, model.manifest.version, model.digest
+            );
+            println!(
+                "{} files verified, {golden} golden examples reproduced",
+                model.manifest.files.len()
+            );
+            Ok(())
+        }
+        Command::Manifest { directory } => {
+            println!("{}", write_manifest(&directory)?);
+            Ok(())
+        }
+    }
+}
+
+async fn serve(args: ServeArgs) -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let artefact = Artefact::open(&args.model_dir, args.digest).map_err(LoadError::from)?;
+    let name = args
+        .model_name
+        .clone()
+        .unwrap_or_else(|| artefact.manifest.name.clone());
+    let version = args
+        .model_version
+        .clone()
+        .unwrap_or_else(|| artefact.manifest.version.clone());
+    if version != artefact.manifest.version {
+        warn!(
+            version,
+            artefact = artefact.manifest.version,
+            "served under another version than the artefact's own"
+        );
+    }
+    let compute = ComputePool::start(args.workers(), args.queue)?;
+    let bounds = Bounds {
+        body: args.max_body_bytes,
+        body_time: args.body_timeout,
+    };
+    let app = Arc::new(App::new(
+        &artefact,
+        name,
+        version,
+        compute,
+        faults(&args.test)?,
+        bounds,
+    )?);
+
+    // Liveness is answered while the model loads: a big one takes longer than a kubelet's patience.
+    let address = args.address;
+    let listen_error = |source| RunError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(listen_error)?;
+    let bound = listener.local_addr().map_err(listen_error)?;
+    info!(address = %bound, model = app.name, version = app.version, digest = %artefact.digest, "listening");
+
+    let mut load = tokio::task::spawn_blocking(move || {
+        let started = Instant::now();
+        Model::load(artefact).map(|model| (model, started.elapsed()))
+    });
+    let (failed, load_failed) = tokio::sync::oneshot::channel();
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            outcome = &mut load => match outcome.unwrap_or_else(|panic| Err(loading_panicked(&panic))) {
+                Ok((model, took)) => {
+                    app.ready(model);
+                    info!(ms = took.as_millis(), "ready: artefact verified, golden examples reproduced, warm");
+                    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+                }
+                Err(error) => {
+                    let _ = failed.send(error);
+                    return;
+                }
+            },
+        }
+        app.drain();
+        info!(
+            delay = args.drain_delay.as_secs_f64(),
+            "draining: not ready any more, still serving"
+        );
+        tokio::time::sleep(args.drain_delay).await;
+        info!("accepting no more connections");
+    };
+    let served = server::serve(listener, router(Arc::clone(&app)), stop, args.drain_timeout).await;
+    if let Ok(error) = load_failed.await {
+        return Err(error.into());
+    }
+    served?;
+    info!("every request is answered; the end");
+    Ok(())
+}
+
+fn loading_panicked(panic: &tokio::task::JoinError) -> LoadError {
+    LoadError::Weights(candle_core::Error::Msg(format!(
+        "loading panicked: {panic}"
+    )))
+}
+
+fn faults(args: &TestArgs) -> Result<Option<Faults>, RunError> {
+    if !args.test_faults {
+        let asked = args.test_error_share.is_some() || args.test_latency.is_some();
+        return if asked {
+            Err(RunError::FaultsNotAllowed)
+        } else {
+            Ok(None)
+        };
+    }
+    let error_share = args.test_error_share.unwrap_or_default();
+    let latency = args.test_latency.unwrap_or_default();
+    warn!(
+        error_share,
+        latency_ms = latency.as_millis(),
+        "TEST FACILITY ON: predictions are broken on purpose; never run this in production"
+    );
+    Ok(Some(Faults::new(error_share, latency)))
+}
+
+fn init_log(format: LogFormat, level: &str) -> Result<(), RunError> {
+    let filter: EnvFilter = level.parse()?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    match format {
+        LogFormat::Json => log
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .init(),
+        LogFormat::Text => log
+            .with_target(false)
+            .with_ansi(io::stderr().is_terminal())
+            .init(),
+    }
+    Ok(())
+}
