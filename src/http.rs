@@ -1,32 +1,30 @@
-//! `/metrics`, `/livez` and `/readyz` of the operator.
+//! `/metrics`, `/livez`, `/readyz` and `/targets` of the operator.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
-    Router,
+    Json, Router,
     extract::State,
     http::{StatusCode, header::CONTENT_TYPE},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
     routing::get,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::OnceCell};
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
+use crate::{
+    metrics::Metrics,
+    targets::{self, Target},
+    watch::Stores,
+};
 
 /// What the endpoints show.
 #[derive(Clone)]
 pub struct Health {
     /// The operator's metrics.
     pub metrics: Arc<Metrics>,
-    /// Whether the caches are complete: only then are routers served.
-    pub ready: Arc<AtomicBool>,
+    /// The caches, once they are complete: only then are routers served, and targets told.
+    pub stores: Arc<OnceCell<Stores>>,
 }
 
 /// Serves until `stop`.
@@ -40,21 +38,52 @@ pub async fn serve(
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .route(targets::PATH, get(scrape_targets))
         .with_state(health);
     axum::serve(listener, app)
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
 }
 
-async fn ready(State(health): State<Health>) -> impl IntoResponse {
-    if health.ready.load(Ordering::Relaxed) {
-        (StatusCode::OK, "ok\n")
+async fn ready(State(health): State<Health>) -> Response {
+    if health.stores.initialized() {
+        "ok\n".into_response()
     } else {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the caches are not complete yet\n",
-        )
+        not_yet()
     }
+}
+
+/// An empty list would take its targets away from Prometheus; an error leaves them as they are.
+async fn scrape_targets(State(health): State<Health>) -> Response {
+    let Some(stores) = health.stores.get() else {
+        return not_yet();
+    };
+    let routers = stores.routers.state();
+    let routers = routers.iter().flat_map(|slice| {
+        slice
+            .endpoints
+            .iter()
+            .map(move |endpoint| (slice, endpoint))
+    });
+    let routers = routers.filter_map(|(slice, endpoint)| {
+        let pod = endpoint.target_ref.as_ref()?;
+        Some(Target::router(
+            slice.metadata.namespace.as_deref()?,
+            &pod.name,
+            endpoint.addresses.first()?,
+        ))
+    });
+    let pods = stores.pods.state();
+    let serving = pods.iter().filter_map(|pod| Target::serving(pod));
+    Json(routers.chain(serving).collect::<Vec<_>>()).into_response()
+}
+
+fn not_yet() -> Response {
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the caches are not complete yet\n",
+    )
+        .into_response()
 }
 
 async fn metrics(State(health): State<Health>) -> impl IntoResponse {

@@ -22,5 +22,6 @@ pub mod report;
 pub mod rollout;
 pub mod settings;
 pub mod status;
+pub mod targets;
 pub mod traffic;
 pub mod watch;

@@ -2,10 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
 };
 
 use kube::Client;
@@ -85,9 +82,9 @@ pub async fn run_with(
     let metrics = Arc::new(Metrics::default());
     let health = Health {
         metrics: metrics.clone(),
-        ready: Arc::new(AtomicBool::new(false)),
+        stores: Arc::default(),
     };
-    let ready = health.ready.clone();
+    let complete = health.stores.clone();
     let http = serve_http(&settings, health, &stop);
 
     let scope = Scope {
@@ -114,7 +111,8 @@ pub async fn run_with(
     };
     let listener = listen(settings.xds_address).await?;
     let routers = tokio::spawn(plane.serve(listener, stop.clone()));
-    ready.store(true, Ordering::Relaxed);
+    // Ready from here on: whoever asks sees the whole picture.
+    let _ = complete.set(stores.clone());
 
     let context = Arc::new(Context {
         evidence: Evidence::new(

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
 
+use crate::api::REVISION_LABEL;
+
 /// The path under which the operator serves its targets.
 pub const PATH: &str = "/targets";
 
-/// The label by which a pod names the version that it runs.
-const REVISION_LABEL: &str = "serin.dev/revision";
 /// The container port of a version's metrics.
 const SERVING_PORT: &str = "http";
 /// The port of a router's metrics, and their path there.

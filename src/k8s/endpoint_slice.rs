@@ -79,6 +79,17 @@ pub struct Endpoint {
     /// Its readiness.
     #[serde(default)]
     pub conditions: EndpointConditions,
+    /// The pod behind it, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_ref: Option<EndpointTarget>,
+}
+
+/// The object behind an endpoint.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointTarget {
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
 }
 
 /// An endpoint's readiness.
@@ -115,9 +126,10 @@ impl EndpointSlice {
 
     /// Addresses of the endpoints that take traffic.
     pub fn ready_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let ready = |endpoint: &&Endpoint| endpoint.conditions.ready != Some(false);
         self.endpoints
             .iter()
-            .filter(|endpoint| endpoint.conditions.ready != Some(false))
+            .filter(ready)
             .filter_map(|endpoint| endpoint.addresses.first()?.parse().ok())
     }
 }

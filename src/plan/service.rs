@@ -72,6 +72,7 @@ impl Maker<'_> {
         let endpoints = addresses.into_iter().map(|address| Endpoint {
             addresses: vec![address.to_string()],
             conditions: EndpointConditions { ready: Some(true) },
+            target_ref: None,
         });
         Some(EndpointSlice {
             api_version: self.site.slice_api.api_version(),
