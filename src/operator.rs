@@ -48,13 +48,23 @@ pub enum OperatorError {
     /// Another replica leads now; this process must not act any more, and starts anew as a follower.
     #[error("lost the leader's lease")]
     LeaseLost,
+    /// No threads, or no event queue.
+    #[error("cannot start the runtime: {0}")]
+    Runtime(#[source] std::io::Error),
     /// A signal handler could not be installed.
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] std::io::Error),
 }
 
-/// Runs the operator until SIGTERM or SIGINT, or until it loses the lease.
-pub async fn run(settings: Settings) -> Result<(), OperatorError> {
+/// Runs the operator on a runtime of its own, until SIGTERM or SIGINT, or until it loses the lease.
+///
+/// Not async, so that the whole operator is compiled here, once, and not again in each program that awaits it.
+pub fn run(settings: Settings) -> Result<(), OperatorError> {
+    let runtime = tokio::runtime::Runtime::new().map_err(OperatorError::Runtime)?;
+    runtime.block_on(run_until_signal(settings))
+}
+
+async fn run_until_signal(settings: Settings) -> Result<(), OperatorError> {
     let stop = CancellationToken::new();
     stop_on_signal(&stop)?;
     let client = Client::try_default()

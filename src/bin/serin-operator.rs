@@ -9,8 +9,7 @@ use serin::{
 };
 use tracing_subscriber::EnvFilter;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let settings = Settings::parse();
     let filter = match EnvFilter::try_new(&settings.log_level) {
         Ok(filter) => filter,
@@ -33,7 +32,7 @@ async fn main() -> ExitCode {
     {
         tracing::warn!("a TLS provider was installed already");
     }
-    match operator::run(settings).await {
+    match operator::run(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the operator ends");
