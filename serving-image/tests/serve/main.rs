@@ -1,0 +1,10 @@
+//! The server as a process, over real HTTP.
+#![allow(clippy::unwrap_used)]
+
+mod artefact;
+mod drain;
+mod embeddings;
+mod faults;
+mod support;
+mod tabular;
+mod wrong_requests;
