@@ -178,6 +178,8 @@ impl Turn<'_> {
             return None;
         }
         if let Some(refused) = self.refusal(&desired.revision).cloned() {
+            // At rest in between, the spec has been elsewhere: it asks anew, and is told anew.
+            let asks_anew = self.snapshot.state.message == serving_all(&stable.version);
             self.next.message = format!(
                 "Version {} was rolled back at {}: {} Set spec.rollout.retryToken to another value to try it again. Version {} serves all traffic.",
                 refused.version, refused.at, refused.reason, stable.version
@@ -186,7 +188,7 @@ impl Turn<'_> {
                 last.version == desired.version
                     && [reasons::REFUSED, reasons::ROLLED_BACK].contains(&last.action.as_str())
             });
-            if !told {
+            if asks_anew || !told {
                 let sentence = self.next.message.clone();
                 self.record_for(&desired.version, reasons::REFUSED, 0, None, sentence);
             }
