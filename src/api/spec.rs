@@ -80,7 +80,7 @@ pub struct Model {
     /// Where the artefact is. `pvc://CLAIM/PATH`: a directory on a PersistentVolumeClaim of the same namespace.
     /// `file:///PATH`: a directory inside the serving image (only where the operator allows the scheme).
     #[schemars(length(max = 1024))]
-    #[x_kube(validation = Rule::new("self.matches('^(pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^/]|file:///[^/])') && !self.contains('..')")
+    #[x_kube(validation = Rule::new("self.matches('^(pvc://[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[^/]|file:///[^/])') && !self.contains('..')")
         .message("spec.model.uri: expected pvc://CLAIM/PATH or file:///PATH, without `..`"))]
     pub uri: String,
 
