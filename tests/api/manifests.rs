@@ -1,0 +1,567 @@
+//! Wrong manifests, each with the field that its error names. Who refuses it depends on what can see it: the schema (any
+//! API server), the CEL rules (Kubernetes 1.25 and later) or the operator, which checks all that CEL checks once more.
+
+use std::fmt::Write as _;
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams, PostParams},
+};
+use serde_json::{Value, json};
+use serin::api::{
+    ModelDeployment, crd,
+    validate::{Limits, validate},
+};
+
+use crate::{
+    objects::world,
+    world::{World, canary, condition, manifest, stable, wait, with},
+};
+
+/// The first that can see what is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Schema,
+    Rule,
+    Operator,
+}
+use By::{Operator, Rule, Schema};
+
+/// One wrong manifest: what is written where, who sees it first, and the field that the error names.
+struct Wrong {
+    pointer: &'static str,
+    value: Value,
+    by: By,
+    field: &'static str,
+}
+
+fn wrong(by: By, pointer: &'static str, value: Value, field: &'static str) -> Wrong {
+    Wrong {
+        pointer,
+        value,
+        by,
+        field,
+    }
+}
+
+fn table() -> Vec<Wrong> {
+    let errors = |max: &str| json!([{"errorRate": {"max": max}}]);
+    let latency =
+        |quantile: f64, max: &str| json!([{"latency": {"quantile": quantile, "max": max}}]);
+    let weights = |weights: &[i32]| -> Value {
+        weights
+            .iter()
+            .map(|weight| json!({"weight": weight}))
+            .collect()
+    };
+    let twice = json!([{"errorRate": {"max": "1%"}}, {"errorRate": {"max": "2%"}}]);
+    let same_quantile = json!([
+        {"latency": {"quantile": 0.99, "max": "1s"}}, {"latency": {"quantile": 0.99, "max": "2s"}},
+    ]);
+    let both = json!([{"errorRate": {"max": "1%"}, "latency": {"quantile": 0.99, "max": "1s"}}]);
+    vec![
+        // Which model.
+        wrong(
+            Schema,
+            "/spec/model/version",
+            Value::Null,
+            "spec.model.version",
+        ),
+        wrong(
+            Schema,
+            "/spec/model/version",
+            json!(""),
+            "spec.model.version",
+        ),
+        wrong(
+            Schema,
+            "/spec/model/version",
+            json!("2 beta"),
+            "spec.model.version",
+        ),
+        wrong(
+            Schema,
+            "/spec/model/version",
+            json!("2".repeat(64)),
+            "spec.model.version",
+        ),
+        wrong(
+            Schema,
+            "/spec/model/version",
+            json!(2),
+            "spec.model.version",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/version",
+            json!("latest"),
+            "spec.model.version",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/version",
+            json!("Main"),
+            "spec.model.version",
+        ),
+        wrong(
+            Schema,
+            "/spec/model/digest",
+            Value::Null,
+            "spec.model.digest",
+        ),
+        wrong(
+            Schema,
+            "/spec/model/digest",
+            json!("sha256:AB"),
+            "spec.model.digest",
+        ),
+        wrong(
+            Schema,
+            "/spec/model/digest",
+            json!("md5:0123"),
+            "spec.model.digest",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("https://example.com/m"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("s3://bucket/m"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("file:///m/../../etc/shadow"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("file://etc/shadow"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("pvc://claim"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("pvc://a-.b/m"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Operator,
+            "/spec/model/uri",
+            json!("pvc://claim/m"),
+            "spec.model.uri",
+        ),
+        // How it is served.
+        wrong(
+            Rule,
+            "/spec/serving",
+            json!({"image": "serve"}),
+            "spec.serving.image",
+        ),
+        wrong(
+            Rule,
+            "/spec/serving",
+            json!({"image": "registry:5000/serve"}),
+            "spec.serving.image",
+        ),
+        wrong(
+            Rule,
+            "/spec/serving",
+            json!({"image": "serve:latest"}),
+            "spec.serving.image",
+        ),
+        wrong(
+            Schema,
+            "/spec/serving",
+            json!({"port": 0}),
+            "spec.serving.port",
+        ),
+        wrong(
+            Schema,
+            "/spec/serving",
+            json!({"port": 70_000}),
+            "spec.serving.port",
+        ),
+        wrong(
+            Schema,
+            "/spec/serving",
+            json!({"readinessPath": "readyz"}),
+            "spec.serving.readinessPath",
+        ),
+        wrong(
+            Schema,
+            "/spec/serving",
+            json!({"imagePullPolicy": "Often"}),
+            "spec.serving.imagePullPolicy",
+        ),
+        wrong(Schema, "/spec/replicas", json!(0), "spec.replicas"),
+        wrong(Schema, "/spec/replicas", json!(1001), "spec.replicas"),
+        wrong(
+            Schema,
+            "/spec/revisionHistoryLimit",
+            json!(-1),
+            "spec.revisionHistoryLimit",
+        ),
+        wrong(
+            Rule,
+            "/spec/traffic",
+            json!({"envoy": {"timeout": "0s"}}),
+            "spec.traffic.envoy.timeout",
+        ),
+        wrong(
+            Schema,
+            "/spec/traffic",
+            json!({"envoy": {"timeout": "-1s"}}),
+            "spec.traffic.envoy.timeout",
+        ),
+        wrong(
+            Schema,
+            "/spec/traffic",
+            json!({"evidence": "Gossip"}),
+            "spec.traffic.evidence",
+        ),
+        // What it must hold.
+        wrong(Schema, "/spec/objectives", Value::Null, "spec.objectives"),
+        wrong(Schema, "/spec/objectives", json!([]), "spec.objectives"),
+        wrong(Rule, "/spec/objectives", json!([{}]), "spec.objectives"),
+        wrong(Rule, "/spec/objectives", both, "spec.objectives"),
+        wrong(Rule, "/spec/objectives", twice, "spec.objectives"),
+        wrong(Rule, "/spec/objectives", same_quantile, "spec.objectives"),
+        wrong(Rule, "/spec/objectives", latency(1.0, "250ms"), "quantile"),
+        wrong(Rule, "/spec/objectives", latency(0.0, "250ms"), "quantile"),
+        wrong(Rule, "/spec/objectives", latency(99.0, "250ms"), "quantile"),
+        wrong(Rule, "/spec/objectives", latency(0.99, "0s"), "latency.max"),
+        wrong(
+            Schema,
+            "/spec/objectives",
+            latency(0.99, "fast"),
+            "latency.max",
+        ),
+        wrong(Rule, "/spec/objectives", errors("0%"), "errorRate.max"),
+        wrong(Rule, "/spec/objectives", errors("0.00%"), "errorRate.max"),
+        wrong(Rule, "/spec/objectives", errors("100%"), "errorRate.max"),
+        wrong(Schema, "/spec/objectives", errors("0.01"), "errorRate.max"),
+        // How it is rolled out.
+        wrong(
+            Schema,
+            "/spec/rollout/steps",
+            json!([]),
+            "spec.rollout.steps",
+        ),
+        wrong(
+            Rule,
+            "/spec/rollout/steps",
+            weights(&[50, 10, 100]),
+            "spec.rollout.steps",
+        ),
+        wrong(
+            Rule,
+            "/spec/rollout/steps",
+            weights(&[10, 10, 100]),
+            "spec.rollout.steps",
+        ),
+        wrong(
+            Rule,
+            "/spec/rollout/steps",
+            weights(&[10, 50]),
+            "spec.rollout.steps",
+        ),
+        wrong(Schema, "/spec/rollout/steps", weights(&[0, 100]), "weight"),
+        wrong(Schema, "/spec/rollout/steps", weights(&[10, 101]), "weight"),
+        wrong(
+            Schema,
+            "/spec/rollout/steps/0/minRequests",
+            json!(0),
+            "minRequests",
+        ),
+        wrong(
+            Schema,
+            "/spec/rollout/steps/0/minDuration",
+            json!("1 day"),
+            "minDuration",
+        ),
+        wrong(
+            Schema,
+            "/spec/rollout/onMetricsOutage",
+            json!({"then": "Advance"}),
+            "onMetricsOutage.then",
+        ),
+        wrong(
+            Schema,
+            "/spec/rollout/onInsufficientData",
+            json!({"then": "Promote"}),
+            "onInsufficientData.then",
+        ),
+        wrong(
+            Schema,
+            "/spec/rollout/progressDeadline",
+            json!("soon"),
+            "spec.rollout.progressDeadline",
+        ),
+        wrong(
+            Schema,
+            "/spec/rollout/paused",
+            json!("yes"),
+            "spec.rollout.paused",
+        ),
+        // Its name names a Service.
+        wrong(
+            Rule,
+            "/metadata/name",
+            json!("a".repeat(49)),
+            "metadata.name",
+        ),
+        wrong(Rule, "/metadata/name", json!("1iris"), "metadata.name"),
+        wrong(Rule, "/metadata/name", json!("iris.v2"), "metadata.name"),
+    ]
+}
+
+/// Manifests that look odd and are right.
+fn right() -> Vec<Value> {
+    let image = |image: &str| with(manifest("1"), "/spec/serving", json!({"image": image}));
+    let digest = format!("registry:5000/serve@sha256:{}", "0".repeat(64));
+    let minimal = with(manifest("1"), "/spec/rollout", Value::Null);
+    vec![
+        manifest("1"),
+        with(minimal, "/spec/replicas", Value::Null),
+        with(manifest("1"), "/metadata/name", json!("a".repeat(48))),
+        with(
+            manifest("1"),
+            "/spec/model/version",
+            json!("main-2026.11.21"),
+        ),
+        with(
+            manifest("1"),
+            "/spec/model/uri",
+            json!("pvc://models/iris/1"),
+        ),
+        image("registry:5000/serve:1"),
+        image(&digest),
+        with(
+            manifest("1"),
+            "/spec/objectives",
+            json!([{"errorRate": {"max": "0.0001%"}}]),
+        ),
+        with(
+            manifest("1"),
+            "/spec/objectives",
+            json!([{"errorRate": {"max": "99.9%"}}]),
+        ),
+        with(
+            manifest("1"),
+            "/spec/objectives",
+            json!([
+                {"latency": {"quantile": 0.5, "max": "1h30m"}}, {"latency": {"quantile": 0.99, "max": "0.5ms"}},
+            ]),
+        ),
+        with(
+            manifest("1"),
+            "/spec/rollout/steps",
+            json!([{"weight": 100}]),
+        ),
+    ]
+}
+
+/// What the CEL rules say of a manifest.
+fn rules_refuse(schema: &Value, manifest: &Value) -> Result<(), String> {
+    let errors = match kube_cel::Validator::new().validate(schema, manifest, None) {
+        Ok(()) => return Ok(()),
+        Err(errors) => errors,
+    };
+    let mut text = String::new();
+    for error in &errors {
+        assert_eq!(
+            error.kind,
+            kube_cel::ErrorKind::ValidationFailure,
+            "{error} ({})",
+            error.rule
+        );
+        write!(text, "{error}; ").unwrap();
+    }
+    Err(text)
+}
+
+/// What the operator says of it.
+fn operator_refuses(manifest: &Value, allowed_schemes: &[&str]) -> Result<(), String> {
+    let allowed_schemes = allowed_schemes.iter().map(ToString::to_string).collect();
+    let limits = Limits { allowed_schemes };
+    let model: ModelDeployment = serde_json::from_value(manifest.clone()).unwrap();
+    let errors = validate(&model, &limits);
+    let text: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    if text.is_empty() {
+        Ok(())
+    } else {
+        Err(text.join("; "))
+    }
+}
+
+fn schema() -> Value {
+    let crd = serde_json::to_value(crd().unwrap()).unwrap();
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+}
+
+#[test]
+fn cel_rules_and_operator_agree_on_every_wrong_manifest() {
+    let schema = schema();
+    for row in table().into_iter().filter(|row| row.by != Schema) {
+        let manifest = with(manifest("1"), row.pointer, row.value.clone());
+        let what = format!("{} = {}", row.pointer, row.value);
+        let rules = rules_refuse(&schema, &manifest);
+        let operator = operator_refuses(&manifest, &["file"]);
+        assert_eq!(rules.is_err(), row.by == Rule, "CEL on {what}: {rules:?}");
+        let error = operator.expect_err(&what);
+        assert!(error.contains(row.field), "{what}: {error}");
+        if let Err(error) = rules {
+            assert!(error.contains(row.field), "{what}: {error}");
+        }
+    }
+}
+
+#[test]
+fn cel_rules_and_operator_accept_what_is_right() {
+    let schema = schema();
+    for manifest in right() {
+        assert_eq!(rules_refuse(&schema, &manifest), Ok(()), "{manifest}");
+        assert_eq!(
+            operator_refuses(&manifest, &["file", "pvc"]),
+            Ok(()),
+            "{manifest}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_wrong_manifest_is_refused_with_the_field_and_starts_nothing() {
+    let world = world!(World::new());
+    let models: Api<ModelDeployment> = world.api();
+    let version = world.client.apiserver_version().await.unwrap();
+    let has_rules = version.minor.trim_end_matches('+').parse::<u32>().unwrap() >= 25;
+    let mut said = String::new();
+    for row in table() {
+        let what = format!("{} = {}", row.pointer, row.value);
+        let manifest = with(manifest("1"), row.pointer, row.value.clone());
+        let model: kube::core::DynamicObject = serde_json::from_value(manifest).unwrap();
+        let error = if let Err(error) = create(&world, &model).await {
+            assert!(
+                row.by == Schema || (row.by == Rule && has_rules),
+                "{what}: {error}"
+            );
+            error
+        } else {
+            assert!(row.by != Schema, "the schema let it through: {what}");
+            told_by_operator(&models, &model.name_any()).await
+        };
+        assert!(error.contains(row.field), "{what}: {error}");
+        writeln!(said, "{:?}: {what}\n    {error}", row.by).unwrap();
+    }
+    assert_eq!(
+        world
+            .api::<Deployment>()
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items,
+        []
+    );
+    assert_eq!(
+        world
+            .api::<Service>()
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items,
+        []
+    );
+    if version.minor == "20" {
+        insta::assert_snapshot!("wrong_manifests", said);
+    }
+}
+
+/// Creates a manifest as it is, without the types of the client; says why it was refused.
+async fn create(world: &World, model: &kube::core::DynamicObject) -> Result<(), String> {
+    let resource = kube::core::ApiResource::erase::<ModelDeployment>(&());
+    let models: Api<kube::core::DynamicObject> =
+        Api::namespaced_with(world.client.clone(), &world.namespace, &resource);
+    match models.create(&PostParams::default(), model).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) => Err(status.message),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// What the operator says of a model that it cannot use; the model is gone afterwards.
+async fn told_by_operator(models: &Api<ModelDeployment>, name: &str) -> String {
+    let mut message = String::new();
+    wait("the operator says why", async || {
+        let status = models.get(name).await.unwrap().status.unwrap_or_default();
+        if status.conditions.is_empty() {
+            return false;
+        }
+        let ready = condition(&status, "Ready");
+        assert_eq!(
+            (ready.status.as_str(), ready.reason.as_str()),
+            ("False", "InvalidSpec")
+        );
+        assert_eq!(condition(&status, "Stalled").status, "True");
+        message.clone_from(&ready.message);
+        true
+    })
+    .await;
+    models.delete(name, &DeleteParams::default()).await.unwrap();
+    message
+}
+
+#[tokio::test]
+async fn a_wrong_change_leaves_the_serving_version_untouched_and_a_canary_without_weight() {
+    let world = world!(World::new()).with_stable("1").await;
+    world.roll_out("2").await;
+    world
+        .until("version 2 has weight", |status| {
+            canary(status) == Some(("2", 10))
+        })
+        .await;
+    let revision = world.status().await.state.stable.unwrap().revision;
+    let deployment = format!("iris-{revision}");
+    let before: Deployment = world.get(&deployment).await.unwrap();
+
+    let descending = json!([{"weight": 50}, {"weight": 10}, {"weight": 100}]);
+    let wrong = with(manifest("2"), "/spec/rollout/steps", descending);
+    if let Err(error) = world.apply(&wrong).await {
+        println!("skipped: needs an API server without CEL; this one says: {error}");
+        return;
+    }
+    let status = world
+        .until("it is told", |status| {
+            condition(status, "Ready").reason == "InvalidSpec"
+        })
+        .await;
+    assert_eq!((stable(&status), canary(&status)), (Some("1"), None));
+    let message = &condition(&status, "Ready").message;
+    assert!(
+        message.contains("spec.rollout.steps: weights must ascend"),
+        "{message}"
+    );
+    assert!(message.contains("Version 1 serves on"), "{message}");
+    let after: Deployment = world.get(&deployment).await.unwrap();
+    assert_eq!(after.metadata.generation, before.metadata.generation);
+
+    world.roll_out("2").await;
+    world
+        .until("mended, it goes on", |status| {
+            canary(status) == Some(("2", 10))
+        })
+        .await;
+}

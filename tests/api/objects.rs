@@ -1,0 +1,327 @@
+//! What is made for a model, and what becomes of it when others touch it.
+
+use std::time::Duration;
+
+use k8s_openapi::api::{
+    apps::v1::{ControllerRevision, Deployment},
+    core::v1::Service,
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+use serin::{api::ModelDeployment, k8s::EndpointSlice};
+
+use crate::{
+    operator::FIRST,
+    server::{Request, TEST},
+    world::{MODEL, World, canary, condition, manifest, stable, wait, with},
+};
+
+macro_rules! world {
+    ($world:expr) => {
+        match $world.await {
+            Some(world) => world,
+            None => return,
+        }
+    };
+}
+pub(crate) use world;
+
+#[tokio::test]
+async fn the_first_version_gets_its_objects_and_once_ready_all_traffic() {
+    let world = world!(World::new());
+    world.hold("1");
+    world.roll_out("1").await;
+
+    let status = world
+        .until("version 1 is being started", |status| {
+            canary(status) == Some(("1", 0))
+        })
+        .await;
+    assert_eq!(condition(&status, "Ready").status, "False");
+    assert_eq!(condition(&status, "Reconciling").status, "True");
+    let revision = status.state.canary.unwrap().revision;
+    let name = format!("{MODEL}-{revision}");
+    wait("the version has pods", async || {
+        world.get::<Deployment>(&name).await.is_some()
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(stable(&world.status().await), None, "no pod is Ready");
+
+    world.release("1");
+    let status = world
+        .until("version 1 serves", |status| stable(status) == Some("1"))
+        .await;
+    let status = if condition(&status, "Ready").status == "True" {
+        status
+    } else {
+        world
+            .until("it is Ready", |status| {
+                condition(status, "Ready").status == "True"
+            })
+            .await
+    };
+    // What kstatus, `kubectl wait`, Argo CD and helm read.
+    assert_eq!(condition(&status, "Reconciling").status, "False");
+    assert_eq!(condition(&status, "Stalled").status, "False");
+    assert_eq!(condition(&status, "Available").status, "True");
+    assert_eq!((status.replicas, status.ready_replicas), (2, 2));
+
+    let model: ModelDeployment = world.get(MODEL).await.unwrap();
+    assert_eq!(status.observed_generation, model.metadata.generation);
+    let deployment: Deployment = world.get(&name).await.unwrap();
+    let history: ControllerRevision = world.get(&name).await.unwrap();
+    let own: Service = world.get(&name).await.unwrap();
+    let service: Service = world.get(MODEL).await.unwrap();
+    let slices: Api<EndpointSlice> =
+        Api::namespaced_with(world.client.clone(), &world.namespace, &world.slice_api);
+    let slice = slices.get(&format!("{MODEL}-router")).await.unwrap();
+    for owners in [
+        deployment.owner_references(),
+        history.owner_references(),
+        own.owner_references(),
+        service.owner_references(),
+        slice.owner_references(),
+    ] {
+        assert_eq!(owners.len(), 1);
+        assert_eq!(Some(&owners[0].uid), model.metadata.uid.as_ref());
+        assert_eq!(owners[0].controller, Some(true));
+    }
+    assert_eq!(history.data.0["model"]["version"], "1");
+    let pod = deployment.spec.template.metadata.unwrap().labels.unwrap();
+    assert_eq!(pod["serin.dev/revision"], revision.0);
+    let spec = service.spec.unwrap();
+    assert_eq!(spec.selector, None, "its endpoints are the routers");
+    assert_eq!(spec.ports.unwrap()[0].port, 80);
+    assert_eq!(slice.service(), Some(MODEL));
+    assert_eq!(slice.endpoints[0].addresses, ["10.244.9.9"]);
+    assert_eq!(slice.ports[0].port, status.state.router_port.map(i32::from));
+}
+
+#[tokio::test]
+async fn a_change_of_replicas_scales_and_rolls_nothing_out() {
+    let world = world!(World::new()).with_stable("1").await;
+    let before = world.status().await.state.stable.unwrap();
+    world
+        .apply(&with(manifest("1"), "/spec/replicas", json!(3)))
+        .await
+        .unwrap();
+    let status = world
+        .until("three pods are Ready", |status| status.ready_replicas == 3)
+        .await;
+    assert_eq!(status.state.stable.unwrap(), before);
+    assert_eq!(status.state.canary, None);
+    assert_eq!(
+        world
+            .api::<Deployment>()
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn what_is_edited_scaled_or_deleted_by_hand_is_repaired() {
+    let world = world!(World::new()).with_stable("1").await;
+    let revision = world.status().await.state.stable.unwrap().revision;
+    let name = format!("{MODEL}-{revision}");
+    let deployments: Api<Deployment> = world.api();
+    let by_hand = PatchParams::default();
+
+    let uid = deployments.get(&name).await.unwrap().uid();
+    let scaled = Patch::Merge(json!({"spec": {"replicas": 7}}));
+    deployments.patch(&name, &by_hand, &scaled).await.unwrap();
+    wait("two pods again", async || {
+        deployments.get(&name).await.unwrap().spec.replicas == Some(2)
+    })
+    .await;
+
+    let edited = Patch::Strategic(json!({"spec": {"template": {"spec": {"containers": [
+        {"name": "model", "image": "somebody/else:1"},
+    ]}}}}));
+    deployments.patch(&name, &by_hand, &edited).await.unwrap();
+    wait("its own image again", async || {
+        let pod = deployments
+            .get(&name)
+            .await
+            .unwrap()
+            .spec
+            .template
+            .spec
+            .unwrap();
+        pod.containers[0].image.as_deref() == Some("localhost/serin-serve:1")
+    })
+    .await;
+    assert_eq!(
+        deployments.get(&name).await.unwrap().uid(),
+        uid,
+        "repaired, not replaced"
+    );
+
+    deployments
+        .delete(&name, &DeleteParams::default())
+        .await
+        .unwrap();
+    wait("a new Deployment", async || {
+        let found = deployments.get_opt(&name).await.unwrap();
+        found.is_some_and(|found| found.uid() != uid)
+    })
+    .await;
+    world
+        .api::<Service>()
+        .delete(MODEL, &DeleteParams::default())
+        .await
+        .unwrap();
+    wait("a new Service", async || {
+        world.get::<Service>(MODEL).await.is_some()
+    })
+    .await;
+    world
+        .until("all is well", |status| {
+            condition(status, "Ready").status == "True"
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_foreign_service_of_the_models_name_is_left_untouched_and_named() {
+    let world = world!(World::new());
+    let foreign = serde_json::from_value(json!({
+        "metadata": {"name": MODEL}, "spec": {"ports": [{"port": 5432}], "selector": {"app": "database"}},
+    }));
+    let services: Api<Service> = world.api();
+    let foreign = services
+        .create(&PostParams::default(), &foreign.unwrap())
+        .await
+        .unwrap();
+    world.roll_out("1").await;
+    let status = world
+        .until("it is stalled", |status| {
+            status
+                .conditions
+                .iter()
+                .any(|c| c.type_ == "Stalled" && c.status == "True")
+        })
+        .await;
+    let ready = condition(&status, "Ready");
+    assert_eq!(
+        (ready.status.as_str(), ready.reason.as_str()),
+        ("False", "NameTaken")
+    );
+    assert!(ready.message.contains("Service iris"), "{}", ready.message);
+    let now = services.get(MODEL).await.unwrap();
+    assert_eq!(now.resource_version(), foreign.resource_version());
+}
+
+#[tokio::test]
+async fn fields_of_other_managers_survive_a_repair() {
+    let world = world!(World::new()).with_stable("1").await;
+    let revision = world.status().await.state.stable.unwrap().revision;
+    let name = format!("{MODEL}-{revision}");
+    let deployments: Api<Deployment> = world.api();
+    let theirs = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "annotations": {"team": "ml"}},
+        "spec": {"template": {"metadata": {"annotations": {"sidecar.istio.io/inject": "false"}}}},
+    });
+    deployments
+        .patch(
+            &name,
+            &PatchParams::apply("another-team"),
+            &Patch::Apply(&theirs),
+        )
+        .await
+        .unwrap();
+    let drift = Patch::Merge(json!({"spec": {"replicas": 5}}));
+    deployments
+        .patch(&name, &PatchParams::default(), &drift)
+        .await
+        .unwrap();
+    wait("two pods again", async || {
+        deployments.get(&name).await.unwrap().spec.replicas == Some(2)
+    })
+    .await;
+    let deployment = deployments.get(&name).await.unwrap();
+    assert_eq!(deployment.annotations()["team"], "ml");
+    let pod = deployment
+        .spec
+        .template
+        .metadata
+        .unwrap()
+        .annotations
+        .unwrap();
+    assert_eq!(pod["sidecar.istio.io/inject"], "false");
+}
+
+#[tokio::test]
+async fn nothing_is_read_or_written_while_nothing_changes() {
+    let world = world!(World::new()).with_stable("1").await;
+    world
+        .until("it is Ready", |status| {
+            condition(status, "Ready").status == "True"
+        })
+        .await;
+    tokio::time::sleep(Duration::from_secs(3)).await; // its own writes come back by the watches
+    let requests = || {
+        let all = world.server.requests(FIRST, &world.namespace);
+        // The lease is renewed; watches end and are opened again after a minute.
+        all.into_iter()
+            .filter(|request| request.resource != "leases" && request.verb != "watch")
+            .collect::<Vec<_>>()
+    };
+    let before = requests();
+    assert!(
+        before.iter().any(Request::is_write),
+        "the audit log shows the operator"
+    );
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(requests()[before.len()..], []);
+    assert!(!world.server.requests(TEST, &world.namespace).is_empty());
+}
+
+#[tokio::test]
+async fn versions_beyond_the_history_limit_go_and_those_within_keep_no_pods() {
+    let world = world!(World::new());
+    // Refused at once, so that versions come and go without evidence.
+    let short = |version: &str| {
+        let manifest = with(manifest(version), "/spec/revisionHistoryLimit", json!(1));
+        with(manifest, "/spec/rollout/progressDeadline", json!("1s"))
+    };
+    world.apply(&short("1")).await.unwrap();
+    world
+        .until("version 1 serves", |status| stable(status) == Some("1"))
+        .await;
+    let mut revisions = Vec::new();
+    for version in ["2", "3", "4"] {
+        world.hold(version);
+        let model = world.apply(&short(version)).await.unwrap();
+        revisions.push(serin::api::VersionSpec::of(&model.spec).revision().0);
+        world
+            .until("it is refused and gone", |status| {
+                let refused = status
+                    .state
+                    .refused
+                    .iter()
+                    .any(|refused| refused.version == version);
+                refused && status.state.retiring.is_empty() && status.state.canary.is_none()
+            })
+            .await;
+    }
+    let name = |index: usize| format!("{MODEL}-{}", revisions[index]);
+    wait("the oldest versions are gone", async || {
+        let two = world.get::<ControllerRevision>(&name(0)).await;
+        let three = world.get::<ControllerRevision>(&name(1)).await;
+        two.is_none() && three.is_none()
+    })
+    .await;
+    assert_eq!(world.get::<Deployment>(&name(0)).await, None);
+    assert_eq!(world.get::<Service>(&name(1)).await, None);
+    let kept: Deployment = world.get(&name(2)).await.unwrap();
+    assert_eq!(kept.spec.replicas, Some(0));
+    assert_eq!(stable(&world.status().await), Some("1"));
+}

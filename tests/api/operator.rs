@@ -1,0 +1,80 @@
+//! The operator, in a runtime of its own that can die as abruptly as a process does.
+
+use clap::Parser;
+use serin::settings::Settings;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::server::Server;
+
+/// User and pod name of the operator.
+pub const FIRST: &str = "serin-operator-1";
+/// User and pod name of a second one.
+pub const SECOND: &str = "serin-operator-2";
+
+/// A running operator; killed when dropped.
+pub struct Operator {
+    runtime: Option<Runtime>,
+}
+
+impl Operator {
+    /// Starts an operator that looks after one namespace, and has its lease and routers there too.
+    pub fn start(
+        server: &'static Server,
+        pod: &'static str,
+        namespace: &str,
+        prometheus: &str,
+    ) -> Self {
+        let settings = Settings::parse_from([
+            "serin-operator",
+            "--prometheus-url",
+            prometheus,
+            "--scrape-interval",
+            "1s",
+            "--serving-image",
+            "localhost/serin-serve:1",
+            "--allowed-model-schemes",
+            "file",
+            "--namespace",
+            namespace,
+            "--watch-namespace",
+            namespace,
+            "--pod-name",
+            pod,
+            "--xds-address",
+            "127.0.0.1:0",
+            "--http-address",
+            "127.0.0.1:0",
+            "--lease-duration",
+            "5s",
+        ]);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let stop = CancellationToken::new();
+        runtime.spawn(async move {
+            let result = serin::operator::run_with(server.client(pod), settings, stop).await;
+            if let Err(error) = result {
+                println!("the operator {pod} ended: {error}");
+            }
+        });
+        Self {
+            runtime: Some(runtime),
+        }
+    }
+
+    /// Ends it as SIGKILL does: in the middle of whatever it does.
+    pub fn kill(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,98 @@
+//! Plays the Deployment and EndpointSlice controllers and the kubelet for one namespace.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use serin::k8s::{EndpointSlice, SliceApi};
+
+/// Versions whose pods do not become Ready.
+pub type Held = Arc<Mutex<BTreeSet<String>>>;
+
+/// Reports the pods of every Deployment as Ready, but those of the versions that are held, until the runtime ends.
+pub async fn play(client: Client, namespace: String, slice_api: SliceApi, held: Held) {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
+    let mut reported: BTreeMap<String, (i64, i32)> = BTreeMap::new();
+    loop {
+        for deployment in deployments.list(&ListParams::default()).await.unwrap() {
+            let version = &deployment.annotations()["serin.dev/version"];
+            let wanted = deployment.spec.replicas.unwrap_or(1);
+            let is_held = held.lock().unwrap().contains(version);
+            let ready = if is_held { 0 } else { wanted };
+            let state = (deployment.metadata.generation.unwrap(), ready);
+            let key = deployment.uid().unwrap();
+            if reported.get(&key) == Some(&state) {
+                continue;
+            }
+            let status = json!({"status": {
+                "observedGeneration": state.0, "replicas": wanted, "updatedReplicas": wanted,
+                "readyReplicas": ready, "availableReplicas": ready,
+            }});
+            let name = deployment.name_any();
+            let written = deployments
+                .patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
+                .await;
+            if written.is_ok() && report_endpoints(&client, &deployment, slice_api, ready).await {
+                reported.insert(key, state);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The slice that the EndpointSlice controller makes of a Service's ready pods; it copies the Service's labels.
+async fn report_endpoints(
+    client: &Client,
+    deployment: &Deployment,
+    slice_api: SliceApi,
+    ready: i32,
+) -> bool {
+    let name = deployment.name_any();
+    let mut labels = deployment.labels().clone();
+    labels.insert("kubernetes.io/service-name".to_owned(), name.clone());
+    labels.insert(
+        "endpointslice.kubernetes.io/managed-by".to_owned(),
+        "endpointslice-controller.k8s.io".to_owned(),
+    );
+    let addresses: Vec<_> = (1..=ready).map(|pod| format!("10.244.0.{pod}")).collect();
+    let slice = slice(slice_api, &format!("{name}-x1"), &json!(labels), &addresses);
+    apply_slice(client, &deployment.namespace().unwrap(), slice_api, &slice).await
+}
+
+/// An EndpointSlice of these addresses.
+pub fn slice(slice_api: SliceApi, name: &str, labels: &Value, addresses: &[String]) -> Value {
+    let endpoints: Vec<_> = addresses
+        .iter()
+        .map(|address| json!({"addresses": [address], "conditions": {"ready": true}}))
+        .collect();
+    json!({
+        "apiVersion": slice_api.api_version(), "kind": "EndpointSlice",
+        "metadata": {"name": name, "labels": labels},
+        "addressType": "IPv4", "endpoints": endpoints,
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+    })
+}
+
+/// Applies an EndpointSlice; says whether the server took it.
+pub async fn apply_slice(
+    client: &Client,
+    namespace: &str,
+    slice_api: SliceApi,
+    slice: &Value,
+) -> bool {
+    let slices: Api<EndpointSlice> = Api::namespaced_with(client.clone(), namespace, &slice_api);
+    let name = slice["metadata"]["name"].as_str().unwrap();
+    let params = PatchParams::apply("endpointslice-controller").force();
+    slices
+        .patch(name, &params, &Patch::Apply(slice))
+        .await
+        .is_ok()
+}

@@ -1,0 +1,345 @@
+//! A namespace of its own for each test, with an operator, played pods, and an account of every status that was written.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::Condition};
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams, PostParams},
+};
+use kube_runtime::{WatchStreamExt, watcher};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use serin::{
+    api::{ModelDeployment, ModelDeploymentStatus, Phase, State},
+    k8s::SliceApi,
+};
+
+use crate::{
+    operator::{FIRST, Operator},
+    player::{self, Held},
+    server::{Server, TEST, server},
+    traffic::Metrics,
+};
+
+/// Long enough for a busy machine of two cores; nothing here normally takes a tenth of it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Nothing listens there.
+const NO_PROMETHEUS: &str = "http://127.0.0.1:1";
+/// The one model of a test.
+pub const MODEL: &str = "iris";
+
+/// What a test works in.
+pub struct World {
+    pub server: &'static Server,
+    pub namespace: String,
+    pub client: Client,
+    pub metrics: Option<Metrics>,
+    pub slice_api: SliceApi,
+    held: Held,
+    latest: Arc<Mutex<State>>,
+    history: Arc<Mutex<Vec<Moment>>>,
+    operator: Option<Operator>,
+}
+
+/// A status as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moment {
+    pub phase: Phase,
+    pub stable: Option<String>,
+    pub canary: Option<(String, u8)>,
+}
+
+impl World {
+    /// A world with a running operator and without metrics. `None` where there is no API server.
+    pub async fn new() -> Option<Self> {
+        let mut world = Self::without_operator().await?;
+        world.start_operator();
+        Some(world)
+    }
+
+    /// The same with traffic, and a Prometheus that knows of it.
+    pub async fn with_metrics() -> Option<Self> {
+        let mut world = Self::without_operator().await?;
+        world.metrics = Some(Metrics::start(&world.namespace, world.latest.clone()).await?);
+        world.start_operator();
+        Some(world)
+    }
+
+    /// A world in which nobody acts.
+    pub async fn without_operator() -> Option<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(1);
+        let server = server()?;
+        let client = server.client(TEST);
+        let namespace = format!("world-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let body = serde_json::from_value(json!({"metadata": {"name": namespace}})).unwrap();
+        Api::<Namespace>::all(client.clone())
+            .create(&PostParams::default(), &body)
+            .await
+            .unwrap();
+        let slice_api = SliceApi::discover(&client).await.unwrap();
+        let router_labels = json!({"kubernetes.io/service-name": "serin-router"});
+        let router = player::slice(
+            slice_api,
+            "serin-router-x1",
+            &router_labels,
+            &["10.244.9.9".to_owned()],
+        );
+        assert!(player::apply_slice(&client, &namespace, slice_api, &router).await);
+        let world = Self {
+            server,
+            client: client.clone(),
+            metrics: None,
+            slice_api,
+            held: Held::default(),
+            latest: Arc::default(),
+            history: Arc::default(),
+            operator: None,
+            namespace: namespace.clone(),
+        };
+        tokio::spawn(player::play(
+            client,
+            namespace,
+            slice_api,
+            world.held.clone(),
+        ));
+        world.keep_history();
+        Some(world)
+    }
+
+    /// Follows every status that is written.
+    fn keep_history(&self) {
+        let (latest, history) = (self.latest.clone(), self.history.clone());
+        let models: Api<ModelDeployment> = self.api();
+        tokio::spawn(
+            watcher(models, watcher::Config::default())
+                .applied_objects()
+                .for_each(move |model| {
+                    if let Some(status) = model.ok().and_then(|model| model.status) {
+                        let moment = Moment::of(&status.state);
+                        *latest.lock().unwrap() = status.state;
+                        let mut history = history.lock().unwrap();
+                        if history.last() != Some(&moment) {
+                            history.push(moment);
+                        }
+                    }
+                    std::future::ready(())
+                }),
+        );
+    }
+
+    pub fn start_operator(&mut self) {
+        self.operator = Some(self.operator_named(FIRST));
+    }
+
+    /// Another operator for the same namespace.
+    pub fn operator_named(&self, pod: &'static str) -> Operator {
+        let url = self
+            .metrics
+            .as_ref()
+            .map_or(NO_PROMETHEUS, |metrics| &metrics.url);
+        Operator::start(self.server, pod, &self.namespace, url)
+    }
+
+    /// As `kill -9`.
+    pub fn kill_operator(&mut self) {
+        self.operator = None;
+    }
+
+    /// The pods of this version do not become Ready, or are not any more.
+    pub fn hold(&self, version: &str) {
+        self.held.lock().unwrap().insert(version.to_owned());
+    }
+
+    pub fn release(&self, version: &str) {
+        self.held.lock().unwrap().remove(version);
+    }
+
+    /// From now on this share of the version's answers is 5xx.
+    pub fn fail(&self, version: &str, share: f64) {
+        let metrics = self.metrics.as_ref().unwrap();
+        metrics
+            .traffic
+            .lock()
+            .unwrap()
+            .errors
+            .insert(version.to_owned(), share);
+    }
+
+    /// The API of a kind in this world's namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Applies a manifest as a user does.
+    pub async fn apply(&self, manifest: &Value) -> Result<ModelDeployment, kube::Error> {
+        let name = manifest["metadata"]["name"].as_str().unwrap();
+        let params = PatchParams::apply("user").force();
+        self.api()
+            .patch(name, &params, &Patch::Apply(manifest))
+            .await
+    }
+
+    /// Applies a version of the model.
+    pub async fn roll_out(&self, version: &str) {
+        self.apply(&manifest(version)).await.unwrap();
+    }
+
+    /// The first version, serving.
+    pub async fn with_stable(self, version: &str) -> Self {
+        self.roll_out(version).await;
+        self.until("the first version serves", |status| {
+            stable(status) == Some(version)
+        })
+        .await;
+        self
+    }
+
+    /// The status as it is now.
+    pub async fn status(&self) -> ModelDeploymentStatus {
+        let model: ModelDeployment = self.api().get(MODEL).await.unwrap();
+        model.status.unwrap_or_default()
+    }
+
+    /// Waits until the status, answering the newest spec, is as expected.
+    pub async fn until(
+        &self,
+        what: &str,
+        mut holds: impl FnMut(&ModelDeploymentStatus) -> bool,
+    ) -> ModelDeploymentStatus {
+        let start = Instant::now();
+        loop {
+            let model: ModelDeployment = self.api().get(MODEL).await.unwrap();
+            let status = model.status.unwrap_or_default();
+            if status.observed_generation == model.metadata.generation && holds(&status) {
+                return status;
+            }
+            assert!(
+                start.elapsed() < PATIENCE,
+                "never came true: {what}\n{status:#?}\nhistory: {:#?}",
+                self.history()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Every status that was written and differs from the one before.
+    pub fn history(&self) -> Vec<Moment> {
+        self.history.lock().unwrap().clone()
+    }
+
+    /// The weights that a version ever had, in order.
+    pub fn weights(&self, version: &str) -> Vec<u8> {
+        let mut weights: Vec<u8> = self
+            .history()
+            .into_iter()
+            .filter_map(|moment| moment.canary)
+            .filter(|(canary, _)| canary == version)
+            .map(|(_, weight)| weight)
+            .collect();
+        weights.dedup();
+        weights
+    }
+
+    /// An object, if it exists.
+    pub async fn get<K>(&self, name: &str) -> Option<K>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + DeserializeOwned,
+    {
+        self.api::<K>().get_opt(name).await.unwrap()
+    }
+}
+
+impl Moment {
+    fn of(state: &State) -> Self {
+        Self {
+            phase: state.phase,
+            stable: state.stable.as_ref().map(|stable| stable.version.clone()),
+            canary: state
+                .canary
+                .as_ref()
+                .map(|canary| (canary.version.clone(), canary.weight)),
+        }
+    }
+}
+
+/// Waits until a condition holds; fails the test if it never does.
+pub async fn wait(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !condition().await {
+        assert!(start.elapsed() < PATIENCE, "never came true: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The version that serves.
+pub fn stable(status: &ModelDeploymentStatus) -> Option<&str> {
+    status
+        .state
+        .stable
+        .as_ref()
+        .map(|stable| stable.version.as_str())
+}
+
+/// The version on trial and its weight.
+pub fn canary(status: &ModelDeploymentStatus) -> Option<(&str, u8)> {
+    let canary = status.state.canary.as_ref()?;
+    Some((canary.version.as_str(), canary.weight))
+}
+
+pub fn condition<'a>(status: &'a ModelDeploymentStatus, type_: &str) -> &'a Condition {
+    let found = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == type_);
+    found.unwrap_or_else(|| panic!("no condition {type_} in {status:#?}"))
+}
+
+/// A ModelDeployment with quick steps.
+pub fn manifest(version: &str) -> Value {
+    let step = |weight| json!({"weight": weight, "minDuration": "1s", "minRequests": 20});
+    json!({
+        "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
+        "metadata": {"name": MODEL},
+        "spec": {
+            "model": {
+                "uri": format!("file:///models/iris/{version}"),
+                "version": version,
+                "digest": format!("sha256:{}", "ab".repeat(32)),
+            },
+            "replicas": 2,
+            "objectives": [{"errorRate": {"max": "1%"}}],
+            "rollout": {"steps": [step(10), step(50), step(100)], "scaleDownDelay": "1s"},
+        },
+    })
+}
+
+/// The same manifest with one field changed; `null` removes it.
+pub fn with(mut manifest: Value, pointer: &str, value: Value) -> Value {
+    let (parent, field) = pointer.rsplit_once('/').unwrap();
+    let parent = manifest.pointer_mut(parent).unwrap();
+    match (parent, value) {
+        (Value::Object(map), Value::Null) => {
+            map.remove(field);
+        }
+        (Value::Object(map), value) => {
+            map.insert(field.to_owned(), value);
+        }
+        (Value::Array(list), value) => list[field.parse::<usize>().unwrap()] = value,
+        (other, _) => panic!("{pointer}: no field can be set in {other}"),
+    }
+    manifest
+}
