@@ -4,6 +4,7 @@ mod chart;
 mod cluster;
 mod crds;
 mod images;
+mod lab;
 mod process;
 mod progress;
 mod test;
@@ -30,12 +31,17 @@ enum Command {
     Cluster(cluster::Command),
     /// The container images of the local cluster.
     Images(images::Args),
+    /// A good version promoted and two bad ones rolled back, under live traffic, on a cluster from nothing.
+    Demo(lab::DemoArgs),
     /// Check what the Helm chart renders, with helm, Envoy and promtool.
     Chart,
     /// Write the CustomResourceDefinition from the types of src/api.
     Crds,
     /// Every check of the project; ends with the test runners' summaries.
     Test(test::Args),
+    /// One scenario, played inside the cluster's network.
+    #[command(hide = true)]
+    Lab(lab::LabArgs),
     /// Process 1 of the cluster's namespaces.
     #[command(hide = true, name = cluster::INIT_COMMAND)]
     ClusterInit(cluster::InitArgs),
@@ -51,6 +57,8 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Cluster(command) => cluster::run(command, &cluster::Cluster::new(cli.context)),
         Command::Images(args) => images::run(args),
+        Command::Demo(args) => lab::demo(&args, &cluster::Cluster::new(cli.context)),
+        Command::Lab(args) => lab::run(&args),
         Command::Chart => chart::check(),
         Command::Crds => crds::run(&images::repository_root()),
         Command::Test(args) => test::run(&args, &images::repository_root()),

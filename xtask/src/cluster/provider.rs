@@ -104,6 +104,14 @@ impl Cluster {
         Ok(command)
     }
 
+    /// The API server's audit log, where it lies on this machine.
+    pub fn audit_log(&self) -> Result<Option<PathBuf>> {
+        match self {
+            Self::Local => Ok(Some(Layout::from_env()?.state().audit_log())),
+            Self::Context(_) => Ok(None),
+        }
+    }
+
     /// `kubectl` or `helm`: ours for the local cluster, for any other the caller's own where there is one.
     fn tool(&self, name: &str) -> Result<PathBuf> {
         match self {

@@ -1,0 +1,36 @@
+//! Claims, each with the figure that was seen and the bound that it must keep.
+
+use anyhow::{Result, bail};
+
+/// The claims of one run.
+#[derive(Default)]
+pub struct Checks {
+    lines: Vec<(bool, String)>,
+}
+
+impl Checks {
+    /// A claim: what, what was seen, and whether it holds.
+    pub fn claim(&mut self, holds: bool, what: impl Into<String>, seen: impl std::fmt::Display) {
+        self.lines.push((holds, format!("{}: {seen}", what.into())));
+    }
+
+    /// A figure that is told without a bound.
+    pub fn tell(&mut self, what: impl Into<String>, seen: impl std::fmt::Display) {
+        self.lines.push((true, format!("{}: {seen}", what.into())));
+    }
+
+    /// Prints every line; an error if any claim did not hold.
+    pub fn finish(self) -> Result<()> {
+        println!();
+        for (holds, line) in &self.lines {
+            println!("  {} {line}", if *holds { '✓' } else { '✗' });
+        }
+        let broken = self.lines.iter().filter(|(holds, _)| !holds).count();
+        println!();
+        if broken > 0 {
+            bail!("{broken} of {} claims did not hold", self.lines.len());
+        }
+        println!("All {} claims hold.", self.lines.len());
+        Ok(())
+    }
+}

@@ -1,0 +1,217 @@
+//! What a rollout must survive, seen by clients: each scenario ends as it would have without the fault.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serin::api::conditions::reasons;
+use serin::api::{ModelDeployment, Phase, State};
+
+use super::checks::Checks;
+use super::load::Traffic;
+use super::story::{V1, V2, V3};
+use super::timeline::Timeline;
+use super::{Lab, condition, decision, is_ready};
+
+const RATE: u32 = 100;
+/// Longest time for a whole rollout of the demo's manifests, a restart of the operator included.
+const ROLLOUT: Duration = Duration::from_secs(300);
+/// How long Prometheus is away: longer than three scrapes, after which samples are not believed.
+const OUTAGE: Duration = Duration::from_secs(15);
+
+/// `kill -9` of the operator while the canary has a quarter of the traffic: promoted all the same.
+pub async fn operator_killed_in_canary() -> Result<()> {
+    let mut play = Play::begin("fault-canary").await?;
+    play.lab.apply(V2).await?;
+    play.watch(|model| weight(model) >= 25).await?;
+    signal("serin-operator", Signal::KILL)?;
+    println!("          ✸ kill -9 of the operator");
+    let model = play
+        .watch(|model| is_ready(model) && state(model).phase == Phase::Stable)
+        .await?;
+    let mut checks = Checks::default();
+    let steps: Vec<u8> = state(&model)
+        .decisions
+        .iter()
+        .filter(|record| record.version == "2.0.0")
+        .map(|record| record.weight)
+        .collect();
+    checks.claim(
+        steps == [0, 10, 25, 50, 100, 100],
+        "every step once, in order",
+        format!("{steps:?}"),
+    );
+    play.end(checks, |_| true).await
+}
+
+/// `kill -9` of the operator in the middle of a rollback: rolled back, refused and scaled down all the same.
+pub async fn operator_killed_in_rollback() -> Result<()> {
+    let mut play = Play::begin("fault-rollback").await?;
+    play.lab.apply(V3).await?;
+    let model = play
+        .watch(|model| state(model).phase == Phase::RollingBack)
+        .await?;
+    signal("serin-operator", Signal::KILL)?;
+    println!("          ✸ kill -9 of the operator");
+    let back = decision(&state(&model), reasons::ROLLED_BACK, "3.0.0")
+        .context("no rollback was recorded")?
+        .at;
+    play.watch(|model| {
+        condition(model, "Ready") == Some(("False", reasons::ROLLED_BACK))
+            && state(model).phase == Phase::Stable
+    })
+    .await?;
+    let mut checks = Checks::default();
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let mut left = play.lab.pods("3.0.0").await?;
+    while !left.is_empty() && std::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        left = play.lab.pods("3.0.0").await?;
+    }
+    checks.claim(
+        left.is_empty(),
+        "pods of the refused version that are left",
+        left.len(),
+    );
+    let after = play.traffic.at(back) + Duration::from_millis(500);
+    play.end(checks, |answer| answer.sent >= after).await
+}
+
+/// Prometheus frozen while the canary has weight: nothing moves; thawed: the rollout goes on, and nothing was lost.
+pub async fn prometheus_stopped() -> Result<()> {
+    let mut play = Play::begin("fault-metrics").await?;
+    play.lab.apply(V2).await?;
+    play.watch(|model| weight(model) >= 25).await?;
+    signal("prometheus", Signal::STOP)?;
+    println!("          ✸ Prometheus stands still");
+    let held = play.hold(OUTAGE).await;
+    signal("prometheus", Signal::CONT)?;
+    println!("          ✸ Prometheus goes on");
+    let held = held?;
+    let mut checks = Checks::default();
+    checks.claim(
+        held.0 == held.1,
+        "weight before and after the outage",
+        format!("{} %, {} %", held.0, held.1),
+    );
+    let model = play
+        .watch(|model| decision(&state(model), reasons::METRICS_BACK, "2.0.0").is_some())
+        .await?;
+    let seen = state(&model);
+    let outage = decision(&seen, reasons::METRICS_OUTAGE, "2.0.0");
+    checks.claim(
+        outage.is_some(),
+        "the outage was told",
+        outage.map_or("", |record| &record.sentence),
+    );
+    let counted = seen
+        .canary
+        .and_then(|canary| canary.progress)
+        .and_then(|progress| {
+            progress
+                .gates
+                .first()
+                .map(|gate| gate.evidence.rollout().canary.requests)
+        })
+        .unwrap_or(0);
+    let answered = play.traffic.answers().of("2.0.0").count() as u64;
+    // The last scrape may be two intervals old, at a quarter of the traffic.
+    let unseen = u64::from(RATE);
+    checks.claim(
+        counted <= answered && counted + unseen >= answered,
+        "canary requests counted right after the outage, of those answered",
+        format!("{counted} of {answered}"),
+    );
+    play.watch(|model| is_ready(model) && state(model).phase == Phase::Stable)
+        .await?;
+    play.end(checks, |_| true).await
+}
+
+/// One model under traffic, version 1.0.0 serving.
+struct Play {
+    lab: Lab,
+    traffic: Traffic,
+    timeline: Timeline,
+}
+
+impl Play {
+    async fn begin(namespace: &str) -> Result<Self> {
+        let lab = Lab::open(namespace, "iris").await?;
+        lab.apply(V1).await?;
+        lab.wait("Ready", Duration::from_secs(90), is_ready).await?;
+        let traffic = Traffic::start(&lab.url(), RATE)?;
+        Ok(Self {
+            lab,
+            traffic,
+            timeline: Timeline::default(),
+        })
+    }
+
+    async fn watch(
+        &mut self,
+        wanted: impl Fn(&ModelDeployment) -> bool,
+    ) -> Result<ModelDeployment> {
+        self.timeline
+            .watch(&self.lab, &self.traffic, ROLLOUT, wanted)
+            .await
+    }
+
+    /// Watches for a while. Returns the weight before and after.
+    async fn hold(&mut self, time: Duration) -> Result<(u8, u8)> {
+        let before = weight(&self.lab.model().await?);
+        self.timeline.linger(&self.lab, &self.traffic, time).await?;
+        Ok((before, weight(&self.lab.model().await?)))
+    }
+
+    /// Counts the failures among the answers that must all be good, then tells all claims.
+    async fn end(
+        self,
+        mut checks: Checks,
+        must_be_good: impl Fn(&super::load::Answer) -> bool,
+    ) -> Result<()> {
+        let answers = self.traffic.finish().await;
+        let judged = super::load::Answers(answers.0.into_iter().filter(must_be_good).collect());
+        checks.claim(
+            judged.failed() == 0,
+            "failed requests",
+            format!(
+                "{} of {} {:?}",
+                judged.failed(),
+                judged.count(),
+                judged.failures()
+            ),
+        );
+        checks.finish()
+    }
+}
+
+/// Sends a signal to every process of this name; an error if there is none.
+fn signal(name: &str, signal: Signal) -> Result<()> {
+    let mut found = false;
+    for entry in std::fs::read_dir("/proc")? {
+        let path = entry?.path();
+        let Some(pid) = path
+            .file_name()
+            .and_then(|name| name.to_str()?.parse().ok())
+            .and_then(Pid::from_raw)
+        else {
+            continue;
+        };
+        if std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name) {
+            kill_process(pid, signal)?;
+            found = true;
+        }
+    }
+    if !found {
+        bail!("no process {name} is to be seen: this scenario needs the local cluster");
+    }
+    Ok(())
+}
+
+fn state(model: &ModelDeployment) -> State {
+    model.status.clone().unwrap_or_default().state
+}
+
+fn weight(model: &ModelDeployment) -> u8 {
+    state(model).canary.map_or(0, |canary| canary.weight)
+}

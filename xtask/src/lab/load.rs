@@ -1,0 +1,286 @@
+//! Steady traffic whose every answer is counted, by status and by the version that gave it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use serin::rollout::gate::{Look, Tally};
+use tokio::task::JoinSet;
+
+/// A prediction for one flower.
+const BODY: &str = r#"{"instances":[{"sepal_length":5.1,"sepal_width":3.5,"petal_length":1.4,"petal_width":0.2}]}"#;
+/// No answer within this time is a failure.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What became of one request.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// When it was sent, since the traffic began.
+    pub sent: Duration,
+    /// When its answer was complete.
+    pub done: Duration,
+    /// The HTTP status, or why there was none.
+    pub status: Result<u16, String>,
+    /// The version that the answer names.
+    pub version: Option<String>,
+}
+
+impl Answer {
+    /// Whether the client got what it asked for.
+    pub fn is_ok(&self) -> bool {
+        matches!(self.status, Ok(200))
+    }
+
+    /// Time from the request to the end of its answer.
+    pub fn latency(&self) -> Duration {
+        self.done.saturating_sub(self.sent)
+    }
+
+    fn is_of(&self, version: &str) -> bool {
+        self.version.as_deref() == Some(version)
+    }
+}
+
+/// Requests at a fixed rate, sent whether or not earlier ones are answered (an open loop).
+pub struct Traffic {
+    answers: Arc<Mutex<Vec<Answer>>>,
+    began: Instant,
+    began_at: Timestamp,
+    task: tokio::task::JoinHandle<()>,
+    stop: tokio::sync::watch::Sender<bool>,
+}
+
+impl Traffic {
+    /// Begins to send `rate` requests a second.
+    pub fn start(url: &str, rate: u32) -> Result<Self> {
+        let client = reqwest::Client::builder()
+            .timeout(PATIENCE)
+            .pool_idle_timeout(None)
+            .no_proxy()
+            .build()
+            .context("cannot make an HTTP client")?;
+        let answers = Arc::new(Mutex::new(Vec::new()));
+        let (stop, mut stopped) = tokio::sync::watch::channel(false);
+        let (began, began_at) = (Instant::now(), Timestamp::now());
+        let (url, log) = (url.to_owned(), answers.clone());
+        let task = tokio::spawn(async move {
+            let mut clock = tokio::time::interval(Duration::from_secs(1) / rate);
+            let mut open = JoinSet::new();
+            loop {
+                tokio::select! {
+                    _ = stopped.changed() => break,
+                    _ = clock.tick() => {
+                        let request = client.post(&url).header("content-type", "application/json").body(BODY);
+                        let log = log.clone();
+                        open.spawn(async move {
+                            let answer = ask(request, began).await;
+                            log.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+                        });
+                        while open.try_join_next().is_some() {}
+                    }
+                }
+            }
+            open.join_all().await; // every request has an end: an answer, an error or its patience
+        });
+        Ok(Self {
+            answers,
+            began,
+            began_at,
+            task,
+            stop,
+        })
+    }
+
+    /// Time since the traffic began.
+    pub fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// The same, of a moment that somebody else wrote down on this machine.
+    pub fn at(&self, moment: Timestamp) -> Duration {
+        Duration::try_from(moment.duration_since(self.began_at)).unwrap_or_default()
+    }
+
+    /// All answers so far.
+    pub fn answers(&self) -> Answers {
+        Answers(
+            self.answers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        )
+    }
+
+    /// Sends no more, waits for what is under way, and gives all answers.
+    pub async fn finish(self) -> Answers {
+        // The sender's task is the only receiver, and is awaited next.
+        let _ = self.stop.send(true);
+        let _ = self.task.await;
+        Answers(
+            self.answers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        )
+    }
+}
+
+async fn ask(request: reqwest::RequestBuilder, began: Instant) -> Answer {
+    let sent = began.elapsed();
+    let result = async {
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        let version = response
+            .headers()
+            .get("x-model-version")
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
+        response.bytes().await?;
+        Ok::<_, reqwest::Error>((status, version))
+    };
+    let (status, version) = match result.await {
+        Ok((status, version)) => (Ok(status), version),
+        Err(error) => (Err(format!("{error:?}")), None),
+    };
+    Answer {
+        sent,
+        done: began.elapsed(),
+        status,
+        version,
+    }
+}
+
+/// Answers, to be asked about.
+#[derive(Clone, Debug, Default)]
+pub struct Answers(pub Vec<Answer>);
+
+impl Answers {
+    /// Those to requests sent within a span.
+    pub fn within(&self, from: Duration, to: Duration) -> Self {
+        Self(
+            self.0
+                .iter()
+                .filter(|answer| (from..to).contains(&answer.sent))
+                .cloned()
+                .collect(),
+        )
+    }
+
+    /// Those that one version gave.
+    pub fn of(&self, version: &str) -> Self {
+        Self(
+            self.0
+                .iter()
+                .filter(|answer| answer.is_of(version))
+                .cloned()
+                .collect(),
+        )
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// How many are no 200.
+    pub fn failed(&self) -> usize {
+        self.0.iter().filter(|answer| !answer.is_ok()).count()
+    }
+
+    /// What the failures were, and how many of each.
+    pub fn failures(&self) -> BTreeMap<String, usize> {
+        let mut kinds = BTreeMap::new();
+        for answer in self.0.iter().filter(|answer| !answer.is_ok()) {
+            let kind = match &answer.status {
+                Ok(code) => format!("HTTP {code}"),
+                Err(error) => error.clone(),
+            };
+            *kinds.entry(kind).or_default() += 1;
+        }
+        kinds
+    }
+
+    /// The 99th percentile of latency.
+    pub fn p99(&self) -> Duration {
+        let mut latencies: Vec<Duration> = self.0.iter().map(Answer::latency).collect();
+        latencies.sort_unstable();
+        let index = (latencies.len() * 99).div_ceil(100).saturating_sub(1);
+        latencies.get(index).copied().unwrap_or_default()
+    }
+
+    /// The versions that answered, each with how many answers it gave.
+    pub fn versions(&self) -> BTreeMap<String, usize> {
+        let mut versions = BTreeMap::new();
+        for version in self.0.iter().filter_map(|answer| answer.version.clone()) {
+            *versions.entry(version).or_default() += 1;
+        }
+        versions
+    }
+
+    /// One version's share of all answers, 0 to 1.
+    pub fn share(&self, version: &str) -> f64 {
+        self.of(version).count() as f64 / self.count().max(1) as f64
+    }
+
+    /// The counts of a gate: requests, and those for which `bad` holds.
+    pub fn look(&self, canary: &str, stable: &str, bad: impl Fn(&Answer) -> bool) -> Look {
+        let tally = |version: &str| {
+            let of_version = self.0.iter().filter(|answer| answer.is_of(version));
+            let (requests, bad) = of_version.fold((0, 0), |(all, some), answer| {
+                (all + 1, some + u64::from(bad(answer)))
+            });
+            Tally::new(requests, bad)
+        };
+        Look {
+            canary: tally(canary),
+            stable: tally(stable),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(ms: u64, status: u16, version: &str) -> Answer {
+        Answer {
+            sent: Duration::from_millis(ms),
+            done: Duration::from_millis(ms + ms),
+            status: Ok(status),
+            version: Some(version.to_owned()),
+        }
+    }
+
+    #[test]
+    fn answers_are_counted_by_version_status_and_time() {
+        let all = Answers(
+            (1..=100)
+                .map(|n| {
+                    answer(
+                        n,
+                        if n % 10 == 0 { 500 } else { 200 },
+                        if n <= 25 { "2" } else { "1" },
+                    )
+                })
+                .collect(),
+        );
+        assert_eq!(
+            (all.count(), all.failed(), all.of("2").count()),
+            (100, 10, 25)
+        );
+        assert!((all.share("2") - 0.25).abs() < 1e-9);
+        assert_eq!(all.p99(), Duration::from_millis(99));
+        assert_eq!(
+            all.within(Duration::from_millis(1), Duration::from_millis(11))
+                .count(),
+            10
+        );
+        let look = all.look("2", "1", |answer| !answer.is_ok());
+        assert_eq!(
+            (look.canary, look.stable),
+            (Tally::new(25, 2), Tally::new(75, 8))
+        );
+    }
+}

@@ -1,0 +1,259 @@
+//! Rollouts on a real cluster under real traffic: the story of `cargo xtask demo`, and the faults of the end-to-end tests.
+//!
+//! `stage` prepares the cluster from outside; everything else runs inside its network, as a process of its own
+//! (`cargo xtask lab NAME`), so that Services have their names.
+
+mod audit;
+mod checks;
+mod faults;
+mod load;
+pub mod stage;
+mod story;
+mod timeline;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use serin::api::{DecisionRecord, ModelDeployment, State};
+
+use crate::cluster::Cluster;
+
+/// Arguments of `cargo xtask demo`.
+#[derive(Debug, clap::Args)]
+pub struct DemoArgs {
+    /// Leave the cluster up afterwards
+    #[arg(long)]
+    keep: bool,
+    /// Requests a second
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=2000))]
+    rate: u32,
+    /// Then count the operator's API requests of so many idle minutes
+    #[arg(long, default_value_t = 0)]
+    idle_minutes: u32,
+}
+
+/// Arguments of the hidden command that runs inside the cluster's network.
+#[derive(Debug, clap::Args)]
+pub struct LabArgs {
+    scenario: Scenario,
+    #[arg(long, default_value_t = 200)]
+    rate: u32,
+    #[arg(long, default_value_t = 0)]
+    idle_minutes: u32,
+    /// The API server's audit log, where it can be read
+    #[arg(long)]
+    audit_log: Option<PathBuf>,
+}
+
+/// What can be played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// A good version promoted, two bad ones rolled back, one of them refused the second time.
+    Story,
+    /// The operator killed in the middle of a canary.
+    OperatorKilledInCanary,
+    /// The operator killed in the middle of a rollback.
+    OperatorKilledInRollback,
+    /// Prometheus stopped in the middle of a canary, and started again.
+    PrometheusStopped,
+}
+
+/// `cargo xtask demo`.
+pub fn demo(args: &DemoArgs, cluster: &Cluster) -> Result<()> {
+    let played = stage::set(cluster).and_then(|()| {
+        let rate = args.rate.to_string();
+        let idle = args.idle_minutes.to_string();
+        play(
+            cluster,
+            Scenario::Story,
+            &["--rate", &rate, "--idle-minutes", &idle],
+        )
+    });
+    match cluster {
+        Cluster::Local if !args.keep => {
+            let ended = cluster.end();
+            played.and(ended)
+        }
+        _ => {
+            println!(
+                "The cluster is still up: cargo xtask cluster exec -- kubectl describe mdep -n demo iris"
+            );
+            played
+        }
+    }
+}
+
+/// Plays a scenario inside the cluster's network, with this process's output.
+pub fn play(cluster: &Cluster, scenario: Scenario, args: &[&str]) -> Result<()> {
+    let name = scenario
+        .to_possible_value()
+        .context("every scenario has a name")?;
+    let mut command = cluster.command(std::env::current_exe()?)?;
+    command.arg("lab").arg(name.get_name()).args(args);
+    if let Some(log) = cluster.audit_log()? {
+        command.arg("--audit-log").arg(log);
+    }
+    crate::process::run_visibly(&mut command)
+}
+
+/// The hidden command `cargo xtask lab`.
+pub fn run(args: &LabArgs) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        match args.scenario {
+            Scenario::Story => story::play(args).await,
+            Scenario::OperatorKilledInCanary => faults::operator_killed_in_canary().await,
+            Scenario::OperatorKilledInRollback => faults::operator_killed_in_rollback().await,
+            Scenario::PrometheusStopped => faults::prometheus_stopped().await,
+        }
+    })
+}
+
+/// One model on the cluster.
+pub struct Lab {
+    client: Client,
+    namespace: String,
+    name: String,
+}
+
+impl Lab {
+    /// A namespace of its own for one model, empty.
+    pub async fn open(namespace: &str, name: &str) -> Result<Self> {
+        let client = Client::try_default()
+            .await
+            .context("KUBECONFIG names no cluster")?;
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let lab = Self {
+            client,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        if namespaces.get_opt(namespace).await?.is_some() {
+            namespaces.delete(namespace, &Default::default()).await?;
+            let deadline = Instant::now() + Duration::from_secs(90);
+            while namespaces.get_opt(namespace).await?.is_some() {
+                if Instant::now() > deadline {
+                    bail!("the namespace {namespace} of an earlier run does not end");
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+        let object = serde_json::from_value(serde_json::json!({"metadata": {"name": namespace}}))?;
+        namespaces.create(&PostParams::default(), &object).await?;
+        Ok(lab)
+    }
+
+    /// The address that clients use from the first version to the last.
+    pub fn url(&self) -> String {
+        format!(
+            "http://{}.{}.svc.cluster.local/predict",
+            self.name, self.namespace
+        )
+    }
+
+    fn models(&self) -> Api<ModelDeployment> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Applies a manifest as a user would.
+    pub async fn apply(&self, manifest: &str) -> Result<()> {
+        let mut object: serde_json::Value = serde_norway::from_str(manifest)?;
+        object["metadata"] = serde_json::json!({"name": self.name, "namespace": self.namespace});
+        let params = PatchParams::apply("lab").force();
+        self.models()
+            .patch(&self.name, &params, &Patch::Apply(&object))
+            .await?;
+        Ok(())
+    }
+
+    /// The model as it is now.
+    pub async fn model(&self) -> Result<ModelDeployment> {
+        Ok(self.models().get(&self.name).await?)
+    }
+
+    /// The rollout's state as it is now.
+    pub async fn state(&self) -> Result<State> {
+        Ok(self.model().await?.status.unwrap_or_default().state)
+    }
+
+    /// Waits until the model is as wanted; the error says how it was instead.
+    pub async fn wait(
+        &self,
+        what: &str,
+        limit: Duration,
+        wanted: impl Fn(&ModelDeployment) -> bool,
+    ) -> Result<ModelDeployment> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let model = self.model().await?;
+            if wanted(&model) {
+                return Ok(model);
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "not {what} within {} s:\n{}",
+                    limit.as_secs(),
+                    serin::report::report(&model)
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Every pod of a version: its UID, and how often its container was restarted.
+    pub async fn pods(&self, version: &str) -> Result<Vec<(String, i32)>> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let list = pods
+            .list(&ListParams::default().labels("serin.dev/model"))
+            .await?;
+        let mut found: Vec<(String, i32)> = list
+            .iter()
+            .filter(|pod| {
+                pod.annotations()
+                    .get("serin.dev/version")
+                    .is_some_and(|other| other == version)
+            })
+            .map(|pod| {
+                let statuses = pod
+                    .status
+                    .iter()
+                    .flat_map(|status| status.container_statuses.iter().flatten());
+                (
+                    pod.uid().unwrap_or_default(),
+                    statuses.map(|status| status.restart_count).sum(),
+                )
+            })
+            .collect();
+        found.sort();
+        Ok(found)
+    }
+}
+
+/// Whether the model answers its spec: every controller has seen it, and the spec's version has all traffic.
+pub fn is_ready(model: &ModelDeployment) -> bool {
+    condition(model, "Ready").is_some_and(|(status, _)| status == "True")
+}
+
+/// Status and reason of a condition of the current generation.
+pub fn condition<'a>(model: &'a ModelDeployment, kind: &str) -> Option<(&'a str, &'a str)> {
+    let conditions = &model.status.as_ref()?.conditions;
+    let found = conditions
+        .iter()
+        .find(|condition| condition.type_ == kind)?;
+    (found.observed_generation == model.metadata.generation)
+        .then_some((found.status.as_str(), found.reason.as_str()))
+}
+
+/// The last decision of a kind about a version.
+pub fn decision<'a>(state: &'a State, action: &str, version: &str) -> Option<&'a DecisionRecord> {
+    state
+        .decisions
+        .iter()
+        .rev()
+        .find(|record| record.action == action && record.version == version)
+}
