@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serin::api::{DecisionRecord, ModelDeployment, State};
 
@@ -134,7 +134,9 @@ impl Lab {
             name: name.to_owned(),
         };
         if namespaces.get_opt(namespace).await?.is_some() {
-            namespaces.delete(namespace, &Default::default()).await?;
+            namespaces
+                .delete(namespace, &DeleteParams::default())
+                .await?;
             let deadline = Instant::now() + Duration::from_secs(90);
             while namespaces.get_opt(namespace).await?.is_some() {
                 if Instant::now() > deadline {

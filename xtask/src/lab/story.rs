@@ -11,7 +11,7 @@ use serin::rollout::gate::{GatePolicy, GateState, GateVerdict};
 use super::audit::Requests;
 use super::checks::Checks;
 use super::load::{Answer, Answers, Traffic};
-use super::timeline::Timeline;
+use super::timeline::{Timeline, headline};
 use super::{Lab, LabArgs, condition, decision, is_ready};
 
 pub const V1: &str = include_str!("../../../examples/demo/v1.yaml");
@@ -34,7 +34,7 @@ pub async fn play(args: &LabArgs) -> Result<()> {
     let mut timeline = Timeline::default();
     let mut checks = Checks::default();
 
-    timeline.headline("Version 1.0.0, the first: all traffic once it is Ready");
+    headline("Version 1.0.0, the first: all traffic once it is Ready");
     lab.apply(V1).await?;
     lab.wait("Ready", Duration::from_secs(90), is_ready).await?;
     let traffic = Traffic::start(&lab.url(), args.rate)?;
@@ -42,7 +42,7 @@ pub async fn play(args: &LabArgs) -> Result<()> {
         .linger(&lab, &traffic, Duration::from_secs(4))
         .await?;
 
-    timeline.headline("Version 2.0.0, a good one: promoted step by step");
+    headline("Version 2.0.0, a good one: promoted step by step");
     let (began, began_at) = (traffic.now(), Timestamp::now());
     lab.apply(V2).await?;
     let promoted = |model: &ModelDeployment| {
@@ -68,7 +68,7 @@ pub async fn play(args: &LabArgs) -> Result<()> {
         checks.tell("good rollout, the operator's API requests", &requests);
     }
 
-    timeline.headline("Version 3.0.0: one answer in five fails");
+    headline("Version 3.0.0: one answer in five fails");
     bad(
         &lab,
         &mut timeline,
@@ -80,7 +80,7 @@ pub async fn play(args: &LabArgs) -> Result<()> {
     )
     .await?;
 
-    timeline.headline("Version 4.0.0: every answer takes 300 ms longer");
+    headline("Version 4.0.0: every answer takes 300 ms longer");
     bad(
         &lab,
         &mut timeline,
@@ -92,7 +92,7 @@ pub async fn play(args: &LabArgs) -> Result<()> {
     )
     .await?;
 
-    timeline.headline("Version 3.0.0 again: refused");
+    headline("Version 3.0.0 again: refused");
     let again = traffic.now();
     lab.apply(V3).await?;
     let refused =

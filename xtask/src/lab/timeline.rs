@@ -13,20 +13,20 @@ use super::load::{Answers, Traffic};
 /// Width of the bar that shows the weight.
 const BAR: usize = 20;
 
+/// A headline between two parts of a story.
+pub fn headline(text: &str) {
+    println!("\n── {text} ──");
+}
+
 /// Prints what is new since the last line.
 #[derive(Default)]
 pub struct Timeline {
-    last_decision: Option<Timestamp>,
-    last_line: Duration,
-    last_weight: Option<u8>,
+    decision: Option<Timestamp>,
+    line: Duration,
+    weight: Option<u8>,
 }
 
 impl Timeline {
-    /// A headline between two parts of the story.
-    pub fn headline(&self, text: &str) {
-        println!("\n── {text} ──");
-    }
-
     /// Watches until the model is as wanted; the error says how it was instead.
     pub async fn watch(
         &mut self,
@@ -66,7 +66,7 @@ impl Timeline {
 
     fn show(&mut self, state: &State, traffic: &Traffic) {
         let now = traffic.now();
-        let known = self.last_decision;
+        let known = self.decision;
         for record in state
             .decisions
             .iter()
@@ -79,21 +79,22 @@ impl Timeline {
                 record.sentence
             );
         }
-        self.last_decision = state.decisions.last().map(|record| record.at).or(known);
+        self.decision = state.decisions.last().map(|record| record.at).or(known);
         let weight = state.canary.as_ref().map(|canary| canary.weight);
-        let due = now.saturating_sub(self.last_line) >= Duration::from_secs(2);
-        if due || weight != self.last_weight {
-            println!("{}", line(now, state, &traffic.answers(), self.last_line));
-            self.last_line = now;
-            self.last_weight = weight;
+        let due = now.saturating_sub(self.line) >= Duration::from_secs(2);
+        if due || weight != self.weight {
+            println!("{}", line(now, state, &traffic.answers(), self.line));
+            self.line = now;
+            self.weight = weight;
         }
     }
 }
 
 /// One line: time, phase, weight, then each version's rate, failures and p99 since the last line.
 fn line(now: Duration, state: &State, answers: &Answers, since: Duration) -> String {
-    let weight = state.canary.as_ref().map_or(0, |canary| canary.weight);
-    let filled = usize::from(weight) * BAR / 100;
+    let weight = state.canary.as_ref().map(|canary| canary.weight);
+    let filled = usize::from(weight.unwrap_or(0)) * BAR / 100;
+    let weight = weight.map_or_else(|| "     ".to_owned(), |weight| format!("{weight:>3} %"));
     let bar = format!("{}{}", "█".repeat(filled), "░".repeat(BAR - filled));
     let recent = answers.within(since, now);
     let seconds = now.saturating_sub(since).as_secs_f64().max(0.001);
@@ -122,7 +123,7 @@ fn line(now: Duration, state: &State, answers: &Answers, since: Duration) -> Str
     }
     let versions: Vec<String> = versions.into_values().collect();
     format!(
-        "{:>7.1}s  {:<11} {bar} {weight:>3} %  {}",
+        "{:>7.1}s  {:<11} {bar} {weight}  {}",
         now.as_secs_f64(),
         format!("{:?}", state.phase),
         versions.join("   ")

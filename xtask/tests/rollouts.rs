@@ -1,0 +1,41 @@
+//! Whole rollouts on a real cluster: the demo's story, and the faults that a rollout must survive. Ignored by default, since
+//! they start a cluster; `cargo xtask test` runs them one after the other.
+#![allow(clippy::unwrap_used)]
+
+use std::process::Command;
+
+/// The test's cluster is `cargo xtask cluster up`'s; the first test sets the stage, the others find it.
+fn play(scenario: &str) {
+    let status = Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .args(["play", scenario])
+        .status()
+        .unwrap();
+    assert!(
+        status.success(),
+        "{scenario}: {status}; its own words are above"
+    );
+}
+
+#[test]
+#[ignore = "starts a cluster: cargo xtask test --only cluster"]
+fn a_good_version_is_promoted_and_two_bad_ones_are_rolled_back() {
+    play("story");
+}
+
+#[test]
+#[ignore = "starts a cluster: cargo xtask test --only cluster"]
+fn the_operator_killed_in_mid_canary_changes_nothing() {
+    play("operator-killed-in-canary");
+}
+
+#[test]
+#[ignore = "starts a cluster: cargo xtask test --only cluster"]
+fn the_operator_killed_in_mid_rollback_changes_nothing() {
+    play("operator-killed-in-rollback");
+}
+
+#[test]
+#[ignore = "starts a cluster: cargo xtask test --only cluster"]
+fn without_prometheus_nothing_moves_and_nothing_is_lost() {
+    play("prometheus-stopped");
+}
