@@ -56,6 +56,12 @@ impl Report {
         }
     }
 
+    /// The same with a line that the reader of the summary should see.
+    pub fn with_note(mut self, note: &str) -> Self {
+        self.summaries.push(note.to_owned());
+        self
+    }
+
     /// The runner's summaries, and each reason for which tests were skipped.
     pub fn lines(&self) -> Vec<String> {
         let mut reasons = self.skips.clone();

