@@ -8,6 +8,9 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 
+/// How nextest's summary begins.
+const NEXTEST: &str = "Summary [";
+
 /// Tests by how they ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -42,6 +45,8 @@ pub struct Report {
     /// Reasons of tests that ended early: to their runner they passed.
     skips: Vec<String>,
     told: Counts,
+    /// nextest sums up what each test's process says for itself.
+    by_nextest: bool,
 }
 
 impl Report {
@@ -49,8 +54,18 @@ impl Report {
     fn read(&mut self, line: &str) {
         let line = line.trim();
         if let Some(counts) = summary(line) {
-            self.told += counts;
-            self.summaries.push(line.to_owned());
+            let by_nextest = line.starts_with(NEXTEST);
+            if by_nextest && !self.by_nextest {
+                *self = Self {
+                    skips: std::mem::take(&mut self.skips),
+                    by_nextest,
+                    ..Self::default()
+                };
+            }
+            if by_nextest == self.by_nextest {
+                self.told += counts;
+                self.summaries.push(line.to_owned());
+            }
         } else if line.starts_with("skipped: ") {
             self.skips.push(line.to_owned());
         }
@@ -122,7 +137,7 @@ fn read_along(output: impl Read + Send + 'static) -> thread::JoinHandle<Vec<Stri
 ///
 /// What nextest calls skipped is what its caller filtered out: another stage runs it.
 fn summary(line: &str) -> Option<Counts> {
-    let nextest = || Some(line.strip_prefix("Summary [")?.split_once(" run: ")?.1);
+    let nextest = || Some(line.strip_prefix(NEXTEST)?.split_once(" run: ")?.1);
     let libtest = || Some(line.strip_prefix("test result: ")?.split_once(". ")?.1);
     let mut counts = Counts::default();
     for part in nextest().or_else(libtest)?.split([',', ';']) {
@@ -171,6 +186,20 @@ mod tests {
         report.read("test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
         assert_eq!(report.lines().len(), 2);
         assert_eq!(report.counts(), counts(3, 0, 2));
+    }
+
+    #[test]
+    fn what_nextest_sums_up_is_not_counted_twice() {
+        let own = "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out";
+        let sum = "Summary [  44.310s] 1 test run: 1 passed, 31 skipped";
+        for lines in [[own, sum], [sum, own]] {
+            let mut report = Report::default();
+            for line in lines {
+                report.read(line);
+            }
+            assert_eq!(report.lines(), [sum]);
+            assert_eq!(report.counts(), counts(1, 0, 0));
+        }
     }
 
     #[test]

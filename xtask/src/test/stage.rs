@@ -154,7 +154,7 @@ fn on_an_api_server(repository: &Path) -> Result<Report> {
     runner::run(&mut command)
 }
 
-/// The ignored tests of xtask are those that start clusters: one after the other.
+/// The ignored tests of xtask are those that start clusters: one after the other, and seen as they go.
 fn on_a_cluster(repository: &Path) -> Result<Report> {
     let mut command = nextest(repository)?;
     command.arg("run").args(ALL).args([
@@ -162,8 +162,6 @@ fn on_a_cluster(repository: &Path) -> Result<Report> {
         "package(xtask)",
         "--run-ignored",
         "only",
-        "--test-threads",
-        "1",
         "--no-capture",
     ]);
     runner::run(&mut command)
