@@ -52,7 +52,8 @@ step "building ${#components[@]} programs: 12 CPU minutes"
 for i in "${!components[@]}"; do
   doing="building ${components[i]} ($((i + 1)) of ${#components[@]})"
   step "$doing, $SECONDS s so far"
-  while sleep 30; do step "$doing, $SECONDS s so far"; done &
+  # Without the lock: were it to outlive this script, the next build would wait for it for ever.
+  while sleep 30 && kill -0 $$; do step "$doing, $SECONDS s so far"; done 9>&- &
   heartbeat=$!
   nice -n 5 make -C .go/src/k8s.io/kubernetes "WHAT=cmd/${components[i]}"
   kill "$heartbeat"
