@@ -9,11 +9,12 @@ version=1.20.2
 work=$destination.build
 components=(kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy)
 
-mkdir -p "$work/apt/lists/partial" "$work/apt/cache/archives/partial"
-cd "$work"
+mkdir -p "$(dirname "$destination")"
 exec 9>"$destination.lock"
 flock 9 # one build at a time; whoever waited finds the binaries
 [ -x "$destination/bin/kubelet" ] && exit
+mkdir -p "$work/apt/lists/partial" "$work/apt/cache/archives/partial"
+cd "$work"
 
 # The noise of the build goes to a log, our own lines to the caller.
 exec 3>&1 >>"$work/build.log" 2>&1
