@@ -29,7 +29,7 @@ apt=(apt-get -q -o "Dir::Etc::SourceList=$work/apt/debian.list" -o Dir::Etc::Sou
   -o "Dir::State::Lists=$work/apt/lists" -o "Dir::Cache=$work/apt/cache" -o APT::Sandbox::User=root)
 
 if [ ! -f source/.complete ]; then
-  step "fetching the source package (about 25 MB)"
+  step "fetching the source package (35 MB)"
   "${apt[@]}" update
   rm -rf source *.dsc *.tar.* kubernetes-*
   "${apt[@]}" source kubernetes
