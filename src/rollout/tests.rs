@@ -393,6 +393,13 @@ fn a_share_of_requests_far_from_the_weight_is_not_believed() {
 }
 
 #[test]
+fn stables_requests_from_before_a_step_are_no_reason_to_doubt_its_counts() {
+    let mut world = World::with_canary_v2();
+    assert!(world.serve(1, (5, 0), (196, 0)).is_empty());
+    assert_eq!(world.serve(1, (5, 0), (196, 0)), [reasons::METRICS_OUTAGE]);
+}
+
+#[test]
 fn without_enough_evidence_the_policy_applies() {
     for (then, action, weight) in [
         ("Pause", reasons::INSUFFICIENT_DATA, 10),

@@ -22,6 +22,8 @@ const UNREADY_PATIENCE: Duration = Duration::from_secs(60);
 const SHARE_CHECK_REQUESTS: u64 = 200;
 /// How many times off the weight the observed share may be before the counts are not believed.
 const SHARE_TOLERANCE: f64 = 3.0;
+/// Scrapes after which a step's own requests outweigh those that stable answered before it: its first scrape counts whole.
+const SHARE_SETTLES: u32 = 2;
 
 /// Gives the canary its first weight.
 pub(super) fn start(turn: &mut Turn<'_>, canary: &mut CanaryVersion) {
@@ -80,7 +82,7 @@ pub(super) fn judge(
     let outage = judged
         .blind
         .clone()
-        .or_else(|| share_is_off(&canary, &progress));
+        .or_else(|| share_is_off(turn, &canary, &progress));
     canary.progress = Some(progress);
     turn.next.canary = Some(canary.clone());
 
@@ -281,7 +283,7 @@ fn pods_fail(turn: &Turn<'_>, canary: &CanaryVersion, progress: &mut Progress) -
 }
 
 /// A canary share of requests far from the weight means that the counts are not of this traffic.
-fn share_is_off(canary: &CanaryVersion, progress: &Progress) -> Option<String> {
+fn share_is_off(turn: &Turn<'_>, canary: &CanaryVersion, progress: &Progress) -> Option<String> {
     if progress.unready_since.is_some() {
         return None; // stable answers the canary's share
     }
@@ -291,7 +293,9 @@ fn share_is_off(canary: &CanaryVersion, progress: &Progress) -> Option<String> {
     }
     let share = step.canary.requests as f64 / step.requests() as f64;
     let weight = f64::from(canary.weight) / 100.0;
-    let off = share > weight * SHARE_TOLERANCE || share < weight / SHARE_TOLERANCE;
+    let settled =
+        turn.now.duration_since(progress.step_since) >= signed(turn.interval * SHARE_SETTLES);
+    let off = share > weight * SHARE_TOLERANCE || (settled && share < weight / SHARE_TOLERANCE);
     off.then(|| {
         format!(
             "the canary answered {:.1} % of {} requests in this step, its weight is {} %: the counts are not of this traffic",

@@ -40,10 +40,7 @@ enum Command {
     /// Every check of the project; ends with the test runners' summaries.
     Test(test::Args),
     /// One scenario of the end-to-end tests; the cluster stays up.
-    Play {
-        /// Which.
-        scenario: lab::Scenario,
-    },
+    Play(lab::PlayArgs),
     /// One scenario, played inside the cluster's network.
     #[command(hide = true)]
     Lab(lab::LabArgs),
@@ -63,10 +60,7 @@ fn main() -> ExitCode {
         Command::Cluster(command) => cluster::run(command, &cluster::Cluster::new(cli.context)),
         Command::Images(args) => images::run(args),
         Command::Demo(args) => lab::demo(&args, &cluster::Cluster::new(cli.context)),
-        Command::Play { scenario } => {
-            let cluster = cluster::Cluster::new(cli.context);
-            lab::stage::set(&cluster).and_then(|()| lab::play(&cluster, scenario, &[]))
-        }
+        Command::Play(args) => lab::play(&args, &cluster::Cluster::new(cli.context)),
         Command::Lab(args) => lab::run(&args),
         Command::Chart => chart::check(),
         Command::Crds => crds::run(&images::repository_root()),

@@ -307,6 +307,8 @@ fn kubelet(state: &State) -> Value {
         // By default a node's first report of being ready waits for 10 s.
         "nodeStatusUpdateFrequency": "1s",
         "nodeStatusReportFrequency": "10s",
+        // A pod whose end was missed is looked at again so often; after a minute by default.
+        "syncFrequency": "10s",
         // By default probes and starts queue behind 5 requests a second.
         "kubeAPIQPS": 50,
         "kubeAPIBurst": 100,

@@ -104,6 +104,14 @@ impl Cluster {
         Ok(command)
     }
 
+    /// Whether it is there already, or at least a part of it. Any but the local one always is.
+    pub fn is_up(&self) -> Result<bool> {
+        match self {
+            Self::Local => Ok(!running::Holders::find(&Layout::from_env()?.state())?.is_none()),
+            Self::Context(_) => Ok(true),
+        }
+    }
+
     /// The API server's audit log, where it lies on this machine.
     pub fn audit_log(&self) -> Result<Option<PathBuf>> {
         match self {

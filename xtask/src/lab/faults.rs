@@ -1,8 +1,10 @@
 //! What a rollout must survive, seen by clients: each scenario ends as it would have without the fault.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use serin::api::conditions::reasons;
 use serin::api::{ModelDeployment, Phase, State};
@@ -10,8 +12,9 @@ use serin::api::{ModelDeployment, Phase, State};
 use super::checks::Checks;
 use super::load::Traffic;
 use super::story::{V1, V2, V3};
-use super::timeline::Timeline;
+use super::timeline::{Timeline, event};
 use super::{Lab, condition, decision, is_ready};
+use crate::cluster::Layout;
 
 const RATE: u32 = 100;
 /// Longest time for a whole rollout of the demo's manifests, a restart of the operator included.
@@ -25,7 +28,7 @@ pub async fn operator_killed_in_canary() -> Result<()> {
     play.lab.apply(V2).await?;
     play.watch(|model| weight(model) >= 25).await?;
     signal("serin-operator", Signal::KILL)?;
-    println!("          ✸ kill -9 of the operator");
+    event("kill -9 of the operator");
     let model = play
         .watch(|model| is_ready(model) && state(model).phase == Phase::Stable)
         .await?;
@@ -52,7 +55,7 @@ pub async fn operator_killed_in_rollback() -> Result<()> {
         .watch(|model| state(model).phase == Phase::RollingBack)
         .await?;
     signal("serin-operator", Signal::KILL)?;
-    println!("          ✸ kill -9 of the operator");
+    event("kill -9 of the operator");
     let back = decision(&state(&model), reasons::ROLLED_BACK, "3.0.0")
         .context("no rollback was recorded")?
         .at;
@@ -82,11 +85,12 @@ pub async fn prometheus_stopped() -> Result<()> {
     let mut play = Play::begin("fault-metrics").await?;
     play.lab.apply(V2).await?;
     play.watch(|model| weight(model) >= 25).await?;
+    let stopped = Timestamp::now();
     signal("prometheus", Signal::STOP)?;
-    println!("          ✸ Prometheus stands still");
+    event("Prometheus stands still");
     let held = play.hold(OUTAGE).await;
     signal("prometheus", Signal::CONT)?;
-    println!("          ✸ Prometheus goes on");
+    event("Prometheus goes on");
     let held = held?;
     let mut checks = Checks::default();
     checks.claim(
@@ -94,33 +98,24 @@ pub async fn prometheus_stopped() -> Result<()> {
         "weight before and after the outage",
         format!("{} %, {} %", held.0, held.1),
     );
+    // All that was answered before Prometheus went on must be counted in the end, and before the next weight.
+    let answered = play.traffic.settled().await.of("2.0.0").count() as u64;
     let model = play
-        .watch(|model| decision(&state(model), reasons::METRICS_BACK, "2.0.0").is_some())
+        .watch(|model| weight(model) > held.1 || counted(model) >= answered)
         .await?;
     let seen = state(&model);
-    let outage = decision(&seen, reasons::METRICS_OUTAGE, "2.0.0");
+    let told = |action: &str| decision(&seen, action, "2.0.0").filter(|record| record.at > stopped);
+    let outage = told(reasons::METRICS_OUTAGE);
     checks.claim(
-        outage.is_some(),
-        "the outage was told",
+        outage.is_some() && told(reasons::METRICS_BACK).is_some(),
+        "the outage and its end were told",
         outage.map_or("", |record| &record.sentence),
     );
-    let counted = seen
-        .canary
-        .and_then(|canary| canary.progress)
-        .and_then(|progress| {
-            progress
-                .gates
-                .first()
-                .map(|gate| gate.evidence.rollout().canary.requests)
-        })
-        .unwrap_or(0);
-    let answered = play.traffic.answers().of("2.0.0").count() as u64;
-    // The last scrape may be two intervals old, at a quarter of the traffic.
-    let unseen = u64::from(RATE);
+    let so_far = play.traffic.settled().await.of("2.0.0").count() as u64;
     checks.claim(
-        counted <= answered && counted + unseen >= answered,
-        "canary requests counted right after the outage, of those answered",
-        format!("{counted} of {answered}"),
+        (answered..=so_far).contains(&counted(&model)),
+        format!("canary requests counted after the outage (the {answered} before its end, and none twice)"),
+        format!("{} of {so_far}", counted(&model)),
     );
     play.watch(|model| is_ready(model) && state(model).phase == Phase::Stable)
         .await?;
@@ -139,7 +134,7 @@ impl Play {
         let lab = Lab::open(namespace, "iris").await?;
         lab.apply(V1).await?;
         lab.wait("Ready", Duration::from_secs(90), is_ready).await?;
-        let traffic = Traffic::start(&lab.url(), RATE)?;
+        let traffic = lab.traffic(RATE, false).await?;
         Ok(Self {
             lab,
             traffic,
@@ -185,8 +180,13 @@ impl Play {
     }
 }
 
-/// Sends a signal to every process of this name; an error if there is none.
+/// Sends a signal to every process of this name in the local cluster's pods; an error if there is none.
 fn signal(name: &str, signal: Signal) -> Result<()> {
+    // Other processes of that name, of another cluster or of this machine's own Prometheus, are none of our business.
+    let pods = format!("/{}/", Layout::from_env()?.state().cgroup());
+    let is_of_a_pod = |process: &Path| {
+        std::fs::read_to_string(process.join("cgroup")).is_ok_and(|groups| groups.contains(&pods))
+    };
     let mut found = false;
     for entry in std::fs::read_dir("/proc")? {
         let path = entry?.path();
@@ -197,7 +197,9 @@ fn signal(name: &str, signal: Signal) -> Result<()> {
         else {
             continue;
         };
-        if std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name) {
+        if std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name)
+            && is_of_a_pod(&path)
+        {
             kill_process(pid, signal)?;
             found = true;
         }
@@ -210,6 +212,19 @@ fn signal(name: &str, signal: Signal) -> Result<()> {
 
 fn state(model: &ModelDeployment) -> State {
     model.status.clone().unwrap_or_default().state
+}
+
+/// Requests of the canary that its first gate has counted.
+fn counted(model: &ModelDeployment) -> u64 {
+    let gates = state(model)
+        .canary
+        .and_then(|canary| canary.progress)
+        .map(|progress| progress.gates);
+    gates
+        .iter()
+        .flatten()
+        .next()
+        .map_or(0, |gate| gate.evidence.rollout().canary.requests)
 }
 
 fn weight(model: &ModelDeployment) -> u8 {

@@ -1,13 +1,15 @@
 //! Steady traffic whose every answer is counted, by status and by the version that gave it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serin::rollout::gate::{Look, Tally};
 use tokio::task::JoinSet;
+
+use super::forward::Forward;
 
 /// A prediction for one flower.
 const BODY: &str = r#"{"instances":[{"sepal_length":5.1,"sepal_width":3.5,"petal_length":1.4,"petal_width":0.2}]}"#;
@@ -17,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What became of one request.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// When it was sent, since the traffic began.
+    /// When it was due, since the traffic began.
     pub sent: Duration,
     /// When its answer was complete.
     pub done: Duration,
@@ -43,40 +45,62 @@ impl Answer {
     }
 }
 
+/// Every request that was due: answered, or still open.
+#[derive(Default)]
+struct Ledger {
+    answers: Vec<Answer>,
+    /// When each unanswered request was due, by its number.
+    open: BTreeMap<u64, Duration>,
+}
+
 /// Requests at a fixed rate, sent whether or not earlier ones are answered (an open loop).
 pub struct Traffic {
-    answers: Arc<Mutex<Vec<Answer>>>,
+    ledger: Arc<Mutex<Ledger>>,
     began: Instant,
     began_at: Timestamp,
     task: tokio::task::JoinHandle<()>,
     stop: tokio::sync::watch::Sender<bool>,
+    _way: Option<Forward>,
 }
 
 impl Traffic {
     /// Begins to send `rate` requests a second.
-    pub fn start(url: &str, rate: u32) -> Result<Self> {
+    ///
+    /// `way` is what the address leads through, if anything, and stays open as long as the traffic.
+    pub fn start(url: &str, rate: u32, way: Option<Forward>) -> Result<Self> {
+        Self::start_with(url, rate, PATIENCE, way)
+    }
+
+    fn start_with(url: &str, rate: u32, patience: Duration, way: Option<Forward>) -> Result<Self> {
         let client = reqwest::Client::builder()
-            .timeout(PATIENCE)
+            .timeout(patience)
             .pool_idle_timeout(None)
             .no_proxy()
             .build()
             .context("cannot make an HTTP client")?;
-        let answers = Arc::new(Mutex::new(Vec::new()));
+        let ledger = Arc::new(Mutex::new(Ledger::default()));
         let (stop, mut stopped) = tokio::sync::watch::channel(false);
         let (began, began_at) = (Instant::now(), Timestamp::now());
-        let (url, log) = (url.to_owned(), answers.clone());
+        let (url, log) = (url.to_owned(), ledger.clone());
         let task = tokio::spawn(async move {
+            // Ticks that this machine was too busy for follow at once, and their requests count from when they were due.
             let mut clock = tokio::time::interval(Duration::from_secs(1) / rate);
             let mut open = JoinSet::new();
+            let mut numbers = 0..;
             loop {
                 tokio::select! {
                     _ = stopped.changed() => break,
-                    _ = clock.tick() => {
+                    due = clock.tick() => {
+                        let Some(number) = numbers.next() else { break };
+                        let sent = due.into_std().saturating_duration_since(began);
                         let request = client.post(&url).header("content-type", "application/json").body(BODY);
+                        lock(&log).open.insert(number, sent);
                         let log = log.clone();
                         open.spawn(async move {
-                            let answer = ask(request, began).await;
-                            log.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+                            let answer = ask(request, began, sent).await;
+                            let mut ledger = lock(&log);
+                            ledger.open.remove(&number);
+                            ledger.answers.push(answer);
                         });
                         while open.try_join_next().is_some() {}
                     }
@@ -85,11 +109,12 @@ impl Traffic {
             open.join_all().await; // every request has an end: an answer, an error or its patience
         });
         Ok(Self {
-            answers,
+            ledger,
             began,
             began_at,
             task,
             stop,
+            _way: way,
         })
     }
 
@@ -103,14 +128,18 @@ impl Traffic {
         Duration::try_from(moment.duration_since(self.began_at)).unwrap_or_default()
     }
 
-    /// All answers so far.
+    /// All answers so far. A request that hangs is not among them: for a claim that nothing failed, ask [`Self::settled`].
     pub fn answers(&self) -> Answers {
-        Answers(
-            self.answers
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
-        )
+        Answers(lock(&self.ledger).answers.clone())
+    }
+
+    /// All answers, once every request that was sent before this call has its end: an answer, an error or its patience.
+    pub async fn settled(&self) -> Answers {
+        let now = self.now();
+        while lock(&self.ledger).open.values().any(|sent| *sent < now) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.answers()
     }
 
     /// Sends no more, waits for what is under way, and gives all answers.
@@ -118,17 +147,15 @@ impl Traffic {
         // The sender's task is the only receiver, and is awaited next.
         let _ = self.stop.send(true);
         let _ = self.task.await;
-        Answers(
-            self.answers
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
-        )
+        Answers(lock(&self.ledger).answers.clone())
     }
 }
 
-async fn ask(request: reqwest::RequestBuilder, began: Instant) -> Answer {
-    let sent = began.elapsed();
+fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn ask(request: reqwest::RequestBuilder, began: Instant, sent: Duration) -> Answer {
     let result = async {
         let response = request.send().await?;
         let status = response.status().as_u16();
@@ -241,6 +268,7 @@ impl Answers {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -282,5 +310,22 @@ mod tests {
             (look.canary, look.stable),
             (Tally::new(25, 2), Tally::new(75, 8))
         );
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_never_answered_is_waited_for_and_counted_as_failed() {
+        // As `main` does; another test may have been first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // It takes connections and says nothing.
+        let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/predict", deaf.local_addr().unwrap());
+        let patience = Duration::from_millis(400);
+        let traffic = Traffic::start_with(&url, 50, patience, None).unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(traffic.answers().count(), 0);
+        let until = traffic.now();
+        let settled = traffic.settled().await.within(Duration::ZERO, until);
+        assert!(settled.count() >= 3, "{settled:?}");
+        assert_eq!(settled.failed(), settled.count());
     }
 }

@@ -5,13 +5,16 @@
 
 mod audit;
 mod checks;
+mod curtain;
 mod faults;
+mod forward;
 mod load;
 pub mod stage;
 mod story;
 mod timeline;
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -21,7 +24,12 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serin::api::{DecisionRecord, ModelDeployment, State};
 
+use self::forward::Forward;
+use self::load::Traffic;
 use crate::cluster::Cluster;
+
+/// Label of the namespaces that are made, and removed, here.
+const OURS: &str = "serin.dev/lab";
 
 /// Arguments of `cargo xtask demo`.
 #[derive(Debug, clap::Args)]
@@ -37,6 +45,19 @@ pub struct DemoArgs {
     idle_minutes: u32,
 }
 
+/// Arguments of `cargo xtask play`.
+#[derive(Debug, clap::Args)]
+pub struct PlayArgs {
+    /// Which.
+    scenario: Scenario,
+    /// Requests a second of the story
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=2000))]
+    rate: u32,
+    /// Idle minutes after the story
+    #[arg(long, default_value_t = 0)]
+    idle_minutes: u32,
+}
+
 /// Arguments of the hidden command that runs inside the cluster's network.
 #[derive(Debug, clap::Args)]
 pub struct LabArgs {
@@ -48,6 +69,9 @@ pub struct LabArgs {
     /// The API server's audit log, where it can be read
     #[arg(long)]
     audit_log: Option<PathBuf>,
+    /// Reach one router by `kubectl port-forward`, where Services cannot be reached from here
+    #[arg(long)]
+    through_port_forward: bool,
 }
 
 /// What can be played.
@@ -63,38 +87,53 @@ pub enum Scenario {
     PrometheusStopped,
 }
 
-/// `cargo xtask demo`.
+/// `cargo xtask demo`: the story, and afterwards nothing of the cluster, also when it fails or is interrupted.
 pub fn demo(args: &DemoArgs, cluster: &Cluster) -> Result<()> {
-    let played = stage::set(cluster).and_then(|()| {
-        let rate = args.rate.to_string();
-        let idle = args.idle_minutes.to_string();
-        play(
-            cluster,
-            Scenario::Story,
-            &["--rate", &rate, "--idle-minutes", &idle],
-        )
-    });
-    match cluster {
-        Cluster::Local if !args.keep => {
-            let ended = cluster.end();
-            played.and(ended)
-        }
-        _ => {
-            println!(
-                "The cluster is still up: cargo xtask cluster exec -- kubectl describe mdep -n demo iris"
-            );
-            played
-        }
+    let was_up = cluster.is_up()?;
+    let mut command = Command::new(std::env::current_exe()?);
+    if let Cluster::Context(name) = cluster {
+        command.args(["--context", name]);
     }
+    command
+        .args(["play", "story"])
+        .args(["--rate", &args.rate.to_string()])
+        .args(["--idle-minutes", &args.idle_minutes.to_string()]);
+    let played = curtain::run(command);
+    if *cluster == Cluster::Local && !args.keep && !was_up {
+        let ended = cluster.end();
+        return played.and(ended);
+    }
+    let exec = match cluster {
+        Cluster::Local => "cargo xtask cluster exec -- ",
+        Cluster::Context(_) => "",
+    };
+    let why = if was_up { ", as it was before" } else { "" };
+    println!("The cluster is still up{why}. To look around, and to remove what the demo brought:");
+    println!("  {exec}kubectl describe mdep -n demo iris");
+    println!("  {exec}kubectl delete namespace demo");
+    println!("  {exec}helm uninstall serin -n {}", stage::NAMESPACE);
+    if *cluster == Cluster::Local {
+        println!("  cargo xtask cluster down    (ends all of it)");
+    }
+    played
 }
 
-/// Plays a scenario inside the cluster's network, with this process's output.
-pub fn play(cluster: &Cluster, scenario: Scenario, args: &[&str]) -> Result<()> {
-    let name = scenario
+/// `cargo xtask play`: sets the stage, then plays a scenario inside the cluster's network, with this process's output.
+pub fn play(args: &PlayArgs, cluster: &Cluster) -> Result<()> {
+    stage::set(cluster)?;
+    let name = args
+        .scenario
         .to_possible_value()
         .context("every scenario has a name")?;
     let mut command = cluster.command(std::env::current_exe()?)?;
-    command.arg("lab").arg(name.get_name()).args(args);
+    command
+        .arg("lab")
+        .arg(name.get_name())
+        .args(["--rate", &args.rate.to_string()])
+        .args(["--idle-minutes", &args.idle_minutes.to_string()]);
+    if matches!(cluster, Cluster::Context(_)) {
+        command.arg("--through-port-forward");
+    }
     if let Some(log) = cluster.audit_log()? {
         command.arg("--audit-log").arg(log);
     }
@@ -133,7 +172,12 @@ impl Lab {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         };
-        if namespaces.get_opt(namespace).await?.is_some() {
+        if let Some(found) = namespaces.get_opt(namespace).await? {
+            if !found.labels().contains_key(OURS) {
+                bail!(
+                    "the cluster has a namespace {namespace} that is not from an earlier run (it lacks the label {OURS}): it is left alone"
+                );
+            }
             namespaces
                 .delete(namespace, &DeleteParams::default())
                 .await?;
@@ -145,13 +189,28 @@ impl Lab {
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
         }
-        let object = serde_json::from_value(serde_json::json!({"metadata": {"name": namespace}}))?;
+        let object = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": namespace, "labels": {OURS: "true"}},
+        }))?;
         namespaces.create(&PostParams::default(), &object).await?;
         Ok(lab)
     }
 
+    /// The namespace's model under traffic: by its Service, or by a way to one router where Services cannot be reached.
+    pub async fn traffic(&self, rate: u32, forwarded: bool) -> Result<Traffic> {
+        if !forwarded {
+            return Traffic::start(&self.url(), rate, None);
+        }
+        let port = self.state().await?.router_port;
+        let way = Forward::open(port.context("the model has no router port yet")?).await?;
+        println!(
+            "          (through kubectl port-forward to one router pod, not through the model's Service)"
+        );
+        Traffic::start(&way.url(), rate, Some(way))
+    }
+
     /// The address that clients use from the first version to the last.
-    pub fn url(&self) -> String {
+    fn url(&self) -> String {
         format!(
             "http://{}.{}.svc.cluster.local/predict",
             self.name, self.namespace

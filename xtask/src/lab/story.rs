@@ -27,6 +27,10 @@ const BACK_WITHIN: Duration = Duration::from_secs(6);
 const SLOW: Duration = Duration::from_millis(250);
 /// Requests under way when a weight changes arrive within this time.
 const SETTLED: Duration = Duration::from_millis(500);
+/// Longest time in which pods that were told to go have gone: 30 s of grace, and as long for a slow node to notice.
+const PODS_GO_WITHIN: Duration = Duration::from_secs(60);
+/// Between two questions about pods.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Plays it.
 pub async fn play(args: &LabArgs) -> Result<()> {
@@ -37,7 +41,7 @@ pub async fn play(args: &LabArgs) -> Result<()> {
     headline("Version 1.0.0, the first: all traffic once it is Ready");
     lab.apply(V1).await?;
     lab.wait("Ready", Duration::from_secs(90), is_ready).await?;
-    let traffic = Traffic::start(&lab.url(), args.rate)?;
+    let traffic = lab.traffic(args.rate, args.through_port_forward).await?;
     timeline
         .linger(&lab, &traffic, Duration::from_secs(4))
         .await?;
@@ -52,17 +56,33 @@ pub async fn play(args: &LabArgs) -> Result<()> {
         .watch(&lab, &traffic, Duration::from_secs(300), promoted)
         .await?;
     let ended_at = Timestamp::now();
-    // The old version's pods have been told to go; what they still answer counts, too.
-    timeline
-        .linger(&lab, &traffic, Duration::from_secs(8))
-        .await?;
-    let good = traffic.answers().within(began, traffic.now());
+    // The old version's pods have been told to go; the rollout's requests count until the last of them has gone.
+    let deadline = traffic.now() + PODS_GO_WITHIN;
+    while traffic.now() < deadline && !lab.pods("1.0.0").await?.is_empty() {
+        timeline.linger(&lab, &traffic, PAUSE).await?;
+    }
+    timeline.linger(&lab, &traffic, PAUSE).await?;
+    let until = traffic.now();
+    let good = traffic.settled().await.within(began, until);
+    let rate = good.count() as f64 / until.saturating_sub(began).as_secs_f64();
     checks.claim(
-        good.failed() == 0,
+        good.failed() == 0 && rate >= f64::from(args.rate) * 0.98,
         "good rollout, failed requests (start of pods, each weight, promotion, end of the old pods)",
-        format!("{} of {} at {}/s {}", good.failed(), good.count(), args.rate, kinds(&good)),
+        format!("{} of {} at {rate:.0}/s {}", good.failed(), good.count(), kinds(&good)),
     );
-    shares(&mut checks, &model, &traffic);
+    let weights = weights(&model, "2.0.0");
+    checks.claim(
+        weights == [0, 10, 25, 50, 100, 100],
+        "good rollout, its weights from the start of its pods to its promotion",
+        format!("{weights:?} %"),
+    );
+    let left = lab.pods("1.0.0").await?.len();
+    checks.claim(
+        left == 0,
+        "good rollout, pods of version 1.0.0 that are left",
+        left,
+    );
+    shares(&mut checks, &model, &good, &traffic);
     if let Some(log) = &args.audit_log {
         let requests = Requests::between(log, &audit_time(began_at), &audit_time(ended_at))?;
         checks.tell("good rollout, the operator's API requests", &requests);
@@ -103,7 +123,8 @@ pub async fn play(args: &LabArgs) -> Result<()> {
     timeline
         .linger(&lab, &traffic, Duration::from_secs(6))
         .await?;
-    let second = traffic.answers().within(again, traffic.now());
+    let until = traffic.now();
+    let second = traffic.settled().await.within(again, until);
     checks.claim(
         second.of("3.0.0").count() == 0 && second.failed() == 0,
         "version 3.0.0 applied again, its requests",
@@ -111,6 +132,12 @@ pub async fn play(args: &LabArgs) -> Result<()> {
     );
     let all = traffic.finish().await;
     summary(&all);
+    let own = all.of("3.0.0").failed();
+    checks.claim(
+        all.failed() == own,
+        "the whole story, failed requests that were not version 3.0.0's own errors",
+        format!("{} of {} {}", all.failed() - own, all.count(), kinds(&all)),
+    );
     idle(args, &mut checks).await?;
     checks.finish()
 }
@@ -145,7 +172,8 @@ async fn bad(
         decision(&state, reasons::ROLLED_BACK, version).context("it was never rolled back")?;
     let (started, decided) = (traffic.at(started.at), traffic.at(rolled_back.at));
 
-    let answers = traffic.answers().within(began, traffic.now());
+    let until = traffic.now();
+    let answers = traffic.settled().await.within(began, until);
     let of_version = answers.of(version);
     let last = of_version
         .0
@@ -177,7 +205,7 @@ async fn bad(
         format!("version {version}, bad answers served"),
         format!("{served} of its {}", of_version.count()),
     );
-    let after = answers.within(decided + SETTLED, traffic.now());
+    let after = answers.within(decided + SETTLED, until);
     checks.claim(
         after.failed() == 0 && after.of(version).count() == 0,
         format!("version {version}, failed requests after the rollback"),
@@ -221,14 +249,13 @@ fn crossing(
 }
 
 /// The share that clients saw at each weight.
-fn shares(checks: &mut Checks, model: &ModelDeployment, traffic: &Traffic) {
+fn shares(checks: &mut Checks, model: &ModelDeployment, answers: &Answers, traffic: &Traffic) {
     let state = model.status.clone().unwrap_or_default().state;
     let steps: Vec<_> = state
         .decisions
         .iter()
         .filter(|record| record.version == "2.0.0")
         .collect();
-    let answers = traffic.answers();
     for pair in steps.windows(2) {
         let weight = pair[0].weight;
         if weight == 0 {
@@ -299,6 +326,18 @@ fn kinds(answers: &Answers) -> String {
     } else {
         format!("{failures:?}")
     }
+}
+
+/// The weights that a version was given, decision by decision.
+pub fn weights(model: &ModelDeployment, version: &str) -> Vec<u8> {
+    let decisions = model
+        .status
+        .iter()
+        .flat_map(|status| &status.state.decisions);
+    decisions
+        .filter(|record| record.version == version)
+        .map(|record| record.weight)
+        .collect()
 }
 
 fn phase(model: &ModelDeployment) -> Phase {

@@ -1,6 +1,7 @@
 //! The rollout as it happens, for a person to watch: where it stands, who answers how, and each decision as it falls.
 
 use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,12 +14,40 @@ use super::load::{Answers, Traffic};
 /// Width of the bar that shows the weight.
 const BAR: usize = 20;
 
+/// Time between two lines.
+const LINE: Duration = Duration::from_secs(2);
+/// Time between two looks.
+const LOOK: Duration = Duration::from_millis(250);
+/// Characters after which a sentence goes on in the next line.
+const WIDTH: usize = 96;
+/// Where a sentence begins.
+const INDENT: &str = "            ";
+
+const BOLD: &str = "1";
+const RED: &str = "31";
+const CYAN: &str = "36";
+
 /// A headline between two parts of a story.
 pub fn headline(text: &str) {
-    println!("\n── {text} ──");
+    println!("\n{}", paint(BOLD, &format!("── {text} ──")));
 }
 
-/// Prints what is new since the last line.
+/// Something that is done to the cluster.
+pub fn event(text: &str) {
+    clear();
+    println!("          ✸ {text}");
+}
+
+/// Coloured on a terminal, plain in a log.
+fn paint(colour: &str, text: &str) -> String {
+    if std::io::stdout().is_terminal() {
+        format!("\x1b[{colour}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
+}
+
+/// Prints what is new since the last line. On a terminal the line under way is seen as it grows.
 #[derive(Default)]
 pub struct Timeline {
     decision: Option<Timestamp>,
@@ -50,7 +79,7 @@ impl Timeline {
                     serin::report::report(&model)
                 );
             }
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            tokio::time::sleep(LOOK).await;
         }
     }
 
@@ -59,7 +88,7 @@ impl Timeline {
         let end = traffic.now() + time;
         while traffic.now() < end {
             self.show(&lab.state().await?, traffic);
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            tokio::time::sleep(LOOK).await;
         }
         Ok(())
     }
@@ -72,22 +101,52 @@ impl Timeline {
             .iter()
             .filter(|record| known < Some(record.at))
         {
-            println!(
-                "{:>7.1}s  ▸ {}: {}",
-                now.as_secs_f64(),
-                record.action,
-                record.sentence
-            );
+            clear();
+            let action = paint(BOLD, &format!("▸ {}", record.action));
+            println!("{:>7.1}s  {action}", now.as_secs_f64());
+            for words in wrapped(&record.sentence, WIDTH) {
+                println!("{INDENT}{words}");
+            }
         }
         self.decision = state.decisions.last().map(|record| record.at).or(known);
         let weight = state.canary.as_ref().map(|canary| canary.weight);
-        let due = now.saturating_sub(self.line) >= Duration::from_secs(2);
-        if due || weight != self.weight {
-            println!("{}", line(now, state, &traffic.answers(), self.line));
+        let due = now.saturating_sub(self.line) >= LINE || weight != self.weight;
+        let live = std::io::stdout().is_terminal();
+        if due || live {
+            clear();
+            print!("{}", line(now, state, &traffic.answers(), self.line));
+        }
+        if due {
+            println!();
             self.line = now;
             self.weight = weight;
+        } else if live {
+            // Without the end of a line it would stay in the buffer.
+            let _ = std::io::stdout().flush();
         }
     }
+}
+
+/// Takes the line under way off the terminal.
+fn clear() {
+    if std::io::stdout().is_terminal() {
+        print!("\r\x1b[2K");
+    }
+}
+
+/// A text in lines of at most `width` characters, as far as its words allow.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// One line: time, phase, weight, then each version's rate, failures and p99 since the last line.
@@ -95,7 +154,7 @@ fn line(now: Duration, state: &State, answers: &Answers, since: Duration) -> Str
     let weight = state.canary.as_ref().map(|canary| canary.weight);
     let filled = usize::from(weight.unwrap_or(0)) * BAR / 100;
     let weight = weight.map_or_else(|| "     ".to_owned(), |weight| format!("{weight:>3} %"));
-    let bar = format!("{}{}", "█".repeat(filled), "░".repeat(BAR - filled));
+    let bar = paint(CYAN, &"█".repeat(filled)) + &"░".repeat(BAR - filled);
     let recent = answers.within(since, now);
     let seconds = now.saturating_sub(since).as_secs_f64().max(0.001);
     let mut versions = BTreeMap::new();
@@ -106,7 +165,7 @@ fn line(now: Duration, state: &State, answers: &Answers, since: Duration) -> Str
         let failed = if failed == 0 {
             String::new()
         } else {
-            format!(" {failed} FAILED")
+            paint(RED, &format!(" {failed} FAILED"))
         };
         versions.insert(
             version.clone(),
@@ -119,7 +178,8 @@ fn line(now: Duration, state: &State, answers: &Answers, since: Duration) -> Str
         .filter(|answer| answer.version.is_none())
         .count();
     if lost > 0 {
-        versions.insert("~".to_owned(), format!("no version: {lost} FAILED"));
+        let lost = paint(RED, &format!("no version: {lost} FAILED"));
+        versions.insert("~".to_owned(), lost);
     }
     let versions: Vec<String> = versions.into_values().collect();
     format!(
@@ -128,4 +188,15 @@ fn line(now: Duration, state: &State, answers: &Answers, since: Duration) -> Str
         format!("{:?}", state.phase),
         versions.join("   ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_sentence_goes_on_in_the_next_line() {
+        assert_eq!(wrapped("1 of 20 ≈ 5 %", 7), ["1 of 20", "≈ 5 %"]);
+        assert_eq!(wrapped("unbreakable word", 4), ["unbreakable", "word"]);
+    }
 }
