@@ -65,7 +65,7 @@ pub async fn operator_killed_in_rollback() -> Result<()> {
     })
     .await?;
     let mut checks = Checks::default();
-    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let deadline = std::time::Instant::now() + Duration::from_secs(120); // the kubelet takes its time under load
     let mut left = play.lab.pods("3.0.0").await?;
     while !left.is_empty() && std::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_secs(1)).await;

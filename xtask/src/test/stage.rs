@@ -154,8 +154,20 @@ fn on_an_api_server(repository: &Path) -> Result<Report> {
     runner::run(&mut command)
 }
 
-/// The ignored tests of xtask are those that start clusters: one after the other, and seen as they go.
+/// The ignored tests of xtask are those that start clusters: one after the other, and seen as they go. The cluster ends with
+/// them, unless it was up before.
 fn on_a_cluster(repository: &Path) -> Result<Report> {
+    let cluster = cluster::Cluster::Local;
+    let was_up = cluster.command("true").is_ok();
+    let report = play_on_a_cluster(repository);
+    if was_up {
+        return report;
+    }
+    let ended = cluster.end();
+    report.and_then(|report| ended.map(|()| report))
+}
+
+fn play_on_a_cluster(repository: &Path) -> Result<Report> {
     let mut command = nextest(repository)?;
     command.arg("run").args(ALL).args([
         "-E",
