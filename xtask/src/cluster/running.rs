@@ -1,5 +1,6 @@
 //! Finding the running cluster, going inside, and ending it.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -111,12 +112,20 @@ pub fn enter_all(state: &State, program: &str) -> Result<Command> {
     Ok(command)
 }
 
+/// Whether a process still runs, or still ends: a zombie does neither.
+fn is_alive(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/status"))
+        .is_ok_and(|status| !status.contains("State:\tZ"))
+}
+
 /// Ends every process of the cluster and waits until none is left.
 pub fn kill(state: &State) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(30);
+    // A process that was killed loses its command line at once, and process 1 then waits for all others of its namespace.
+    let mut killed = BTreeSet::new();
     loop {
         let holders = Holders::find(state)?;
-        if holders.is_none() {
+        if holders.is_none() && !killed.iter().any(|pid| is_alive(*pid)) {
             return Ok(());
         }
         if Instant::now() > deadline {
@@ -124,6 +133,7 @@ pub fn kill(state: &State) -> Result<()> {
         }
         // Process 1 first: the keeper then sees it end and reaps it.
         for pid in holders.init.into_iter().chain(holders.keepers) {
+            killed.insert(pid);
             if let Some(pid) = Pid::from_raw(pid) {
                 let _ = kill_process(pid, Signal::KILL);
             }
