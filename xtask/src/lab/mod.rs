@@ -266,7 +266,7 @@ impl Lab {
         }
     }
 
-    /// Every pod of a version: its UID, and how often its container was restarted.
+    /// Every pod of a version that still has a process: its UID, and how often its container was restarted.
     pub async fn pods(&self, version: &str) -> Result<Vec<(String, i32)>> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         let list = pods
@@ -279,6 +279,7 @@ impl Lab {
                     .get("serin.dev/version")
                     .is_some_and(|other| other == version)
             })
+            .filter(|pod| !has_ended(pod))
             .map(|pod| {
                 let statuses = pod
                     .status
@@ -293,6 +294,19 @@ impl Lab {
         found.sort();
         Ok(found)
     }
+}
+
+/// Whether a pod that was told to go runs no container any more: kubelet keeps its object for up to a minute longer.
+fn has_ended(pod: &Pod) -> bool {
+    let mut statuses = pod
+        .status
+        .iter()
+        .flat_map(|status| status.container_statuses.iter().flatten());
+    let ended = statuses.all(|status| {
+        let state = status.state.as_ref();
+        state.is_some_and(|state| state.running.is_none())
+    });
+    pod.metadata.deletion_timestamp.is_some() && ended
 }
 
 /// Whether the model answers its spec: every controller has seen it, and the spec's version has all traffic.
