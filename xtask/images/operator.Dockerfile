@@ -3,7 +3,7 @@
 #   docker build -f xtask/images/operator.Dockerfile -t serin-operator .
 #
 # `cargo xtask images build operator` runs the same file with buildah where no base image can be pulled.
-ARG BUILD_IMAGE=docker.io/library/rust:1-slim-bookworm
+ARG BUILD_IMAGE=rust:1-slim-bookworm
 
 FROM ${BUILD_IMAGE} AS build
 ARG RUST_TARGET=x86_64-unknown-linux-gnu

@@ -41,7 +41,7 @@ const ACCEPTED: &[(&str, &[&str], &[&str])] = &[
         &["PodDisruptionBudget/serin-router"],
     ),
     (
-        "--set prometheus.enabled=false,prometheus.url=http://p:9090",
+        "--set prometheus.enabled=false,prometheus.url=http://p:9090,prometheus.headersSecret=h",
         &[],
         &["Deployment/serin-prometheus"],
     ),

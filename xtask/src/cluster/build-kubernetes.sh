@@ -21,9 +21,11 @@ exec 3>&1 >>"$work/build.log" 2>&1
 step() { echo "kubernetes: $*" >&3; }
 trap 'step "failed, see $work/build.log"; tail -n 20 "$work/build.log" >&3' ERR
 
-# An index and a sources entry of our own: the machine's apt configuration stays as it is.
+# An index and a sources entry of our own, for the mirror that the machine uses: its apt configuration stays as it is.
+mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' 'Component: main' | sort -u)
+[ -n "$mirror" ] || { step "apt names no mirror of Debian bookworm; run apt-get update"; exit 1; }
 cat > apt/debian.list <<SOURCES
-deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm main
+deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${mirror%%$'\n'*} bookworm main
 SOURCES
 apt=(apt-get -q -o "Dir::Etc::SourceList=$work/apt/debian.list" -o Dir::Etc::SourceParts=-
   -o "Dir::State::Lists=$work/apt/lists" -o "Dir::Cache=$work/apt/cache" -o APT::Sandbox::User=root)

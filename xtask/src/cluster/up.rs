@@ -1,6 +1,7 @@
 //! Starting the cluster, ending it, and telling how it is.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -245,36 +246,33 @@ pub fn print_status(layout: &Layout) -> Result<()> {
         Phase::Starting | Phase::ApiReady => "starting",
         Phase::Ready => "up",
     };
-    println!(
+    let mut out = std::io::stdout().lock();
+    writeln!(
+        out,
         "cluster     {word} for {} s, Kubernetes {KUBERNETES_VERSION}",
         now.saturating_sub(status.started)
-    );
-    println!("kubeconfig  {}", state.kubeconfig("admin").display());
-    println!("logs        {}", state.path("logs").display());
+    )?;
+    writeln!(out, "kubeconfig  {}", state.kubeconfig("admin").display())?;
+    writeln!(out, "logs        {}", state.path("logs").display())?;
     for component in &status.components {
         let word = component
             .ended
             .as_ref()
             .map_or("running".into(), |end| format!("DIED: {end}"));
-        println!("  {:<24} pid {:<6} {word}", component.name, component.pid);
-    }
-    if status.phase == Phase::Ready && status.dead().is_none() {
-        let nodes = process::output(Cluster::Local.command("kubectl")?.args([
-            "get",
-            "nodes",
-            "--no-headers",
-        ]))?;
-        println!(
-            "node        {}",
-            nodes
-                .split_whitespace()
-                .take(2)
-                .collect::<Vec<_>>()
-                .join(" ")
-        );
+        writeln!(
+            out,
+            "  {:<24} pid {:<6} {word}",
+            component.name, component.pid
+        )?;
     }
     if let Some(dead) = status.dead() {
         bail!("{} died: {}", dead.name, state.log(&dead.name).display());
+    }
+    if status.phase == Phase::Ready {
+        let mut kubectl = Cluster::Local.command("kubectl")?;
+        let nodes = process::output(kubectl.args(["get", "nodes", "--no-headers"]))?;
+        let node: Vec<_> = nodes.split_whitespace().take(2).collect();
+        writeln!(out, "node        {}", node.join(" "))?;
     }
     Ok(())
 }
