@@ -2,6 +2,7 @@
 
 pub mod conditions;
 mod crd;
+mod decision;
 pub mod percent;
 pub mod spec;
 pub mod status;
@@ -9,6 +10,7 @@ pub mod validate;
 pub mod version;
 
 pub use crd::crd;
+pub use decision::{DecisionRecord, ObjectiveRecord, Verdict, remember};
 pub use percent::Percent;
 pub use spec::{
     AfterPatience, EnvoyTraffic, ErrorRateObjective, EvidenceSource, InsufficientDataPolicy,
@@ -16,8 +18,8 @@ pub use spec::{
     Rollout, Serving, Step, Traffic,
 };
 pub use status::{
-    CanaryVersion, DecisionRecord, GateRecord, ModelDeploymentStatus, Phase, Progress,
-    RefusedVersion, RetiringVersion, State, Verdict, VersionRef,
+    CanaryVersion, GateRecord, ModelDeploymentStatus, Phase, Progress, RefusedVersion,
+    RetiringVersion, State, VersionRef,
 };
 pub use version::{Revision, VersionSpec};
 

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::Revision;
+use super::{DecisionRecord, Revision};
 use crate::{
     observe::metrics::{Cursors, Snapped},
     rollout::gate::GateState,
@@ -69,7 +69,7 @@ pub struct State {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
 
-    /// The last decisions, oldest first. The last 10.
+    /// The last decisions, oldest first. The last 10, and the evidence of the last 3 that looked at any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub decisions: Vec<DecisionRecord>,
 }
@@ -204,44 +204,11 @@ pub struct RefusedVersion {
     pub retry_token: Option<String>,
 }
 
-/// What a look at the evidence says.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The objectives hold, and would at the next weight.
-    Pass,
-    /// The canary breaks an objective and is worse than stable, or its pods fail.
-    Fail,
-    /// Nothing is proven yet.
-    NeedMoreData,
-    /// The metrics cannot be trusted. Never promotes.
-    Blind,
-}
-
-/// One decision, with all that is needed to understand it.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct DecisionRecord {
-    /// When it was taken.
-    #[schemars(schema_with = "time_schema")]
-    pub at: Timestamp,
-    /// What was decided: an event's reason, such as `StepAdvanced` or `RolledBack`.
-    pub action: String,
-    /// The version it is about.
-    pub version: String,
-    /// The canary's weight from now on, in percent.
-    pub weight: u8,
-    /// What the evidence said, where the decision was one on evidence.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verdict: Option<Verdict>,
-    /// The decision in plain words, with the numbers.
-    pub sentence: String,
-}
-
-fn time_schema(_: &mut SchemaGenerator) -> Schema {
+pub(super) fn time_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "format": "date-time"})
 }
 
-fn optional_time_schema(_: &mut SchemaGenerator) -> Schema {
+pub(super) fn optional_time_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "format": "date-time", "nullable": true})
 }
 

@@ -13,15 +13,13 @@ use jiff::{SignedDuration, Timestamp};
 use super::trial;
 use crate::{
     api::{
-        CanaryVersion, DecisionRecord, ModelDeploymentSpec, Phase, RefusedVersion, RetiringVersion,
-        Revision, State, Verdict, VersionRef, conditions::reasons,
+        CanaryVersion, DecisionRecord, ModelDeploymentSpec, ObjectiveRecord, Phase, RefusedVersion,
+        RetiringVersion, Revision, State, Verdict, VersionRef, conditions::reasons, remember,
     },
     observe::Snapshot,
     status::serving_all,
 };
 
-/// Decisions kept in status.
-const DECISIONS_KEPT: usize = 10;
 /// Refused versions kept in status.
 const REFUSED_KEPT: usize = 20;
 /// How often pods that are starting are looked at, besides at each change that the API server reports.
@@ -47,14 +45,7 @@ pub fn decide(
     now: Timestamp,
     interval: Duration,
 ) -> Decision {
-    let mut turn = Turn {
-        spec,
-        snapshot,
-        now,
-        interval,
-        next: snapshot.state.clone(),
-        records: Vec::new(),
-    };
+    let mut turn = Turn::new(spec, snapshot, now, interval);
     turn.next.router_port = turn.next.router_port.or(snapshot.free_port);
     turn.retire();
     let requeue = match (turn.next.stable.clone(), turn.next.canary.clone()) {
@@ -64,23 +55,12 @@ pub fn decide(
         (Some(stable), Some(canary)) => turn.trial(&stable, canary),
     };
     let requeue = earliest(requeue, turn.next_retirement());
-    Decision {
-        next: turn.next,
-        records: turn.records,
-        requeue,
-    }
+    turn.decided(requeue)
 }
 
 /// Takes a canary's traffic away because the spec can no longer be used: nobody could say what it must hold.
 pub fn retreat(spec: &ModelDeploymentSpec, snapshot: &Snapshot, now: Timestamp) -> Decision {
-    let mut turn = Turn {
-        spec,
-        snapshot,
-        now,
-        interval: Duration::ZERO,
-        next: snapshot.state.clone(),
-        records: Vec::new(),
-    };
+    let mut turn = Turn::new(spec, snapshot, now, Duration::ZERO);
     if let (Some(stable), Some(canary)) = (turn.next.stable.clone(), turn.next.canary.clone())
         && canary.weight > 0
     {
@@ -90,11 +70,7 @@ pub fn retreat(spec: &ModelDeploymentSpec, snapshot: &Snapshot, now: Timestamp) 
         );
         turn.withdraw(&canary, reasons::SUPERSEDED, None, sentence);
     }
-    Decision {
-        next: turn.next,
-        records: turn.records,
-        requeue: None,
-    }
+    turn.decided(None)
 }
 
 /// One run of [`decide`]: its inputs, and the state as it takes shape.
@@ -105,9 +81,45 @@ pub(super) struct Turn<'a> {
     pub(super) interval: Duration,
     pub(super) next: State,
     pub(super) records: Vec<DecisionRecord>,
+    /// What is known of each objective, once the trial has been looked at; goes into every record from then on.
+    pub(super) evidence: Vec<ObjectiveRecord>,
 }
 
-impl Turn<'_> {
+impl<'a> Turn<'a> {
+    fn new(
+        spec: &'a ModelDeploymentSpec,
+        snapshot: &'a Snapshot,
+        now: Timestamp,
+        interval: Duration,
+    ) -> Self {
+        Self {
+            spec,
+            snapshot,
+            now,
+            interval,
+            next: snapshot.state.clone(),
+            records: Vec::new(),
+            evidence: Vec::new(),
+        }
+    }
+
+    /// The turn's result. Only now is it known when the next look comes.
+    fn decided(mut self, requeue: Option<Duration>) -> Decision {
+        let next_check = requeue.and_then(|after| self.now.checked_add(after).ok());
+        let of_this_turn = self.next.decisions.iter_mut().rev();
+        for record in of_this_turn.take(self.records.len()) {
+            record.next_check = next_check;
+        }
+        for record in &mut self.records {
+            record.next_check = next_check;
+        }
+        Decision {
+            next: self.next,
+            records: self.records,
+            requeue,
+        }
+    }
+
     /// Lets go of versions whose time is over.
     fn retire(&mut self) {
         let now = self.now;
@@ -385,10 +397,12 @@ impl Turn<'_> {
             weight,
             verdict,
             sentence: sentence.clone(),
+            by: None,
+            evidence: self.evidence.clone(),
+            next_check: None,
         };
         self.next.message = sentence;
-        self.next.decisions.push(record.clone());
-        keep_last(&mut self.next.decisions, DECISIONS_KEPT);
+        remember(&mut self.next.decisions, record.clone());
         self.records.push(record);
     }
 }

@@ -4,6 +4,7 @@
 //! the same decision on any machine.
 
 mod decide;
+mod evidence;
 pub mod gate;
 mod trial;
 

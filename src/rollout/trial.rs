@@ -6,12 +6,13 @@ use jiff::Timestamp;
 
 use super::{
     decide::{Turn, signed},
+    evidence,
     gate::{Criterion, GatePolicy, GateState, GateVerdict},
 };
 use crate::{
     api::{
-        AfterPatience, CanaryVersion, GateRecord, Objective, Phase, Progress, Step, Verdict,
-        VersionRef, conditions::reasons,
+        AfterPatience, CanaryVersion, GateRecord, Objective, ObjectiveRecord, Phase, Progress,
+        Step, Verdict, VersionRef, conditions::reasons,
     },
     observe::metrics::{Cursors, Snapped},
 };
@@ -78,6 +79,7 @@ pub(super) fn judge(
         .get(progress.step as usize + 1)
         .cloned();
     let judged = look(turn, &mut progress, next_step.as_ref());
+    turn.evidence.clone_from(&judged.evidence);
     let failure = pods_fail(turn, &canary, &mut progress);
     let outage = judged
         .blind
@@ -143,6 +145,8 @@ struct Judged {
     suspect: bool,
     /// All gates' sentences.
     sentence: String,
+    /// What is known of each objective.
+    evidence: Vec<ObjectiveRecord>,
 }
 
 /// Feeds each gate what was read for it. A gate whose reading is blind stays as it was.
@@ -159,6 +163,7 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
         pass: true,
         suspect: false,
         sentence: String::new(),
+        evidence: Vec::new(),
     };
     let seconds = baked(turn.now, progress).as_secs_f64();
     for (index, (objective, gate)) in spec.objectives.iter().zip(&mut progress.gates).enumerate() {
@@ -168,7 +173,9 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
             spec.rollout.steps.len(),
             min_requests,
         );
-        match turn.snapshot.readings.get(index) {
+        let window = gate.cursors.span(turn.now, turn.interval).range;
+        let reading = turn.snapshot.readings.get(index);
+        match reading {
             Some(Ok(window)) => {
                 gate.evidence.observe(&window.look, &policy);
                 gate.cursors.clone_from(&window.cursors);
@@ -179,7 +186,11 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
         }
         let judgement = gate.evidence.judge(&policy, next.map(|step| step.weight));
         let rate = (seconds >= 1.0).then(|| judgement.step.canary.requests as f64 / seconds);
-        gate.sentence = judgement.sentence(&criterion(objective, gate.threshold.as_ref()), rate);
+        let criterion = criterion(objective, gate.threshold.as_ref());
+        gate.sentence = judgement.sentence(&criterion, rate);
+        judged.evidence.push(evidence::record(
+            gate, &judgement, &criterion, reading, window,
+        ));
         judged.pass &= judgement.verdict == GateVerdict::Pass;
         judged.suspect |= judgement.suspect;
         if judgement.verdict == GateVerdict::Fail && judged.fail.is_none() {

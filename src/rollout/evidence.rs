@@ -1,0 +1,76 @@
+//! What was known of an objective when a decision was taken, for its record.
+
+use std::time::Duration;
+
+use super::gate::{Criterion, Judgement};
+use crate::{
+    api::{GateRecord, ObjectiveRecord, Verdict},
+    observe::metrics::{BlindReason, Window},
+};
+
+/// What one look told of one objective. `window` is how far back its query reached. Where the reading is blind, the
+/// counts are those before it.
+pub(super) fn record(
+    gate: &GateRecord,
+    judgement: &Judgement,
+    criterion: &Criterion,
+    reading: Option<&Result<Window, BlindReason>>,
+    window: Duration,
+) -> ObjectiveRecord {
+    let (verdict, query, sentence) = match reading {
+        Some(Ok(window)) => (
+            judgement.verdict.into(),
+            window.query.clone(),
+            gate.sentence.clone(),
+        ),
+        Some(Err(blind)) => (Verdict::Blind, String::new(), format!("{blind}.")),
+        None => (
+            Verdict::Blind,
+            String::new(),
+            "The metrics were not read.".to_owned(),
+        ),
+    };
+    ObjectiveRecord {
+        objective: gate.objective.clone(),
+        verdict,
+        threshold: criterion.to_string(),
+        query,
+        window_seconds: window.as_secs(),
+        step: Some(judgement.step),
+        rollout: Some(judgement.rollout),
+        value: None,
+        upper_bound: Some(rounded_up(judgement.upper_bound)),
+        bound_needed: Some(rounded_up(judgement.bound_needed)),
+        sentence,
+    }
+}
+
+/// A share with four significant digits, rounded up: what is below the one is below the other. So short a number
+/// comes back from every JSON reader as the same one.
+fn rounded_up(share: f64) -> f64 {
+    if share <= 0.0 {
+        return 0.0;
+    }
+    let scale = 10_f64.powi(3 - share.log10().floor() as i32);
+    ((share * scale - 1e-9).ceil() / scale).min(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::float_cmp)] // the very number is meant
+    fn a_bound_is_short_and_never_too_low() {
+        for (share, short) in [
+            (0.04, 0.04),
+            (0.012_345_6, 0.01235),
+            (0.999_99, 1.0),
+            (1.0, 1.0),
+            (0.0, 0.0),
+            (0.000_001_000_04, 0.000_001_001),
+        ] {
+            assert_eq!(rounded_up(share), short);
+        }
+    }
+}
