@@ -6,7 +6,7 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::metrics::{self, BlindReason, Client, Cursors, Question, Source, Versions, Window};
+use super::metrics::{self, BlindReason, Client, Cursors, Question, Reading, Source, Versions};
 use crate::api::{EvidenceSource, ModelDeployment, Objective, State};
 
 /// Where the evidence is read.
@@ -41,7 +41,7 @@ impl Evidence {
         model: &ModelDeployment,
         state: &State,
         now: Timestamp,
-    ) -> Vec<Result<Window, BlindReason>> {
+    ) -> Vec<Result<Reading, BlindReason>> {
         let (Some(stable), Some(canary)) = (&state.stable, &state.canary) else {
             return Vec::new();
         };
@@ -65,7 +65,10 @@ impl Evidence {
                 || Cursors::starting_at(now.as_millisecond()),
                 |gate| gate.cursors.clone(),
             );
-            async move { metrics::read(&self.client, &question, &cursors, now).await }
+            async move {
+                let window = metrics::read(&self.client, &question, &cursors, now).await;
+                window.map(Reading::Counts)
+            }
         });
         join_all(readings).await
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::metrics::{BlindReason, Window};
+use super::metrics::{BlindReason, Reading};
 use crate::api::{Revision, State, VersionRef};
 
 /// Everything that [`crate::rollout::decide`] sees.
@@ -17,7 +17,7 @@ pub struct Snapshot {
     /// What the cluster says of each version that has objects.
     pub versions: BTreeMap<Revision, VersionHealth>,
     /// One reading a gate, in the objectives' order; empty where no canary has weight.
-    pub readings: Vec<Result<Window, BlindReason>>,
+    pub readings: Vec<Result<Reading, BlindReason>>,
 }
 
 impl Snapshot {

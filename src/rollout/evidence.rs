@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::gate::{Criterion, Judgement};
 use crate::{
     api::{GateRecord, ObjectiveRecord, Verdict},
-    observe::metrics::{BlindReason, Window},
+    observe::metrics::{BlindReason, Reading},
 };
 
 /// What one look told of one objective. `window` is how far back its query reached. Where the reading is blind, the
@@ -14,13 +14,13 @@ pub(super) fn record(
     gate: &GateRecord,
     judgement: &Judgement,
     criterion: &Criterion,
-    reading: Option<&Result<Window, BlindReason>>,
+    reading: Option<&Result<Reading, BlindReason>>,
     window: Duration,
 ) -> ObjectiveRecord {
     let (verdict, query, sentence) = match reading {
-        Some(Ok(window)) => (
+        Some(Ok(reading)) => (
             judgement.verdict.into(),
-            window.query.clone(),
+            reading.query().to_owned(),
             gate.sentence.clone(),
         ),
         Some(Err(blind)) => (Verdict::Blind, String::new(), format!("{blind}.")),

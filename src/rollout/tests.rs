@@ -17,7 +17,7 @@ use crate::{
     },
     observe::{
         Snapshot, VersionHealth,
-        metrics::{BlindReason, Cursors, Window},
+        metrics::{BlindReason, Cursors, Reading, Window},
     },
 };
 
@@ -53,8 +53,8 @@ fn ready() -> VersionHealth {
 }
 
 #[allow(clippy::unnecessary_wraps)] // a reading is what it stands for
-fn reading(canary: (u64, u64), stable: (u64, u64)) -> Result<Window, BlindReason> {
-    Ok(Window {
+fn reading(canary: (u64, u64), stable: (u64, u64)) -> Result<Reading, BlindReason> {
+    Ok(Reading::Counts(Window {
         look: Look {
             canary: Tally::new(canary.0, canary.1),
             stable: Tally::new(stable.0, stable.1),
@@ -65,10 +65,10 @@ fn reading(canary: (u64, u64), stable: (u64, u64)) -> Result<Window, BlindReason
         query: String::new(),
         replayed: None,
         lost: None,
-    })
+    }))
 }
 
-fn blind() -> Result<Window, BlindReason> {
+fn blind() -> Result<Reading, BlindReason> {
     Err(BlindReason::Timeout {
         after: Duration::from_secs(5),
     })
@@ -111,7 +111,7 @@ impl World {
             .insert(VersionSpec::of(&spec(version)).revision(), health);
     }
 
-    fn snapshot(&self, reading: Option<Result<Window, BlindReason>>) -> Snapshot {
+    fn snapshot(&self, reading: Option<Result<Reading, BlindReason>>) -> Snapshot {
         Snapshot {
             desired: VersionRef {
                 revision: VersionSpec::of(&self.spec).revision(),
@@ -125,7 +125,7 @@ impl World {
     }
 
     /// One look: decides, and takes the decision over. Returns what was decided.
-    fn look(&mut self, reading: Option<Result<Window, BlindReason>>) -> Vec<String> {
+    fn look(&mut self, reading: Option<Result<Reading, BlindReason>>) -> Vec<String> {
         let decision = decide(&self.spec, &self.snapshot(reading), self.now, INTERVAL);
         // A restart in between loses nothing.
         let text = serde_json::to_string(&decision.next).unwrap();

@@ -14,7 +14,7 @@ use crate::{
         AfterPatience, CanaryVersion, GateRecord, Objective, ObjectiveRecord, Phase, Progress,
         Step, Verdict, VersionRef, conditions::reasons,
     },
-    observe::metrics::{Cursors, Snapped},
+    observe::metrics::{Cursors, Reading, Snapped},
 };
 
 /// A canary with weight may be without a ready pod for this long; the router sends its share to stable meanwhile.
@@ -176,10 +176,13 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
         let window = gate.cursors.span(turn.now, turn.interval).range;
         let reading = turn.snapshot.readings.get(index);
         match reading {
-            Some(Ok(window)) => {
+            Some(Ok(Reading::Counts(window))) => {
                 gate.evidence.observe(&window.look, &policy);
                 gate.cursors.clone_from(&window.cursors);
                 gate.threshold.clone_from(&window.threshold);
+            }
+            Some(Ok(_)) => {
+                judged.blind = Some(format!("{}: what was read is not requests", gate.objective))
             }
             Some(Err(blind)) => judged.blind = Some(format!("{}: {blind}", gate.objective)),
             None => judged.blind = Some(format!("{}: the metrics were not read", gate.objective)),

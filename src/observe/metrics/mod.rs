@@ -36,6 +36,7 @@ mod count;
 mod cursors;
 mod edges;
 mod promql;
+mod reading;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ pub use blind::BlindReason;
 pub use client::{Client, ClientError};
 pub use cursors::{Cursors, Span};
 pub use edges::Snapped;
+pub use reading::{Classes, Reading, Value};
 pub use source::{Side, Source, Versions};
 
 use crate::rollout::gate::Look;

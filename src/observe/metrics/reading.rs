@@ -1,0 +1,61 @@
+//! What one look brings for one gate: requests, a value, or predictions by class.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Cursors, Window};
+
+/// What one look brings for one gate. Which kind follows from the objective.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reading {
+    /// Requests of both versions, good and bad: of `latency`, `errorRate` and `noWorseThanStable`.
+    Counts(Window),
+    /// The value of a query that the user wrote: of `query`.
+    Value(Value),
+    /// Predictions of both versions by class: of `predictionDrift`.
+    Classes(Classes),
+}
+
+impl Reading {
+    /// The PromQL whose answer this is, for people to repeat.
+    pub fn query(&self) -> &str {
+        match self {
+            Self::Counts(window) => &window.query,
+            Self::Value(value) => &value.query,
+            Self::Classes(classes) => &classes.query,
+        }
+    }
+}
+
+/// The one value that a query gave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Value {
+    /// The value: finite.
+    pub value: f64,
+    /// The moment that the query was evaluated at.
+    pub at: Timestamp,
+    /// The PromQL that was sent: the user's, confined to the namespace.
+    pub query: String,
+}
+
+/// One window of predictions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Classes {
+    /// The canary's predictions that no earlier window has counted, by class.
+    pub canary: BTreeMap<String, u64>,
+    /// The same of stable.
+    pub stable: BTreeMap<String, u64>,
+    /// To be kept, and given to the next reading. Losing it loses or repeats evidence.
+    pub cursors: Cursors,
+    /// The scrape up to which both versions were seen: the older of the two versions' newest.
+    pub newest_sample: Timestamp,
+    /// The PromQL whose answer was counted.
+    pub query: String,
+    /// How far back evidence was fetched after an outage; `None` in the normal course.
+    pub replayed: Option<Duration>,
+    /// How much of an outage was too long ago to be fetched (see [`Span::lost`](super::Span::lost)).
+    pub lost: Option<Duration>,
+}
