@@ -9,14 +9,14 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use kube::{Api, Client, Resource, ResourceExt, api::PostParams};
 use kube_runtime::controller::{Action, Config, Controller};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -28,6 +28,7 @@ use crate::{
         validate::{Limits, validate},
     },
     apply::{Applier, ApplyError, timely, words},
+    clock::Clock,
     events::Events,
     metrics::Metrics,
     observe::{self, Children, Snapshot},
@@ -50,6 +51,8 @@ const BLOCKED_PAUSE: Duration = Duration::from_secs(30);
 pub struct Context {
     /// The API server.
     pub client: Client,
+    /// The time.
+    pub clock: Clock,
     /// Caches of what exists.
     pub stores: Stores,
     /// Settings that shape objects.
@@ -152,7 +155,7 @@ async fn steps(
     if model.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change()); // its children go with it
     }
-    let now = Timestamp::now();
+    let now = context.clock.now();
     let children = observe::children(&context.stores, &model);
     let errors = validate(&model, &context.limits);
     let snapshot = observe(&model, &children, errors.is_empty(), context, now).await;
@@ -309,7 +312,7 @@ async fn persist(
         &decision.next,
         &stable.unwrap_or_default(),
         standing,
-        Timestamp::now(),
+        context.clock.now(),
     );
     if model.status.as_ref() == Some(&status) {
         return Ok(());

@@ -9,6 +9,7 @@
 
 pub mod api;
 pub mod apply;
+pub mod clock;
 pub mod controller;
 pub mod events;
 pub mod http;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::validate::Limits,
     apply::Applier,
+    clock::Clock,
     controller::{self, Context},
     events::Events,
     http::{self, Health},
@@ -103,6 +104,7 @@ pub async fn run_with(
         router_service: settings.router_service.clone(),
         slice_api,
     };
+    // The watches end with `news`.
     let (stores, news) = watch::start(&client, &scope);
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
@@ -143,6 +145,7 @@ pub async fn run_with(
         ports: Mutex::new(HashMap::new()),
         failures: Mutex::new(HashMap::new()),
         client: client.clone(),
+        clock: Clock::system(),
         stores,
     });
     let mut election = Election::join(

@@ -17,7 +17,10 @@ use kube_runtime::{
     watcher,
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 
 use crate::{
     api::{MANAGED_BY_LABEL, MANAGER, MODEL_LABEL, ModelDeployment},
@@ -65,6 +68,8 @@ pub struct News {
     pub models: mpsc::UnboundedReceiver<ObjectRef<ModelDeployment>>,
     /// Counts every change: whoever builds on all caches builds again.
     pub any: watch::Receiver<u64>,
+    /// The watches themselves; they end when this is dropped.
+    pub watches: JoinSet<()>,
 }
 
 /// Where a watch tells its news.
@@ -84,7 +89,7 @@ impl Bell {
     }
 }
 
-/// Starts all watches; they run until the process ends.
+/// Starts all watches; they run until [`News::watches`] is dropped.
 pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
     let (models_bell, models_news) = mpsc::unbounded_channel();
     let (any_bell, any_news) = watch::channel(0);
@@ -96,8 +101,10 @@ pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
     let config = || watcher::Config::default().timeout(WATCH_SECONDS);
     let children = || config().labels(&ours);
     let slices = scope.slice_api;
+    let mut watches = JoinSet::new();
 
     let models = run(
+        &mut watches,
         api(client, scope),
         config(),
         (),
@@ -109,6 +116,7 @@ pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
         let selector = format!("{SERVICE_NAME_LABEL}={}", scope.router_service);
         let (everyone, bell) = (models.clone(), bell.clone());
         run(
+            &mut watches,
             api,
             config().labels(&selector),
             slices,
@@ -122,17 +130,46 @@ pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
         )
     };
     let stores = Stores {
-        deployments: run(api(client, scope), children(), (), &bell, model_of),
-        services: run(api(client, scope), children(), (), &bell, model_of),
-        history: run(api(client, scope), children(), (), &bell, model_of),
+        deployments: run(
+            &mut watches,
+            api(client, scope),
+            children(),
+            (),
+            &bell,
+            model_of,
+        ),
+        services: run(
+            &mut watches,
+            api(client, scope),
+            children(),
+            (),
+            &bell,
+            model_of,
+        ),
+        history: run(
+            &mut watches,
+            api(client, scope),
+            children(),
+            (),
+            &bell,
+            model_of,
+        ),
         slices: run(
+            &mut watches,
             slices_api(client, scope),
             children(),
             slices,
             &bell,
             model_of,
         ),
-        pods: run(api(client, scope), children(), (), &bell, model_of),
+        pods: run(
+            &mut watches,
+            api(client, scope),
+            children(),
+            (),
+            &bell,
+            model_of,
+        ),
         models,
         routers,
     };
@@ -141,6 +178,7 @@ pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
         News {
             models: models_news,
             any: any_news,
+            watches,
         },
     )
 }
@@ -160,6 +198,7 @@ impl Stores {
 
 /// Watches one kind into a cache of its own.
 fn run<K>(
+    watches: &mut JoinSet<()>,
     api: Api<K>,
     config: watcher::Config,
     kind: <K as Resource>::DynamicType,
@@ -185,7 +224,7 @@ where
         .modify(|object| object.managed_fields_mut().clear())
         .reflect(writer)
         .touched_objects();
-    tokio::spawn(stream.for_each(move |result| {
+    watches.spawn(stream.for_each(move |result| {
         match result {
             Ok(object) => bell.ring(model(&object)),
             Err(error) => tracing::warn!(%error, "a watch failed; it is opened again"),

@@ -1,7 +1,9 @@
 //! The only I/O of this module: one instant query, capped in time and size.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use http::HeaderMap;
 use http::header::DATE;
 use jiff::Timestamp;
@@ -25,8 +27,17 @@ const SKEW_ALLOWED: Duration = TIMEOUT;
 /// A connection to one Prometheus, or to anything else with its query API. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
-    prometheus: prometheus::Client,
+    /// For logs: never the headers, nor a password in the address.
+    host: String,
+    transport: Transport,
 }
+
+/// Sends a query as an instant query of a moment. The answer's body may still be on its way; an error is the cause in words.
+pub type Transport = Arc<
+    dyn Fn(String, Timestamp) -> BoxFuture<'static, Result<reqwest::Response, String>>
+        + Send
+        + Sync,
+>;
 
 /// Why no [`Client`] could be made.
 #[derive(Debug, Error)]
@@ -62,7 +73,16 @@ impl Client {
         // With a slash at its end the crate would ask for `//api/v1/query`.
         let prometheus =
             prometheus::Client::from(http, url.trim_end_matches('/')).map_err(ClientError::Url)?;
-        Ok(Self { prometheus })
+        let host = prometheus.base_url().host_str().unwrap_or_default();
+        Ok(Self::over(
+            host.to_owned(),
+            Arc::new(move |query, at| Box::pin(post(prometheus.clone(), query, at))),
+        ))
+    }
+
+    /// A client of whatever answers over `transport`; `host` is its name in logs.
+    pub fn over(host: String, transport: Transport) -> Self {
+        Self { host, transport }
     }
 
     /// Sends `query` as an instant query of the moment `at`.
@@ -75,16 +95,9 @@ impl Client {
     }
 
     async fn whole_answer(&self, query: &str, at: Timestamp) -> Result<Reply, BlindReason> {
-        let mut response = self
-            .prometheus
-            .query(query)
-            // `.at()` would cut the milliseconds off; `.timeout()` spares the server work that
-            // nobody waits for.
-            .query("time", unix_seconds(at))
-            .timeout(TIMEOUT.as_millis() as i64)
-            .post_raw()
+        let mut response = (self.transport)(query.to_owned(), at)
             .await
-            .map_err(|error| unreachable(&error))?;
+            .map_err(|cause| unreachable(&cause))?;
         let status = response.status();
         let server_time = response.headers().get(DATE).and_then(|date| {
             rfc2822::DateTimeParser::new()
@@ -95,7 +108,7 @@ impl Client {
         while let Some(chunk) = response
             .chunk()
             .await
-            .map_err(|error| unreachable(&error))?
+            .map_err(|error| unreachable(&innermost(&error)))?
         {
             if body.len() + chunk.len() > LARGEST_ANSWER {
                 return Err(BlindReason::TooLarge {
@@ -116,9 +129,8 @@ impl Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Not the headers, nor a password in the address.
         f.debug_struct("Client")
-            .field("host", &self.prometheus.base_url().host_str())
+            .field("host", &self.host)
             .finish_non_exhaustive()
     }
 }
@@ -139,14 +151,35 @@ impl Reply {
     }
 }
 
+/// The way over HTTP.
+async fn post(
+    prometheus: prometheus::Client,
+    query: String,
+    at: Timestamp,
+) -> Result<reqwest::Response, String> {
+    prometheus
+        .query(query)
+        // `.at()` would cut the milliseconds off; `.timeout()` spares the server work that
+        // nobody waits for.
+        .query("time", unix_seconds(at))
+        .timeout(TIMEOUT.as_millis() as i64)
+        .post_raw()
+        .await
+        .map_err(|error| innermost(&error))
+}
+
 /// The innermost cause, which names no address and thus no password in one.
-fn unreachable(error: &(dyn std::error::Error + 'static)) -> BlindReason {
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
+    cause.to_string()
+}
+
+fn unreachable(cause: &str) -> BlindReason {
     BlindReason::Unreachable {
-        detail: shortened(&cause.to_string()),
+        detail: shortened(cause),
     }
 }
 

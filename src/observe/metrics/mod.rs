@@ -47,7 +47,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use blind::BlindReason;
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, Transport};
 pub use cursors::{Cursors, Span};
 pub use edges::Snapped;
 pub use reading::{Classes, Reading, Value};
