@@ -7,6 +7,7 @@ mod images;
 mod lab;
 mod process;
 mod progress;
+mod simulate;
 mod test;
 
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ enum Command {
     Chart,
     /// Write the CustomResourceDefinition from the types of src/api.
     Crds,
+    /// Whole rollouts on hashed requests: Serin's gate beside Flagger, Argo Rollouts and Kayenta; fails where a bound is broken.
+    Simulate(simulate::Args),
     /// Every check of the project; ends with the test runners' summaries.
     Test(test::Args),
     /// One scenario of the end-to-end tests; the cluster stays up.
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Lab(args) => lab::run(&args),
         Command::Chart => chart::check(),
         Command::Crds => crds::run(&images::repository_root()),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Test(args) => test::run(&args, &images::repository_root()),
         Command::ClusterInit(args) => cluster::init(&args),
         Command::ClusterDns(args) => cluster::dns(&args),

@@ -126,25 +126,13 @@ impl GateState {
     pub fn judge(&self, policy: &GatePolicy, next_weight: Option<u8>) -> Judgement {
         let bound = BadShareBound::new(policy);
         let bound_needed = policy.share_allowed_at(next_weight.unwrap_or(100));
-        let step_requests = ((self.step.canary.bad as f64 / bound_needed).ceil() as u64)
-            .max(policy.min_requests)
-            .saturating_sub(self.step.canary.requests);
         let clean_requests_needed = bound
             .clean_requests_until(self.rollout.canary, bound_needed)
-            .map(|lacking| lacking.max(step_requests));
-
-        let e_slo = self.e_slo();
-        let suspect = e_slo >= SUSPECT;
-        let verdict = if self.fails(policy) {
-            GateVerdict::Fail
-        } else if clean_requests_needed == Some(0) && !suspect {
-            GateVerdict::Pass
-        } else {
-            GateVerdict::NeedMoreData
-        };
+            .map(|lacking| lacking.max(self.step_requests_needed(policy, bound_needed)));
+        let verdict = self.verdict(policy, next_weight);
         Judgement {
             verdict,
-            e_slo,
+            e_slo: self.e_slo(),
             e_rel: self.e_rel(),
             strongest: self.strongest,
             fail_threshold: policy.fail_threshold(),
@@ -152,12 +140,39 @@ impl GateState {
             upper_bound: bound.upper_bound(self.rollout.canary),
             bound_needed,
             clean_requests_needed,
-            suspect,
+            suspect: self.is_suspect(),
             budget: policy.p0(),
             next_weight,
             step: self.step,
             rollout: self.rollout,
         }
+    }
+
+    /// The verdict of [`judge`](Self::judge) alone, at a tenth of its cost: no number has to be searched for.
+    pub fn verdict(&self, policy: &GatePolicy, next_weight: Option<u8>) -> GateVerdict {
+        let needed = policy.share_allowed_at(next_weight.unwrap_or(100));
+        if self.fails(policy) {
+            GateVerdict::Fail
+        } else if !self.is_suspect()
+            && self.step_requests_needed(policy, needed) == 0
+            && BadShareBound::new(policy).excludes(self.rollout.canary, needed)
+        {
+            GateVerdict::Pass
+        } else {
+            GateVerdict::NeedMoreData
+        }
+    }
+
+    /// Whether the canary may not advance, though it need not fail: `E_slo` ≥ [`SUSPECT`].
+    pub fn is_suspect(&self) -> bool {
+        self.e_slo() >= SUSPECT
+    }
+
+    /// Requests that this step still needs, so that there are enough and their bad share fits the next weight.
+    fn step_requests_needed(&self, policy: &GatePolicy, share: f64) -> u64 {
+        ((self.step.canary.bad as f64 / share).ceil() as u64)
+            .max(policy.min_requests)
+            .saturating_sub(self.step.canary.requests)
     }
 
     /// Whether the verdict is Fail.

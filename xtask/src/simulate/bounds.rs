@@ -1,0 +1,108 @@
+//! What the simulation must show, or fail.
+
+use super::cells::{Cell, Outcomes};
+use super::gate::Contender;
+use super::play::End;
+use super::scenario::{Deserves, Scraping, Story};
+
+/// Share of whole rollouts in which a canary that deserves trust may be rolled back.
+const FALSE_ROLLBACKS: f64 = 0.01;
+
+/// A bound, and whether it holds.
+#[derive(Debug)]
+pub struct Bound {
+    /// What must hold, and what was seen.
+    pub sentence: String,
+    /// Whether it does.
+    pub holds: bool,
+}
+
+/// All bounds on Serin's rollouts.
+pub fn check(cells: &[Cell]) -> Vec<Bound> {
+    let serin = Contender::ALL.into_iter().filter(|gate| gate.is_serin());
+    let mut bounds = Vec::new();
+    for gate in serin {
+        for cell in cells {
+            bounds.extend(bounds_of(cell, gate));
+        }
+    }
+    bounds
+}
+
+fn bounds_of(cell: &Cell, gate: Contender) -> Vec<Bound> {
+    let outcomes = cell.of(gate);
+    let place = format!(
+        "{}, \"{}\" at {} rps",
+        gate.name(),
+        cell.scenario.name,
+        cell.rate
+    );
+    let away = matches!(cell.scenario.scraping, Scraping::Away { .. });
+    let mut bounds = Vec::new();
+    match cell.scenario.deserves {
+        Deserves::Trust if away => {
+            // Whatever has been rolled back, was because metrics were missing: nothing else is wrong.
+            let count = outcomes.count(End::RolledBack);
+            bounds.push(Bound {
+                sentence: format!("{place}: {count} rollbacks from missing metrics, 0 allowed"),
+                holds: count == 0,
+            });
+        }
+        Deserves::Trust => {
+            let share = outcomes.share(End::RolledBack);
+            bounds.push(Bound {
+                sentence: format!(
+                    "{place}: {:.2} % rolled back of {} rollouts, 1 % allowed",
+                    share * 100.0,
+                    outcomes.runs()
+                ),
+                holds: share <= FALSE_ROLLBACKS,
+            });
+        }
+        Deserves::Rollback => bounds.extend(bounds_of_regression(cell, &outcomes, &place)),
+        Deserves::Patience | Deserves::Either => {}
+    }
+    bounds
+}
+
+fn bounds_of_regression(cell: &Cell, outcomes: &Outcomes<'_>, place: &str) -> Vec<Bound> {
+    let mut bounds = Vec::new();
+    let at_once = match cell.scenario.story {
+        Story::Fails {
+            share,
+            from_weight: 0,
+        } if cell.scenario.scraping == Scraping::Steady && cell.rate >= 20.0 => {
+            if share >= 1.0 {
+                Some((1.0, 15))
+            } else if share >= 0.2 {
+                Some((0.95, 60))
+            } else {
+                None
+            }
+        }
+        _ => None,
+    };
+    if let Some((quantile, limit)) = at_once {
+        let after = outcomes.rollback_after(quantile);
+        bounds.push(Bound {
+            sentence: format!(
+                "{place}: {:.0} % rolled back within {}, {limit} s allowed",
+                quantile * 100.0,
+                after.map_or("no time".to_owned(), |seconds| format!("{seconds} s"))
+            ),
+            holds: after.is_some_and(|seconds| seconds <= limit),
+        });
+    }
+    // A regression of 20 % at any weight, under missing and lost metrics as well.
+    if matches!(cell.scenario.story, Story::Fails { share, .. } if share >= 0.2) {
+        let count = outcomes.count(End::Promoted);
+        bounds.push(Bound {
+            sentence: format!(
+                "{place}: {count} promoted of {}, 0 allowed",
+                outcomes.runs()
+            ),
+            holds: count == 0,
+        });
+    }
+    bounds
+}

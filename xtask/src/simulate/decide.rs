@@ -1,0 +1,143 @@
+//! Serin's whole decision, as the operator takes it: the real [`serin::rollout::decide`] on snapshots.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use serin::api::{ModelDeploymentSpec, State, VersionRef, VersionSpec};
+use serin::observe::metrics::{BlindReason, Cursors, Reading, Window};
+use serin::observe::{Snapshot, VersionHealth};
+use serin::rollout::decide;
+use serin::rollout::gate::Look;
+
+use super::gate::{Gate, Move, SCRAPE, STEPS};
+use super::prometheus::Prometheus;
+use super::serin::{Patience, Reader};
+
+/// One rollout of version 2 beside version 1, decided by the operator's own code.
+pub struct Decided {
+    spec: ModelDeploymentSpec,
+    state: State,
+    reader: Reader,
+    /// When the canary got its first weight.
+    began: Timestamp,
+}
+
+impl Decided {
+    /// A rollout whose canary has just got its first weight.
+    pub fn new(patience: Patience) -> Result<Self> {
+        let mut rollout = Self {
+            spec: spec("1", patience)?,
+            state: State::default(),
+            reader: Reader::default(),
+            began: Timestamp::UNIX_EPOCH,
+        };
+        // Version 1 starts and serves; version 2 starts beside it and gets the first step's weight.
+        for version in ["1", "1", "2", "2"] {
+            rollout.spec = spec(version, patience)?;
+            rollout.decide(0, Vec::new());
+        }
+        let weight = rollout.weight();
+        (weight == Some(STEPS[0]))
+            .then_some(rollout)
+            .with_context(|| format!("the canary's first weight is {weight:?}"))
+    }
+
+    fn weight(&self) -> Option<u8> {
+        self.state.canary.as_ref().map(|canary| canary.weight)
+    }
+
+    fn decide(&mut self, second: u32, readings: Vec<Result<Reading, BlindReason>>) {
+        let snapshot = Snapshot {
+            desired: VersionRef {
+                revision: VersionSpec::of(&self.spec).revision(),
+                version: self.spec.model.version.clone(),
+            },
+            state: self.state.clone(),
+            free_port: None,
+            versions: self.all_ready(),
+            readings,
+        };
+        let now = self.began + SignedDuration::from_secs(second.into());
+        let interval = Duration::from_secs(SCRAPE.into());
+        self.state = decide(&self.spec, &snapshot, now, interval).next;
+    }
+
+    /// Each version has all its pods.
+    fn all_ready(&self) -> BTreeMap<serin::api::Revision, VersionHealth> {
+        let ready = VersionHealth {
+            desired: 1,
+            ready: 1,
+            endpoints: 1,
+            ..VersionHealth::default()
+        };
+        let mut versions =
+            BTreeMap::from([(VersionSpec::of(&self.spec).revision(), ready.clone())]);
+        if let Some(stable) = &self.state.stable {
+            versions.insert(stable.revision.clone(), ready);
+        }
+        versions
+    }
+}
+
+impl Gate for Decided {
+    fn turn(&mut self, now: u32, prometheus: &Prometheus) -> Move {
+        let before = self.weight();
+        let stable = self.state.stable.clone();
+        let readings = match self.reader.read(now, prometheus) {
+            Some(looks) => looks
+                .iter()
+                .map(|look| Ok(Reading::Counts(window(*look))))
+                .collect(),
+            None => vec![Err(blind()), Err(blind())],
+        };
+        self.decide(now, readings);
+        match self.weight() {
+            Some(weight) if Some(weight) != before => Move::Weight(weight),
+            Some(_) => Move::Stay,
+            None if self.state.stable == stable => Move::RollBack,
+            None => Move::Promote,
+        }
+    }
+}
+
+fn spec(version: &str, patience: Patience) -> Result<ModelDeploymentSpec> {
+    let then = match patience {
+        Patience::Pause => "Pause",
+        Patience::Advance => "Advance",
+    };
+    let spec = json!({
+        "model": {"uri": "https://models.example.com/m", "version": version, "digest": "sha256:0"},
+        "replicas": 1,
+        "objectives": [
+            {"errorRate": {"max": "1%"}},
+            {"latency": {"quantile": 0.99, "max": "250ms"}},
+        ],
+        "rollout": {
+            "steps": STEPS.map(|weight| json!({"weight": weight, "minDuration": "5m"})),
+            "watch": "5m",
+            "onInsufficientData": {"after": "30m", "then": then},
+        },
+    });
+    serde_json::from_value(spec).context("the simulated rollout's spec")
+}
+
+fn window(look: Look) -> Window {
+    Window {
+        look,
+        cursors: Cursors::starting_at(0),
+        newest_sample: Timestamp::UNIX_EPOCH,
+        threshold: None,
+        query: String::new(),
+        replayed: None,
+        lost: None,
+    }
+}
+
+fn blind() -> BlindReason {
+    BlindReason::Timeout {
+        after: Duration::from_secs(5),
+    }
+}
