@@ -33,6 +33,8 @@ use crate::{
     metrics::Metrics,
     observe::{self, Children, Snapshot},
     plan::{Given, Site, plan},
+    recordings::Recordings,
+    replay::Recording,
     rollout::{self, Decision},
     status::{Standing, account},
     watch::Stores,
@@ -67,6 +69,8 @@ pub struct Context {
     pub events: Events,
     /// The operator's own metrics.
     pub metrics: Arc<Metrics>,
+    /// The last decisions, to be replayed.
+    pub recordings: Arc<Recordings>,
     /// Router ports given out that the cache does not show yet.
     pub ports: Mutex<HashMap<(String, String), u16>>,
     /// Failed reconciles in a row, by model.
@@ -150,6 +154,7 @@ async fn steps(
         .await?
         .map_err(ReconcileError::Read)?
     else {
+        context.recordings.forget(&format!("{namespace}/{name}"));
         return Ok(Action::await_change());
     };
     if model.metadata.deletion_timestamp.is_some() {
@@ -163,6 +168,7 @@ async fn steps(
     // decide
     if !errors.is_empty() {
         let decision = rollout::retreat(&model.spec, &snapshot, now);
+        record(&model, &snapshot, now, false, &decision, context);
         persist(
             &api,
             &model,
@@ -176,6 +182,7 @@ async fn steps(
     }
     let decision = rollout::decide(&model.spec, &snapshot, now, context.evidence.interval());
     let requeue = decision.requeue;
+    record(&model, &snapshot, now, true, &decision, context);
 
     // plan and apply what is persisted, unless traffic has to move back first
     if !moves_back(&snapshot.state, &decision.next)
@@ -249,6 +256,30 @@ async fn observe(
         versions: children.health.clone(),
         readings,
     }
+}
+
+/// Keeps what was decided about a model on trial, to be replayed.
+fn record(
+    model: &ModelDeployment,
+    snapshot: &Snapshot,
+    now: Timestamp,
+    usable: bool,
+    decision: &Decision,
+    context: &Context,
+) {
+    if snapshot.state.canary.is_none() && decision.records.is_empty() {
+        return;
+    }
+    let (namespace, name) = key(model);
+    context.recordings.keep(&Recording {
+        model: format!("{namespace}/{name}"),
+        now,
+        interval: context.evidence.interval().into(),
+        spec_is_unusable: !usable,
+        spec: Recording::spec(&model.spec),
+        snapshot: snapshot.clone(),
+        decision: Some(decision.clone()),
+    });
 }
 
 fn desired(spec: &ModelDeploymentSpec) -> VersionRef {
@@ -373,11 +404,17 @@ fn is_newly_stuck(model: &ModelDeployment, standing: &Standing) -> bool {
 fn tell(record: &DecisionRecord, context: &Context) {
     context.metrics.decided(&record.action);
     let verdict = record.verdict.map(|verdict| format!("{verdict:?}"));
+    let evidence = (!record.evidence.is_empty())
+        .then(|| serde_json::to_string(&record.evidence).unwrap_or_default());
+    let next_check = record.next_check.map(|at| at.to_string());
     tracing::info!(
         action = record.action,
         version = record.version,
         weight = record.weight,
         verdict,
+        by = record.by,
+        next_check,
+        evidence_json = evidence,
         "{}",
         record.sentence
     );

@@ -31,12 +31,16 @@ impl Events {
     pub async fn decision(&self, about: &ObjectReference, record: &DecisionRecord) {
         // The note is no part of what makes an Event the same as one before, so version and weight go into the action.
         let action = format!("{}-{}-{}", record.action, record.version, record.weight);
+        let note = record.by.as_ref().map_or_else(
+            || record.sentence.clone(),
+            |by| format!("On the word of {by}: {}", record.sentence),
+        );
         self.publish(
             about,
             is_warning(&record.action, record.verdict),
             &record.action,
             action,
-            &record.sentence,
+            &note,
         )
         .await;
     }

@@ -1,10 +1,10 @@
-//! `/metrics`, `/livez`, `/readyz` and `/targets` of the operator.
+//! `/metrics`, `/livez`, `/readyz`, `/targets` and `/snapshots/{namespace}/{name}` of the operator.
 
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{Path, State},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     metrics::Metrics,
+    recordings::Recordings,
     targets::{self, Target},
     watch::Stores,
 };
@@ -25,6 +26,8 @@ pub struct Health {
     pub metrics: Arc<Metrics>,
     /// The caches, once they are complete: only then are routers served, and targets told.
     pub stores: Arc<OnceCell<Stores>>,
+    /// The last decisions, to be replayed.
+    pub recordings: Arc<Recordings>,
 }
 
 /// Serves until `stop`.
@@ -39,6 +42,7 @@ pub async fn serve(
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route(targets::PATH, get(scrape_targets))
+        .route("/snapshots/{namespace}/{name}", get(snapshots))
         .with_state(health);
     axum::serve(listener, app)
         .with_graceful_shutdown(stop.cancelled_owned())
@@ -76,6 +80,21 @@ async fn scrape_targets(State(health): State<Health>) -> Response {
     let pods = stores.pods.state();
     let serving = pods.iter().filter_map(|pod| Target::serving(pod));
     Json(routers.chain(serving).collect::<Vec<_>>()).into_response()
+}
+
+/// Only the replica that leads decides, so only it has any.
+async fn snapshots(
+    State(health): State<Health>,
+    Path((namespace, name)): Path<(String, String)>,
+) -> Response {
+    match health.recordings.of(&format!("{namespace}/{name}")) {
+        Some(recordings) => ([(CONTENT_TYPE, "application/json")], recordings).into_response(),
+        None => (
+            StatusCode::NOT_FOUND,
+            "no decision about this model was recorded by this process since it started\n",
+        )
+            .into_response(),
+    }
 }
 
 fn not_yet() -> Response {

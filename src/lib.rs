@@ -9,20 +9,25 @@
 
 pub mod api;
 pub mod apply;
+pub mod backtest;
 pub mod clock;
 pub mod controller;
 pub mod events;
 pub mod http;
 pub mod k8s;
 pub mod leader;
+pub mod log;
 pub mod metrics;
 pub mod observe;
 pub mod operator;
 pub mod plan;
+pub mod recordings;
+pub mod replay;
 pub mod report;
 pub mod rollout;
 pub mod settings;
 pub mod status;
 pub mod targets;
+pub mod tools;
 pub mod traffic;
 pub mod watch;

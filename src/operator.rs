@@ -94,8 +94,9 @@ pub async fn run_with(
     let health = Health {
         metrics: metrics.clone(),
         stores: Arc::default(),
+        recordings: Arc::default(),
     };
-    let complete = health.stores.clone();
+    let (complete, recordings) = (health.stores.clone(), health.recordings.clone());
     let http = serve_http(&settings, health, &stop);
 
     let scope = Scope {
@@ -142,6 +143,7 @@ pub async fn run_with(
         applier: Applier::default(),
         events: Events::new(client.clone(), settings.pod_name.clone()),
         metrics: metrics.clone(),
+        recordings,
         ports: Mutex::new(HashMap::new()),
         failures: Mutex::new(HashMap::new()),
         client: client.clone(),

@@ -1,10 +1,15 @@
 //! A rollout for a person with one terminal: where it stands, what the gates say, what was decided and why.
 
+mod explain;
+pub(crate) mod text;
+
 use std::fmt::Write as _;
 
 use kube::ResourceExt;
 
 use crate::api::ModelDeployment;
+
+pub use explain::explain;
 
 /// The rollout of one model in plain text, for `kubectl serin status`.
 pub fn report(model: &ModelDeployment) -> String {

@@ -13,7 +13,11 @@ use crate::api::validate::SCHEMES;
 /// Watches ModelDeployments (serin.dev/v1alpha1), runs each version as a Deployment of its own, moves traffic between
 /// versions through the bundled Envoy routers, and judges new versions on what Prometheus counted.
 #[derive(Parser, Clone, Debug)]
-#[command(version, max_term_width = 110)]
+#[command(
+    version,
+    max_term_width = 110,
+    after_help = "Besides operating: `serin-operator replay --help`, `serin-operator backtest --help`."
+)]
 pub struct Settings {
     /// Base URL of the Prometheus that scrapes routers and models, without a trailing slash.
     ///
@@ -104,7 +108,7 @@ pub enum LogFormat {
     Text,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let parsed: KubeDuration = text
         .parse()
         .map_err(|error| format!("{error}; expected a duration such as 15s"))?;
@@ -125,7 +129,7 @@ fn lease_duration(text: &str) -> Result<Duration, String> {
     })
 }
 
-fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+pub(crate) fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let expected = || "expected `Name: value`".to_owned();
     let (name, value) = text.split_once(':').ok_or_else(expected)?;
     let mut value: HeaderValue = value.trim().parse().map_err(|_| expected())?;
@@ -133,7 +137,7 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     Ok((name.trim().parse().map_err(|_| expected())?, value))
 }
 
-fn base_url(text: &str) -> Result<String, String> {
+pub(crate) fn base_url(text: &str) -> Result<String, String> {
     let known = text.starts_with("http://") || text.starts_with("https://");
     if !known || text.ends_with('/') {
         return Err("expected http://… or https://… without a trailing slash".to_owned());

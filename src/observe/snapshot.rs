@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::metrics::{BlindReason, Reading};
 use crate::api::{Revision, State, VersionRef};
 
 /// Everything that [`crate::rollout::decide`] sees.
-#[derive(Clone, Debug)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
 pub struct Snapshot {
     /// The version that the spec asks for.
     pub desired: VersionRef,
     /// The persisted state.
     pub state: State,
     /// A router port that no other model has; taken if the state has none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_port: Option<u16>,
     /// What the cluster says of each version that has objects.
     pub versions: BTreeMap<Revision, VersionHealth>,
@@ -28,7 +32,8 @@ impl Snapshot {
 }
 
 /// The pods of one version, as the API server tells it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
 pub struct VersionHealth {
     /// Pods that the Deployment asks for.
     pub desired: i32,

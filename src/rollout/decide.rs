@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use super::trial;
 use crate::{
@@ -26,7 +27,7 @@ const REFUSED_KEPT: usize = 20;
 const STARTING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What [`decide`] says.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Decision {
     /// The state from now on.
     pub next: State,

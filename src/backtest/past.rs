@@ -1,0 +1,108 @@
+//! The past of the version that served, look by look, through the operator's own reader.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    api::{
+        CanaryVersion, GateRecord, ModelDeployment, Objective, Progress, Revision, State,
+        VersionRef,
+    },
+    observe::{
+        Evidence,
+        metrics::{BlindReason, Cursors, Reading},
+    },
+    rollout::gate::GateState,
+};
+
+/// What was read at one moment: one reading an objective, of all requests since the look before.
+#[derive(Clone, Debug)]
+pub struct PastLook {
+    /// The moment.
+    pub at: Timestamp,
+    /// The readings. All requests are the canary's, since that is the side on which the serving version is put.
+    pub readings: Vec<Result<Reading, BlindReason>>,
+}
+
+/// Reads a stretch of the past of one revision, as the operator would have read it at the time: a look after each
+/// interval, each counting what no look before it has counted. `told` is called after each look with how many are done,
+/// and how many there are.
+pub async fn read(
+    evidence: &Evidence,
+    model: &ModelDeployment,
+    revision: &Revision,
+    from: Timestamp,
+    to: Timestamp,
+    mut told: impl FnMut(usize, usize),
+) -> Vec<PastLook> {
+    let interval = SignedDuration::try_from(evidence.interval()).unwrap_or(SignedDuration::MAX);
+    let count = to.duration_since(from).as_millis() / interval.as_millis().max(1);
+    let count = usize::try_from(count).unwrap_or(0);
+    let mut state = serving_on_trial(&model.spec.objectives, revision, from);
+    let mut looks = Vec::with_capacity(count);
+    let mut at = from;
+    for number in 1..=count {
+        at += interval;
+        let mut readings = evidence.read(model, &state, at).await;
+        let gates = state
+            .canary
+            .iter_mut()
+            .filter_map(|canary| canary.progress.as_mut())
+            .flat_map(|progress| &mut progress.gates);
+        for (gate, reading) in gates.zip(&mut readings) {
+            take_over(gate, reading);
+        }
+        looks.push(PastLook { at, readings });
+        told(number, count);
+    }
+    looks
+}
+
+/// The serving version in a canary's place, so that the reader counts its requests.
+fn serving_on_trial(objectives: &[Objective], revision: &Revision, from: Timestamp) -> State {
+    let serving = VersionRef {
+        revision: revision.clone(),
+        version: String::new(),
+    };
+    let gates = objectives.iter().map(|objective| GateRecord {
+        objective: objective.name(),
+        threshold: None,
+        sentence: String::new(),
+        evidence: GateState::new(),
+        cursors: Cursors::starting_at(from.as_millisecond()),
+    });
+    State {
+        canary: Some(CanaryVersion {
+            revision: serving.revision.clone(),
+            version: String::new(),
+            weight: 100,
+            since: from,
+            progress: Some(Progress {
+                step: 0,
+                step_since: from,
+                blind_ms: 0,
+                blind_since: None,
+                unready_since: None,
+                gates: gates.collect(),
+            }),
+        }),
+        stable: Some(serving),
+        ..State::default()
+    }
+}
+
+/// Keeps up to where has been counted, and drops from the reading what a backtest of 40,000 looks has no room for.
+fn take_over(gate: &mut GateRecord, reading: &mut Result<Reading, BlindReason>) {
+    let drained = || Cursors::starting_at(0);
+    match reading {
+        Ok(Reading::Counts(window)) => {
+            gate.cursors = std::mem::replace(&mut window.cursors, drained());
+            window.query = String::new();
+        }
+        Ok(Reading::Classes(classes)) => {
+            gate.cursors = std::mem::replace(&mut classes.cursors, drained());
+            classes.query = String::new();
+        }
+        Ok(Reading::Value(value)) => value.query = String::new(),
+        Err(_) => {}
+    }
+}

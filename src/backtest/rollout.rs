@@ -1,0 +1,156 @@
+//! One rollout that might have been: the real decisions, on dealt-out requests.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{deal::Dealer, past::PastLook};
+use crate::{
+    api::{
+        CanaryVersion, ModelDeploymentSpec, Phase, Revision, State, Verdict, VersionRef,
+        conditions::reasons,
+    },
+    observe::{Snapshot, VersionHealth},
+    rollout::decide,
+};
+
+/// How a rollout ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum End {
+    /// The version was promoted, as a version as good as the serving one should be.
+    Promoted,
+    /// The version was rolled back, and should not have been.
+    RolledBack {
+        /// On what.
+        verdict: Option<Verdict>,
+        /// The decision's sentence.
+        sentence: String,
+    },
+    /// The data ended before the rollout.
+    Unfinished,
+}
+
+/// One simulated rollout.
+#[derive(Clone, Debug)]
+pub struct Simulated {
+    /// When the canary got its first weight.
+    pub started: Timestamp,
+    /// How long it took to its end, or to the end of the data.
+    pub took: SignedDuration,
+    /// How it ended.
+    pub end: End,
+    /// Time spent at each weight that was left for a higher one or for promotion.
+    pub steps: Vec<(u8, SignedDuration)>,
+    /// Whether it had to say that a step proves nothing for too long.
+    pub lacked_data: bool,
+}
+
+/// Rolls a version out that is exactly as good as the one that served, beginning at the look with the index `start`.
+pub fn simulate(
+    spec: &ModelDeploymentSpec,
+    looks: &[PastLook],
+    start: usize,
+    interval: Duration,
+    seed: u64,
+) -> Simulated {
+    let (stable, canary) = (version("00000000", "serving"), version("11111111", "twin"));
+    let started = looks
+        .get(start)
+        .map_or(Timestamp::UNIX_EPOCH, |look| look.at);
+    let mut state = about_to_start(&stable, &canary, started);
+    let mut rollout = Simulated {
+        started,
+        took: SignedDuration::ZERO,
+        end: End::Unfinished,
+        steps: Vec::new(),
+        lacked_data: false,
+    };
+    let (mut weight, mut since) = (0, started);
+    for (index, look) in looks.iter().enumerate().skip(start) {
+        let readings = look.readings.iter().enumerate();
+        let dealt = readings.map(|(objective, reading)| {
+            let path = [start as u64, index as u64, objective as u64];
+            let reading = reading.as_ref().map_err(Clone::clone)?;
+            Ok(Dealer::new(seed, path).deal(reading, weight))
+        });
+        let snapshot = Snapshot {
+            desired: canary.clone(),
+            readings: if weight == 0 {
+                Vec::new()
+            } else {
+                dealt.collect()
+            },
+            versions: healthy(spec, [&stable, &canary]),
+            state,
+            free_port: None,
+        };
+        let decision = decide(spec, &snapshot, look.at, interval);
+        rollout.took = look.at.duration_since(started);
+        for record in &decision.records {
+            rollout.lacked_data |= record.action == reasons::INSUFFICIENT_DATA;
+            let moved_on = record.action == reasons::PROMOTED || record.weight > weight;
+            if moved_on && weight > 0 {
+                rollout.steps.push((weight, look.at.duration_since(since)));
+            }
+            if record.weight != weight {
+                (weight, since) = (record.weight, look.at);
+            }
+        }
+        state = decision.next;
+        if state.canary.is_none() {
+            rollout.end = if state.stable.as_ref() == Some(&canary) {
+                End::Promoted
+            } else {
+                let last = decision.records.last();
+                End::RolledBack {
+                    verdict: last.and_then(|record| record.verdict),
+                    sentence: last
+                        .map(|record| record.sentence.clone())
+                        .unwrap_or_default(),
+                }
+            };
+            break;
+        }
+    }
+    rollout
+}
+
+fn version(revision: &str, version: &str) -> VersionRef {
+    VersionRef {
+        revision: Revision(revision.to_owned()),
+        version: version.to_owned(),
+    }
+}
+
+/// The canary's pods are Ready, and it has no weight yet.
+fn about_to_start(stable: &VersionRef, canary: &VersionRef, now: Timestamp) -> State {
+    State {
+        phase: Phase::Preparing,
+        stable: Some(stable.clone()),
+        canary: Some(CanaryVersion {
+            revision: canary.revision.clone(),
+            version: canary.version.clone(),
+            weight: 0,
+            since: now,
+            progress: None,
+        }),
+        router_port: Some(20_000),
+        ..State::default()
+    }
+}
+
+/// All pods of both versions are Ready, all the time: this is about the metrics.
+fn healthy(
+    spec: &ModelDeploymentSpec,
+    versions: [&VersionRef; 2],
+) -> BTreeMap<Revision, VersionHealth> {
+    let health = VersionHealth {
+        desired: spec.replicas,
+        ready: spec.replicas,
+        endpoints: usize::try_from(spec.replicas).unwrap_or(0),
+        ..VersionHealth::default()
+    };
+    versions
+        .map(|version| (version.revision.clone(), health.clone()))
+        .into()
+}

@@ -1,0 +1,403 @@
+//! What was decided and why, for a person who was woken: what was asked, what was counted, what was concluded, what comes
+//! next and what can be done. Reads the ModelDeployment and nothing else.
+
+use std::fmt::Write as _;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+
+use super::text::{count, labelled, moment, percent, span};
+use crate::{
+    api::{
+        AfterPatience, CanaryVersion, DecisionRecord, ModelDeployment, ObjectiveRecord, Phase,
+        Progress, Rollout, State, Verdict,
+    },
+    rollout::gate::Tally,
+};
+
+/// The last decisions of one model in plain text of `width` columns, for `kubectl serin explain`.
+pub fn explain(model: &ModelDeployment, now: Timestamp, width: usize) -> String {
+    let name = model.name_any();
+    let mut page = Page {
+        out: String::new(),
+        now,
+        width,
+    };
+    page.line(&format!("{}/{name}", model.namespace().unwrap_or_default()));
+    let Some(status) = &model.status else {
+        page.paragraph("The operator has not looked at it yet: is it running, and does it watch this namespace?");
+        return page.out;
+    };
+    let state = &status.state;
+    page.heading("Now");
+    page.paragraph(&standing(state, &model.spec.rollout, now));
+    page.paragraph(&state.message);
+    page.heading("What comes next");
+    for line in prospects(state, &model.spec.rollout, now) {
+        page.item(&line);
+    }
+    page.heading("What you can do");
+    let verbs = verbs(state, &model.spec.rollout);
+    let commands: Vec<String> = verbs
+        .iter()
+        .map(|(verb, _)| format!("kubectl serin {}", verb.replace("NAME", &name)))
+        .collect();
+    let column = commands.iter().map(String::len).max().unwrap_or(0) + 2;
+    for (command, (_, effect)) in commands.iter().zip(&verbs) {
+        page.labelled(2, &format!("{command:<column$}"), effect);
+    }
+    page.heading("Decisions, the newest first");
+    if state.decisions.is_empty() {
+        page.paragraph("None yet.");
+    }
+    for (index, record) in state.decisions.iter().enumerate().rev() {
+        let before = index
+            .checked_sub(1)
+            .and_then(|before| state.decisions.get(before));
+        page.decision(record, before);
+    }
+    page.out
+}
+
+/// Where the rollout stands.
+fn standing(state: &State, rollout: &Rollout, now: Timestamp) -> String {
+    let Some(canary) = &state.canary else {
+        return match (&state.stable, state.phase) {
+            (Some(stable), Phase::RollingBack) => format!(
+                "All traffic is back on version {}. The version that was taken back keeps its pods until its last \
+                 requests are answered.",
+                stable.version
+            ),
+            (Some(stable), Phase::Promoting) => format!(
+                "Version {} serves all traffic. The version before it keeps its pods for {}, so that the way back \
+                 stays warm.",
+                stable.version, rollout.scale_down_delay
+            ),
+            (Some(stable), _) => {
+                format!(
+                    "No rollout is under way. Version {} is the stable one.",
+                    stable.version
+                )
+            }
+            (None, _) => "No version serves yet.".to_owned(),
+        };
+    };
+    let rest = state.stable.as_ref().map_or_else(
+        || "No version serves yet.".to_owned(),
+        |stable| match canary.weight {
+            0 => format!("Version {} serves all traffic.", stable.version),
+            100 => format!(
+                "Version {} keeps all its pods, so that it can take it back.",
+                stable.version
+            ),
+            weight => format!(
+                "Version {} serves the other {} %.",
+                stable.version,
+                100 - weight
+            ),
+        },
+    );
+    match &canary.progress {
+        None => format!(
+            "Version {} has no traffic; its pods have been starting since {}. {rest}",
+            canary.version,
+            moment(canary.since, now)
+        ),
+        Some(progress) => format!(
+            "Version {} is on trial with {} % of the traffic: step {} of {}, since {}. {rest}",
+            canary.version,
+            canary.weight,
+            progress.step + 1,
+            rollout.steps.len(),
+            moment(progress.step_since, now)
+        ),
+    }
+}
+
+/// What would bring the next move, and which.
+fn prospects(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
+    let mut lines = Vec::new();
+    match &state.canary {
+        Some(CanaryVersion { progress: Some(progress), version, .. }) => {
+            lines.push(forward(progress, rollout, version, now));
+            lines.push(
+                "Back to 0 % in the same look in which an objective is proven broken, a scrape is so bad that no proof \
+                 is needed, or its pods fail."
+                    .to_owned(),
+            );
+            lines.push(without_proof(progress, rollout, now));
+            lines.push(without_metrics(progress, rollout, now));
+        }
+        Some(canary) if state.stable.is_some() => lines.push(format!(
+            "Its first {} % of the traffic once all its pods are Ready; rolled back if that takes longer than {} \
+             (spec.rollout.progressDeadline), or at once if they cannot run.",
+            rollout.steps.first().map_or(0, |step| step.weight),
+            moment(after(canary.since, rollout.progress_deadline.into()), now)
+        )),
+        Some(_) => lines.push("All traffic once its pods are Ready: there is nothing to compare it with.".to_owned()),
+        None if state.refused.is_empty() => {
+            lines.push("Nothing, until the spec asks for another version.".to_owned());
+        }
+        None => lines.push(
+            "Nothing, until the spec asks for a version that was not rolled back, or spec.rollout.retryToken changes."
+                .to_owned(),
+        ),
+    }
+    lines
+}
+
+fn forward(progress: &Progress, rollout: &Rollout, version: &str, now: Timestamp) -> String {
+    let index = progress.step as usize;
+    let target = rollout.steps.get(index + 1).map_or_else(
+        || format!("Version {version} is promoted"),
+        |next| format!("On to {} %", next.weight),
+    );
+    if rollout.paused {
+        return format!("{target} only after the rollout is resumed (spec.rollout.paused).");
+    }
+    let lasts = rollout
+        .steps
+        .get(index)
+        .map_or(SignedDuration::ZERO, |step| {
+            SignedDuration::try_from(std::time::Duration::from(step.min_duration))
+                .unwrap_or(SignedDuration::MAX)
+        });
+    let end = progress.step_since + lasts + SignedDuration::from_millis(progress.blind_ms);
+    let not_before = if end > now {
+        format!(", not before {}", moment(end, now))
+    } else {
+        String::new()
+    };
+    format!("{target} at the first look in which every objective passes{not_before}.")
+}
+
+fn without_proof(progress: &Progress, rollout: &Rollout, now: Timestamp) -> String {
+    let policy = &rollout.on_insufficient_data;
+    let since = progress.step_since + SignedDuration::from_millis(progress.blind_ms);
+    let end = moment(after(since, policy.after.into()), now);
+    let then = match policy.then {
+        AfterPatience::Pause => "it goes on waiting, and says so",
+        AfterPatience::Advance => "it takes the next step, unless it is suspect",
+        AfterPatience::Rollback => "it is rolled back",
+    };
+    format!("Without proof until {end}: {then} (spec.rollout.onInsufficientData).")
+}
+
+fn without_metrics(progress: &Progress, rollout: &Rollout, now: Timestamp) -> String {
+    let policy = &rollout.on_metrics_outage;
+    let then = match policy.then {
+        AfterPatience::Rollback => "all traffic goes back",
+        AfterPatience::Pause | AfterPatience::Advance => "it goes on holding",
+    };
+    match progress.blind_since {
+        None => format!(
+            "While the metrics cannot be trusted nothing moves; after {} of that {then} (spec.rollout.onMetricsOutage).",
+            policy.hold
+        ),
+        Some(since) => format!(
+            "The metrics cannot be trusted since {}, so nothing moves; if that lasts until {}, {then} \
+             (spec.rollout.onMetricsOutage).",
+            moment(since, now),
+            moment(after(since, policy.hold.into()), now)
+        ),
+    }
+}
+
+/// Verbs of the plug-in that make sense now, and what each does.
+fn verbs(state: &State, rollout: &Rollout) -> Vec<(&'static str, String)> {
+    let mut verbs = Vec::new();
+    let stable = state
+        .stable
+        .as_ref()
+        .map_or("", |stable| stable.version.as_str());
+    if let Some(canary) = &state.canary {
+        let version = &canary.version;
+        if !stable.is_empty() {
+            verbs.push((
+                "abort NAME",
+                format!("all traffic back on {stable} now; {version} is refused from then on"),
+            ));
+            verbs.push(if rollout.paused {
+                (
+                    "resume NAME",
+                    "let the evidence move the weight again".to_owned(),
+                )
+            } else {
+                (
+                    "pause NAME",
+                    "hold the weight; a breach still rolls back".to_owned(),
+                )
+            });
+        }
+        if canary.progress.is_some() {
+            verbs.push((
+                "promote NAME --skip-step",
+                "leave this step without its proof; not while an objective fails or cannot be read"
+                    .to_owned(),
+            ));
+            verbs.push((
+                "promote NAME --full",
+                format!("all traffic on {version} for good, on your word alone"),
+            ));
+        }
+    } else if let Some(refused) = state.refused.last() {
+        verbs.push((
+            "retry NAME",
+            format!("try a refused version again, such as {}", refused.version),
+        ));
+    }
+    if state.canary.is_none() && !stable.is_empty() {
+        verbs.push((
+            "undo NAME",
+            "roll back to the version before, as a rollout of its own".to_owned(),
+        ));
+    }
+    verbs.push((
+        "status NAME",
+        "the gates' numbers of this moment".to_owned(),
+    ));
+    verbs
+}
+
+fn after(since: Timestamp, time: std::time::Duration) -> Timestamp {
+    since.checked_add(time).unwrap_or(Timestamp::MAX)
+}
+
+/// Text as it takes shape.
+struct Page {
+    out: String,
+    now: Timestamp,
+    width: usize,
+}
+
+impl Page {
+    fn line(&mut self, text: &str) {
+        self.out.push_str(text.trim_end());
+        self.out.push('\n');
+    }
+
+    fn heading(&mut self, text: &str) {
+        self.line("");
+        self.line(text);
+    }
+
+    fn labelled(&mut self, indent: usize, label: &str, text: &str) {
+        labelled(&mut self.out, indent, label, text, self.width);
+    }
+
+    fn paragraph(&mut self, text: &str) {
+        if !text.is_empty() {
+            self.labelled(2, "", text);
+        }
+    }
+
+    fn item(&mut self, text: &str) {
+        self.labelled(2, "- ", text);
+    }
+
+    fn decision(&mut self, record: &DecisionRecord, before: Option<&DecisionRecord>) {
+        let from = before
+            .filter(|before| before.version == record.version)
+            .map_or(0, |before| before.weight);
+        let mut title = format!(
+            "  {}  {}  version {}, ",
+            moment(record.at, self.now),
+            record.action,
+            record.version
+        );
+        let _ = if from == record.weight {
+            write!(title, "{} %", record.weight)
+        } else {
+            write!(title, "{from} % to {} %", record.weight)
+        };
+        if let Some(verdict) = record.verdict {
+            let _ = write!(title, ", {}", meaning(verdict));
+        }
+        if let Some(by) = &record.by {
+            let _ = write!(title, ", by {by}");
+        }
+        self.line(&title);
+        self.labelled(4, "", &record.sentence);
+        for objective in &record.evidence {
+            self.objective(objective);
+        }
+        if let Some(next) = record.next_check {
+            let then = next.duration_since(record.at);
+            let text = format!("{} later", span(then));
+            self.labelled(4, "next look  ", &text);
+        }
+        self.line("");
+    }
+
+    fn objective(&mut self, objective: &ObjectiveRecord) {
+        self.labelled(
+            4,
+            &format!("{}  ", objective.objective),
+            &format!(
+                "{}; limit {}",
+                meaning(objective.verdict),
+                objective.threshold
+            ),
+        );
+        if !objective.query.is_empty() {
+            self.labelled(6, "asked    ", &objective.query);
+        }
+        self.labelled(
+            6,
+            "window   ",
+            &format!(
+                "the last {} s, of which only scrapes not counted before add to the counts",
+                objective.window_seconds
+            ),
+        );
+        if let Some(value) = objective.value {
+            self.labelled(6, "measured ", &format!("{value}"));
+        }
+        if objective.step.is_some() || objective.rollout.is_some() {
+            self.line(&format!(
+                "      {:<17} {:>12} {:>10} {:>9}",
+                "counted", "requests", "bad", "share"
+            ));
+        }
+        for (label, look) in [("step", objective.step), ("rollout", objective.rollout)] {
+            if let Some(look) = look {
+                self.tally(label, "canary", look.canary);
+                self.tally("", "stable", look.stable);
+            }
+        }
+        if let (Some(bound), Some(needed)) = (objective.upper_bound, objective.bound_needed) {
+            let known = if bound >= 1.0 {
+                "the canary's true share is not known yet".to_owned()
+            } else {
+                format!("the canary's true share is below {}", percent(bound))
+            };
+            self.labelled(
+                6,
+                "bound    ",
+                &format!("{known}; the next move needs it below {}", percent(needed)),
+            );
+        }
+        if objective.verdict == Verdict::Blind {
+            self.labelled(6, "why      ", &objective.sentence);
+        }
+    }
+
+    fn tally(&mut self, label: &str, side: &str, tally: Tally) {
+        self.line(&format!(
+            "      {label:<8} {side:<8} {:>12} {:>10} {:>9}",
+            count(tally.requests),
+            count(tally.bad),
+            percent(tally.bad_share())
+        ));
+    }
+}
+
+/// A verdict in words.
+fn meaning(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "passes",
+        Verdict::Fail => "fails",
+        Verdict::NeedMoreData => "not proven yet",
+        Verdict::Blind => "cannot be trusted",
+    }
+}
