@@ -1,0 +1,317 @@
+//! A small world that a test scripts: one model, its pods, its traffic, and a clock. Nothing in it is random, so a story
+//! gives the same log on every machine.
+
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use serin::{
+    api::{ModelDeploymentSpec, Revision, State, VersionRef, VersionSpec},
+    observe::{
+        Snapshot, VersionHealth,
+        metrics::{BlindReason, Cursors, Reading, Snapped, Window},
+    },
+    rollout::{
+        decide,
+        gate::{Look, Tally},
+    },
+};
+
+/// Time between two looks.
+pub const INTERVAL: Duration = Duration::from_secs(15);
+/// Longest line of a log.
+const WIDTH: usize = 110;
+
+/// What requests to one version come to.
+#[derive(Clone, Copy, Default)]
+pub struct Answers {
+    /// Share of them that fail.
+    pub errors: f64,
+    /// Share of them that take longer than the latency objective.
+    pub slow: f64,
+}
+
+/// A story in the making.
+pub struct Story {
+    pub spec: ModelDeploymentSpec,
+    /// Requests a second, both versions together.
+    pub rate: f64,
+    /// What becomes of them, by version; well answered where nothing is said.
+    pub answers: BTreeMap<String, Answers>,
+    /// Whether Prometheus answers.
+    pub prometheus_is_up: bool,
+    state: State,
+    health: BTreeMap<Revision, VersionHealth>,
+    now: Timestamp,
+    /// Fractions of requests that are due: by version and kind, for whole counts without chance.
+    due: BTreeMap<(String, &'static str), f64>,
+    log: String,
+}
+
+impl Story {
+    /// A story of a model of two pods with these objectives and rollout, told by its title. Version 1 serves already.
+    pub fn new(title: &str, objectives: Value, mut rollout: Value) -> Self {
+        // The stories are about the steps; the watch after the last one would only make each longer.
+        if rollout.get("watch").is_none() {
+            rollout["watch"] = json!("1m");
+        }
+        let spec = serde_json::from_value(json!({
+            "model": {"uri": "file:///m", "version": "1", "digest": "sha256:0"},
+            "replicas": 2,
+            "objectives": objectives,
+            "rollout": rollout,
+        }))
+        .unwrap();
+        let mut story = Self {
+            spec,
+            rate: 20.0,
+            answers: BTreeMap::new(),
+            prometheus_is_up: true,
+            state: State::default(),
+            health: BTreeMap::new(),
+            now: Timestamp::UNIX_EPOCH,
+            due: BTreeMap::new(),
+            log: String::new(),
+        };
+        story.look();
+        story.pods("1", 2);
+        story.look();
+        story.log = format!("{title}\n");
+        let _ = writeln!(
+            story.log,
+            "Two pods; a look every {INTERVAL:?}; version 1 serves.\n"
+        );
+        story
+    }
+
+    /// Tells what happens from outside.
+    pub fn tell(&mut self, what: &str) {
+        let time = self.time();
+        let _ = writeln!(self.log, "{time}  -- {what}");
+    }
+
+    /// The user applies a version.
+    pub fn apply(&mut self, version: &str) {
+        self.spec.model.version = version.to_owned();
+        self.tell(&format!("The user applies version {version}."));
+        self.look();
+    }
+
+    /// A version has so many Ready pods from now on.
+    pub fn pods(&mut self, version: &str, ready: i32) {
+        let health = self.health.entry(self.revision(version)).or_default();
+        health.desired = 2;
+        health.ready = ready;
+        health.endpoints = usize::try_from(ready).unwrap();
+    }
+
+    /// A version's pods fail for a reason that no waiting mends.
+    pub fn crash(&mut self, version: &str, failure: &str) {
+        self.pods(version, 0);
+        let health = self.health.entry(self.revision(version)).or_default();
+        health.failure = Some(failure.to_owned());
+    }
+
+    /// What requests to a version come to from now on.
+    pub fn answer(&mut self, version: &str, answers: Answers) {
+        self.answers.insert(version.to_owned(), answers);
+    }
+
+    /// Applies a version, whose pods are Ready after 30 s.
+    pub fn roll_out(&mut self, version: &str) {
+        self.apply(version);
+        self.pass(30);
+        self.pods(version, 2);
+        self.look();
+    }
+
+    /// Lets time pass, with a look every 15 s, until it is over or nothing is on trial any more.
+    pub fn play(&mut self, seconds: i64) {
+        let end = self.now + SignedDuration::from_secs(seconds);
+        while self.now < end && self.state.canary.is_some() {
+            self.pass(15);
+            self.look();
+        }
+    }
+
+    /// Lets time pass without a look.
+    pub fn pass(&mut self, seconds: i64) {
+        self.now += SignedDuration::from_secs(seconds);
+    }
+
+    /// One look: decides, writes down what was decided, and takes it over.
+    pub fn look(&mut self) {
+        let snapshot = Snapshot {
+            desired: VersionRef {
+                revision: self.revision(&self.spec.model.version),
+                version: self.spec.model.version.clone(),
+            },
+            state: self.state.clone(),
+            free_port: Some(20_000),
+            versions: self.health.clone(),
+            readings: self.read(),
+        };
+        let before = self.weight();
+        let decision = decide(&self.spec, &snapshot, self.now, INTERVAL);
+        let mut weight = before;
+        for record in &decision.records {
+            let verdict = record
+                .verdict
+                .map_or_else(String::new, |verdict| format!("{verdict:?}"));
+            let by = record
+                .by
+                .as_ref()
+                .map_or_else(String::new, |by| format!("  by {by}"));
+            let time = self.time();
+            let line = format!(
+                "{time}  {:<22} {:<4} {weight:>3} → {:>3} %  {verdict}{by}",
+                record.action, record.version, record.weight
+            );
+            let _ = writeln!(self.log, "{}", line.trim_end());
+            self.wrap(&record.sentence);
+            weight = record.weight;
+        }
+        self.state = decision.next;
+    }
+
+    /// The log, and what status says at the end of it.
+    pub fn end(mut self) -> String {
+        let time = self.time();
+        let stable = self.state.stable.clone().map(|stable| stable.version);
+        let _ = writeln!(
+            self.log,
+            "\n{time}  The end: {:?}, version {} has {} %.",
+            self.state.phase,
+            stable.unwrap_or_default(),
+            100 - self.weight()
+        );
+        let message = self.state.message.clone();
+        self.wrap(&message);
+        self.log
+    }
+
+    /// The share of traffic that the version under trial has.
+    pub fn weight(&self) -> u8 {
+        self.state.canary.as_ref().map_or(0, |canary| canary.weight)
+    }
+
+    fn revision(&self, version: &str) -> Revision {
+        let mut spec = VersionSpec::of(&self.spec);
+        spec.model.version = version.to_owned();
+        spec.revision()
+    }
+
+    /// Hours, minutes and seconds of the story.
+    fn time(&self) -> String {
+        let seconds = self.now.as_second();
+        format!(
+            "{:02}:{:02}:{:02}",
+            seconds / 3600,
+            seconds / 60 % 60,
+            seconds % 60
+        )
+    }
+
+    fn wrap(&mut self, text: &str) {
+        let mut line = String::new();
+        for word in text.split_whitespace() {
+            if line.chars().count() + word.chars().count() + 11 > WIDTH {
+                let _ = writeln!(self.log, "         {line}");
+                line.clear();
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        let _ = writeln!(self.log, "         {line}");
+    }
+
+    /// One reading an objective, of the requests since the look before.
+    fn read(&mut self) -> Vec<Result<Reading, BlindReason>> {
+        let (Some(canary), Some(stable)) = (self.state.canary.clone(), self.state.stable.clone())
+        else {
+            return Vec::new();
+        };
+        if canary.progress.is_none() {
+            return Vec::new();
+        }
+        let share = f64::from(canary.weight) / 100.0;
+        let ready = self
+            .health
+            .get(&canary.revision)
+            .is_some_and(|health| health.ready > 0);
+        let share = if ready { share } else { 0.0 };
+        let kinds: Vec<&'static str> = self
+            .spec
+            .objectives
+            .iter()
+            .map(|objective| {
+                if objective.latency.is_some() {
+                    "slow"
+                } else {
+                    "errors"
+                }
+            })
+            .collect();
+        let mut readings = Vec::new();
+        for kind in kinds {
+            let look = Look {
+                canary: self.tally(&canary.version, kind, share),
+                stable: self.tally(&stable.version, kind, 1.0 - share),
+            };
+            let timed = kind == "slow";
+            readings.push(if self.prometheus_is_up {
+                Ok(Reading::Counts(window(look, timed)))
+            } else {
+                Err(BlindReason::Unreachable {
+                    detail: "connection refused".to_owned(),
+                })
+            });
+        }
+        readings
+    }
+
+    /// What a version answered since the last look that could be read.
+    fn tally(&mut self, version: &str, kind: &'static str, share: f64) -> Tally {
+        let answers = self.answers.get(version).copied().unwrap_or_default();
+        let bad_share = if kind == "slow" {
+            answers.slow
+        } else {
+            answers.errors
+        };
+        let arrived = self.rate * INTERVAL.as_secs_f64() * share;
+        let readable = self.prometheus_is_up;
+        let mut whole = |kind: &'static str, more: f64| {
+            let due = self.due.entry((version.to_owned(), kind)).or_default();
+            *due += more;
+            if !readable {
+                return 0; // they are still there when it can be read again
+            }
+            let count = (*due + 1e-9).floor();
+            *due -= count;
+            count as u64
+        };
+        let (requests, bad) = if kind == "slow" {
+            ("timed", "slow")
+        } else {
+            ("all", "errors")
+        };
+        let requests = whole(requests, arrived);
+        Tally::new(requests, whole(bad, arrived * bad_share))
+    }
+}
+
+fn window(look: Look, timed: bool) -> Window {
+    Window {
+        look,
+        cursors: Cursors::starting_at(0),
+        newest_sample: Timestamp::UNIX_EPOCH,
+        threshold: timed.then(|| Snapped {
+            asked: Duration::from_millis(250),
+            edge: Duration::from_millis(250),
+            spellings: vec!["250".to_owned()],
+        }),
+        query: String::new(),
+        replayed: None,
+        lost: None,
+    }
+}
