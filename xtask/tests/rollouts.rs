@@ -39,3 +39,9 @@ fn the_operator_killed_in_mid_rollback_changes_nothing() {
 fn without_prometheus_nothing_moves_and_nothing_is_lost() {
     play("prometheus-stopped");
 }
+
+#[test]
+#[ignore = "starts a cluster: cargo xtask test --only cluster"]
+fn replacing_every_router_in_mid_canary_fails_no_request() {
+    play("routers-replaced");
+}

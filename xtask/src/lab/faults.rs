@@ -122,6 +122,31 @@ pub async fn prometheus_stopped() -> Result<()> {
     play.end(checks, |_| true).await
 }
 
+/// Every router pod replaced while the canary has a quarter of the traffic: nobody notices.
+pub async fn routers_replaced() -> Result<()> {
+    let mut play = Play::begin("fault-routers").await?;
+    play.lab.apply(V2).await?;
+    play.watch(|model| weight(model) >= 25).await?;
+    let old = play.lab.replace_routers().await?;
+    event("every router pod is being replaced");
+    play.watch(|model| is_ready(model) && state(model).phase == Phase::Stable)
+        .await?;
+    let mut left = old.clone();
+    let deadline = std::time::Instant::now() + Duration::from_secs(180); // two pods, one after the other, each drained
+    while !left.is_empty() && std::time::Instant::now() < deadline {
+        play.hold(Duration::from_secs(2)).await?;
+        left = play.lab.routers().await?;
+        left.retain(|router| old.contains(router));
+    }
+    let mut checks = Checks::default();
+    checks.claim(
+        !old.is_empty() && left.is_empty(),
+        "router pods from before, and how many of them are left",
+        format!("{}, {}", old.len(), left.len()),
+    );
+    play.end(checks, |_| true).await
+}
+
 /// One model under traffic, version 1.0.0 serving.
 struct Play {
     lab: Lab,

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
@@ -85,6 +86,8 @@ pub enum Scenario {
     OperatorKilledInRollback,
     /// Prometheus stopped in the middle of a canary, and started again.
     PrometheusStopped,
+    /// Every router pod replaced by a new one in the middle of a canary.
+    RoutersReplaced,
 }
 
 /// `cargo xtask demo`: the story, and afterwards nothing of the cluster, also when it fails or is interrupted.
@@ -149,6 +152,7 @@ pub fn run(args: &LabArgs) -> Result<()> {
             Scenario::OperatorKilledInCanary => faults::operator_killed_in_canary().await,
             Scenario::OperatorKilledInRollback => faults::operator_killed_in_rollback().await,
             Scenario::PrometheusStopped => faults::prometheus_stopped().await,
+            Scenario::RoutersReplaced => faults::routers_replaced().await,
         }
     })
 }
@@ -264,6 +268,25 @@ impl Lab {
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
+    }
+
+    /// Replaces every router pod by a new one, as an update of the chart does. Returns the UIDs of those that go.
+    pub async fn replace_routers(&self) -> Result<Vec<String>> {
+        let old = self.routers().await?;
+        let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), stage::NAMESPACE);
+        deployments.restart("serin-router").await?;
+        Ok(old)
+    }
+
+    /// The UIDs of all router pods that still have a process.
+    pub async fn routers(&self) -> Result<Vec<String>> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), stage::NAMESPACE);
+        let labels = ListParams::default().labels("app.kubernetes.io/name=serin-router");
+        let alive = pods.list(&labels).await?.items.into_iter();
+        Ok(alive
+            .filter(|pod| !has_ended(pod))
+            .filter_map(|pod| pod.uid())
+            .collect())
     }
 
     /// Every pod of a version that still has a process: its UID, and how often its container was restarted.
