@@ -10,6 +10,7 @@ use kube::ResourceExt;
 use crate::api::ModelDeployment;
 
 pub use explain::explain;
+pub use text::terminal_width;
 
 /// The rollout of one model in plain text, for `kubectl serin status`.
 pub fn report(model: &ModelDeployment) -> String {

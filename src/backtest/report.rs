@@ -11,7 +11,7 @@ use super::{
 use crate::{
     api::{ModelDeploymentSpec, Objective},
     observe::metrics::{BlindReason, Reading, Snapped},
-    report::text::{count, labelled, percent, span},
+    report::text::{count, declared, labelled, percent, span},
     rollout::gate::Tally,
 };
 
@@ -254,7 +254,7 @@ impl Findings<'_> {
                 "Traffic: {lacking} of {} rollouts had a step without proof within {} \
                  (spec.rollout.onInsufficientData).",
                 self.rollouts.len(),
-                self.spec.rollout.on_insufficient_data.after
+                declared(self.spec.rollout.on_insufficient_data.after)
             ));
         }
         let rolled_back = self
@@ -328,11 +328,11 @@ impl Findings<'_> {
             if median.as_secs_f64() > at_least * SLOW_STEP {
                 let rate = requests.unwrap_or(0) as f64 / seconds.max(1.0) * 60.0;
                 limits.push(format!(
-                    "Traffic: the step at {} % takes {} (median), though {} are asked for: it gets {:.1} requests a \
-                     minute, and needs so many for its proof.",
+                    "Traffic: the step at {} % takes {} (median) where minDuration asks for {}: at {:.1} requests a \
+                     minute, its proof takes that long.",
                     step.weight,
                     span(*median),
-                    step.min_duration,
+                    declared(step.min_duration),
                     rate * f64::from(step.weight) / 100.0,
                 ));
             }
@@ -392,12 +392,14 @@ fn at_most(hits: u64, tries: u64, p: f64) -> f64 {
 
 /// A reason without what changes from look to look.
 fn kind(blind: &BlindReason) -> String {
-    match blind {
-        BlindReason::Stale { side, .. } => {
-            format!("no scrape of the {side} version for over three intervals")
-        }
-        other => other.to_string(),
+    if let BlindReason::Stale { .. } = blind {
+        return "the serving version had not been scraped for over three intervals".to_owned();
     }
+    // Here the serving version stands on both sides.
+    let text = blind.to_string();
+    ["canary", "stable"].iter().fold(text, |text, side| {
+        text.replace(&format!("the {side} version"), "the serving version")
+    })
 }
 
 /// The share of bad requests that an objective allows, where it names one.

@@ -1,10 +1,13 @@
-//! The kubectl plug-in: `kubectl serin status NAME`.
+//! The kubectl plug-in: `kubectl serin status NAME`, `kubectl serin explain NAME`.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use kube::{Api, Client, Config, config::KubeConfigOptions};
-use serin::{api::ModelDeployment, report::report};
+use serin::{
+    api::ModelDeployment,
+    report::{explain, report, terminal_width},
+};
 
 /// Looks at rollouts of ModelDeployments.
 #[derive(Parser)]
@@ -24,6 +27,11 @@ struct Arguments {
 enum Verb {
     /// Where a rollout stands, what its gates say, and what was decided and why.
     Status {
+        /// The ModelDeployment's name.
+        name: String,
+    },
+    /// Why: the last decisions with all that was asked and counted, what comes next, and what you can do.
+    Explain {
         /// The ModelDeployment's name.
         name: String,
     },
@@ -62,5 +70,10 @@ async fn run(arguments: Arguments) -> Result<String, Box<dyn std::error::Error>>
     let models: Api<ModelDeployment> = Api::namespaced(client, &namespace);
     match arguments.verb {
         Verb::Status { name } => Ok(report(&models.get(&name).await?)),
+        Verb::Explain { name } => Ok(explain(
+            &models.get(&name).await?,
+            jiff::Timestamp::now(),
+            terminal_width(),
+        )),
     }
 }

@@ -1,12 +1,10 @@
 //! What was decided and why, for a person who was woken: what was asked, what was counted, what was concluded, what comes
 //! next and what can be done. Reads the ModelDeployment and nothing else.
 
-use std::fmt::Write as _;
-
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
-use super::text::{count, labelled, moment, percent, span};
+use super::text::{count, declared, labelled, moment, percent, span};
 use crate::{
     api::{
         AfterPatience, CanaryVersion, DecisionRecord, ModelDeployment, ObjectiveRecord, Phase,
@@ -71,7 +69,8 @@ fn standing(state: &State, rollout: &Rollout, now: Timestamp) -> String {
             (Some(stable), Phase::Promoting) => format!(
                 "Version {} serves all traffic. The version before it keeps its pods for {}, so that the way back \
                  stays warm.",
-                stable.version, rollout.scale_down_delay
+                stable.version,
+                declared(rollout.scale_down_delay)
             ),
             (Some(stable), _) => {
                 format!(
@@ -192,7 +191,7 @@ fn without_metrics(progress: &Progress, rollout: &Rollout, now: Timestamp) -> St
     match progress.blind_since {
         None => format!(
             "While the metrics cannot be trusted nothing moves; after {} of that {then} (spec.rollout.onMetricsOutage).",
-            policy.hold
+            declared(policy.hold)
         ),
         Some(since) => format!(
             "The metrics cannot be trusted since {}, so nothing moves; if that lasts until {}, {then} \
@@ -249,7 +248,7 @@ fn verbs(state: &State, rollout: &Rollout) -> Vec<(&'static str, String)> {
     if state.canary.is_none() && !stable.is_empty() {
         verbs.push((
             "undo NAME",
-            "roll back to the version before, as a rollout of its own".to_owned(),
+            "make the spec ask for an earlier version again".to_owned(),
         ));
     }
     verbs.push((
@@ -298,25 +297,27 @@ impl Page {
     fn decision(&mut self, record: &DecisionRecord, before: Option<&DecisionRecord>) {
         let from = before
             .filter(|before| before.version == record.version)
-            .map_or(0, |before| before.weight);
-        let mut title = format!(
-            "  {}  {}  version {}, ",
-            moment(record.at, self.now),
-            record.action,
-            record.version
-        );
-        let _ = if from == record.weight {
-            write!(title, "{} %", record.weight)
-        } else {
-            write!(title, "{from} % to {} %", record.weight)
+            .map(|before| before.weight);
+        let weight = match from {
+            Some(from) if from != record.weight => format!("{from} % to {} %", record.weight),
+            _ => format!("{} %", record.weight),
         };
-        if let Some(verdict) = record.verdict {
-            let _ = write!(title, ", {}", meaning(verdict));
-        }
-        if let Some(by) = &record.by {
-            let _ = write!(title, ", by {by}");
-        }
-        self.line(&title);
+        let verdict = record
+            .verdict
+            .map(|verdict| format!(", {}", meaning(verdict)));
+        let by = record
+            .by
+            .as_ref()
+            .map(|by| format!(", on the word of {by}"));
+        let label = format!("{}  ", moment(record.at, self.now));
+        let title = format!(
+            "{}: version {}, {weight}{}{}",
+            record.action,
+            record.version,
+            verdict.unwrap_or_default(),
+            by.unwrap_or_default()
+        );
+        self.labelled(2, &label, &title);
         self.labelled(4, "", &record.sentence);
         for objective in &record.evidence {
             self.objective(objective);
@@ -399,5 +400,114 @@ fn meaning(verdict: Verdict) -> &'static str {
         Verdict::Fail => "fails",
         Verdict::NeedMoreData => "not proven yet",
         Verdict::Blind => "cannot be trusted",
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const NOW: &str = "2026-11-21T03:14:30Z";
+
+    fn model(status: Value) -> ModelDeployment {
+        let mut model = json!({
+            "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
+            "metadata": {"name": "churn", "namespace": "ml"},
+            "spec": {
+                "model": {"uri": "file:///m", "version": "2.1.0", "digest": "sha256:0"},
+                "objectives": [{"errorRate": {"max": "1%"}}],
+            },
+        });
+        model["status"] = status;
+        serde_json::from_value(model).unwrap()
+    }
+
+    fn evidence(verdict: &str, canary: (u64, u64), stable: (u64, u64)) -> Value {
+        let tally = |(requests, bad)| json!({"requests": requests, "bad": bad});
+        let look = json!({"canary": tally(canary), "stable": tally(stable)});
+        json!([{
+            "objective": "errorRate", "verdict": verdict, "threshold": "1 %", "windowSeconds": 60,
+            "query": r#"{__name__=~"envoy_cluster_upstream_rq_xx|envoy_cluster_upstream_rq|up",namespace="serin-system",pod=~"serin-router-[a-z0-9]+(-[a-z0-9]+)?",envoy_cluster_name=~"|ml/churn/bbbbbbbb|ml/churn/aaaaaaaa"}[60s]"#,
+            "step": look, "rollout": look, "upperBound": 0.0312, "boundNeeded": 0.02,
+            "sentence": "0 errors.",
+        }])
+    }
+
+    fn on_trial() -> Value {
+        json!({
+            "phase": "Canary",
+            "stable": {"revision": "aaaaaaaa", "version": "2.0.0"},
+            "canary": {
+                "revision": "bbbbbbbb", "version": "2.1.0", "weight": 25, "since": "2026-11-21T03:05:00Z",
+                "progress": {"step": 1, "stepSince": "2026-11-21T03:11:00Z", "gates": []},
+            },
+            "message": "0 errors in 140 canary requests (stable 0 of 1,260): the rate is below 3.1 %; moving to 50 % \
+                needs below 2 %, about 86 more clean requests (≈ 4 min at this traffic).",
+            "decisions": [
+                {
+                    "at": "2026-11-21T03:06:00Z", "action": "CanaryStarted", "version": "2.1.0", "weight": 10,
+                    "sentence": "Version 2.1.0 is Ready, verified and warm: it gets 10 % of the traffic.",
+                    "nextCheck": "2026-11-21T03:06:15Z",
+                },
+                {
+                    "at": "2026-11-21T03:11:00Z", "action": "StepAdvanced", "version": "2.1.0", "weight": 25,
+                    "verdict": "Pass", "by": "ada@example.com",
+                    "sentence": "0 errors in 120 canary requests (stable 0 of 1,080): the rate is below 3.6 %; moving \
+                        to 25 % needs below 4 %. Moving to 25 %.",
+                    "evidence": evidence("Pass", (120, 0), (1_080, 2)),
+                    "nextCheck": "2026-11-21T03:11:15Z",
+                },
+            ],
+        })
+    }
+
+    fn explained(status: Value, width: usize) -> String {
+        explain(&model(status), NOW.parse().unwrap(), width)
+    }
+
+    #[test]
+    fn a_rollout_under_way_is_explained() {
+        insta::assert_snapshot!(explained(on_trial(), 100));
+    }
+
+    #[test]
+    fn a_rollback_is_explained() {
+        let status = json!({
+            "phase": "RollingBack",
+            "stable": {"revision": "aaaaaaaa", "version": "2.0.0"},
+            "refused": [{
+                "revision": "bbbbbbbb", "version": "2.1.0", "at": "2026-11-21T03:14:00Z",
+                "reason": "30 of 30 canary requests failed in one scrape.",
+            }],
+            "message": "30 of 30 canary requests failed in one scrape. All traffic is back on version 2.0.0.",
+            "decisions": [{
+                "at": "2026-11-21T03:14:00Z", "action": "RolledBack", "version": "2.1.0", "weight": 0, "verdict": "Fail",
+                "sentence": "30 of 30 canary requests failed in one scrape (100 %, objective 1 %); stable 0 of 270. All \
+                    traffic is back on version 2.0.0.",
+                "evidence": evidence("Fail", (30, 30), (270, 0)),
+            }],
+        });
+        insta::assert_snapshot!(explained(status, 100));
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        // Narrower than 90, the names of the router's metrics do not fit into a line.
+        for width in [90, 100, 140] {
+            let text = explained(on_trial(), width);
+            let widest = text.lines().map(|line| line.chars().count()).max();
+            assert!(widest <= Some(width), "{width}:\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_model_that_nobody_looked_at_says_so() {
+        let text = explained(Value::Null, 100);
+        assert!(text.contains("has not looked at it yet"), "{text}");
+        let text = explained(json!({}), 100);
+        assert!(text.contains("None yet."), "{text}");
     }
 }

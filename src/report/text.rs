@@ -4,8 +4,17 @@ use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp};
 
+/// Columns of a text that goes to no terminal, as into a file.
+const USUAL: usize = 100;
+/// Widest text: longer lines are hard to read, however wide the terminal is.
+const WIDEST: usize = 140;
 /// Narrowest text that is wrapped at all; on less, lines run over.
 const NARROWEST: usize = 40;
+
+/// Columns of a text on standard output.
+pub fn terminal_width() -> usize {
+    terminal_size::terminal_size().map_or(USUAL, |(width, _)| usize::from(width.0).min(WIDEST))
+}
 
 /// Writes `text` behind `label`, wrapped at `width` columns; further lines are indented as deep as the label reaches.
 pub(crate) fn labelled(out: &mut String, indent: usize, label: &str, text: &str, width: usize) {
@@ -91,6 +100,11 @@ pub(crate) fn span(time: SignedDuration) -> String {
         ..172_800.0 => format!("{:.1} h", seconds / 3_600.0),
         _ => format!("{:.0} d", seconds / 86_400.0),
     }
+}
+
+/// A duration of the spec, likewise.
+pub(crate) fn declared(time: kube::core::Duration) -> String {
+    span(SignedDuration::try_from(std::time::Duration::from(time)).unwrap_or(SignedDuration::MAX))
 }
 
 /// A moment, and how far from `now` it is: "14:02:11Z (3 min ago)"; with its day where that is another.

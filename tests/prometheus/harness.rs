@@ -192,6 +192,31 @@ impl Prometheus {
         Some(prometheus)
     }
 
+    /// Scrapes nothing, and holds a past: samples with their time, as OpenMetrics text.
+    pub(crate) async fn with_past(openmetrics: &str) -> Option<Self> {
+        let prometheus = Self::start(&[]).await?;
+        let directory = prometheus.directory.path();
+        let text = directory.join("past.om");
+        std::fs::write(&text, openmetrics).unwrap();
+        // Both come in one package. Prometheus finds new blocks only when it starts.
+        let written = Command::new(prometheus.binary.with_file_name("promtool"))
+            .args(["tsdb", "create-blocks-from", "openmetrics"])
+            .args([text, directory.join("data")])
+            .stdout(Stdio::null())
+            .status()
+            .await
+            .unwrap();
+        assert!(written.success(), "promtool writes blocks");
+        let mut prometheus = prometheus;
+        prometheus.stop().await;
+        prometheus.start_again().await;
+        Some(prometheus)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     pub(crate) async fn start_again(&mut self) {
         let directory = self.directory.path();
         let process = Command::new(&self.binary)

@@ -4,6 +4,7 @@
 //! tests print why and pass.
 #![allow(clippy::unwrap_used)]
 
+mod backtest;
 mod faults;
 mod harness;
 
