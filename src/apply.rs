@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt::Debug,
     hash::Hash,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -65,11 +65,24 @@ pub enum ApplyError {
 /// Applies plans, and remembers what it applied so that nothing is written twice.
 #[derive(Default)]
 pub struct Applier {
-    /// What each object looked like when it was last applied, and the version that the server then gave it.
-    applied: Mutex<HashMap<String, (Value, Option<String>)>>,
+    /// Of each model, by namespace and name: what its objects, by kind and name, looked like when they were last applied,
+    /// and the version that the server then gave them.
+    applied: Mutex<HashMap<(String, String), HashMap<String, Applied>>>,
 }
 
+/// An object as it was sent, and the version that came back.
+type Applied = (Value, Option<String>);
+
 impl Applier {
+    /// Lets go of a model that is gone: an operator of a year's age remembers what exists, not what ever existed.
+    pub fn forget(&self, model: &(String, String)) {
+        self.memory().remove(model);
+    }
+
+    fn memory(&self) -> MutexGuard<'_, HashMap<(String, String), HashMap<String, Applied>>> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Applies a plan in its order, then forgets the versions that it lets go of. Returns the number of writes.
     pub async fn apply(
         &self,
@@ -127,6 +140,12 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
+    /// Namespace and name of the model.
+    fn key(&self) -> (String, String) {
+        let namespace = ResourceExt::namespace(self.model).unwrap_or_default();
+        (namespace, self.model.name_any())
+    }
+
     /// Applies one object unless it is as wanted already. Says whether it wrote.
     async fn put<K>(
         &self,
@@ -154,7 +173,7 @@ impl Target<'_> {
         body["kind"] = Value::from(kind_name.clone());
 
         let cached = store.get(&ObjectRef::new_with(&name, kind).within(&namespace));
-        let key = format!("{kind_name}/{namespace}/{name}");
+        let key = format!("{kind_name}/{name}");
         let live = match cached {
             Some(live) => Some((*live).clone()),
             // Not in the cache of our own objects: nobody's yet, or somebody else's.
@@ -176,23 +195,17 @@ impl Target<'_> {
             .await?
             .map_err(&refused)?;
         tracing::debug!(kind = kind_name, name, reason, "applied");
-        let mut memory = self
-            .memory
-            .applied
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        memory.insert(key, (body, version_of(&applied)));
+        let mut memory = self.memory.memory();
+        let of_model = memory.entry(self.key()).or_default();
+        of_model.insert(key, (body, version_of(&applied)));
         Ok(true)
     }
 
     /// Whether the live object has all that is wanted, or is as the server made it of the very same request.
     fn is_as_wanted<K: Resource + Serialize>(&self, key: &str, wanted: &Value, live: &K) -> bool {
-        let memory = self
-            .memory
-            .applied
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some((body, version)) = memory.get(key)
+        let memory = self.memory.memory();
+        let of_model = memory.get(&self.key());
+        if let Some((body, version)) = of_model.and_then(|objects| objects.get(key))
             && body == wanted
             && *version == version_of(live)
         {
@@ -213,6 +226,9 @@ impl Target<'_> {
         delete::<Service>(self.client, &namespace, &name).await?;
         // Last, since it is what the version is known by: a crash before it leaves something to go on from.
         delete::<ControllerRevision>(self.client, &namespace, &name).await?;
+        if let Some(objects) = self.memory.memory().get_mut(&self.key()) {
+            objects.retain(|object, _| object.split_once('/').is_none_or(|(_, of)| of != name));
+        }
         Ok(3)
     }
 }

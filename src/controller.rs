@@ -8,14 +8,17 @@ use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use kube::{Api, Client, Resource, ResourceExt, api::PostParams};
-use kube_runtime::controller::{Action, Config, Controller};
+use kube_runtime::{
+    controller::{self, Action, Config, Controller},
+    reflector::ObjectRef,
+};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +26,8 @@ use tracing::Instrument;
 
 use crate::{
     api::{
-        DecisionRecord, ModelDeployment, ModelDeploymentSpec, State, VersionRef, VersionSpec,
+        Commands, DecisionRecord, ModelDeployment, ModelDeploymentSpec, State, VersionRef,
+        VersionSpec,
         conditions::reasons,
         validate::{Limits, validate},
     },
@@ -97,7 +101,7 @@ pub enum ReconcileError {
 /// Reconciles the models that `queue` names, until `stop`.
 pub async fn run(
     context: Arc<Context>,
-    queue: mpsc::UnboundedReceiver<kube_runtime::reflector::ObjectRef<ModelDeployment>>,
+    queue: mpsc::UnboundedReceiver<ObjectRef<ModelDeployment>>,
     concurrency: u16,
     stop: CancellationToken,
 ) {
@@ -105,15 +109,22 @@ pub async fn run(
     let everyone: Vec<_> = models
         .state()
         .iter()
-        .map(|model| kube_runtime::reflector::ObjectRef::from_obj(&**model))
+        .map(|model| ObjectRef::from_obj(&**model))
         .collect();
     let triggers = futures::stream::iter(everyone).chain(UnboundedReceiverStream::new(queue));
+    let forgetting = context.clone();
     Controller::for_stream(futures::stream::pending(), models)
         .reconcile_on(triggers)
         .with_config(Config::default().concurrency(concurrency))
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, retry, context)
-        .for_each(|_| std::future::ready(()))
+        .for_each(|result| {
+            // Asked for a model that the cache does not have: it was deleted.
+            if let Err(controller::Error::ObjectNotFound(gone)) = result {
+                forgetting.forget(&gone);
+            }
+            std::future::ready(())
+        })
         .await;
 }
 
@@ -249,12 +260,19 @@ async fn observe(
     for reading in &readings {
         context.metrics.looked(reading.is_ok());
     }
+    let stable_rate = if valid && ready_to_start(model, &state, children) {
+        context.evidence.stable_rate(model, &state, now).await
+    } else {
+        None
+    };
     Snapshot {
         desired: desired(&model.spec),
+        commands: Commands::read(model.annotations()),
         state,
         free_port,
         versions: children.health.clone(),
         readings,
+        stable_rate,
     }
 }
 
@@ -280,6 +298,15 @@ fn record(
         snapshot: snapshot.clone(),
         decision: Some(decision.clone()),
     });
+}
+
+/// Whether the canary's pods are there and it has no weight yet.
+fn ready_to_start(model: &ModelDeployment, state: &State, children: &Children) -> bool {
+    state.canary.as_ref().is_some_and(|canary| {
+        let health = children.health.get(&canary.revision);
+        canary.progress.is_none()
+            && health.is_some_and(|health| health.has_capacity(model.spec.replicas))
+    })
 }
 
 fn desired(spec: &ModelDeploymentSpec) -> VersionRef {
@@ -349,6 +376,7 @@ async fn persist(
         return Ok(());
     }
     let newly_stuck = is_newly_stuck(model, standing);
+    let newly_ignored = newly_ignored(model, &decision.next);
     let mut wanted = model.clone();
     wanted.metadata.managed_fields = None;
     wanted.status = Some(status);
@@ -359,6 +387,11 @@ async fn persist(
     for record in &decision.records {
         tell(record, context);
         context.events.decision(&about, record).await;
+    }
+    if let Some(ignored) = newly_ignored {
+        tracing::warn!(ignored, "an annotation cannot be understood");
+        let reason = reasons::COMMAND_IGNORED;
+        context.events.problem(&about, reason, &ignored).await;
     }
     match standing {
         Standing::Invalid(errors) if newly_stuck => {
@@ -400,6 +433,13 @@ fn is_newly_stuck(model: &ModelDeployment, standing: &Standing) -> bool {
         .any(|old| old.reason == reason && old.observed_generation == model.metadata.generation)
 }
 
+/// What is wrong with annotations, where the status did not say so before.
+fn newly_ignored(model: &ModelDeployment, next: &State) -> Option<String> {
+    let before = model.status.as_ref().map(|status| &status.state.ignored);
+    let changed = before != Some(&next.ignored) && !next.ignored.is_empty();
+    changed.then(|| next.ignored.join(" "))
+}
+
 /// The complete record, in the log.
 fn tell(record: &DecisionRecord, context: &Context) {
     context.metrics.decided(&record.action);
@@ -421,6 +461,17 @@ fn tell(record: &DecisionRecord, context: &Context) {
 }
 
 impl Context {
+    /// Lets go of everything remembered about a model that is gone.
+    fn forget(&self, gone: &ObjectRef<kube::core::DynamicObject>) {
+        let key = (
+            gone.namespace.clone().unwrap_or_default(),
+            gone.name.clone(),
+        );
+        self.applier.forget(&key);
+        lock(&self.failures).remove(&key);
+        lock(&self.ports).remove(&key);
+    }
+
     /// A router port that no other model has: the one that the name hashes to, or the next free one.
     fn free_port(&self, model: &ModelDeployment) -> Option<u16> {
         let key = key(model);
@@ -459,6 +510,11 @@ impl Context {
             other.uid() != model.uid() && port_of(other) == Some(port) && age(other) < age(model)
         })
     }
+}
+
+/// A lock that a panic elsewhere does not close for ever.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn port_of(model: &ModelDeployment) -> Option<u16> {

@@ -264,7 +264,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::{Revision, VersionRef},
+        api::{Commands, Revision, VersionRef},
         observe::{
             VersionHealth,
             metrics::{BlindReason, Cursors, Window},
@@ -337,6 +337,8 @@ mod tests {
                     (canary.revision.clone(), ready.clone()),
                 ]),
                 readings,
+                commands: Commands::default(),
+                stable_rate: None,
             };
             let spec = spec();
             let decision = decide(&spec, &snapshot, now, INTERVAL);

@@ -98,7 +98,7 @@ fn conditions(
         Standing::Blocked(why) => (Progress::stuck(reasons::NAME_TAKEN), why.clone()),
         Standing::Valid => match progress(model, state, available) {
             progress if progress.reason == reasons::NOT_ALL_READY => (progress, pods.clone()),
-            progress => (progress, state.message.clone()),
+            progress => (progress, with_ignored(state)),
         },
     };
     // The API server takes no empty message.
@@ -166,8 +166,7 @@ impl Progress {
 /// Where the state stands on its way to what the spec asks for.
 fn progress(model: &ModelDeployment, state: &State, available: bool) -> Progress {
     let last_action = state
-        .decisions
-        .last()
+        .last_move()
         .map(|record| record.action.as_str())
         .unwrap_or_default();
     let Some(canary) = &state.canary else {
@@ -188,14 +187,27 @@ fn progress(model: &ModelDeployment, state: &State, available: bool) -> Progress
             (false, false) => Progress::under_way(reasons::PREPARING),
         };
     };
+    if last_action == reasons::FAILURE_HELD {
+        return Progress::stuck(reasons::FAILURE_HELD);
+    }
     Progress::under_way(match &canary.progress {
         _ if model.spec.rollout.paused => reasons::PAUSED,
         None if state.phase == Phase::Pending => reasons::FIRST_VERSION,
         None => reasons::PREPARING,
         Some(progress) if progress.blind_since.is_some() => reasons::METRICS_OUTAGE,
         Some(_) if last_action == reasons::INSUFFICIENT_DATA => reasons::INSUFFICIENT_DATA,
+        Some(_) if last_action == reasons::AWAITING_APPROVAL => reasons::AWAITING_APPROVAL,
         Some(_) => reasons::GATHERING_EVIDENCE,
     })
+}
+
+/// The message, and after it what could not be understood of what people said.
+fn with_ignored(state: &State) -> String {
+    let mut message = state.message.clone();
+    for ignored in &state.ignored {
+        let _ = write!(message, " Ignored: {ignored}");
+    }
+    message
 }
 
 /// The sentence of a model at rest.

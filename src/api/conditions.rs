@@ -28,6 +28,18 @@ pub mod reasons {
     pub const GATHERING_EVIDENCE: &str = "GatheringEvidence";
     /// `spec.rollout.paused` holds the weight.
     pub const PAUSED: &str = "Paused";
+    /// `spec.rollout.paused` holds the weight no longer.
+    pub const RESUMED: &str = "Resumed";
+    /// The evidence passes, and a person has to agree before the version goes on.
+    pub const AWAITING_APPROVAL: &str = "AwaitingApproval";
+    /// A person agreed.
+    pub const APPROVED: &str = "Approved";
+    /// The evidence fails, and `onFailure: Pause` leaves it to a person what follows.
+    pub const FAILURE_HELD: &str = "FailureHeld";
+    /// A person ended the rollout; the version is refused.
+    pub const ABORTED: &str = "Aborted";
+    /// The steps were edited, and the version's weight with them.
+    pub const STEPS_CHANGED: &str = "StepsChanged";
     /// The step stayed without enough evidence, and the policy says to wait.
     pub const INSUFFICIENT_DATA: &str = "InsufficientData";
     /// The metrics cannot be trusted; nothing moves.
@@ -42,6 +54,8 @@ pub mod reasons {
     pub const REFUSED: &str = "VersionRefused";
     /// The spec cannot be used; the serving version is untouched.
     pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// An annotation that should be a command cannot be understood, and is ignored.
+    pub const COMMAND_IGNORED: &str = "CommandIgnored";
     /// A name that Serin needs belongs to somebody else's object.
     pub const NAME_TAKEN: &str = "NameTaken";
     /// All pods of the serving version are ready.

@@ -1,5 +1,6 @@
 //! The custom resource `ModelDeployment`: what a user writes, what Serin answers, and the checks on both.
 
+pub mod commands;
 pub mod conditions;
 mod crd;
 mod decision;
@@ -9,16 +10,17 @@ pub mod status;
 pub mod validate;
 pub mod version;
 
+pub use commands::Commands;
 pub use crd::crd;
 pub use decision::{DecisionRecord, ObjectiveRecord, Verdict, remember};
 pub use percent::Percent;
 pub use spec::{
-    AfterPatience, EnvoyTraffic, ErrorRateObjective, EvidenceSource, InsufficientDataPolicy,
-    LatencyObjective, Model, ModelDeployment, ModelDeploymentSpec, Objective, OutagePolicy,
-    Rollout, Serving, Step, Traffic,
+    AfterPatience, Approval, EnvoyTraffic, ErrorRateObjective, EvidenceSource, FirstStep,
+    InsufficientDataPolicy, LatencyObjective, Model, ModelDeployment, ModelDeploymentSpec,
+    Objective, OnFailure, OutagePolicy, Rollout, Serving, Step, Traffic,
 };
 pub use status::{
-    CanaryVersion, GateRecord, ModelDeploymentStatus, Phase, Progress, RefusedVersion,
+    Approved, CanaryVersion, GateRecord, ModelDeploymentStatus, Phase, Progress, RefusedVersion,
     RetiringVersion, State, VersionRef,
 };
 pub use version::{Revision, VersionSpec};

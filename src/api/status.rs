@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{DecisionRecord, Revision};
+use super::{DecisionRecord, Revision, conditions::reasons};
 use crate::{
     observe::metrics::{Cursors, Snapped},
     rollout::gate::GateState,
@@ -61,6 +61,18 @@ pub struct State {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedVersion>,
 
+    /// Commands of people (`serin.dev/…` annotations) that have had their effect, for as long as they stand there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub spent: Vec<String>,
+
+    /// What is wrong with annotations that were ignored, and what to write instead.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignored: Vec<String>,
+
+    /// `spec.rollout.paused`, as it was last told.
+    #[serde(skip_serializing_if = "is_false")]
+    pub paused: bool,
+
     /// The port on which every router listens for this model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub router_port: Option<u16>,
@@ -72,6 +84,16 @@ pub struct State {
     /// The last decisions, oldest first. The last 10, and the evidence of the last 3 that looked at any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub decisions: Vec<DecisionRecord>,
+}
+
+impl State {
+    /// The last decision that was one about a version: whoever pauses or resumes decides nothing about it.
+    pub fn last_move(&self) -> Option<&DecisionRecord> {
+        let moves = |record: &&DecisionRecord| {
+            ![reasons::PAUSED, reasons::RESUMED].contains(&record.action.as_str())
+        };
+        self.decisions.iter().rev().find(moves)
+    }
 }
 
 /// Where a rollout stands.
@@ -146,12 +168,27 @@ pub struct Progress {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time_schema")]
     pub blind_since: Option<Timestamp>,
+    /// A person's yes to leaving this step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved: Option<Approved>,
     /// Since when the canary has had no ready pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time_schema")]
     pub unready_since: Option<Timestamp>,
     /// One gate an objective, in the objectives' order.
     pub gates: Vec<GateRecord>,
+}
+
+/// A person's yes.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Approved {
+    /// When it was heard.
+    #[schemars(schema_with = "time_schema")]
+    pub at: Timestamp,
+    /// Whose it is, where `serin.dev/requested-by` said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 /// A gate's memory: what has been counted, and up to where.
@@ -215,4 +252,9 @@ pub(super) fn optional_time_schema(_: &mut SchemaGenerator) -> Schema {
 /// State that only Serin reads; its shape may change without a new API version.
 fn opaque_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde asks for
+fn is_false(value: &bool) -> bool {
+    !value
 }

@@ -3,7 +3,7 @@
 
 use kube::core::Duration;
 
-use super::{ModelDeployment, ModelDeploymentSpec, Objective, Step};
+use super::{FirstStep, ModelDeployment, ModelDeploymentSpec, Objective, Rollout};
 
 /// Model schemes that this build can serve.
 pub const SCHEMES: [&str; 2] = ["pvc", "file"];
@@ -62,7 +62,7 @@ pub fn validate(model: &ModelDeployment, limits: &Limits) -> Vec<Invalid> {
         ));
     }
     check_objectives(&model.spec.objectives, &mut errors);
-    check_steps(&model.spec.rollout.steps, &mut errors);
+    check_rollout(&model.spec.rollout, &mut errors);
     errors
 }
 
@@ -202,7 +202,8 @@ fn check_objectives(objectives: &[Objective], errors: &mut Vec<Invalid>) {
     }
 }
 
-fn check_steps(steps: &[Step], errors: &mut Vec<Invalid>) {
+fn check_rollout(rollout: &Rollout, errors: &mut Vec<Invalid>) {
+    let steps = &rollout.steps;
     if steps.is_empty() || steps.len() > 20 {
         errors.push(invalid("spec.rollout.steps", "expected 1 to 20 steps"));
     }
@@ -217,6 +218,12 @@ fn check_steps(steps: &[Step], errors: &mut Vec<Invalid>) {
         .any(|pair| pair[0].weight >= pair[1].weight)
     {
         errors.push(invalid("spec.rollout.steps", "weights must ascend"));
+    }
+    if rollout.first_step == FirstStep::Adaptive && steps.iter().all(|step| step.weight > 50) {
+        errors.push(invalid(
+            "spec.rollout.firstStep",
+            "Adaptive needs a step of at most 50 % to start at; declare one, or set Declared",
+        ));
     }
     for (index, step) in steps.iter().enumerate() {
         if !(1..=100).contains(&step.weight) {

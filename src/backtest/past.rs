@@ -81,6 +81,7 @@ fn serving_on_trial(objectives: &[Objective], revision: &Revision, from: Timesta
                 step_since: from,
                 blind_ms: 0,
                 blind_since: None,
+                approved: None,
                 unready_since: None,
                 gates: gates.collect(),
             }),

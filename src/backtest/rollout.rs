@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{deal::Dealer, past::PastLook};
 use crate::{
     api::{
-        CanaryVersion, ModelDeploymentSpec, Phase, Revision, State, Verdict, VersionRef,
+        CanaryVersion, Commands, ModelDeploymentSpec, Phase, Revision, State, Verdict, VersionRef,
         conditions::reasons,
     },
     observe::{Snapshot, VersionHealth},
@@ -83,6 +83,8 @@ pub fn simulate(
             versions: healthy(spec, [&stable, &canary]),
             state,
             free_port: None,
+            commands: Commands::default(),
+            stable_rate: None,
         };
         let decision = decide(spec, &snapshot, look.at, interval);
         rollout.took = look.at.duration_since(started);

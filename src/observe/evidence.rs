@@ -7,7 +7,12 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::metrics::{self, BlindReason, Client, Cursors, Question, Reading, Source, Versions};
-use crate::api::{EvidenceSource, ModelDeployment, Objective, State};
+use crate::api::{
+    CanaryVersion, EvidenceSource, FirstStep, ModelDeployment, Objective, State, VersionRef,
+};
+
+/// Over so long stable's traffic is averaged before a version starts: a minute's lull is not the traffic it will get.
+const RATE_WINDOW: Duration = Duration::from_secs(5 * 60);
 
 /// Where the evidence is read.
 pub struct Evidence {
@@ -48,12 +53,7 @@ impl Evidence {
         let Some(progress) = &canary.progress else {
             return Vec::new();
         };
-        let versions = Versions {
-            namespace: model.namespace().unwrap_or_default(),
-            name: model.name_any(),
-            canary: canary.revision.to_string(),
-            stable: stable.revision.to_string(),
-        };
+        let versions = versions(model, stable, canary);
         let readings = model.spec.objectives.iter().map(|objective| {
             let question = self.question(model, &versions, objective);
             let gate = progress
@@ -73,6 +73,36 @@ impl Evidence {
         join_all(readings).await
     }
 
+    /// Requests a second that stable answered lately, for a version that starts where its traffic suffices. `None` where
+    /// that is not asked for, and where it cannot be measured.
+    pub async fn stable_rate(
+        &self,
+        model: &ModelDeployment,
+        state: &State,
+        now: Timestamp,
+    ) -> Option<f64> {
+        let (stable, canary) = (state.stable.as_ref()?, state.canary.as_ref()?);
+        let starts = canary.progress.is_none();
+        if !starts || model.spec.rollout.first_step != FirstStep::Adaptive {
+            return None;
+        }
+        let question = Question {
+            source: self.source(model),
+            versions: versions(model, stable, canary),
+            objective: metrics::Objective::ErrorRate,
+            scrape_interval: self.scrape_interval,
+        };
+        let since = now.checked_sub(RATE_WINDOW).ok()?;
+        let cursors = Cursors::starting_at(since.as_millisecond());
+        match metrics::read(&self.client, &question, &cursors, now).await {
+            Ok(window) => Some(window.look.stable.requests as f64 / RATE_WINDOW.as_secs_f64()),
+            Err(blind) => {
+                tracing::info!(%blind, "stable's traffic cannot be measured; the version starts at its first step");
+                None
+            }
+        }
+    }
+
     fn question(
         &self,
         model: &ModelDeployment,
@@ -85,15 +115,27 @@ impl Evidence {
             },
             None => metrics::Objective::ErrorRate,
         };
-        let source = match model.spec.traffic.evidence {
-            EvidenceSource::Envoy => self.router.clone(),
-            EvidenceSource::Serving => Source::Serving,
-        };
         Question {
-            source,
+            source: self.source(model),
             versions: versions.clone(),
             objective: bad,
             scrape_interval: self.scrape_interval,
         }
+    }
+
+    fn source(&self, model: &ModelDeployment) -> Source {
+        match model.spec.traffic.evidence {
+            EvidenceSource::Envoy => self.router.clone(),
+            EvidenceSource::Serving => Source::Serving,
+        }
+    }
+}
+
+fn versions(model: &ModelDeployment, stable: &VersionRef, canary: &CanaryVersion) -> Versions {
+    Versions {
+        namespace: model.namespace().unwrap_or_default(),
+        name: model.name_any(),
+        canary: canary.revision.to_string(),
+        stable: stable.revision.to_string(),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{BlindReason, Reading};
-use crate::api::{Revision, State, VersionRef};
+use crate::api::{Commands, Revision, State, VersionRef};
 
 /// Everything that [`crate::rollout::decide`] sees.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -15,6 +15,9 @@ pub struct Snapshot {
     pub desired: VersionRef,
     /// The persisted state.
     pub state: State,
+    /// What people ask for, heeded before or not.
+    #[serde(default)]
+    pub commands: Commands,
     /// A router port that no other model has; taken if the state has none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_port: Option<u16>,
@@ -22,6 +25,9 @@ pub struct Snapshot {
     pub versions: BTreeMap<Revision, VersionHealth>,
     /// One reading a gate, in the objectives' order; empty where no canary has weight.
     pub readings: Vec<Result<Reading, BlindReason>>,
+    /// Requests a second that stable answers, measured where the first step depends on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable_rate: Option<f64>,
 }
 
 impl Snapshot {

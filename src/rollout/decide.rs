@@ -8,21 +8,23 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::trial;
+use super::{
+    start, trial,
+    turn::{Turn, signed, until},
+    word,
+};
 use crate::{
     api::{
-        CanaryVersion, DecisionRecord, ModelDeploymentSpec, ObjectiveRecord, Phase, RefusedVersion,
-        RetiringVersion, Revision, State, Verdict, VersionRef, conditions::reasons, remember,
+        CanaryVersion, DecisionRecord, ModelDeploymentSpec, Phase, State, VersionRef,
+        conditions::reasons,
     },
     observe::Snapshot,
     status::serving_all,
 };
 
-/// Refused versions kept in status.
-const REFUSED_KEPT: usize = 20;
 /// How often pods that are starting are looked at, besides at each change that the API server reports.
 const STARTING_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -49,6 +51,7 @@ pub fn decide(
     let mut turn = Turn::new(spec, snapshot, now, interval);
     turn.next.router_port = turn.next.router_port.or(snapshot.free_port);
     turn.retire();
+    turn.note_pause();
     let requeue = match (turn.next.stable.clone(), turn.next.canary.clone()) {
         (None, None) => Some(turn.start_first()),
         (None, Some(first)) => turn.await_first(&first),
@@ -74,53 +77,7 @@ pub fn retreat(spec: &ModelDeploymentSpec, snapshot: &Snapshot, now: Timestamp) 
     turn.decided(None)
 }
 
-/// One run of [`decide`]: its inputs, and the state as it takes shape.
-pub(super) struct Turn<'a> {
-    pub(super) spec: &'a ModelDeploymentSpec,
-    pub(super) snapshot: &'a Snapshot,
-    pub(super) now: Timestamp,
-    pub(super) interval: Duration,
-    pub(super) next: State,
-    pub(super) records: Vec<DecisionRecord>,
-    /// What is known of each objective, once the trial has been looked at; goes into every record from then on.
-    pub(super) evidence: Vec<ObjectiveRecord>,
-}
-
-impl<'a> Turn<'a> {
-    fn new(
-        spec: &'a ModelDeploymentSpec,
-        snapshot: &'a Snapshot,
-        now: Timestamp,
-        interval: Duration,
-    ) -> Self {
-        Self {
-            spec,
-            snapshot,
-            now,
-            interval,
-            next: snapshot.state.clone(),
-            records: Vec::new(),
-            evidence: Vec::new(),
-        }
-    }
-
-    /// The turn's result. Only now is it known when the next look comes.
-    fn decided(mut self, requeue: Option<Duration>) -> Decision {
-        let next_check = requeue.and_then(|after| self.now.checked_add(after).ok());
-        let of_this_turn = self.next.decisions.iter_mut().rev();
-        for record in of_this_turn.take(self.records.len()) {
-            record.next_check = next_check;
-        }
-        for record in &mut self.records {
-            record.next_check = next_check;
-        }
-        Decision {
-            next: self.next,
-            records: self.records,
-            requeue,
-        }
-    }
-
+impl Turn<'_> {
     /// Lets go of versions whose time is over.
     fn retire(&mut self) {
         let now = self.now;
@@ -142,6 +99,23 @@ impl<'a> Turn<'a> {
             .map(|version| version.scale_down_at)
             .min()?;
         Some(until(self.now, next))
+    }
+
+    /// Tells when `spec.rollout.paused` changes. What it does is told by whatever it holds up.
+    fn note_pause(&mut self) {
+        let paused = self.spec.rollout.paused;
+        if paused == self.next.paused {
+            return;
+        }
+        self.next.paused = paused;
+        let weight = self.next.canary.as_ref().map_or(0, |canary| canary.weight);
+        if paused {
+            let sentence = "Paused (spec.rollout.paused): no weight is raised until it is resumed; a breach still rolls back.";
+            self.record(reasons::PAUSED, weight, None, sentence.to_owned());
+        } else {
+            let sentence = "Resumed (spec.rollout.paused is false).";
+            self.record(reasons::RESUMED, weight, None, sentence.to_owned());
+        }
     }
 
     fn start_first(&mut self) -> Duration {
@@ -197,9 +171,10 @@ impl<'a> Turn<'a> {
                 "Version {} was rolled back at {}: {} Set spec.rollout.retryToken to another value to try it again. Version {} serves all traffic.",
                 refused.version, refused.at, refused.reason, stable.version
             );
-            let told = self.next.decisions.last().is_some_and(|last| {
+            let told = self.next.last_move().is_some_and(|last| {
                 last.version == desired.version
-                    && [reasons::REFUSED, reasons::ROLLED_BACK].contains(&last.action.as_str())
+                    && [reasons::REFUSED, reasons::ROLLED_BACK, reasons::ABORTED]
+                        .contains(&last.action.as_str())
             });
             if asks_anew || !told {
                 let sentence = self.next.message.clone();
@@ -207,9 +182,22 @@ impl<'a> Turn<'a> {
             }
             return None;
         }
+        let again = self
+            .next
+            .refused
+            .iter()
+            .any(|refused| refused.revision == desired.revision);
+        let starting = if again {
+            format!(
+                "spec.rollout.retryToken has changed: trying version {} again",
+                desired.version
+            )
+        } else {
+            format!("Starting version {}", desired.version)
+        };
         let sentence = format!(
-            "Starting version {} beside {}, without traffic until {} pods are Ready.",
-            desired.version, stable.version, self.spec.replicas
+            "{starting} beside {}, without traffic until {} pods are Ready.",
+            stable.version, self.spec.replicas
         );
         self.begin(desired, Phase::Preparing);
         self.record(reasons::PREPARING, 0, None, sentence);
@@ -234,6 +222,9 @@ impl<'a> Turn<'a> {
             self.withdraw(&canary, reasons::SUPERSEDED, None, sentence);
             return Some(Duration::ZERO);
         }
+        if word::abort(self, stable, &canary) {
+            return Some(Duration::ZERO);
+        }
         if canary.progress.is_none() {
             self.prepare(stable, canary)
         } else {
@@ -243,7 +234,7 @@ impl<'a> Turn<'a> {
 
     /// Waits for the new version's pods; gives it the first step's weight once they can carry it.
     fn prepare(&mut self, stable: &VersionRef, mut canary: CanaryVersion) -> Option<Duration> {
-        let health = self.snapshot.health(&canary.revision);
+        let health = self.health(&canary.revision);
         let deadline = canary.since + signed(self.spec.rollout.progress_deadline.into());
         if let Some(failure) = health.failure {
             self.roll_back(
@@ -255,6 +246,9 @@ impl<'a> Turn<'a> {
             return Some(Duration::ZERO);
         }
         if health.has_capacity(self.spec.replicas) {
+            if word::promote_full(self, stable, &canary) {
+                return Some(Duration::ZERO);
+            }
             if self.spec.rollout.paused {
                 self.next.message = format!(
                     "Paused: version {} is Ready and has no traffic.",
@@ -262,10 +256,14 @@ impl<'a> Turn<'a> {
                 );
                 return None;
             }
-            trial::start(self, &mut canary);
+            if let Some(reason) = self.no_way_back(stable) {
+                self.next.message = format!("Version {} is Ready. {reason}", canary.version);
+                return Some(STARTING_INTERVAL);
+            }
+            start::start(self, &mut canary);
             return Some(self.interval);
         }
-        if self.now >= deadline {
+        if self.now >= deadline && !self.spec.rollout.paused {
             let reason = format!(
                 "{} of {} pods of version {} were Ready within {} (spec.rollout.progressDeadline).",
                 health.ready,
@@ -279,149 +277,6 @@ impl<'a> Turn<'a> {
         self.next.message = health.sentence(&canary.version, self.spec.replicas);
         Some(STARTING_INTERVAL.min(until(self.now, deadline)))
     }
-
-    /// Whether the spec's version was rolled back under the token that is in force.
-    fn refusal(&self, revision: &Revision) -> Option<&RefusedVersion> {
-        self.next.refused.iter().find(|refused| {
-            refused.revision == *revision && refused.retry_token == self.spec.rollout.retry_token
-        })
-    }
-
-    fn begin(&mut self, version: VersionRef, phase: Phase) {
-        self.next
-            .retiring
-            .retain(|retiring| retiring.revision != version.revision);
-        self.next.phase = phase;
-        self.next.canary = Some(CanaryVersion {
-            revision: version.revision,
-            version: version.version,
-            weight: 0,
-            since: self.now,
-            progress: None,
-        });
-    }
-
-    /// All traffic back on stable, and the version is remembered as refused. Waits for nothing.
-    pub(super) fn roll_back(
-        &mut self,
-        stable: &VersionRef,
-        canary: &CanaryVersion,
-        verdict: Option<Verdict>,
-        reason: &str,
-    ) {
-        let token = self.spec.rollout.retry_token.clone();
-        self.next
-            .refused
-            .retain(|refused| refused.revision != canary.revision);
-        self.next.refused.push(RefusedVersion {
-            revision: canary.revision.clone(),
-            version: canary.version.clone(),
-            at: self.now,
-            reason: reason.to_owned(),
-            retry_token: token,
-        });
-        keep_last(&mut self.next.refused, REFUSED_KEPT);
-        let sentence = format!(
-            "{reason} All traffic is back on version {}.",
-            stable.version
-        );
-        self.withdraw(canary, reasons::ROLLED_BACK, verdict, sentence);
-    }
-
-    /// Takes the canary's weight away; its pods stay for the scale-down delay, to answer what they already have.
-    fn withdraw(
-        &mut self,
-        canary: &CanaryVersion,
-        action: &str,
-        verdict: Option<Verdict>,
-        sentence: String,
-    ) {
-        self.record(action, 0, verdict, sentence);
-        self.retire_version(canary.revision.clone());
-        self.next.canary = None;
-        self.next.phase = Phase::RollingBack;
-    }
-
-    /// The canary is the stable version from now on; the old one stays warm for the scale-down delay.
-    pub(super) fn promote(&mut self, old: &VersionRef, canary: &CanaryVersion, sentence: String) {
-        self.record(reasons::PROMOTED, 100, Some(Verdict::Pass), sentence);
-        self.retire_version(old.revision.clone());
-        self.next.stable = Some(canary.version_ref());
-        self.next.canary = None;
-        self.next.phase = Phase::Promoting;
-    }
-
-    fn retire_version(&mut self, revision: Revision) {
-        let scale_down_at = self.now + signed(self.spec.rollout.scale_down_delay.into());
-        self.next.retiring.push(RetiringVersion {
-            revision,
-            scale_down_at,
-        });
-    }
-
-    /// Writes a decision about the canary down.
-    pub(super) fn record(
-        &mut self,
-        action: &str,
-        weight: u8,
-        verdict: Option<Verdict>,
-        sentence: String,
-    ) {
-        let version = self
-            .next
-            .canary
-            .as_ref()
-            .map(|canary| canary.version.clone());
-        let version = version
-            .or_else(|| {
-                self.next
-                    .stable
-                    .as_ref()
-                    .map(|stable| stable.version.clone())
-            })
-            .unwrap_or_default();
-        self.record_for(&version, action, weight, verdict, sentence);
-    }
-
-    fn record_for(
-        &mut self,
-        version: &str,
-        action: &str,
-        weight: u8,
-        verdict: Option<Verdict>,
-        sentence: String,
-    ) {
-        let record = DecisionRecord {
-            at: self.now,
-            action: action.to_owned(),
-            version: version.to_owned(),
-            weight,
-            verdict,
-            sentence: sentence.clone(),
-            by: None,
-            evidence: self.evidence.clone(),
-            next_check: None,
-        };
-        self.next.message = sentence;
-        remember(&mut self.next.decisions, record.clone());
-        self.records.push(record);
-    }
-}
-
-fn keep_last<T>(list: &mut Vec<T>, count: usize) {
-    list.drain(..list.len().saturating_sub(count));
-}
-
-/// The time from `now` until `then`; zero if it has passed.
-fn until(now: Timestamp, then: Timestamp) -> Duration {
-    then.duration_since(now)
-        .try_into()
-        .unwrap_or(Duration::ZERO)
-}
-
-/// A duration that can be added to a timestamp.
-pub(super) fn signed(duration: Duration) -> SignedDuration {
-    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
 fn earliest(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {

@@ -6,7 +6,11 @@
 mod decide;
 mod evidence;
 pub mod gate;
+mod moves;
+mod start;
 mod trial;
+mod turn;
+mod word;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

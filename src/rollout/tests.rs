@@ -1,5 +1,7 @@
 //! The life of rollouts, step by step, and what holds in every life.
 
+mod verbs;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
@@ -13,7 +15,8 @@ use super::{
 };
 use crate::{
     api::{
-        ModelDeploymentSpec, Phase, Revision, State, VersionRef, VersionSpec, conditions::reasons,
+        Commands, ModelDeploymentSpec, Phase, Revision, State, VersionRef, VersionSpec,
+        conditions::reasons,
     },
     observe::{
         Snapshot, VersionHealth,
@@ -28,6 +31,8 @@ struct World {
     spec: ModelDeploymentSpec,
     state: State,
     health: BTreeMap<Revision, VersionHealth>,
+    commands: Commands,
+    stable_rate: Option<f64>,
     now: Timestamp,
 }
 
@@ -38,7 +43,7 @@ fn spec(version: &str) -> ModelDeploymentSpec {
         "objectives": [{"errorRate": {"max": "1%"}}],
         "rollout": {"steps": [
             {"weight": 10, "minDuration": "1m"}, {"weight": 50, "minDuration": "1m"}, {"weight": 100, "minDuration": "1m"},
-        ]},
+        ], "watch": "1m"},
     }))
     .unwrap()
 }
@@ -81,6 +86,8 @@ impl World {
             spec: spec("1"),
             state: State::default(),
             health: BTreeMap::new(),
+            commands: Commands::default(),
+            stable_rate: None,
             now: Timestamp::UNIX_EPOCH,
         };
         world.look(None);
@@ -118,9 +125,11 @@ impl World {
                 version: self.spec.model.version.clone(),
             },
             state: self.state.clone(),
+            commands: self.commands.clone(),
             free_port: Some(20_000),
             versions: self.health.clone(),
             readings: reading.into_iter().collect(),
+            stable_rate: self.stable_rate,
         }
     }
 
@@ -170,6 +179,8 @@ fn the_first_version_gets_everything_once_it_is_ready_and_not_before() {
         spec: spec("1"),
         state: State::default(),
         health: BTreeMap::new(),
+        commands: Commands::default(),
+        stable_rate: None,
         now: Timestamp::UNIX_EPOCH,
     };
     assert_eq!(world.look(None), [reasons::FIRST_VERSION]);
@@ -378,7 +389,7 @@ fn a_newer_version_starts_after_traffic_is_back_on_stable() {
 fn paused_holds_the_weight_and_a_breach_still_rolls_back() {
     let mut world = World::with_canary_v2();
     world.spec.rollout.paused = true;
-    assert!(world.serve(8, (100, 0), (900, 0)).is_empty());
+    assert_eq!(world.serve(8, (100, 0), (900, 0)), [reasons::PAUSED]);
     assert_eq!(world.weight(), 10);
     assert_eq!(world.serve(1, (30, 30), (270, 0)), [reasons::ROLLED_BACK]);
 }

@@ -5,14 +5,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{
-    decide::{Turn, signed},
     evidence,
     gate::{Criterion, GatePolicy, GateState, GateVerdict},
+    moves,
+    turn::{Turn, signed},
+    word,
 };
 use crate::{
     api::{
-        AfterPatience, CanaryVersion, GateRecord, Objective, ObjectiveRecord, Phase, Progress,
-        Step, Verdict, VersionRef, conditions::reasons,
+        CanaryVersion, GateRecord, Objective, ObjectiveRecord, Phase, Progress, Step, Verdict,
+        VersionRef, conditions::reasons,
     },
     observe::metrics::{Cursors, Reading, Snapped},
 };
@@ -26,38 +28,6 @@ const SHARE_TOLERANCE: f64 = 3.0;
 /// Scrapes after which a step's own requests outweigh those that stable answered before it: its first scrape counts whole.
 const SHARE_SETTLES: u32 = 2;
 
-/// Gives the canary its first weight.
-pub(super) fn start(turn: &mut Turn<'_>, canary: &mut CanaryVersion) {
-    let Some(first) = turn.spec.rollout.steps.first() else {
-        return;
-    };
-    let mut progress = Progress {
-        step: 0,
-        step_since: turn.now,
-        blind_ms: 0,
-        blind_since: None,
-        unready_since: None,
-        gates: turn
-            .spec
-            .objectives
-            .iter()
-            .map(|objective| new_gate(objective, turn.now))
-            .collect(),
-    };
-    for gate in &mut progress.gates {
-        gate.evidence.begin_step(first.weight);
-    }
-    canary.progress = Some(progress);
-    canary.weight = first.weight;
-    turn.next.canary = Some(canary.clone());
-    turn.next.phase = Phase::Canary;
-    let sentence = format!(
-        "Version {} is Ready, verified and warm: it gets {} % of the traffic.",
-        canary.version, first.weight
-    );
-    turn.record(reasons::CANARY_STARTED, first.weight, None, sentence);
-}
-
 /// Takes in one look and makes the move that it asks for.
 pub(super) fn judge(
     turn: &mut Turn<'_>,
@@ -65,22 +35,15 @@ pub(super) fn judge(
     mut canary: CanaryVersion,
 ) -> Option<Duration> {
     let mut progress = canary.progress.take()?;
-    let Some(step) = realign(turn, &mut canary, &mut progress) else {
-        // No declared step is as low as the weight it has: it starts over from no weight.
-        canary.weight = 0;
-        turn.next.phase = Phase::Preparing;
-        turn.next.canary = Some(canary);
+    if !realign(turn, &mut canary, &mut progress) {
+        start_over(turn, canary);
         return Some(Duration::ZERO);
-    };
-    let next_step = turn
-        .spec
-        .rollout
-        .steps
-        .get(progress.step as usize + 1)
-        .cloned();
-    let judged = look(turn, &mut progress, next_step.as_ref());
+    }
+    let steps = &turn.spec.rollout.steps;
+    let next = steps.get(progress.step as usize + 1).cloned();
+    let judged = look(turn, &mut progress, next.as_ref());
     turn.evidence.clone_from(&judged.evidence);
-    let failure = pods_fail(turn, &canary, &mut progress);
+    let cannot_serve = pods_fail(turn, &canary, &mut progress);
     let outage = judged
         .blind
         .clone()
@@ -88,63 +51,53 @@ pub(super) fn judge(
     canary.progress = Some(progress);
     turn.next.canary = Some(canary.clone());
 
-    if let Some(reason) = failure.or_else(|| judged.fail.clone()) {
+    // The order is the order of precedence: facts, a person's word, the evidence, and last what is missing.
+    if let Some(reason) = cannot_serve.or_else(|| judged.hard_failure.clone()) {
         turn.roll_back(stable, &canary, Some(Verdict::Fail), &reason);
         return Some(Duration::ZERO);
     }
-    if let Some(reason) = outage {
-        return blind(turn, stable, canary, &reason);
+    if word::promote_full(turn, stable, &canary) {
+        return Some(Duration::ZERO);
     }
-    sighted(turn, &mut canary);
-    turn.next.message.clone_from(&judged.sentence);
+    if let Some(reason) = &judged.fail {
+        moves::fail(turn, stable, &canary, reason);
+    } else if let Some(reason) = &outage {
+        moves::blind(turn, stable, canary, reason);
+    } else {
+        moves::sighted(turn, &mut canary);
+        word::hear_approval(turn, &mut canary);
+        moves::go_on(turn, stable, canary, next.as_ref(), &judged);
+    }
+    let over = turn.next.canary.is_none();
+    Some(if over { Duration::ZERO } else { turn.interval })
+}
 
-    let baked = canary
-        .progress
-        .as_ref()
-        .map_or(jiff::SignedDuration::ZERO, |progress| {
-            baked(turn.now, progress)
-        });
-    let enough_time = baked >= signed(step.min_duration.into());
-    let capable = turn
-        .snapshot
-        .health(&canary.revision)
-        .has_capacity(turn.spec.replicas);
-    if turn.spec.rollout.paused {
-        turn.next.message = format!("Paused at {} %. {}", canary.weight, judged.sentence);
-    } else if judged.pass && enough_time && capable {
-        advance(
-            turn,
-            stable,
-            canary,
-            next_step.as_ref(),
-            Verdict::Pass,
-            &judged.sentence,
-        );
-    } else if judged.pass && !enough_time {
-        let end = turn.now + (signed(step.min_duration.into()) - baked);
-        turn.next.message = format!(
-            "{} This step lasts until {} at least.",
-            judged.sentence,
-            end.strftime("%H:%M:%SZ")
-        );
-    } else if !judged.pass && baked >= signed(turn.spec.rollout.on_insufficient_data.after.into()) {
-        insufficient(turn, stable, canary, next_step.as_ref(), &judged);
-    }
-    Some(turn.interval)
+/// No declared step is as low as the weight that the canary has: it starts over from no weight.
+fn start_over(turn: &mut Turn<'_>, mut canary: CanaryVersion) {
+    let sentence = format!(
+        "No step of spec.rollout.steps is as low as {} % any more: version {} starts over, all traffic is on stable.",
+        canary.weight, canary.version
+    );
+    canary.weight = 0;
+    turn.next.phase = Phase::Preparing;
+    turn.next.canary = Some(canary);
+    turn.record(reasons::STEPS_CHANGED, 0, None, sentence);
 }
 
 /// What one look says, over all gates.
-struct Judged {
+pub(super) struct Judged {
     /// Why the canary fails, if it does.
     fail: Option<String>,
+    /// The same where one scrape was so bad that no statistics and no person are waited for.
+    hard_failure: Option<String>,
     /// Why the counts cannot be believed, if so.
     blind: Option<String>,
     /// Whether every gate passes.
-    pass: bool,
+    pub(super) pass: bool,
     /// Whether some gate suspects the canary.
-    suspect: bool,
+    pub(super) suspect: bool,
     /// All gates' sentences.
-    sentence: String,
+    pub(super) sentence: String,
     /// What is known of each objective.
     evidence: Vec<ObjectiveRecord>,
 }
@@ -159,13 +112,14 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
         .map_or(0, |step| step.min_requests);
     let mut judged = Judged {
         fail: None,
+        hard_failure: None,
         blind: None,
         pass: true,
         suspect: false,
         sentence: String::new(),
         evidence: Vec::new(),
     };
-    let seconds = baked(turn.now, progress).as_secs_f64();
+    let seconds = moves::baked(turn, progress).as_secs_f64();
     for (index, (objective, gate)) in spec.objectives.iter().zip(&mut progress.gates).enumerate() {
         let policy = policy(
             objective,
@@ -199,6 +153,9 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
         if judgement.verdict == GateVerdict::Fail && judged.fail.is_none() {
             judged.fail = Some(gate.sentence.clone());
         }
+        if judgement.guard.is_some() && judged.hard_failure.is_none() {
+            judged.hard_failure = Some(gate.sentence.clone());
+        }
     }
     judged.sentence = progress
         .gates
@@ -210,7 +167,12 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
 }
 
 /// The policy of an objective's gate.
-fn policy(objective: &Objective, gates: usize, steps: usize, min_requests: i64) -> GatePolicy {
+pub(super) fn policy(
+    objective: &Objective,
+    gates: usize,
+    steps: usize,
+    min_requests: i64,
+) -> GatePolicy {
     let gates = u32::try_from(gates).unwrap_or(u32::MAX);
     let steps = u32::try_from(steps).unwrap_or(u32::MAX);
     GatePolicy {
@@ -233,7 +195,7 @@ fn criterion(objective: &Objective, threshold: Option<&Snapped>) -> Criterion {
     }
 }
 
-fn new_gate(objective: &Objective, now: Timestamp) -> GateRecord {
+pub(super) fn new_gate(objective: &Objective, now: Timestamp) -> GateRecord {
     GateRecord {
         objective: objective.name(),
         threshold: None,
@@ -244,16 +206,14 @@ fn new_gate(objective: &Objective, now: Timestamp) -> GateRecord {
 }
 
 /// Fits the trial to steps and objectives that may have been edited since. The step is the highest one declared that
-/// is not above the weight; a weight never rises by an edit. `None` where even the first step is higher.
-fn realign(turn: &Turn<'_>, canary: &mut CanaryVersion, progress: &mut Progress) -> Option<Step> {
+/// is not above the weight; a weight never rises by an edit. Says whether there is one; else even the first is higher.
+fn realign(turn: &mut Turn<'_>, canary: &mut CanaryVersion, progress: &mut Progress) -> bool {
     let steps = &turn.spec.rollout.steps;
-    let index = steps
-        .iter()
-        .rposition(|step| step.weight <= canary.weight)?;
-    let step = steps.get(index)?.clone();
-    let moved = step.weight != canary.weight;
-    progress.step = u32::try_from(index).unwrap_or(u32::MAX);
-    canary.weight = step.weight;
+    let index = steps.iter().rposition(|step| step.weight <= canary.weight);
+    let Some((index, weight)) = index.and_then(|index| Some((index, steps.get(index)?.weight)))
+    else {
+        return false;
+    };
     let old = std::mem::take(&mut progress.gates);
     for objective in &turn.spec.objectives {
         let known = old
@@ -263,14 +223,22 @@ fn realign(turn: &Turn<'_>, canary: &mut CanaryVersion, progress: &mut Progress)
         let fresh = known.is_none();
         let mut gate = known.unwrap_or_else(|| new_gate(objective, turn.now));
         if fresh {
-            gate.evidence.begin_step(step.weight);
+            gate.evidence.begin_step(weight);
         }
         progress.gates.push(gate);
     }
-    if moved {
-        restart_step(progress, step.weight, turn.now);
+    progress.step = u32::try_from(index).unwrap_or(u32::MAX);
+    if weight < canary.weight {
+        let sentence = format!(
+            "{} % is no step of spec.rollout.steps any more: version {} goes back to {weight} %.",
+            canary.weight, canary.version
+        );
+        canary.weight = weight;
+        progress.approved = None;
+        moves::restart_step(progress, weight, turn);
+        turn.record(reasons::STEPS_CHANGED, weight, None, sentence);
     }
-    Some(step)
+    true
 }
 
 /// Facts of the API server that fail a version whatever its metrics say.
@@ -282,7 +250,7 @@ fn pods_fail(turn: &Turn<'_>, canary: &CanaryVersion, progress: &mut Progress) -
     if health.ready > 0 {
         if progress.unready_since.take().is_some() {
             // Stable answered the canary's share meanwhile: the step's counts say nothing about its weight.
-            restart_step(progress, canary.weight, turn.now);
+            moves::restart_step(progress, canary.weight, turn);
         }
         return None;
     }
@@ -318,148 +286,4 @@ fn share_is_off(turn: &Turn<'_>, canary: &CanaryVersion, progress: &Progress) ->
             canary.weight
         )
     })
-}
-
-/// Nothing moves while the metrics cannot be trusted; after the hold, what the policy says.
-fn blind(
-    turn: &mut Turn<'_>,
-    stable: &VersionRef,
-    mut canary: CanaryVersion,
-    reason: &str,
-) -> Option<Duration> {
-    let policy = &turn.spec.rollout.on_metrics_outage;
-    let hold = signed(policy.hold.into());
-    let progress = canary.progress.as_mut()?;
-    let first = progress.blind_since.is_none();
-    let since = *progress.blind_since.get_or_insert(turn.now);
-    turn.next.canary = Some(canary.clone());
-    if turn.now.duration_since(since) >= hold && policy.then == AfterPatience::Rollback {
-        let why = format!(
-            "The metrics could not be trusted for {} (spec.rollout.onMetricsOutage): {reason}.",
-            policy.hold
-        );
-        turn.roll_back(stable, &canary, Some(Verdict::Blind), &why);
-        return Some(Duration::ZERO);
-    }
-    let sentence = format!(
-        "Holding at {} %: the metrics cannot be trusted. {reason}.",
-        canary.weight
-    );
-    if first {
-        turn.record(
-            reasons::METRICS_OUTAGE,
-            canary.weight,
-            Some(Verdict::Blind),
-            sentence,
-        );
-    } else {
-        turn.next.message = sentence;
-    }
-    Some(turn.interval)
-}
-
-/// The metrics can be trusted: an outage, if there was one, is over and its time does not count as baked.
-fn sighted(turn: &mut Turn<'_>, canary: &mut CanaryVersion) {
-    let Some(progress) = canary.progress.as_mut() else {
-        return;
-    };
-    let Some(since) = progress.blind_since.take() else {
-        return;
-    };
-    let gap = turn.now.duration_since(since);
-    progress.blind_ms = progress
-        .blind_ms
-        .saturating_add(i64::try_from(gap.as_millis()).unwrap_or(i64::MAX));
-    turn.next.canary = Some(canary.clone());
-    let sentence = format!(
-        "The metrics can be trusted again after {} s; what was counted meanwhile is taken in.",
-        gap.as_secs()
-    );
-    turn.record(reasons::METRICS_BACK, canary.weight, None, sentence);
-}
-
-/// Time in this step during which the metrics could be trusted.
-fn baked(now: Timestamp, progress: &Progress) -> jiff::SignedDuration {
-    let blind = progress
-        .blind_since
-        .map_or(jiff::SignedDuration::ZERO, |since| {
-            now.duration_since(since)
-        });
-    now.duration_since(progress.step_since)
-        - jiff::SignedDuration::from_millis(progress.blind_ms)
-        - blind
-}
-
-/// The step has had its time and proves nothing.
-fn insufficient(
-    turn: &mut Turn<'_>,
-    stable: &VersionRef,
-    canary: CanaryVersion,
-    next: Option<&Step>,
-    judged: &Judged,
-) {
-    let policy = &turn.spec.rollout.on_insufficient_data;
-    let why = format!(
-        "No proof within {} (spec.rollout.onInsufficientData). {}",
-        policy.after, judged.sentence
-    );
-    match policy.then {
-        AfterPatience::Rollback => {
-            turn.roll_back(stable, &canary, Some(Verdict::NeedMoreData), &why);
-        }
-        AfterPatience::Advance if !judged.suspect => {
-            advance(turn, stable, canary, next, Verdict::NeedMoreData, &why);
-        }
-        AfterPatience::Advance | AfterPatience::Pause => {
-            let told = turn
-                .next
-                .decisions
-                .last()
-                .is_some_and(|last| last.action == reasons::INSUFFICIENT_DATA);
-            if told {
-                turn.next.message = why;
-            } else {
-                turn.record(
-                    reasons::INSUFFICIENT_DATA,
-                    canary.weight,
-                    Some(Verdict::NeedMoreData),
-                    why,
-                );
-            }
-        }
-    }
-}
-
-/// The next step's weight, or all of it for good.
-fn advance(
-    turn: &mut Turn<'_>,
-    stable: &VersionRef,
-    mut canary: CanaryVersion,
-    next: Option<&Step>,
-    verdict: Verdict,
-    sentence: &str,
-) {
-    let Some(next) = next else {
-        let sentence = format!("{sentence} Version {} is promoted.", canary.version);
-        turn.promote(stable, &canary, sentence);
-        return;
-    };
-    canary.weight = next.weight;
-    if let Some(progress) = canary.progress.as_mut() {
-        progress.step += 1;
-        restart_step(progress, next.weight, turn.now);
-    }
-    turn.next.canary = Some(canary);
-    let sentence = format!("{sentence} Moving to {} %.", next.weight);
-    turn.record(reasons::STEP_ADVANCED, next.weight, Some(verdict), sentence);
-}
-
-/// Begins a step, or begins it again: its clock and its counts.
-fn restart_step(progress: &mut Progress, weight: u8, now: Timestamp) {
-    for gate in &mut progress.gates {
-        gate.evidence.begin_step(weight);
-    }
-    progress.step_since = now;
-    progress.blind_ms = 0;
-    progress.blind_since = None;
 }

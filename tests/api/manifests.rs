@@ -317,6 +317,37 @@ fn table() -> Vec<Wrong> {
             json!("yes"),
             "spec.rollout.paused",
         ),
+        wrong(Schema, "/spec/rollout/steps/0/pause", json!("yes"), "pause"),
+        wrong(
+            Schema,
+            "/spec/rollout/watch",
+            json!("a while"),
+            "spec.rollout.watch",
+        ),
+        wrong(
+            Schema,
+            "/spec/rollout/approval",
+            json!("Always"),
+            "spec.rollout.approval",
+        ),
+        wrong(
+            Schema,
+            "/spec/rollout/onFailure",
+            json!("Promote"),
+            "spec.rollout.onFailure",
+        ),
+        wrong(
+            Schema,
+            "/spec/rollout/firstStep",
+            json!("Fast"),
+            "spec.rollout.firstStep",
+        ),
+        wrong(
+            Rule,
+            "/spec/rollout",
+            json!({"firstStep": "Adaptive", "steps": [{"weight": 60}, {"weight": 100}]}),
+            "spec.rollout.firstStep",
+        ),
         // Its name names a Service.
         wrong(
             Rule,
@@ -371,6 +402,11 @@ fn right() -> Vec<Value> {
             manifest("1"),
             "/spec/rollout/steps",
             json!([{"weight": 100}]),
+        ),
+        with(
+            manifest("1"),
+            "/spec/rollout",
+            json!({"firstStep": "Adaptive", "approval": "BeforePromotion", "onFailure": "Pause", "watch": "0s"}),
         ),
     ]
 }

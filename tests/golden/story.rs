@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use serin::{
-    api::{ModelDeploymentSpec, Revision, State, VersionRef, VersionSpec},
+    api::{Commands, ModelDeploymentSpec, Revision, State, VersionRef, VersionSpec},
     observe::{
         Snapshot, VersionHealth,
         metrics::{BlindReason, Cursors, Reading, Snapped, Window},
@@ -150,6 +150,8 @@ impl Story {
             free_port: Some(20_000),
             versions: self.health.clone(),
             readings: self.read(),
+            commands: Commands::default(),
+            stable_rate: None,
         };
         let before = self.weight();
         let decision = decide(&self.spec, &snapshot, self.now, INTERVAL);

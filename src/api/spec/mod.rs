@@ -14,7 +14,10 @@ mod objective;
 mod rollout;
 
 pub use objective::{ErrorRateObjective, LatencyObjective, Objective};
-pub use rollout::{AfterPatience, InsufficientDataPolicy, OutagePolicy, Rollout, Step};
+pub use rollout::{
+    AfterPatience, Approval, FirstStep, InsufficientDataPolicy, OnFailure, OutagePolicy, Rollout,
+    Step,
+};
 
 /// One model, served under one stable Service name, rolled from version to version on evidence.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]

@@ -11,6 +11,8 @@ use super::{duration_schema, minutes};
 /// The way from a new version's first request to all of them.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.firstStep) || self.firstStep != 'Adaptive' || !has(self.steps) || self.steps.exists(s, s.weight <= 50)")
+    .message("spec.rollout.firstStep: Adaptive needs a step of at most 50 % to start at; declare one, or set Declared"))]
 pub struct Rollout {
     /// Weights that the new version gets one after the other; ascending, the last one 100.
     #[serde(default = "default_steps")]
@@ -24,6 +26,24 @@ pub struct Rollout {
     /// While true the weight is not raised; a breach still rolls back.
     #[serde(default)]
     pub paused: bool,
+
+    /// Where a new version starts.
+    #[serde(default)]
+    pub first_step: FirstStep,
+
+    /// Whether a person must agree to the last move, from 100 % to promoted.
+    #[serde(default)]
+    pub approval: Approval,
+
+    /// Shortest time at 100 % during which the version is still judged and the old one keeps all its pods. It counts
+    /// together with the last step's `minDuration`: the longer of the two.
+    #[serde(default = "ten_minutes")]
+    #[schemars(schema_with = "duration_schema")]
+    pub watch: Duration,
+
+    /// What happens when the evidence says that a version is bad.
+    #[serde(default)]
+    pub on_failure: OnFailure,
 
     /// What happens when the metrics cannot be read. Never a promotion.
     #[serde(default)]
@@ -54,6 +74,10 @@ impl Default for Rollout {
         Self {
             steps: default_steps(),
             paused: false,
+            first_step: FirstStep::default(),
+            approval: Approval::default(),
+            watch: ten_minutes(),
+            on_failure: OnFailure::default(),
             on_metrics_outage: OutagePolicy::default(),
             on_insufficient_data: InsufficientDataPolicy::default(),
             progress_deadline: fifteen_minutes(),
@@ -80,6 +104,42 @@ pub struct Step {
     #[serde(default = "twenty")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub min_requests: i64,
+
+    /// Once its evidence passes, the step waits for a person (`kubectl serin promote`, or the annotation `serin.dev/approve`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub pause: bool,
+}
+
+/// Where a new version starts.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FirstStep {
+    /// At the first step.
+    #[default]
+    Declared,
+    /// At the lowest step of at most 50 % at which the traffic that stable has now would bring, within the step's
+    /// `minDuration`, the requests that the next step asks for; at the highest step of at most 50 % where none would.
+    Adaptive,
+}
+
+/// Whether a person must agree to a promotion.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Approval {
+    /// The evidence is enough.
+    #[default]
+    Never,
+    /// At 100 %, once the evidence passes, the version waits for a person before it is promoted.
+    BeforePromotion,
+}
+
+/// What happens when the evidence says that a version is bad. Pods that cannot run, and a version most of whose requests
+/// fail while stable's do not, are rolled back whatever is chosen.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// All traffic goes back to the stable version at once.
+    #[default]
+    Rollback,
+    /// The weight stays as it is until a person decides: `kubectl serin abort` or `promote --full`.
+    Pause,
 }
 
 /// What happens while metrics are unreachable, stale or ambiguous.
@@ -138,12 +198,30 @@ pub enum AfterPatience {
     /// Take the next step although the proof is not complete. Never applies to a suspect version or to an outage.
     Advance,
 }
+
+impl Rollout {
+    /// The shortest time that the step of this index takes: at 100 % the version is watched besides.
+    pub fn least_time(&self, step: usize) -> StdDuration {
+        let declared = self.steps.get(step).map(|step| step.min_duration.into());
+        let watch = (step + 1 >= self.steps.len()).then(|| self.watch.into());
+        declared.max(watch).unwrap_or_default()
+    }
+
+    /// Whether a person must agree before a version leaves the step of this index.
+    pub fn needs_approval(&self, step: usize) -> bool {
+        let last = step + 1 >= self.steps.len();
+        self.steps.get(step).is_some_and(|step| step.pause)
+            || (last && self.approval == Approval::BeforePromotion)
+    }
+}
+
 fn default_steps() -> Vec<Step> {
     [10, 25, 50, 100]
         .map(|weight| Step {
             weight,
             min_duration: five_minutes(),
             min_requests: twenty(),
+            pause: false,
         })
         .to_vec()
 }
@@ -151,6 +229,11 @@ fn default_steps() -> Vec<Step> {
 /// An outage may hold or roll back, never advance.
 fn outage_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "enum": ["Pause", "Rollback"]})
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde asks for
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn twenty() -> i64 {

@@ -59,6 +59,8 @@ impl Decided {
             free_port: None,
             versions: self.all_ready(),
             readings,
+            commands: serin::api::Commands::default(),
+            stable_rate: None,
         };
         let now = self.began + SignedDuration::from_secs(second.into());
         let interval = Duration::from_secs(SCRAPE.into());

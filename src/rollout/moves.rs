@@ -1,0 +1,259 @@
+//! The moves that a look at a trial can end with: to the next step, to the end, or to waiting for something or somebody.
+
+use jiff::SignedDuration;
+
+use super::{
+    trial::Judged,
+    turn::{Turn, signed},
+    word,
+};
+use crate::api::{
+    AfterPatience, CanaryVersion, OnFailure, Progress, Step, Verdict, VersionRef,
+    conditions::reasons,
+};
+
+/// The evidence fails: all traffic back, or the weight held for a person to decide, as the spec has it.
+pub(super) fn fail(turn: &mut Turn<'_>, stable: &VersionRef, canary: &CanaryVersion, why: &str) {
+    if turn.spec.rollout.on_failure == OnFailure::Rollback {
+        turn.roll_back(stable, canary, Some(Verdict::Fail), why);
+        return;
+    }
+    let sentence = format!(
+        "{why} Held at {} % (spec.rollout.onFailure is Pause) until a person aborts it or promotes it in full.",
+        canary.weight
+    );
+    turn.record_waiting(
+        reasons::FAILURE_HELD,
+        canary.weight,
+        Verdict::Fail,
+        sentence,
+    );
+    word::refuse_skip(turn, canary, "its evidence fails");
+}
+
+/// Nothing moves while the metrics cannot be trusted; after the hold, what the policy says.
+pub(super) fn blind(
+    turn: &mut Turn<'_>,
+    stable: &VersionRef,
+    mut canary: CanaryVersion,
+    reason: &str,
+) {
+    let policy = &turn.spec.rollout.on_metrics_outage;
+    let hold = signed(policy.hold.into());
+    let Some(progress) = canary.progress.as_mut() else {
+        return;
+    };
+    let first = progress.blind_since.is_none();
+    let since = *progress.blind_since.get_or_insert(turn.now);
+    turn.next.canary = Some(canary.clone());
+    if turn.now.duration_since(since) >= hold && policy.then == AfterPatience::Rollback {
+        let why = format!(
+            "The metrics could not be trusted for {} (spec.rollout.onMetricsOutage): {reason}.",
+            policy.hold
+        );
+        turn.roll_back(stable, &canary, Some(Verdict::Blind), &why);
+        return;
+    }
+    let sentence = format!(
+        "Holding at {} %: the metrics cannot be trusted. {reason}.",
+        canary.weight
+    );
+    if first {
+        turn.record(
+            reasons::METRICS_OUTAGE,
+            canary.weight,
+            Some(Verdict::Blind),
+            sentence,
+        );
+    } else {
+        turn.next.message = sentence;
+    }
+    word::refuse_skip(turn, &canary, "the metrics cannot be trusted");
+}
+
+/// The metrics can be trusted: an outage, if there was one, is over and its time does not count as baked.
+pub(super) fn sighted(turn: &mut Turn<'_>, canary: &mut CanaryVersion) {
+    let Some(progress) = canary.progress.as_mut() else {
+        return;
+    };
+    let Some(since) = progress.blind_since.take() else {
+        return;
+    };
+    let gap = turn.now.duration_since(since);
+    progress.blind_ms = progress
+        .blind_ms
+        .saturating_add(i64::try_from(gap.as_millis()).unwrap_or(i64::MAX));
+    turn.next.canary = Some(canary.clone());
+    let sentence = format!(
+        "The metrics can be trusted again after {} s; what was counted meanwhile is taken in.",
+        gap.as_secs()
+    );
+    turn.record(reasons::METRICS_BACK, canary.weight, None, sentence);
+}
+
+/// The metrics can be trusted and nothing speaks against the version for certain: on to the next step, if all that it
+/// takes is there.
+pub(super) fn go_on(
+    turn: &mut Turn<'_>,
+    stable: &VersionRef,
+    canary: CanaryVersion,
+    next: Option<&Step>,
+    judged: &Judged,
+) {
+    let rollout = &turn.spec.rollout;
+    let Some(progress) = &canary.progress else {
+        return;
+    };
+    let baked = baked(turn, progress);
+    let least = signed(rollout.least_time(progress.step as usize));
+    let patience = signed(rollout.on_insufficient_data.after.into());
+    let sentence = judged.sentence.clone();
+    turn.next.message.clone_from(&sentence);
+    if rollout.paused {
+        turn.next.message = format!("Paused at {} %. {sentence}", canary.weight);
+        word::refuse_skip(turn, &canary, "the rollout is paused (spec.rollout.paused)");
+    } else if word::skips(turn, &canary) && !judged.suspect {
+        turn.by.clone_from(&turn.commands.by);
+        let person = word::person(turn.by.as_deref());
+        let why = format!("{person} skips the step of {} %. {sentence}", canary.weight);
+        leave(turn, stable, canary, next, None, &why);
+    } else if judged.pass && baked >= least {
+        once_approved(turn, stable, canary, next, Verdict::Pass, &sentence);
+    } else if judged.pass {
+        let end = (turn.now + (least - baked)).strftime("%H:%M:%SZ");
+        turn.next.message = format!("{sentence} This step lasts until {end} at least.");
+    } else if baked >= patience {
+        let proven = baked >= least && !judged.suspect;
+        insufficient(turn, stable, canary, next, &sentence, proven);
+    }
+    if judged.suspect {
+        let canary = turn.next.canary.clone();
+        if let Some(canary) = &canary {
+            word::refuse_skip(turn, canary, "the version is suspect");
+        }
+    }
+}
+
+/// The step has had its time and proves nothing. `acceptable` is whether the policy may let it pass all the same.
+fn insufficient(
+    turn: &mut Turn<'_>,
+    stable: &VersionRef,
+    canary: CanaryVersion,
+    next: Option<&Step>,
+    sentence: &str,
+    acceptable: bool,
+) {
+    let policy = &turn.spec.rollout.on_insufficient_data;
+    let why = format!(
+        "No proof within {} (spec.rollout.onInsufficientData). {sentence}",
+        policy.after
+    );
+    match policy.then {
+        AfterPatience::Rollback => {
+            turn.roll_back(stable, &canary, Some(Verdict::NeedMoreData), &why);
+        }
+        AfterPatience::Advance if acceptable => {
+            once_approved(turn, stable, canary, next, Verdict::NeedMoreData, &why);
+        }
+        AfterPatience::Advance | AfterPatience::Pause => turn.record_waiting(
+            reasons::INSUFFICIENT_DATA,
+            canary.weight,
+            Verdict::NeedMoreData,
+            why,
+        ),
+    }
+}
+
+/// Leaves the step, unless it waits for a person first.
+fn once_approved(
+    turn: &mut Turn<'_>,
+    stable: &VersionRef,
+    canary: CanaryVersion,
+    next: Option<&Step>,
+    verdict: Verdict,
+    sentence: &str,
+) {
+    let Some(progress) = &canary.progress else {
+        return;
+    };
+    match &progress.approved {
+        None if turn.spec.rollout.needs_approval(progress.step as usize) => {
+            let what = next.map_or_else(
+                || "being promoted".to_owned(),
+                |next| format!("getting {} %", next.weight),
+            );
+            let sentence = format!(
+                "{sentence} Before {what}, version {} waits for a person's yes: the annotation {}={}@{}.",
+                canary.version,
+                crate::api::commands::APPROVE,
+                canary.revision,
+                canary.weight
+            );
+            turn.record_waiting(reasons::AWAITING_APPROVAL, canary.weight, verdict, sentence);
+        }
+        approved => {
+            if let Some(approved) = approved {
+                turn.by.clone_from(&approved.by);
+            }
+            leave(turn, stable, canary, next, Some(verdict), sentence);
+        }
+    }
+}
+
+/// To the next step's weight, or to the promotion, as soon as the pods can carry it: the canary's to serve it, and, while
+/// weight is still to be raised, stable's to take all of it back.
+fn leave(
+    turn: &mut Turn<'_>,
+    stable: &VersionRef,
+    mut canary: CanaryVersion,
+    next: Option<&Step>,
+    verdict: Option<Verdict>,
+    sentence: &str,
+) {
+    let health = turn.health(&canary.revision);
+    let replicas = turn.spec.replicas;
+    if !health.has_capacity(replicas) {
+        let pods = health.sentence(&canary.version, replicas);
+        turn.next.message = format!("{sentence} Holding at {} %. {pods}", canary.weight);
+        return;
+    }
+    let Some(next) = next else {
+        let sentence = format!("{sentence} Version {} is promoted.", canary.version);
+        turn.promote(stable, &canary, verdict, sentence);
+        return;
+    };
+    if let Some(reason) = turn.no_way_back(stable) {
+        turn.next.message = format!("{sentence} Holding at {} %. {reason}", canary.weight);
+        return;
+    }
+    word::spend_skip(turn, &canary);
+    canary.weight = next.weight;
+    if let Some(progress) = canary.progress.as_mut() {
+        progress.step += 1;
+        progress.approved = None;
+        restart_step(progress, next.weight, turn);
+    }
+    turn.next.canary = Some(canary);
+    let sentence = format!("{sentence} Moving to {} %.", next.weight);
+    turn.record(reasons::STEP_ADVANCED, next.weight, verdict, sentence);
+}
+
+/// Time in this step during which the metrics could be trusted.
+pub(super) fn baked(turn: &Turn<'_>, progress: &Progress) -> SignedDuration {
+    let blind = progress
+        .blind_since
+        .map_or(SignedDuration::ZERO, |since| turn.now.duration_since(since));
+    turn.now.duration_since(progress.step_since)
+        - SignedDuration::from_millis(progress.blind_ms)
+        - blind
+}
+
+/// Begins a step, or begins it again: its clock and its counts.
+pub(super) fn restart_step(progress: &mut Progress, weight: u8, turn: &Turn<'_>) {
+    for gate in &mut progress.gates {
+        gate.evidence.begin_step(weight);
+    }
+    progress.step_since = turn.now;
+    progress.blind_ms = 0;
+    progress.blind_since = None;
+}

@@ -1,0 +1,288 @@
+//! One run of a decision: its inputs, and the state as it takes shape. What is written here is written once: how a trial
+//! begins and ends, and how a decision is put on record.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::decide::Decision;
+use crate::{
+    api::{
+        CanaryVersion, Commands, DecisionRecord, ModelDeploymentSpec, ObjectiveRecord, Phase,
+        RefusedVersion, RetiringVersion, Revision, State, Verdict, VersionRef, commands::Command,
+        conditions::reasons, remember,
+    },
+    observe::{Snapshot, VersionHealth},
+};
+
+/// Refused versions kept in status.
+const REFUSED_KEPT: usize = 20;
+
+/// One run of [`decide`](super::decide()).
+pub(super) struct Turn<'a> {
+    pub(super) spec: &'a ModelDeploymentSpec,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) now: Timestamp,
+    pub(super) interval: Duration,
+    pub(super) next: State,
+    pub(super) records: Vec<DecisionRecord>,
+    /// What people ask for and has not been heeded yet.
+    pub(super) commands: Commands,
+    /// The person on whose word this turn acts; goes into every record from then on.
+    pub(super) by: Option<String>,
+    /// What is known of each objective, once the trial has been looked at; goes into every record from then on.
+    pub(super) evidence: Vec<ObjectiveRecord>,
+}
+
+impl<'a> Turn<'a> {
+    pub(super) fn new(
+        spec: &'a ModelDeploymentSpec,
+        snapshot: &'a Snapshot,
+        now: Timestamp,
+        interval: Duration,
+    ) -> Self {
+        let mut next = snapshot.state.clone();
+        // What was heeded stays spent for as long as it stands there; once it is gone it may be said again.
+        next.spent.retain(|spent| {
+            let asked = &snapshot.commands.asked;
+            asked.iter().any(|command| command.to_string() == *spent)
+        });
+        next.ignored.clone_from(&snapshot.commands.malformed);
+        let commands = snapshot.commands.clone().without(&next.spent);
+        Self {
+            spec,
+            snapshot,
+            now,
+            interval,
+            next,
+            records: Vec::new(),
+            commands,
+            by: None,
+            evidence: Vec::new(),
+        }
+    }
+
+    /// The turn's result. Only now is it known when the next look comes.
+    pub(super) fn decided(mut self, requeue: Option<Duration>) -> Decision {
+        let next_check = requeue.and_then(|after| self.now.checked_add(after).ok());
+        let of_this_turn = self.next.decisions.iter_mut().rev();
+        for record in of_this_turn.take(self.records.len()) {
+            record.next_check = next_check;
+        }
+        for record in &mut self.records {
+            record.next_check = next_check;
+        }
+        Decision {
+            next: self.next,
+            records: self.records,
+            requeue,
+        }
+    }
+
+    /// What the cluster says of a version.
+    pub(super) fn health(&self, revision: &Revision) -> VersionHealth {
+        self.snapshot.health(revision)
+    }
+
+    /// Why stable could not take all traffic back right now. While there is a reason, no weight is raised.
+    pub(super) fn no_way_back(&self, stable: &VersionRef) -> Option<String> {
+        let (health, replicas) = (self.health(&stable.revision), self.spec.replicas);
+        let pods = health.sentence(&stable.version, replicas);
+        (!health.has_capacity(replicas)).then(|| {
+            format!("{pods} It must be able to take all traffic back before another gets more.")
+        })
+    }
+
+    /// Whether the spec's version was rolled back under the token that is in force.
+    pub(super) fn refusal(&self, revision: &Revision) -> Option<&RefusedVersion> {
+        self.next.refused.iter().find(|refused| {
+            refused.revision == *revision && refused.retry_token == self.spec.rollout.retry_token
+        })
+    }
+
+    /// A version is on trial from now on, without weight.
+    pub(super) fn begin(&mut self, version: VersionRef, phase: Phase) {
+        self.next
+            .retiring
+            .retain(|retiring| retiring.revision != version.revision);
+        self.next.phase = phase;
+        self.next.canary = Some(CanaryVersion {
+            revision: version.revision,
+            version: version.version,
+            weight: 0,
+            since: self.now,
+            progress: None,
+        });
+    }
+
+    /// All traffic back on stable, and the version is remembered as refused. Waits for nothing.
+    pub(super) fn roll_back(
+        &mut self,
+        stable: &VersionRef,
+        canary: &CanaryVersion,
+        verdict: Option<Verdict>,
+        reason: &str,
+    ) {
+        self.refuse(stable, canary, reasons::ROLLED_BACK, verdict, reason);
+    }
+
+    /// The same, said of whoever ended the trial: `action` tells who it was.
+    pub(super) fn refuse(
+        &mut self,
+        stable: &VersionRef,
+        canary: &CanaryVersion,
+        action: &str,
+        verdict: Option<Verdict>,
+        reason: &str,
+    ) {
+        let token = self.spec.rollout.retry_token.clone();
+        self.next
+            .refused
+            .retain(|refused| refused.revision != canary.revision);
+        self.next.refused.push(RefusedVersion {
+            revision: canary.revision.clone(),
+            version: canary.version.clone(),
+            at: self.now,
+            reason: reason.to_owned(),
+            retry_token: token,
+        });
+        let excess = self.next.refused.len().saturating_sub(REFUSED_KEPT);
+        self.next.refused.drain(..excess);
+        let sentence = format!(
+            "{reason} All traffic is back on version {}.",
+            stable.version
+        );
+        self.withdraw(canary, action, verdict, sentence);
+    }
+
+    /// Takes the canary's weight away; its pods stay for the scale-down delay, to answer what they already have.
+    pub(super) fn withdraw(
+        &mut self,
+        canary: &CanaryVersion,
+        action: &str,
+        verdict: Option<Verdict>,
+        sentence: String,
+    ) {
+        self.record(action, 0, verdict, sentence);
+        self.retire_version(canary.revision.clone());
+        self.end_trial(&canary.revision, Phase::RollingBack);
+    }
+
+    /// The canary is the stable version from now on; the old one stays warm for the scale-down delay.
+    pub(super) fn promote(
+        &mut self,
+        old: &VersionRef,
+        canary: &CanaryVersion,
+        verdict: Option<Verdict>,
+        sentence: String,
+    ) {
+        self.record(reasons::PROMOTED, 100, verdict, sentence);
+        self.retire_version(old.revision.clone());
+        self.next.stable = Some(canary.version_ref());
+        self.end_trial(&canary.revision, Phase::Promoting);
+    }
+
+    /// However a trial ends, what was said about it is spent: it is no word on the next one.
+    fn end_trial(&mut self, revision: &Revision, phase: Phase) {
+        for command in self.commands.asked.clone() {
+            if command.revision() == revision {
+                self.spend(&command);
+            }
+        }
+        self.next.canary = None;
+        self.next.phase = phase;
+    }
+
+    /// What a person said has had its effect, and means nothing from now on.
+    pub(super) fn spend(&mut self, command: &Command) {
+        let spent = command.to_string();
+        if !self.next.spent.contains(&spent) {
+            self.next.spent.push(spent);
+        }
+    }
+
+    pub(super) fn retire_version(&mut self, revision: Revision) {
+        let scale_down_at = self.now + signed(self.spec.rollout.scale_down_delay.into());
+        self.next.retiring.push(RetiringVersion {
+            revision,
+            scale_down_at,
+        });
+    }
+
+    /// Writes a decision about the canary down.
+    pub(super) fn record(
+        &mut self,
+        action: &str,
+        weight: u8,
+        verdict: Option<Verdict>,
+        sentence: String,
+    ) {
+        let version = self
+            .next
+            .canary
+            .as_ref()
+            .map(|canary| canary.version.clone());
+        let version = version
+            .or_else(|| {
+                self.next
+                    .stable
+                    .as_ref()
+                    .map(|stable| stable.version.clone())
+            })
+            .unwrap_or_else(|| self.snapshot.desired.version.clone());
+        self.record_for(&version, action, weight, verdict, sentence);
+    }
+
+    /// The same for a decision to wait, which stays the same at every look: it is told once, and then only kept up to
+    /// date in the message.
+    pub(super) fn record_waiting(
+        &mut self,
+        action: &str,
+        weight: u8,
+        verdict: Verdict,
+        sentence: String,
+    ) {
+        let told = self.next.last_move();
+        if told.is_some_and(|last| last.action == action && last.weight == weight) {
+            self.next.message = sentence;
+        } else {
+            self.record(action, weight, Some(verdict), sentence);
+        }
+    }
+
+    pub(super) fn record_for(
+        &mut self,
+        version: &str,
+        action: &str,
+        weight: u8,
+        verdict: Option<Verdict>,
+        sentence: String,
+    ) {
+        let record = DecisionRecord {
+            at: self.now,
+            action: action.to_owned(),
+            version: version.to_owned(),
+            weight,
+            verdict,
+            sentence: sentence.clone(),
+            by: self.by.clone(),
+            evidence: self.evidence.clone(),
+            next_check: None,
+        };
+        self.next.message = sentence;
+        remember(&mut self.next.decisions, record.clone());
+        self.records.push(record);
+    }
+}
+
+/// The time from `now` until `then`; zero if it has passed.
+pub(super) fn until(now: Timestamp, then: Timestamp) -> Duration {
+    then.duration_since(now)
+        .try_into()
+        .unwrap_or(Duration::ZERO)
+}
+
+/// A duration that can be added to a timestamp.
+pub(super) fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
