@@ -14,6 +14,7 @@ mod manifests;
 mod objects;
 mod operator;
 mod player;
+mod recordings;
 mod rollouts;
 mod server;
 mod traffic;

@@ -1,5 +1,7 @@
 //! The operator, in a runtime of its own that can die as abruptly as a process does.
 
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
 use clap::Parser;
 use serin::settings::Settings;
 use tokio::runtime::Runtime;
@@ -15,6 +17,8 @@ pub const SECOND: &str = "serin-operator-2";
 /// A running operator; killed when dropped.
 pub struct Operator {
     runtime: Option<Runtime>,
+    /// Where it answers over HTTP.
+    pub http: SocketAddr,
 }
 
 impl Operator {
@@ -25,6 +29,7 @@ impl Operator {
         namespace: &str,
         prometheus: &str,
     ) -> Self {
+        let http = free_address();
         let settings = Settings::parse_from([
             "serin-operator",
             "--prometheus-url",
@@ -44,7 +49,7 @@ impl Operator {
             "--xds-address",
             "127.0.0.1:0",
             "--http-address",
-            "127.0.0.1:0",
+            &http.to_string(),
             "--lease-duration",
             "5s",
         ]);
@@ -62,6 +67,7 @@ impl Operator {
         });
         Self {
             runtime: Some(runtime),
+            http,
         }
     }
 
@@ -71,6 +77,12 @@ impl Operator {
             runtime.shutdown_background();
         }
     }
+}
+
+/// A port that is free now, on the loopback address.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap()
 }
 
 impl Drop for Operator {

@@ -148,6 +148,14 @@ impl World {
         Operator::start(self.server, pod, &self.namespace, url)
     }
 
+    /// What the operator recorded of a model's decisions: the answer's status code and body.
+    pub async fn ask_operator(&self, model: &str) -> (u16, String) {
+        let address = self.operator.as_ref().unwrap().http;
+        let url = format!("http://{address}/snapshots/{}/{model}", self.namespace);
+        let answer = reqwest::get(url).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
     /// As `kill -9`.
     pub fn kill_operator(&mut self) {
         self.operator = None;

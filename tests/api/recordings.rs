@@ -1,0 +1,69 @@
+//! What a running operator recorded of its decisions, asked for over HTTP and taken again.
+
+use serin::{api::Verdict, replay};
+
+use crate::{
+    objects::world,
+    world::{World, canary, condition},
+};
+
+#[tokio::test]
+async fn a_rollback_is_recorded_with_its_evidence_and_replays_to_the_same_decisions() {
+    let world = world!(World::with_metrics()).with_stable("1").await;
+    world.roll_out("2").await;
+    world
+        .until("version 2 has half", |status| {
+            canary(status) == Some(("2", 50))
+        })
+        .await;
+    world.fail("2", 0.5);
+    let status = world
+        .until("version 2 is rolled back", |status| {
+            condition(status, "Ready").reason == "RolledBack"
+        })
+        .await;
+
+    let decisions = &status.state.decisions;
+    let rolled_back = decisions
+        .iter()
+        .find(|record| record.action == "RolledBack")
+        .unwrap();
+    assert_eq!(rolled_back.verdict, Some(Verdict::Fail));
+    let evidence = &rolled_back.evidence[0];
+    assert_eq!(evidence.verdict, Verdict::Fail);
+    assert!(evidence.query.contains("envoy_cluster_upstream_rq_xx"));
+    assert!(evidence.window_seconds >= 4, "four scrapes of a second");
+    let step = evidence.step.unwrap();
+    assert!(step.canary.bad >= 5, "{step:?}");
+    assert!(step.canary.requests <= evidence.rollout.unwrap().canary.requests);
+    let with_evidence = decisions
+        .iter()
+        .filter(|record| !record.evidence.is_empty());
+    let with_evidence = with_evidence.count();
+    assert!((2..=3).contains(&with_evidence), "{with_evidence}");
+
+    let (code, text) = world.ask_operator("iris").await;
+    assert_eq!(code, 200, "{text}");
+    if let Some(file) = std::env::var_os("SERIN_KEEP_RECORDINGS") {
+        std::fs::write(file, &text).unwrap();
+    }
+    let recordings = replay::parse(&text).unwrap();
+    let replayed = replay::replay(&recordings);
+    println!("{}", replayed.text);
+    assert_eq!(replayed.differing, 0, "{}", replayed.text);
+    for action in [
+        "PreparingVersion",
+        "CanaryStarted",
+        "StepAdvanced",
+        "RolledBack",
+    ] {
+        assert!(
+            replayed.text.contains(action),
+            "{action}: {}",
+            replayed.text
+        );
+    }
+
+    let (code, _) = world.ask_operator("unknown").await;
+    assert_eq!(code, 404);
+}
