@@ -136,7 +136,7 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
                 gate.threshold.clone_from(&window.threshold);
             }
             Some(Ok(_)) => {
-                judged.blind = Some(format!("{}: what was read is not requests", gate.objective))
+                judged.blind = Some(format!("{}: what was read is not requests", gate.objective));
             }
             Some(Err(blind)) => judged.blind = Some(format!("{}: {blind}", gate.objective)),
             None => judged.blind = Some(format!("{}: the metrics were not read", gate.objective)),
