@@ -10,7 +10,6 @@
 pub mod api;
 pub mod apply;
 pub mod backtest;
-pub mod cli;
 pub mod clock;
 pub mod controller;
 pub mod events;

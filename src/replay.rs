@@ -147,8 +147,8 @@ fn describe(text: &mut String, recording: &Recording, decision: &Decision) {
         recording.model,
         standing(state)
     );
-    let objectives = recording.spec.objectives.iter();
-    for (objective, reading) in objectives.zip(&recording.snapshot.readings) {
+    let gates = recording.spec.gates();
+    for (gate, reading) in gates.iter().zip(&recording.snapshot.readings) {
         let read = match reading {
             Ok(Reading::Counts(window)) => {
                 let (canary, stable) = (window.look.canary, window.look.stable);
@@ -165,7 +165,7 @@ fn describe(text: &mut String, recording: &Recording, decision: &Decision) {
             ),
             Err(blind) => format!("unreadable: {blind}"),
         };
-        let _ = writeln!(text, "  Read     {:<14} {read}", objective.name());
+        let _ = writeln!(text, "  Read     {:<14} {read}", gate.name());
     }
     if decision.records.is_empty() {
         let _ = writeln!(text, "  Decided  nothing new. {}", decision.next.message);

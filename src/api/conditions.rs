@@ -34,7 +34,7 @@ pub mod reasons {
     pub const AWAITING_APPROVAL: &str = "AwaitingApproval";
     /// A person agreed.
     pub const APPROVED: &str = "Approved";
-    /// The evidence fails, and `onFailure: Pause` leaves it to a person what follows.
+    /// The evidence fails, and `onFailure: Pause` (or the objective's `then: Pause`) leaves it to a person what follows.
     pub const FAILURE_HELD: &str = "FailureHeld";
     /// A person ended the rollout; the version is refused.
     pub const ABORTED: &str = "Aborted";

@@ -8,6 +8,7 @@ pub mod percent;
 pub mod spec;
 pub mod status;
 pub mod validate;
+pub mod variables;
 pub mod version;
 
 pub use commands::Commands;
@@ -15,9 +16,11 @@ pub use crd::crd;
 pub use decision::{DecisionRecord, ObjectiveRecord, Verdict, remember};
 pub use percent::Percent;
 pub use spec::{
-    AfterPatience, Approval, EnvoyTraffic, ErrorRateObjective, EvidenceSource, FirstStep,
-    InsufficientDataPolicy, LatencyObjective, Model, ModelDeployment, ModelDeploymentSpec,
-    Objective, OnFailure, OutagePolicy, Rollout, Serving, Step, Traffic,
+    AfterPatience, Approval, CustomEvidence, CustomLatency, CustomRequests, CustomVersion,
+    EnvoyTraffic, ErrorRateObjective, EvidenceSource, FirstStep, Gate, InsufficientDataPolicy,
+    LatencyMargin, LatencyObjective, LatencyUnit, Model, ModelDeployment, ModelDeploymentSpec,
+    NoWorseThanStableObjective, Objective, OnFailure, OutagePolicy, PredictionDriftObjective,
+    QueryObjective, Rollout, Serving, Step, Traffic,
 };
 pub use status::{
     Approved, CanaryVersion, GateRecord, ModelDeploymentStatus, Phase, Progress, RefusedVersion,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{DecisionRecord, Revision, conditions::reasons};
 use crate::{
     observe::metrics::{Cursors, Snapped},
-    rollout::gate::GateState,
+    rollout::Memory,
 };
 
 /// Status of a ModelDeployment.
@@ -204,9 +204,9 @@ pub struct GateRecord {
     /// Its last sentence.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sentence: String,
-    /// The sequential test's state.
+    /// The test's state.
     #[schemars(schema_with = "opaque_schema")]
-    pub evidence: GateState,
+    pub evidence: Memory,
     /// Up to which sample each scrape target has been counted.
     #[schemars(schema_with = "opaque_schema")]
     pub cursors: Cursors,

@@ -190,7 +190,8 @@ fn check_objectives(objectives: &[Objective], errors: &mut Vec<Invalid>) {
             )),
         }
     }
-    let mut names: Vec<String> = objectives.iter().map(Objective::name).collect();
+    let gates = objectives.iter().flat_map(Objective::gates);
+    let mut names: Vec<String> = gates.map(|gate| gate.name()).collect();
     names.sort();
     for pair in names.windows(2) {
         if pair[0] == pair[1] {

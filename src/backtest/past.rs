@@ -4,14 +4,13 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     api::{
-        CanaryVersion, GateRecord, ModelDeployment, Objective, Progress, Revision, State,
-        VersionRef,
+        CanaryVersion, Gate, GateRecord, ModelDeployment, Progress, Revision, State, VersionRef,
     },
     observe::{
         Evidence,
         metrics::{BlindReason, Cursors, Reading},
     },
-    rollout::gate::GateState,
+    rollout::Memory,
 };
 
 /// What was read at one moment: one reading an objective, of all requests since the look before.
@@ -37,7 +36,7 @@ pub async fn read(
     let interval = SignedDuration::try_from(evidence.interval()).unwrap_or(SignedDuration::MAX);
     let count = to.duration_since(from).as_millis() / interval.as_millis().max(1);
     let count = usize::try_from(count).unwrap_or(0);
-    let mut state = serving_on_trial(&model.spec.objectives, revision, from);
+    let mut state = serving_on_trial(&model.spec.gates(), revision, from);
     let mut looks = Vec::with_capacity(count);
     let mut at = from;
     for number in 1..=count {
@@ -58,16 +57,16 @@ pub async fn read(
 }
 
 /// The serving version in a canary's place, so that the reader counts its requests.
-fn serving_on_trial(objectives: &[Objective], revision: &Revision, from: Timestamp) -> State {
+fn serving_on_trial(gates: &[Gate], revision: &Revision, from: Timestamp) -> State {
     let serving = VersionRef {
         revision: revision.clone(),
         version: String::new(),
     };
-    let gates = objectives.iter().map(|objective| GateRecord {
-        objective: objective.name(),
+    let gates = gates.iter().map(|gate| GateRecord {
+        objective: gate.name(),
         threshold: None,
         sentence: String::new(),
-        evidence: GateState::new(),
+        evidence: Memory::new(gate),
         cursors: Cursors::starting_at(from.as_millisecond()),
     });
     State {
@@ -97,6 +96,7 @@ fn take_over(gate: &mut GateRecord, reading: &mut Result<Reading, BlindReason>) 
     match reading {
         Ok(Reading::Counts(window)) => {
             gate.cursors = std::mem::replace(&mut window.cursors, drained());
+            gate.threshold.clone_from(&window.threshold);
             window.query = String::new();
         }
         Ok(Reading::Classes(classes)) => {

@@ -9,7 +9,7 @@ use super::{
     rollout::{End, Simulated},
 };
 use crate::{
-    api::{ModelDeploymentSpec, Objective},
+    api::{Gate, ModelDeploymentSpec},
     observe::metrics::{BlindReason, Reading, Snapped},
     report::text::{count, declared, labelled, percent, span},
     rollout::gate::Tally,
@@ -32,8 +32,6 @@ pub struct Findings<'a> {
     pub title: String,
     /// The policy.
     pub spec: &'a ModelDeploymentSpec,
-    /// Whether the policy would also have waited for people; they are taken to agree at once.
-    pub attended: bool,
     /// The past.
     pub looks: &'a [PastLook],
     /// The rollouts that might have been.
@@ -94,7 +92,7 @@ impl Findings<'_> {
     pub fn text(&self) -> String {
         let mut page = String::new();
         self.title(&mut page);
-        let pasts: Vec<Past> = (0..self.spec.objectives.len())
+        let pasts: Vec<Past> = (0..self.spec.gates().len())
             .map(|objective| Past::of(self.looks, objective))
             .collect();
         self.past(&mut page, &pasts);
@@ -134,18 +132,13 @@ impl Findings<'_> {
                 self.interval
             ),
         );
-        let mut steps = format!("{} %", weights.join(", "));
-        if self.attended {
-            steps +=
-                "; people who are asked agree at once, and what fails is rolled back, not held";
-        }
-        row(page, "steps", &steps);
+        row(page, "steps", &format!("{} %", weights.join(", ")));
     }
 
     fn past(&self, page: &mut String, pasts: &[Past]) {
         heading(page, "What was served");
         let seconds = self.interval.as_secs_f64() * self.looks.len() as f64;
-        for (objective, past) in self.spec.objectives.iter().zip(pasts) {
+        for (gate, past) in self.spec.gates().iter().zip(pasts) {
             let mut text = format!(
                 "{} requests ({:.1} a second), {} bad ({})",
                 count(past.all.requests),
@@ -156,7 +149,7 @@ impl Findings<'_> {
             if past.values > 0 && past.all.requests == 0 {
                 text = format!("measured {} times", count(past.values as u64));
             }
-            if let Some(budget) = budget(objective) {
+            if let Some(budget) = budget(gate) {
                 let _ = write!(text, "; allowed: {}", percent(budget));
             }
             if let Some((at, share)) = past.worst_hour() {
@@ -167,7 +160,7 @@ impl Findings<'_> {
                     at.strftime("%F %H:%MZ")
                 );
             }
-            row(page, &objective.name(), &text);
+            row(page, &gate.name(), &text);
         }
         let blind = self
             .looks
@@ -250,8 +243,8 @@ impl Findings<'_> {
 
     fn limits(&self, pasts: &[Past]) -> Vec<String> {
         let mut limits = Vec::new();
-        for (objective, past) in self.spec.objectives.iter().zip(pasts) {
-            self.limits_of(objective, past, &mut limits);
+        for (gate, past) in self.spec.gates().iter().zip(pasts) {
+            self.limits_of(gate, past, &mut limits);
         }
         self.slow_steps(pasts, &mut limits);
         let lacking = self.rollouts.iter().filter(|rollout| rollout.lacked_data);
@@ -282,8 +275,8 @@ impl Findings<'_> {
         limits
     }
 
-    fn limits_of(&self, objective: &Objective, past: &Past, limits: &mut Vec<String>) {
-        let name = objective.name();
+    fn limits_of(&self, gate: &Gate, past: &Past, limits: &mut Vec<String>) {
+        let name = gate.name();
         let read = past.blind.values().sum::<usize>() < self.looks.len();
         if read && past.all.requests == 0 && past.values == 0 {
             limits.push(format!(
@@ -296,7 +289,7 @@ impl Findings<'_> {
         for (reason, looks) in blind.into_iter().take(EXAMPLES) {
             limits.push(format!("{name}: blind in {looks} looks: {reason}."));
         }
-        if let Some(budget) = budget(objective)
+        if let Some(budget) = budget(gate)
             && past.all.bad_share() > budget
         {
             limits.push(format!(
@@ -320,7 +313,7 @@ impl Findings<'_> {
     fn slow_steps(&self, pasts: &[Past], limits: &mut Vec<String>) {
         let requests = pasts.iter().map(|past| past.all.requests).max();
         let seconds = self.interval.as_secs_f64() * self.looks.len() as f64;
-        for (index, step) in self.spec.rollout.steps.iter().enumerate() {
+        for step in &self.spec.rollout.steps {
             let spent = self.rollouts.iter().flat_map(|rollout| &rollout.steps);
             let mut times: Vec<SignedDuration> = spent
                 .filter(|(weight, _)| *weight == step.weight)
@@ -330,16 +323,16 @@ impl Findings<'_> {
             let Some(median) = times.get(times.len() / 2) else {
                 continue;
             };
-            let asked = self.spec.rollout.least_time(index);
+            let asked = std::time::Duration::from(step.min_duration);
             let at_least = asked.max(self.interval).as_secs_f64();
             if median.as_secs_f64() > at_least * SLOW_STEP {
                 let rate = requests.unwrap_or(0) as f64 / seconds.max(1.0) * 60.0;
                 limits.push(format!(
-                    "Traffic: the step at {} % takes {} (median) where {} are asked for: at {:.1} requests a \
+                    "Traffic: the step at {} % takes {} (median) where minDuration asks for {}: at {:.1} requests a \
                      minute, its proof takes that long.",
                     step.weight,
                     span(*median),
-                    declared(asked.into()),
+                    declared(step.min_duration),
                     rate * f64::from(step.weight) / 100.0,
                 ));
             }
@@ -409,18 +402,15 @@ fn kind(blind: &BlindReason) -> String {
     })
 }
 
-/// The share of bad requests that an objective allows, where it names one.
-fn budget(objective: &Objective) -> Option<f64> {
-    let errors = objective
-        .error_rate
-        .as_ref()
-        .map(|errors| errors.max.share());
-    errors.or_else(|| {
-        objective
-            .latency
-            .as_ref()
-            .map(|latency| 1.0 - latency.quantile)
-    })
+/// The share of bad requests that a gate allows, where it names one.
+fn budget(gate: &Gate) -> Option<f64> {
+    match gate {
+        Gate::ErrorRate { max } => Some(*max),
+        Gate::Latency { quantile, .. } | Gate::LatencyOfStable { quantile, .. } => {
+            Some(1.0 - quantile)
+        }
+        Gate::ErrorRateOfStable { .. } | Gate::PredictionDrift(_) | Gate::Query(_) => None,
+    }
 }
 
 fn add(sum: &mut Tally, tally: Tally) {

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use super::metrics::{self, BlindReason, Client, Cursors, Question, Reading, Source, Versions};
 use crate::api::{
-    CanaryVersion, EvidenceSource, FirstStep, ModelDeployment, Objective, State, VersionRef,
+    CanaryVersion, EvidenceSource, FirstStep, Gate, GateRecord, ModelDeployment, State, VersionRef,
 };
 
 /// Over so long stable's traffic is averaged before a version starts: a minute's lull is not the traffic it will get.
@@ -54,21 +54,14 @@ impl Evidence {
             return Vec::new();
         };
         let versions = versions(model, stable, canary);
-        let readings = model.spec.objectives.iter().map(|objective| {
-            let question = self.question(model, &versions, objective);
-            let gate = progress
+        let gates = model.spec.gates();
+        let readings = gates.iter().map(|gate| {
+            let name = gate.name();
+            let record = progress
                 .gates
                 .iter()
-                .find(|gate| gate.objective == objective.name());
-            // An objective that was added in mid-rollout counts from now on.
-            let cursors = gate.map_or_else(
-                || Cursors::starting_at(now.as_millisecond()),
-                |gate| gate.cursors.clone(),
-            );
-            async move {
-                let window = metrics::read(&self.client, &question, &cursors, now).await;
-                window.map(Reading::Counts)
-            }
+                .find(|record| record.objective == name);
+            self.read_for(model, &versions, gate, record, now)
         });
         join_all(readings).await
     }
@@ -94,7 +87,7 @@ impl Evidence {
         };
         let since = now.checked_sub(RATE_WINDOW).ok()?;
         let cursors = Cursors::starting_at(since.as_millisecond());
-        match metrics::read(&self.client, &question, &cursors, now).await {
+        match metrics::read(&self.client, &question, &cursors, None, now).await {
             Ok(window) => Some(window.look.stable.requests as f64 / RATE_WINDOW.as_secs_f64()),
             Err(blind) => {
                 tracing::info!(%blind, "stable's traffic cannot be measured; the version starts at its first step");
@@ -103,30 +96,72 @@ impl Evidence {
         }
     }
 
-    fn question(
+    /// Reads for one gate.
+    async fn read_for(
         &self,
         model: &ModelDeployment,
         versions: &Versions,
-        objective: &Objective,
-    ) -> Question {
-        let bad = match &objective.latency {
-            Some(latency) => metrics::Objective::Latency {
-                max: latency.max.into(),
+        gate: &Gate,
+        record: Option<&GateRecord>,
+        now: Timestamp,
+    ) -> Result<Reading, BlindReason> {
+        // An objective that was added in mid-rollout counts from now on.
+        let cursors = record.map_or_else(
+            || Cursors::starting_at(now.as_millisecond()),
+            |record| record.cursors.clone(),
+        );
+        let objective = match gate {
+            Gate::ErrorRate { .. } | Gate::ErrorRateOfStable { .. } => {
+                metrics::Objective::ErrorRate
+            }
+            Gate::Latency { max, .. } => metrics::Objective::Latency { max: (*max).into() },
+            Gate::LatencyOfStable { quantile, by } => metrics::Objective::LatencyOfStable {
+                quantile: *quantile,
+                by: *by,
             },
-            None => metrics::Objective::ErrorRate,
+            Gate::PredictionDrift(_) => {
+                let scrape = self.scrape_interval;
+                return metrics::read_classes(&self.client, versions, scrape, &cursors, now)
+                    .await
+                    .map(Reading::Classes);
+            }
+            Gate::Query(query) => {
+                return metrics::read_value(
+                    &self.client,
+                    versions,
+                    &query.promql,
+                    self.scrape_interval,
+                    now,
+                )
+                .await
+                .map(Reading::Value);
+            }
         };
-        Question {
+        let question = Question {
             source: self.source(model),
             versions: versions.clone(),
-            objective: bad,
+            objective,
             scrape_interval: self.scrape_interval,
-        }
+        };
+        let known = record.and_then(|record| record.threshold.as_ref());
+        metrics::read(&self.client, &question, &cursors, known, now)
+            .await
+            .map(Reading::Counts)
     }
 
     fn source(&self, model: &ModelDeployment) -> Source {
-        match model.spec.traffic.evidence {
+        let traffic = &model.spec.traffic;
+        match traffic.evidence {
             EvidenceSource::Envoy => self.router.clone(),
             EvidenceSource::Serving => Source::Serving,
+            EvidenceSource::Istio => Source::Istio { waypoint: false },
+            EvidenceSource::IstioAmbient => Source::Istio { waypoint: true },
+            EvidenceSource::Linkerd => Source::Linkerd,
+            EvidenceSource::IngressNginx => Source::IngressNginx,
+            EvidenceSource::Traefik => Source::Traefik,
+            EvidenceSource::Vllm => Source::Vllm,
+            EvidenceSource::Triton => Source::Triton,
+            EvidenceSource::Custom => Source::Custom(traffic.custom.clone().unwrap_or_default()),
         }
     }
 }

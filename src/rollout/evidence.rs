@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::gate::{Criterion, Judgement};
+use super::gates::Finding;
 use crate::{
     api::{GateRecord, ObjectiveRecord, Verdict},
     observe::metrics::{BlindReason, Reading},
@@ -12,14 +12,13 @@ use crate::{
 /// counts are those before it.
 pub(super) fn record(
     gate: &GateRecord,
-    judgement: &Judgement,
-    criterion: &Criterion,
+    finding: &Finding,
     reading: Option<&Result<Reading, BlindReason>>,
     window: Duration,
 ) -> ObjectiveRecord {
     let (verdict, query, sentence) = match reading {
         Some(Ok(reading)) => (
-            judgement.verdict.into(),
+            finding.verdict.into(),
             reading.query().to_owned(),
             gate.sentence.clone(),
         ),
@@ -33,14 +32,14 @@ pub(super) fn record(
     ObjectiveRecord {
         objective: gate.objective.clone(),
         verdict,
-        threshold: criterion.to_string(),
+        threshold: finding.limit.clone(),
         query,
         window_seconds: window.as_secs(),
-        step: Some(judgement.step),
-        rollout: Some(judgement.rollout),
-        value: None,
-        upper_bound: Some(rounded_up(judgement.upper_bound)),
-        bound_needed: Some(rounded_up(judgement.bound_needed)),
+        step: finding.counts.map(|(step, _)| step),
+        rollout: finding.counts.map(|(_, rollout)| rollout),
+        value: finding.value,
+        upper_bound: finding.bound.map(|(bound, _)| rounded_up(bound)),
+        bound_needed: finding.bound.map(|(_, needed)| rounded_up(needed)),
         sentence,
     }
 }

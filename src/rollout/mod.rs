@@ -6,6 +6,7 @@
 mod decide;
 mod evidence;
 pub mod gate;
+mod gates;
 mod moves;
 mod start;
 mod trial;
@@ -17,3 +18,4 @@ mod word;
 mod tests;
 
 pub use decide::{Decision, decide, retreat};
+pub use gates::{Finding, Memory, Terms};

@@ -18,8 +18,13 @@ pub(super) fn fail(turn: &mut Turn<'_>, stable: &VersionRef, canary: &CanaryVers
         turn.roll_back(stable, canary, Some(Verdict::Fail), why);
         return;
     }
+    hold(turn, canary, why, "spec.rollout.onFailure is Pause");
+}
+
+/// The evidence fails, and it is a person who decides what follows.
+pub(super) fn hold(turn: &mut Turn<'_>, canary: &CanaryVersion, why: &str, policy: &str) {
     let sentence = format!(
-        "{why} Held at {} % (spec.rollout.onFailure is Pause) until a person aborts it or promotes it in full.",
+        "{why} Held at {} % ({policy}) until a person aborts it or promotes it in full.",
         canary.weight
     );
     turn.record_waiting(

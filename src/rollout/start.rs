@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    gate::GateState,
-    trial::{new_gate, policy},
+    gates::{self, Memory},
+    trial::new_gate,
     turn::Turn,
 };
 use crate::api::{
@@ -25,9 +25,9 @@ pub(super) fn start(turn: &mut Turn<'_>, canary: &mut CanaryVersion) {
     };
     let mut gates: Vec<_> = turn
         .spec
-        .objectives
+        .gates()
         .iter()
-        .map(|objective| new_gate(objective, turn.now))
+        .map(|gate| new_gate(gate, turn.now))
         .collect();
     for gate in &mut gates {
         gate.evidence.begin_step(first.weight);
@@ -87,12 +87,11 @@ fn adapted(spec: &ModelDeploymentSpec, rate: Option<f64>) -> (usize, String) {
 /// Clean requests that a version without history needs at a step before the next: those of the objective that asks for most.
 fn needed(spec: &ModelDeploymentSpec, index: usize) -> Option<u64> {
     let steps = &spec.rollout.steps;
-    let step = steps.get(index)?;
     let next = steps.get(index + 1).map(|next| next.weight);
-    let (gates, steps) = (spec.objectives.len(), steps.len());
-    let lacking = spec.objectives.iter().map(|objective| {
-        let policy = policy(objective, gates, steps, step.min_requests);
-        GateState::new().judge(&policy, next).clean_requests_needed
+    let gates = spec.gates();
+    let lacking = gates.iter().filter_map(|gate| {
+        let policy = gates::policy(spec, gate, gates.len(), index);
+        Memory::new(gate).clean_requests_needed(&policy, next)
     });
     lacking.collect::<Option<Vec<_>>>()?.into_iter().max()
 }

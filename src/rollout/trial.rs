@@ -6,17 +6,18 @@ use jiff::Timestamp;
 
 use super::{
     evidence,
-    gate::{Criterion, GatePolicy, GateState, GateVerdict},
+    gate::GateVerdict,
+    gates::{self, Memory, Terms},
     moves,
     turn::{Turn, signed},
     word,
 };
 use crate::{
     api::{
-        CanaryVersion, GateRecord, Objective, ObjectiveRecord, Phase, Progress, Step, Verdict,
-        VersionRef, conditions::reasons,
+        CanaryVersion, Gate, GateRecord, ObjectiveRecord, OnFailure, Phase, Progress, Step,
+        Verdict, VersionRef, conditions::reasons,
     },
-    observe::metrics::{Cursors, Reading, Snapped},
+    observe::metrics::Cursors,
 };
 
 /// A canary with weight may be without a ready pod for this long; the router sends its share to stable meanwhile.
@@ -63,6 +64,9 @@ pub(super) fn judge(
         moves::fail(turn, stable, &canary, reason);
     } else if let Some(reason) = &outage {
         moves::blind(turn, stable, canary, reason);
+    } else if let Some(reason) = &judged.held {
+        moves::sighted(turn, &mut canary);
+        moves::hold(turn, &canary, reason, "the objective's `then` is Pause");
     } else {
         moves::sighted(turn, &mut canary);
         word::hear_approval(turn, &mut canary);
@@ -88,7 +92,9 @@ fn start_over(turn: &mut Turn<'_>, mut canary: CanaryVersion) {
 pub(super) struct Judged {
     /// Why the canary fails, if it does.
     fail: Option<String>,
-    /// The same where one scrape was so bad that no statistics and no person are waited for.
+    /// Why it fails an objective whose failure waits for a person, if it does.
+    held: Option<String>,
+    /// Why it fails where one scrape was so bad that no statistics and no person are waited for.
     hard_failure: Option<String>,
     /// Why the counts cannot be believed, if so.
     blind: Option<String>,
@@ -105,13 +111,9 @@ pub(super) struct Judged {
 /// Feeds each gate what was read for it. A gate whose reading is blind stays as it was.
 fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged {
     let spec = turn.spec;
-    let min_requests = spec
-        .rollout
-        .steps
-        .get(progress.step as usize)
-        .map_or(0, |step| step.min_requests);
     let mut judged = Judged {
         fail: None,
+        held: None,
         hard_failure: None,
         blind: None,
         pass: true,
@@ -119,43 +121,45 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
         sentence: String::new(),
         evidence: Vec::new(),
     };
-    let seconds = moves::baked(turn, progress).as_secs_f64();
-    for (index, (objective, gate)) in spec.objectives.iter().zip(&mut progress.gates).enumerate() {
-        let policy = policy(
-            objective,
-            spec.objectives.len(),
-            spec.rollout.steps.len(),
-            min_requests,
-        );
-        let window = gate.cursors.span(turn.now, turn.interval).range;
+    let baked = moves::baked(turn, progress).try_into().unwrap_or_default();
+    let gates = spec.gates();
+    for (index, (gate, record)) in gates.iter().zip(&mut progress.gates).enumerate() {
+        let policy = gates::policy(spec, gate, gates.len(), progress.step as usize);
+        let window = record.cursors.span(turn.now, turn.interval).range;
         let reading = turn.snapshot.readings.get(index);
-        match reading {
-            Some(Ok(Reading::Counts(window))) => {
-                gate.evidence.observe(&window.look, &policy);
-                gate.cursors.clone_from(&window.cursors);
-                gate.threshold.clone_from(&window.threshold);
-            }
-            Some(Ok(_)) => {
-                judged.blind = Some(format!("{}: what was read is not requests", gate.objective));
-            }
-            Some(Err(blind)) => judged.blind = Some(format!("{}: {blind}", gate.objective)),
-            None => judged.blind = Some(format!("{}: the metrics were not read", gate.objective)),
+        let unseen = match reading {
+            Some(Ok(reading)) => record.take_in(reading, gate, policy, turn.interval),
+            Some(Err(blind)) => Some(blind.to_string()),
+            None => Some("the metrics were not read".to_owned()),
+        };
+        if let Some(why) = unseen {
+            judged.blind = Some(format!("{}: {why}", record.objective));
         }
-        let judgement = gate.evidence.judge(&policy, next.map(|step| step.weight));
-        let rate = (seconds >= 1.0).then(|| judgement.step.canary.requests as f64 / seconds);
-        let criterion = criterion(objective, gate.threshold.as_ref());
-        gate.sentence = judgement.sentence(&criterion, rate);
-        judged.evidence.push(evidence::record(
-            gate, &judgement, &criterion, reading, window,
-        ));
-        judged.pass &= judgement.verdict == GateVerdict::Pass;
-        judged.suspect |= judgement.suspect;
-        if judgement.verdict == GateVerdict::Fail && judged.fail.is_none() {
-            judged.fail = Some(gate.sentence.clone());
+        let finding = record.evidence.judge(&Terms {
+            gate,
+            policy,
+            threshold: record.threshold.as_ref(),
+            next_weight: next.map(|step| step.weight),
+            baked,
+        });
+        record.sentence.clone_from(&finding.sentence);
+        let told = evidence::record(record, &finding, reading, window);
+        judged.evidence.push(told);
+        judged.pass &= finding.verdict == GateVerdict::Pass;
+        judged.suspect |= finding.suspect;
+        if finding.guard {
+            judged.hard_failure.get_or_insert(finding.sentence.clone());
         }
-        if judgement.guard.is_some() && judged.hard_failure.is_none() {
-            judged.hard_failure = Some(gate.sentence.clone());
+        if finding.verdict == GateVerdict::Fail {
+            let why = match gate.then() {
+                OnFailure::Rollback => &mut judged.fail,
+                OnFailure::Pause => &mut judged.held,
+            };
+            why.get_or_insert(finding.sentence);
         }
+    }
+    if judged.blind.is_none() {
+        judged.blind = gates::uncounted(&progress.gates);
     }
     judged.sentence = progress
         .gates
@@ -166,41 +170,12 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
     judged
 }
 
-/// The policy of an objective's gate.
-pub(super) fn policy(
-    objective: &Objective,
-    gates: usize,
-    steps: usize,
-    min_requests: i64,
-) -> GatePolicy {
-    let gates = u32::try_from(gates).unwrap_or(u32::MAX);
-    let steps = u32::try_from(steps).unwrap_or(u32::MAX);
-    GatePolicy {
-        min_requests: u64::try_from(min_requests).unwrap_or(0),
-        ..GatePolicy::new(criterion(objective, None).budget(), gates, steps)
-    }
-}
-
-/// What makes a request bad. A latency limit is the histogram edge that it was snapped to, where known.
-fn criterion(objective: &Objective, threshold: Option<&Snapped>) -> Criterion {
-    match (&objective.latency, &objective.error_rate) {
-        (Some(latency), _) => Criterion::Latency {
-            quantile: latency.quantile,
-            max: threshold.map_or_else(|| latency.max.into(), |snapped| snapped.edge),
-        },
-        (None, Some(errors)) => Criterion::ErrorRate {
-            max: errors.max.share(),
-        },
-        (None, None) => Criterion::ErrorRate { max: 0.0 }, // refused by validation
-    }
-}
-
-pub(super) fn new_gate(objective: &Objective, now: Timestamp) -> GateRecord {
+pub(super) fn new_gate(gate: &Gate, now: Timestamp) -> GateRecord {
     GateRecord {
-        objective: objective.name(),
+        objective: gate.name(),
         threshold: None,
         sentence: String::new(),
-        evidence: GateState::new(),
+        evidence: Memory::new(gate),
         cursors: Cursors::starting_at(now.as_millisecond()),
     }
 }
@@ -215,13 +190,13 @@ fn realign(turn: &mut Turn<'_>, canary: &mut CanaryVersion, progress: &mut Progr
         return false;
     };
     let old = std::mem::take(&mut progress.gates);
-    for objective in &turn.spec.objectives {
+    for gate in turn.spec.gates() {
         let known = old
             .iter()
-            .find(|gate| gate.objective == objective.name())
+            .find(|record| record.objective == gate.name())
             .cloned();
         let fresh = known.is_none();
-        let mut gate = known.unwrap_or_else(|| new_gate(objective, turn.now));
+        let mut gate = known.unwrap_or_else(|| new_gate(&gate, turn.now));
         if fresh {
             gate.evidence.begin_step(weight);
         }
@@ -269,7 +244,11 @@ fn share_is_off(turn: &Turn<'_>, canary: &CanaryVersion, progress: &Progress) ->
     if progress.unready_since.is_some() {
         return None; // stable answers the canary's share
     }
-    let step = progress.gates.first()?.evidence.step();
+    let mut counted = progress
+        .gates
+        .iter()
+        .filter_map(|gate| gate.evidence.step());
+    let step = counted.next()?;
     if step.requests() < SHARE_CHECK_REQUESTS {
         return None;
     }

@@ -19,7 +19,7 @@ async fn ask<R: IntoResponse + 'static>(respond: fn() -> R) -> BlindReason {
     let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
     let cursors = Cursors::starting_at(now().as_millisecond());
     let question = question(Objective::ErrorRate);
-    let result = read(&client(address), &question, &cursors, now()).await;
+    let result = read(&client(address), &question, &cursors, None, now()).await;
     server.abort();
     result.unwrap_err()
 }

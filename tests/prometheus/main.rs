@@ -28,7 +28,7 @@ async fn expect(
     let mut settled = 0;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     loop {
-        let result = read(&prometheus.client(), question, cursors, now()).await;
+        let result = read(&prometheus.client(), question, cursors, None, now()).await;
         if let Ok(window) = &result {
             sum.canary.requests += window.look.canary.requests;
             sum.canary.bad += window.look.canary.bad;
@@ -90,7 +90,7 @@ async fn counts_equal_the_truth_from_the_first_error_to_a_restarted_prometheus()
     prometheus.stop().await;
     router.count("cccccccc", "5", 2);
     router.count("55555555", "2", 30);
-    let blind = read(&prometheus.client(), &question, &cursors, now())
+    let blind = read(&prometheus.client(), &question, &cursors, None, now())
         .await
         .unwrap_err();
     assert!(blind.to_string().contains("cannot be reached"), "{blind}");
@@ -141,7 +141,7 @@ async fn latency_is_counted_at_the_edge_below_the_objective() {
     });
     router.scraped_again().await;
     let mut cursors = Cursors::starting_at(now().as_millisecond());
-    let before = read(&prometheus.client(), &question, &cursors, now())
+    let before = read(&prometheus.client(), &question, &cursors, None, now())
         .await
         .unwrap();
     assert_eq!((before.look, before.threshold), (Look::default(), None));
@@ -166,7 +166,7 @@ async fn latency_is_counted_at_the_edge_below_the_objective() {
         },
         ..question
     };
-    let blind = read(&prometheus.client(), &strict, &cursors, now())
+    let blind = read(&prometheus.client(), &strict, &cursors, None, now())
         .await
         .unwrap_err();
     assert!(
@@ -196,13 +196,13 @@ async fn prometheus_reads_no_more_into_hostile_names_than_a_name() {
         let mut question = question(Objective::ErrorRate);
         question.versions.canary = hostile.to_owned();
         question.versions.name = hostile.to_owned();
-        let window = read(&prometheus.client(), &question, &cursors, now()).await;
+        let window = read(&prometheus.client(), &question, &cursors, None, now()).await;
         assert_eq!(window.map(|w| w.look), Ok(Look::default()), "{hostile:?}");
 
         // Here the name must match targets, and none has it: an answer of none, not a refusal to
         // parse.
         question.source = Source::Serving;
-        let blind = read(&prometheus.client(), &question, &cursors, now())
+        let blind = read(&prometheus.client(), &question, &cursors, None, now())
             .await
             .unwrap_err();
         assert!(

@@ -4,16 +4,25 @@ use std::time::Duration as StdDuration;
 
 use k8s_openapi::api::core::v1::{EnvVar, LocalObjectReference, ResourceRequirements, Toleration};
 use kube::{CustomResource, KubeSchema, core::Duration};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use super::status::ModelDeploymentStatus;
 
+mod evidence;
+mod gate;
 mod objective;
 mod rollout;
 
-pub use objective::{ErrorRateObjective, LatencyObjective, Objective};
+pub use evidence::{
+    CustomEvidence, CustomLatency, CustomRequests, CustomVersion, EvidenceSource, LatencyUnit,
+};
+pub use gate::Gate;
+pub use objective::{
+    ErrorRateObjective, LatencyMargin, LatencyObjective, NoWorseThanStableObjective, Objective,
+    PredictionDriftObjective, QueryObjective,
+};
 pub use rollout::{
     AfterPatience, Approval, FirstStep, InsufficientDataPolicy, OnFailure, OutagePolicy, Rollout,
     Step,
@@ -174,14 +183,21 @@ pub struct Serving {
 /// The traffic router, and where the evidence about traffic is read.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.custom) == (self.evidence == 'Custom')")
+    .message("spec.traffic.custom: set it together with evidence: Custom, and only then"))]
 pub struct Traffic {
     /// The bundled Envoy router.
     #[serde(default)]
     pub envoy: EnvoyTraffic,
 
-    /// Whose counters are judged: the router's (`Envoy`: sees what clients see) or the serving pods' own (`Serving`).
+    /// Whose counters are judged. The bundled router's (`Envoy`) see what clients see; the serving pods' own do not see
+    /// a pod that cannot be reached.
     #[serde(default)]
     pub evidence: EvidenceSource,
+
+    /// Metrics of your own, for `evidence: Custom`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custom: Option<CustomEvidence>,
 }
 
 /// Settings of the bundled Envoy router.
@@ -202,16 +218,6 @@ impl Default for EnvoyTraffic {
             timeout: default_timeout(),
         }
     }
-}
-
-/// Whose counters the gates read.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EvidenceSource {
-    /// The bundled router's, one Envoy cluster a version.
-    #[default]
-    Envoy,
-    /// The serving pods' own `model_requests_total` and `model_request_duration_seconds`.
-    Serving,
 }
 
 /// Go's duration format without signs and with so few digits that no sum of it can overflow.

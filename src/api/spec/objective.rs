@@ -3,14 +3,14 @@
 use kube::{KubeSchema, core::Duration};
 use serde::{Deserialize, Serialize};
 
-use super::duration_schema;
+use super::{OnFailure, duration_schema};
 use crate::api::Percent;
 
 /// One thing that a new version must hold. Exactly one member is set.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("(has(self.latency) ? 1 : 0) + (has(self.errorRate) ? 1 : 0) == 1")
-    .message("spec.objectives: each entry sets exactly one of latency and errorRate"))]
+#[x_kube(validation = Rule::new("(has(self.latency) ? 1 : 0) + (has(self.errorRate) ? 1 : 0) + (has(self.noWorseThanStable) ? 1 : 0) + (has(self.predictionDrift) ? 1 : 0) + (has(self.query) ? 1 : 0) == 1")
+    .message("spec.objectives: each entry sets exactly one of latency, errorRate, noWorseThanStable, predictionDrift and query"))]
 pub struct Objective {
     /// A quantile of latency stays at or below a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -19,6 +19,18 @@ pub struct Objective {
     /// The share of answers 5xx stays at or below a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_rate: Option<ErrorRateObjective>,
+
+    /// The version is no worse than the one that serves, by more than a margin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_worse_than_stable: Option<NoWorseThanStableObjective>,
+
+    /// The version predicts its classes about as often as the one that serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prediction_drift: Option<PredictionDriftObjective>,
+
+    /// The value of a query of your own stays within limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<QueryObjective>,
 }
 
 /// "The `quantile` of latency is at most `max`", judged as "at most 1 − quantile of requests are slower than `max`".
@@ -45,18 +57,86 @@ pub struct ErrorRateObjective {
     /// The limit, above 0% and below 100%.
     pub max: Percent,
 }
-impl Objective {
-    /// The name under which status and events speak of this objective, such as `errorRate` or `latency-p99`.
-    pub fn name(&self) -> String {
-        match &self.latency {
-            Some(latency) => format!("latency-p{}", trimmed(latency.quantile * 100.0)),
-            None => "errorRate".to_owned(),
-        }
-    }
+
+/// "No worse than the version that serves." Each member is judged by a gate of its own.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.latency) || has(self.errorRate)")
+    .message("spec.objectives[].noWorseThanStable: set latency, errorRate or both"))]
+#[x_kube(validation = Rule::new("!has(self.errorRate) || (self.errorRate.matches('[1-9]') && !self.errorRate.startsWith('100'))")
+    .message("spec.objectives[].noWorseThanStable.errorRate: above 0% and below 100%; that two versions are exactly alike could never be shown"))]
+pub struct NoWorseThanStableObjective {
+    /// A quantile of latency is at most so much above stable's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyMargin>,
+    /// The share of answers 5xx is at most so many percentage points above stable's, above 0% and below 100%.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_rate: Option<Percent>,
 }
 
-/// A number without needless zeros: `99`, `99.9`.
-fn trimmed(value: f64) -> String {
-    let text = format!("{value:.4}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+/// "The `quantile` of latency is at most `by` above stable's." Stable's is read from the last hour before the trial, up
+/// to a bucket of its histogram; the limit is snapped down to a bucket edge, which status then says.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.quantile > 0.0 && self.quantile < 1.0")
+    .message("spec.objectives[].noWorseThanStable.latency.quantile: expected a number between 0 and 1 (both excluded), such as 0.99"))]
+pub struct LatencyMargin {
+    /// The quantile, between 0 and 1 (both excluded).
+    pub quantile: f64,
+    /// How much longer than stable's it may be, from 0% to 100%.
+    pub by: Percent,
+}
+
+/// "Both versions predict their classes about as often." Read from `model_predictions_total`, which the serving pods
+/// export with a label `class`.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.max > 0.0 && self.max <= 10.0")
+    .message("spec.objectives[].predictionDrift.max: expected a population stability index above 0, such as 0.2"))]
+pub struct PredictionDriftObjective {
+    /// The largest population stability index (PSI) between the two versions' classes; or a tenth of it, in bit, for
+    /// their Jensen-Shannon divergence. 0.2 where absent, which is called a significant shift; above 0, at most 10.
+    #[serde(default = "significant_shift")]
+    pub max: f64,
+    /// What a proven drift does. `Pause` where absent, since a new model may differ on purpose.
+    #[serde(default = "pause")]
+    pub then: OnFailure,
+}
+
+/// "The value of a query is at most `max` and at least `min`." One of them at least is set.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.min) || has(self.max)")
+    .message("spec.objectives[].query: set min, max or both"))]
+#[x_kube(validation = Rule::new("!has(self.min) || !has(self.max) || self.min <= self.max")
+    .message("spec.objectives[].query: min is above max"))]
+pub struct QueryObjective {
+    /// The name under which status and events speak of it.
+    #[schemars(
+        length(min = 1, max = 40),
+        regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub name: String,
+    /// PromQL that gives exactly one value. Every selector in it is confined to the namespace. In its strings,
+    /// `{{name}}`, `{{namespace}}`, `{{canary}}` and `{{stable}}` (the two revisions) are filled in; a version's pods
+    /// are `{{name}}-{{canary}}-.*`.
+    #[schemars(length(min = 1, max = 2048))]
+    pub promql: String,
+    /// The lowest value that is good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<f64>,
+    /// The highest value that is good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+    /// What three scrapes in a row beyond the limits do; `Rollback` where absent.
+    #[serde(default)]
+    pub then: OnFailure,
+}
+
+fn significant_shift() -> f64 {
+    0.2
+}
+
+fn pause() -> OnFailure {
+    OnFailure::Pause
 }

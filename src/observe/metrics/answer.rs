@@ -27,9 +27,13 @@ pub(super) struct Sample {
     pub value: f64,
 }
 
-/// The label sets of an instant vector. Its values are not needed here.
+/// The label sets of an instant vector, without its values.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Vector(pub Vec<Labels>);
+
+/// An instant vector.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Values(pub Vec<(Labels, f64)>);
 
 impl Series {
     /// The metric's name, or `""`.
@@ -62,6 +66,58 @@ impl Vector {
     }
 }
 
+impl Values {
+    /// Reads the body of a 200.
+    pub(super) fn parse(body: &[u8]) -> Result<Self, BlindReason> {
+        match data_of(body)? {
+            Data::Vector(series) => series
+                .into_iter()
+                .map(|series| {
+                    let value = series.value.map(|(_, text)| parsed(&text)).transpose()?;
+                    // Absent where the sample is a native histogram.
+                    let value = value.ok_or_else(|| BlindReason::bad_answer("a histogram"))?;
+                    Ok((series.metric, value))
+                })
+                .collect::<Result<_, _>>()
+                .map(Self),
+            other => Err(wrong_type(&other, "vector")),
+        }
+    }
+}
+
+/// The one finite value of an instant vector.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Single(pub f64);
+
+impl Single {
+    /// Reads the body of a 200.
+    pub(super) fn parse(body: &[u8]) -> Result<Self, BlindReason> {
+        let data = data_of(body)?;
+        if !matches!(data, Data::Vector(_)) {
+            return Err(BlindReason::QueryGaveType {
+                found: data.type_name().to_owned(),
+            });
+        }
+        let values = Values::parse(body)?.0;
+        match values.as_slice() {
+            [] => Err(BlindReason::QueryGaveNothing),
+            [(_, value)] if value.is_finite() => Ok(Self(*value)),
+            [(_, value)] => Err(BlindReason::QueryGaveNotFinite {
+                value: value.to_string(),
+            }),
+            several => Err(BlindReason::QueryGaveSeveral {
+                count: several.len(),
+            }),
+        }
+    }
+}
+
+/// A value as Prometheus prints it.
+fn parsed(text: &str) -> Result<f64, BlindReason> {
+    text.parse()
+        .map_err(|_| BlindReason::bad_answer(&format!("the value {text:?} is no number")))
+}
+
 /// What Prometheus says in the body of an error, if it is one of its own.
 pub(super) fn error_message(body: &[u8]) -> String {
     let envelope = serde_json::from_slice::<Envelope>(body);
@@ -85,7 +141,7 @@ struct Envelope {
 #[serde(tag = "resultType", content = "result", rename_all = "lowercase")]
 enum Data {
     Matrix(Vec<RawSeries>),
-    Vector(Vec<RawLabels>),
+    Vector(Vec<RawSample>),
     Scalar(IgnoredAny),
     String(IgnoredAny),
 }
@@ -102,8 +158,10 @@ impl Data {
 }
 
 #[derive(Deserialize)]
-struct RawLabels {
+struct RawSample {
     metric: Labels,
+    #[serde(default)]
+    value: Option<(f64, String)>,
 }
 
 #[derive(Deserialize)]
@@ -132,9 +190,7 @@ impl TryFrom<RawSeries> for Series {
             .values
             .into_iter()
             .map(|(seconds, value)| {
-                let value = value.parse().map_err(|_| {
-                    BlindReason::bad_answer(&format!("the value {value:?} is no number"))
-                })?;
+                let value = parsed(&value)?;
                 let ms = (seconds * 1000.0).round() as i64;
                 Ok(Sample { ms, value })
             })
@@ -236,6 +292,41 @@ mod tests {
             ),
         ] {
             assert!(blind(body).contains(said), "{body}: {}", blind(body));
+        }
+    }
+
+    #[test]
+    fn a_query_must_give_one_finite_value() {
+        let vector = |values: &str| {
+            let body = format!(
+                r#"{{"status":"success","data":{{"resultType":"vector","result":[{values}]}}}}"#
+            );
+            Single::parse(body.as_bytes())
+        };
+        let one = |value: &str| format!(r#"{{"metric":{{}},"value":[1,"{value}"]}}"#);
+        assert_eq!(vector(&one("-2.5")), Ok(Single(-2.5)));
+        assert_eq!(vector(""), Err(BlindReason::QueryGaveNothing));
+        let two = format!("{},{}", one("1"), one("1"));
+        assert_eq!(
+            vector(&two),
+            Err(BlindReason::QueryGaveSeveral { count: 2 })
+        );
+        for value in ["NaN", "+Inf", "-Inf"] {
+            let said = vector(&one(value)).unwrap_err();
+            assert!(
+                matches!(said, BlindReason::QueryGaveNotFinite { .. }),
+                "{said}"
+            );
+        }
+        for (data, found) in [
+            (r#"{"resultType":"scalar","result":[1,"1"]}"#, "scalar"),
+            (r#"{"resultType":"string","result":[1,"1"]}"#, "string"),
+            (r#"{"resultType":"matrix","result":[]}"#, "matrix"),
+        ] {
+            let body = format!(r#"{{"status":"success","data":{data}}}"#);
+            let found = found.to_owned();
+            let said = Single::parse(body.as_bytes());
+            assert_eq!(said, Err(BlindReason::QueryGaveType { found }));
         }
     }
 

@@ -105,10 +105,65 @@ pub enum BlindReason {
         /// The smallest edge that all pods share, if any.
         smallest: Option<Duration>,
     },
+    /// A quantile of stable above all finite bucket edges.
+    #[error(
+        "stable's {quantile} is above {highest:?}, the highest bucket edge of {metric}: add buckets above it, or declare the objective latency instead"
+    )]
+    QuantileAboveEdges {
+        /// The histogram.
+        metric: String,
+        /// The quantile, such as `p99`.
+        quantile: String,
+        /// The highest finite edge.
+        highest: Duration,
+    },
+    /// The evidence source exports nothing of the kind.
+    #[error(
+        "the evidence source has no {what}: name one in spec.traffic.custom.{setting}, or remove the objective"
+    )]
+    SourceLacks {
+        /// What is lacking.
+        what: String,
+        /// Where it is declared.
+        setting: String,
+    },
     /// A histogram series without the edge, one that appeared between the two queries of a latency
     /// objective.
     #[error("the buckets of a latency histogram changed while being read: the next scrape will do")]
     BucketsChanged,
+    /// A user's query that cannot be confined to the namespace, or is no PromQL.
+    #[error("the query cannot be used, {detail}: mend its promql")]
+    QueryRefused {
+        /// Why.
+        detail: String,
+    },
+    /// A user's query without an answer.
+    #[error(
+        "the query gave no value: check that its metric exists in this namespace and carries the labels that it asks for"
+    )]
+    QueryGaveNothing,
+    /// A user's query with more than one answer.
+    #[error(
+        "the query gave {count} values where one is due: aggregate them, with sum(…) or max(…) for example"
+    )]
+    QueryGaveSeveral {
+        /// How many.
+        count: usize,
+    },
+    /// A user's query whose answer is NaN or infinite.
+    #[error("the query gave {value}: guard what it divides by, with `… > 0` for example")]
+    QueryGaveNotFinite {
+        /// The value.
+        value: String,
+    },
+    /// A user's query that gives something else than a vector.
+    #[error(
+        "the query gave a {found} where a vector of one value is due: wrap it, with vector(…) or max(…) for example"
+    )]
+    QueryGaveType {
+        /// What it gave.
+        found: String,
+    },
     /// The two clocks differ too much for timestamps to be compared.
     #[error("this machine's clock and Prometheus' differ by {by:?}: synchronise them (NTP)")]
     ClockSkew {

@@ -1,6 +1,6 @@
 //! From samples to counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use super::answer::{Matrix, Series};
 use super::blind::BlindReason;
 use super::edges::Snapped;
 use super::edges::{is_edge, is_infinite};
-use super::source::{Contribution, Labels, Side, Template};
+use super::source::{Contribution, Labels, Proof, Side, Template};
 use crate::rollout::gate::{Look, Tally};
 
 /// Evidence whose newest scrape is more than this many scrapes old is stale.
@@ -23,10 +23,11 @@ pub(super) struct Scraped {
     counters: Vec<Counter>,
 }
 
-/// A scrape target: one series of `up`.
+/// A scrape target: one series of `up`, or what the samples of its counters prove of it.
 #[derive(Debug)]
 struct Target {
-    /// Its target labels, without `__name__`. All of its counters carry them too.
+    /// Its target labels, without `__name__`. All of its counters carry them too. Empty where there
+    /// is no `up`.
     labels: Labels,
     instance: String,
     /// First and last sample, successful or not: Unix ms.
@@ -47,7 +48,7 @@ struct Counter {
 
 impl Scraped {
     /// Refuses what no counter can be, and targets that cannot be told apart.
-    pub(super) fn from_matrix(matrix: Matrix) -> Result<Self, BlindReason> {
+    pub(super) fn from_matrix(matrix: Matrix, proof: Proof) -> Result<Self, BlindReason> {
         let mut scraped = Self {
             targets: Vec::new(),
             counters: Vec::new(),
@@ -62,8 +63,38 @@ impl Scraped {
                 scraped.counters.push(Counter::new(series, instance)?);
             }
         }
+        if proof == Proof::Samples {
+            scraped.targets = scraped.proven_by_samples()?;
+        }
         scraped.refuse_double_scrapes()?;
         Ok(scraped)
+    }
+
+    /// The targets that the samples prove: whenever one counter of an instance was scraped, all of
+    /// its counters were.
+    fn proven_by_samples(&self) -> Result<Vec<Target>, BlindReason> {
+        let mut scrapes: BTreeMap<&str, BTreeSet<i64>> = BTreeMap::new();
+        let mut jobs: BTreeMap<&str, Option<&String>> = BTreeMap::new();
+        for counter in &self.counters {
+            let job = counter.labels.get("job");
+            if *jobs.entry(&counter.instance).or_insert(job) != job {
+                return Err(BlindReason::ScrapedTwice {
+                    instance: counter.instance.clone(),
+                });
+            }
+            let of_instance = scrapes.entry(&counter.instance).or_default();
+            of_instance.extend(counter.samples.iter().map(|(ms, _)| *ms));
+        }
+        let targets = scrapes.into_iter().filter_map(|(instance, scrapes)| {
+            Some(Target {
+                labels: Labels::new(),
+                instance: instance.to_owned(),
+                first_ms: *scrapes.first()?,
+                last_ms: *scrapes.last()?,
+                scrapes: scrapes.into_iter().collect(),
+            })
+        });
+        Ok(targets.collect())
     }
 
     /// One target may follow another of the same instance (its labels were changed); it may not run
@@ -154,15 +185,53 @@ impl Scraped {
         cursors: &Cursors,
         contribution: impl Fn(&Labels) -> Contribution,
     ) -> Look {
-        let targets = self.targets_by_instance();
         let mut canary = Sum::default();
         let mut stable = Sum::default();
-        for counter in &self.counters {
-            let sum = match template.side(&counter.labels) {
-                Some(Side::Canary) => &mut canary,
-                Some(Side::Stable) => &mut stable,
-                None => continue,
+        for (side, labels, increase) in self.new_increases(template, cursors) {
+            let sum = match side {
+                Side::Canary => &mut canary,
+                Side::Stable => &mut stable,
             };
+            sum.add(increase, contribution(labels));
+        }
+        Look {
+            canary: canary.tally(),
+            stable: stable.tally(),
+        }
+    }
+
+    /// The same by the values of one label, for the canary and for stable.
+    pub(super) fn count_by(
+        &self,
+        template: &Template,
+        cursors: &Cursors,
+        label: &str,
+    ) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
+        let mut canary = BTreeMap::new();
+        let mut stable = BTreeMap::new();
+        for (side, labels, increase) in self.new_increases(template, cursors) {
+            let counts = match side {
+                Side::Canary => &mut canary,
+                Side::Stable => &mut stable,
+            };
+            let value = labels.get(label).cloned().unwrap_or_default();
+            if increase > 0 {
+                let count: &mut u64 = counts.entry(value).or_default();
+                *count = count.saturating_add(increase);
+            }
+        }
+        (canary, stable)
+    }
+
+    /// By how much each counter of a version rose in the scrapes that `cursors` has not counted.
+    fn new_increases<'a>(
+        &'a self,
+        template: &'a Template,
+        cursors: &'a Cursors,
+    ) -> impl Iterator<Item = (Side, &'a Labels, u64)> {
+        let targets = self.targets_by_instance();
+        self.counters.iter().filter_map(move |counter| {
+            let side = template.side(&counter.labels)?;
             let target = targets
                 .get(counter.instance.as_str())
                 .and_then(|candidates| counter.scraped_from(candidates));
@@ -170,13 +239,11 @@ impl Scraped {
                 .increases(target)
                 .filter(|(ms, _)| cursors.is_new(&counter.instance, *ms))
                 .fold(0_u64, |sum, (_, increase)| sum.saturating_add(increase));
-            sum.add(increase, contribution(&counter.labels));
-        }
-        Look {
-            canary: canary.tally(),
-            stable: stable.tally(),
-        }
+            Some((side, &counter.labels, increase))
+        })
     }
+
+    /// Whether any series of a version is there at all.
 
     /// Refuses a histogram that counts all requests, yet not those at the threshold: each would
     /// seem slow.
@@ -186,10 +253,12 @@ impl Scraped {
         threshold: Option<&Snapped>,
     ) -> Result<(), BlindReason> {
         let key = |counter: &Counter| {
-            let version = counter.labels.get(template.version_label).cloned();
-            (counter.instance.clone(), version)
+            (
+                counter.instance.clone(),
+                template.version(&counter.labels).to_owned(),
+            )
         };
-        let with_edge: std::collections::BTreeSet<_> = self
+        let with_edge: BTreeSet<_> = self
             .counters
             .iter()
             .filter(|counter| is_edge(&counter.labels, threshold))

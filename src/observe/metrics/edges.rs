@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 use super::answer::Vector;
 use super::blind::BlindReason;
 use super::promql::{Matcher, Pattern};
-use super::source::{Contribution, Labels, Template};
+use super::source::{Contribution, Labels, Latency, Template};
 
 /// Two edges are the same when they differ by less than this share: `le` is printed decimal,
 /// thresholds are binary.
 const SAME: f64 = 1e-9;
 const INFINITE: &str = "+Inf";
+/// Stable's quantile is known once so many requests are expected above it: 500 requests for p99.
+const LEAST_SLOW_REQUESTS: f64 = 5.0;
 
 /// A latency threshold, snapped down to the nearest bucket edge.
 ///
@@ -37,19 +39,14 @@ pub(super) fn snap(
     template: &Template,
     max: Duration,
 ) -> Result<Option<Snapped>, BlindReason> {
-    let unit = template.latency.per_second;
+    let latency = template.latency()?;
     let mut edges_of: BTreeMap<&str, Vec<(f64, &str)>> = BTreeMap::new();
     for labels in &series.0 {
-        let version = labels
-            .get(template.version_label)
-            .map_or("", String::as_str);
-        let edges = edges_of.entry(version).or_default();
+        let edges = edges_of.entry(template.version(labels)).or_default();
         if let Some(le) = labels.get("le") {
-            let edge: f64 = le.parse().map_err(|_| {
-                BlindReason::bad_answer(&format!("the bucket edge le={le:?} is no number"))
-            })?;
+            let edge = seconds(le, latency)?;
             if edge.is_finite() {
-                edges.push((edge / unit, le));
+                edges.push((edge, le));
             }
         }
     }
@@ -72,7 +69,7 @@ pub(super) fn snap(
         .max_by(f64::total_cmp)
     else {
         return Err(BlindReason::NoBucketEdge {
-            metric: template.latency.buckets.to_owned(),
+            metric: latency.buckets.clone(),
             max,
             smallest: candidates().min_by(f64::total_cmp).and_then(duration),
         });
@@ -92,13 +89,85 @@ pub(super) fn snap(
     }))
 }
 
+/// The threshold of "no slower than stable": the largest edge at or below stable's quantile and
+/// `by` (0.2 for 20 %) more. `buckets` are stable's requests of late, by `le`.
+///
+/// Stable's quantile is only known up to a bucket, and taken as that bucket's upper edge: the
+/// smallest one with a share of at most `1 − quantile` above it. `None` while stable has answered
+/// too few requests for it, fewer than `5 / (1 − quantile)`.
+pub(super) fn snap_to_stable(
+    buckets: &[(Labels, f64)],
+    template: &Template,
+    quantile: f64,
+    by: f64,
+) -> Result<Option<Snapped>, BlindReason> {
+    let latency = template.latency()?;
+    let mut edges = Vec::new();
+    let mut all = 0.0;
+    for (labels, requests) in buckets {
+        let le = labels.get("le").map_or("", String::as_str);
+        let edge = seconds(le, latency)?;
+        if edge.is_finite() {
+            edges.push((edge, *requests, le));
+        } else {
+            all += *requests;
+        }
+    }
+    let budget = 1.0 - quantile;
+    if all < LEAST_SLOW_REQUESTS / budget {
+        return Ok(None);
+    }
+    // One edge may have two spellings, each with requests of its own.
+    let up_to = |edge: f64| -> f64 {
+        let of_edge = edges.iter().filter(|(other, ..)| same(edge, *other));
+        of_edge.map(|(_, requests, _)| requests).sum()
+    };
+    let holds = |edge: f64| all - up_to(edge) <= budget * all * (1.0 + SAME);
+    let finite = || edges.iter().map(|(edge, ..)| *edge);
+    let Some(stable) = finite().filter(|edge| holds(*edge)).min_by(f64::total_cmp) else {
+        return Err(BlindReason::QuantileAboveEdges {
+            metric: latency.buckets.clone(),
+            quantile: format!("p{}", (quantile * 1e6).round() / 1e4),
+            highest: finite()
+                .max_by(f64::total_cmp)
+                .and_then(duration)
+                .unwrap_or_default(),
+        });
+    };
+    let limit = stable * (1.0 + by);
+    let edge = finite()
+        .filter(|edge| *edge <= limit * (1.0 + SAME))
+        .max_by(f64::total_cmp)
+        .unwrap_or(stable);
+    let mut spellings: Vec<String> = edges
+        .iter()
+        .filter(|(other, ..)| same(edge, *other))
+        .map(|(_, _, le)| (*le).to_owned())
+        .collect();
+    spellings.sort_unstable();
+    spellings.dedup();
+    Ok(Some(Snapped {
+        asked: duration(limit).unwrap_or_default(),
+        edge: duration(edge).unwrap_or_default(),
+        spellings,
+    }))
+}
+
+/// A bucket edge in seconds.
+fn seconds(le: &str, latency: &Latency) -> Result<f64, BlindReason> {
+    let edge: f64 = le
+        .parse()
+        .map_err(|_| BlindReason::bad_answer(&format!("the bucket edge le={le:?} is no number")))?;
+    Ok(edge / latency.per_second)
+}
+
 /// The buckets to read: the one at the threshold, and all requests.
 pub(super) fn matcher(threshold: Option<&Snapped>) -> Matcher {
     let spellings = threshold.map_or(&[][..], |t| &t.spellings);
     let edges = spellings.iter().map(String::as_str).chain([INFINITE]);
     let edges = edges.map(|le| Pattern::Literal(le.to_owned())).collect();
     // `up` has no `le`.
-    Matcher::AnyOfOrAbsent("le", edges)
+    Matcher::AnyOfOrAbsent("le".into(), edges)
 }
 
 /// Buckets are cumulative: `+Inf` counts all requests, each bad until the bucket at the threshold
@@ -244,6 +313,54 @@ mod tests {
                 max: Duration::from_millis(50),
                 smallest: Some(Duration::from_millis(100)),
             }
+        );
+    }
+
+    fn buckets(counts: &[(&str, f64)]) -> Vec<(Labels, f64)> {
+        let labels = |le: &str| Labels::from([("le".into(), le.into())]);
+        counts.iter().map(|(le, n)| (labels(le), *n)).collect()
+    }
+
+    #[test]
+    fn stables_quantile_and_its_margin_snap_down_to_an_edge() {
+        let serving = template(&Source::Serving);
+        let of_stable = buckets(&[
+            ("0.1", 900.0),
+            ("0.25", 991.0),
+            ("0.3", 999.0),
+            ("0.5", 1000.0),
+            ("+Inf", 1000.0),
+        ]);
+        for (quantile, by, asked, edge) in [
+            (0.99, 0.0, 250, 250),
+            (0.99, 0.1, 275, 250),
+            (0.99, 0.2, 300, 300),
+            (0.9, 0.2, 120, 100),
+            (0.999, 1.0, 600, 500),
+        ] {
+            let snapped = snap_to_stable(&of_stable, &serving, quantile, by);
+            // 99.9 % needs 5,000 requests.
+            let Some(snapped) = snapped.unwrap() else {
+                assert!(quantile > 0.99);
+                continue;
+            };
+            assert_eq!(snapped.asked, Duration::from_millis(asked), "{quantile}");
+            assert_eq!(snapped.edge, Duration::from_millis(edge), "{quantile}");
+        }
+        let few = buckets(&[("0.1", 400.0), ("+Inf", 400.0)]);
+        assert_eq!(snap_to_stable(&few, &serving, 0.99, 0.2), Ok(None));
+        assert_eq!(snap_to_stable(&[], &serving, 0.99, 0.2), Ok(None));
+    }
+
+    #[test]
+    fn a_quantile_above_all_edges_is_told() {
+        let slow = buckets(&[("0.1", 10.0), ("0.5", 900.0), ("+Inf", 1000.0)]);
+        assert_eq!(
+            snap_to_stable(&slow, &template(&Source::Serving), 0.99, 0.2)
+                .unwrap_err()
+                .to_string(),
+            "stable's p99 is above 500ms, the highest bucket edge of model_request_duration_seconds_bucket: \
+             add buckets above it, or declare the objective latency instead"
         );
     }
 

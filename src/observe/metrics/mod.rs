@@ -31,11 +31,13 @@
 
 mod answer;
 mod blind;
+mod classes;
 mod client;
 mod count;
 mod cursors;
 mod edges;
 mod promql;
+pub mod query;
 mod reading;
 mod source;
 #[cfg(test)]
@@ -47,16 +49,21 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use blind::BlindReason;
+pub use classes::read_classes;
 pub use client::{Client, ClientError, Transport};
 pub use cursors::{Cursors, Span};
 pub use edges::Snapped;
+pub use query::read_value;
 pub use reading::{Classes, Reading, Value};
 pub use source::{Side, Source, Versions};
 
 use crate::rollout::gate::Look;
-use answer::{Matrix, Vector};
+use answer::{Matrix, Values, Vector};
 use promql::Selector;
 use source::Template;
+
+/// How far back stable's histogram is read for "no slower than stable".
+const STABLES_PAST: Duration = Duration::from_secs(60 * 60);
 
 /// What one gate asks of Prometheus.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,7 +79,7 @@ pub struct Question {
 }
 
 /// Which requests are bad. How many of them may be is the gate's business.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Objective {
     /// A request is bad when it was answered with 5xx.
     ErrorRate,
@@ -81,6 +88,14 @@ pub enum Objective {
     Latency {
         /// The longest a good request may take.
         max: Duration,
+    },
+    /// A request is bad when it took longer than stable's `quantile` of the last hour and `by` more,
+    /// snapped down to a bucket edge. Once known, the threshold stays for the whole rollout.
+    LatencyOfStable {
+        /// The quantile, 0 to 1.
+        quantile: f64,
+        /// How much longer than stable's, 0.2 for 20 %.
+        by: f64,
     },
 }
 
@@ -106,25 +121,27 @@ pub struct Window {
     pub lost: Option<Duration>,
 }
 
-/// Reads the evidence that `cursors` has not counted yet, as of `at`.
+/// Reads the evidence that `cursors` has not counted yet, as of `at`. `known` is the threshold that
+/// earlier windows of the rollout used, if they had one.
 ///
 /// On [`BlindReason`] the caller keeps its cursors; what was missed is then read by a later call.
 pub async fn read(
     client: &Client,
     question: &Question,
     cursors: &Cursors,
+    known: Option<&Snapped>,
     at: Timestamp,
 ) -> Result<Window, BlindReason> {
     let plan = Plan::new(question, cursors, at);
-    let threshold = match (plan.edges_query(), question.objective) {
-        (Some(query), Objective::Latency { max }) => {
+    let threshold = match (plan.threshold_query(known)?, question.objective) {
+        (None, _) => known.cloned(),
+        (Some(query), objective) => {
             let reply = client.query(&query, at).await?;
             reply.check_clock(at, question.scrape_interval)?;
-            edges::snap(&Vector::parse(&reply.body)?, &plan.template, max)?
+            plan.threshold(objective, &reply.body)?
         }
-        _ => None,
     };
-    let query = plan.counts_query(threshold.as_ref());
+    let query = plan.counts_query(threshold.as_ref())?;
     let reply = client.query(&query, at).await?;
     reply.check_clock(at, question.scrape_interval)?;
     plan.window(&reply.body, threshold, query, cursors, at)
@@ -137,14 +154,14 @@ pub fn plan_queries(
     cursors: &Cursors,
     at: Timestamp,
     threshold: Option<&Snapped>,
-) -> Vec<String> {
+) -> Result<Vec<String>, BlindReason> {
     let plan = Plan::new(question, cursors, at);
-    match plan.edges_query() {
-        None => vec![plan.counts_query(None)],
-        Some(edges) => std::iter::once(edges)
-            .chain(threshold.map(|t| plan.counts_query(Some(t))))
-            .collect(),
-    }
+    let first = plan.threshold_query(None)?;
+    let second = match (&first, threshold) {
+        (Some(_), None) => None,
+        _ => Some(plan.counts_query(threshold)?),
+    };
+    Ok(first.into_iter().chain(second).collect())
 }
 
 /// The pure part of a reading: which queries to send, and what their answers mean.
@@ -163,39 +180,64 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Asks for the bucket edges of a latency objective.
-    fn edges_query(&self) -> Option<String> {
-        let Objective::Latency { .. } = self.question.objective else {
-            return None;
-        };
-        let buckets = self.template.selector([self.template.latency.buckets]);
-        Some(format!(
-            "count by (le,{}) (last_over_time({}))",
-            self.template.version_label,
-            buckets.range(self.span.range)
-        ))
+    /// Asks for what the threshold of a latency objective follows from: the bucket edges, or
+    /// stable's histogram of the last hour. `None` where none is needed.
+    fn threshold_query(&self, known: Option<&Snapped>) -> Result<Option<String>, BlindReason> {
+        let template = &self.template;
+        Ok(match self.question.objective {
+            Objective::ErrorRate => None,
+            Objective::Latency { .. } => {
+                let buckets = template.selector([template.latency()?.buckets.as_str()]);
+                Some(format!(
+                    "count by (le,{}) (last_over_time({}))",
+                    template.version_label,
+                    buckets.range(self.span.range)
+                ))
+            }
+            Objective::LatencyOfStable { .. } if known.is_some() => None,
+            Objective::LatencyOfStable { .. } => {
+                let buckets = template.selector_of_stable([template.latency()?.buckets.as_str()]);
+                Some(format!(
+                    "sum by (le) (increase({}))",
+                    buckets.range(STABLES_PAST)
+                ))
+            }
+        })
+    }
+
+    /// What the answer to [`Self::threshold_query`] says.
+    fn threshold(&self, objective: Objective, body: &[u8]) -> Result<Option<Snapped>, BlindReason> {
+        match objective {
+            Objective::ErrorRate => Ok(None),
+            Objective::Latency { max } => edges::snap(&Vector::parse(body)?, &self.template, max),
+            Objective::LatencyOfStable { quantile, by } => {
+                edges::snap_to_stable(&Values::parse(body)?.0, &self.template, quantile, by)
+            }
+        }
     }
 
     /// Asks for the samples to count, and for `up`, in one answer.
-    fn counts_query(&self, threshold: Option<&Snapped>) -> String {
-        self.counts_selector(threshold).range(self.span.range)
+    fn counts_query(&self, threshold: Option<&Snapped>) -> Result<String, BlindReason> {
+        Ok(self.counts_selector(threshold)?.range(self.span.range))
     }
 
-    fn counts_selector(&self, threshold: Option<&Snapped>) -> Selector {
-        match self.question.objective {
+    fn counts_selector(&self, threshold: Option<&Snapped>) -> Result<Selector, BlindReason> {
+        let template = &self.template;
+        Ok(match self.question.objective {
             Objective::ErrorRate => {
-                let mut selector = self.template.selector_with_up(self.template.errors.metrics);
-                selector.push(self.template.errors.matchers.iter().cloned());
+                let errors = template.errors()?;
+                let metrics = errors.metrics.iter().map(String::as_str);
+                let mut selector = template.selector_with_up(metrics);
+                selector.push(errors.matchers.iter().cloned());
                 selector
             }
-            Objective::Latency { .. } => {
-                let mut selector = self
-                    .template
-                    .selector_with_up(&[self.template.latency.buckets]);
+            Objective::Latency { .. } | Objective::LatencyOfStable { .. } => {
+                let mut selector =
+                    template.selector_with_up([template.latency()?.buckets.as_str()]);
                 selector.push([edges::matcher(threshold)]);
                 selector
             }
-        }
+        })
     }
 
     fn window(
@@ -206,25 +248,29 @@ impl<'a> Plan<'a> {
         cursors: &Cursors,
         at: Timestamp,
     ) -> Result<Window, BlindReason> {
+        let template = &self.template;
         let scrape = self.question.scrape_interval;
-        let scraped = count::Scraped::from_matrix(Matrix::parse(body)?)?;
-        let newest_sample = scraped.newest_sample(&self.template, at, scrape)?;
-        let look = match self.question.objective {
-            Objective::ErrorRate => {
-                scraped.count(&self.template, cursors, self.template.errors.contribution)
+        let scraped = count::Scraped::from_matrix(Matrix::parse(body)?, template.proof)?;
+        let newest_sample = scraped.newest_sample(template, at, scrape)?;
+        let look = match (self.question.objective, &threshold) {
+            (Objective::ErrorRate, _) => {
+                let errors = template.errors()?;
+                Some(scraped.count(template, cursors, |labels| errors.outcome.of(labels)))
             }
-            Objective::Latency { .. } => {
-                scraped.require_edges(&self.template, threshold.as_ref())?;
-                scraped.count(
-                    &self.template,
-                    cursors,
-                    edges::contribution(threshold.as_ref()),
-                )
+            // Nothing can be counted yet, so nothing counts as counted.
+            (Objective::LatencyOfStable { .. }, None) => None,
+            (_, threshold) => {
+                scraped.require_edges(template, threshold.as_ref())?;
+                let contribution = edges::contribution(threshold.as_ref());
+                Some(scraped.count(template, cursors, contribution))
             }
         };
         Ok(Window {
-            look,
-            cursors: cursors.advanced(&scraped.newest_by_instance(), scrape),
+            cursors: match look {
+                Some(_) => cursors.advanced(&scraped.newest_by_instance(), scrape),
+                None => cursors.clone(),
+            },
+            look: look.unwrap_or_default(),
             newest_sample,
             threshold,
             query,

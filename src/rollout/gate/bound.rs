@@ -67,6 +67,24 @@ impl BadShareBound {
         excluded
     }
 
+    /// The highest share that `tally` excludes from below; 0 if it excludes none.
+    pub(super) fn lower_bound(&self, tally: Tally) -> f64 {
+        // Below the share seen, the evidence against a share grows as it falls.
+        let (mut excluded, mut possible) = (0.0, tally.bad_share());
+        for _ in 0..1_100 {
+            let middle = f64::midpoint(excluded, possible);
+            if middle <= excluded || middle >= possible {
+                break;
+            }
+            if self.log_evidence(tally, middle) >= self.log_limit {
+                excluded = middle;
+            } else {
+                possible = middle;
+            }
+        }
+        excluded
+    }
+
     /// How many more clean requests exclude `share`; `None` if a billion don't.
     pub(super) fn clean_requests_until(&self, tally: Tally, share: f64) -> Option<u64> {
         let enough = |more: u64| {
@@ -103,6 +121,6 @@ impl BadShareBound {
 }
 
 /// `ln B(a, b)`. At 10⁹ requests the three terms are around 2·10¹⁰, so about five decimals remain.
-fn ln_beta(a: f64, b: f64) -> f64 {
+pub(super) fn ln_beta(a: f64, b: f64) -> f64 {
     libm::lgamma(a) + libm::lgamma(b) - libm::lgamma(a + b)
 }

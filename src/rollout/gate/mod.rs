@@ -34,9 +34,12 @@
 //! look well in that scrape).
 
 mod bound;
+mod drift;
 mod evidence;
+mod margin;
 mod sentence;
 mod state;
+mod value;
 
 #[cfg(test)]
 mod properties;
@@ -48,8 +51,11 @@ mod tests;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use drift::{Distance, DriftJudgement, DriftState};
+pub use margin::{MarginJudgement, MarginState};
 pub use sentence::Criterion;
 pub use state::GateState;
+pub use value::{Limits, ValueState};
 
 /// `E_slo` from which a canary is *suspect*: it may not advance, though it need not fail.
 ///

@@ -214,18 +214,18 @@ fn stable(tally: Tally) -> String {
 }
 
 /// "1 in 340", rounded so that the chance is not understated; no more than a million is claimed.
-fn one_in(evidence: f64) -> String {
+pub(super) fn one_in(evidence: f64) -> String {
     let evidence = evidence.clamp(1.0, 1e6);
     let unit = 10_f64.powi((evidence.log10().floor() as i32 - 1).max(0));
     format!("1 in {}", count(((evidence / unit).floor() * unit) as u64))
 }
 
-fn plural(requests: u64) -> &'static str {
+pub(super) fn plural(requests: u64) -> &'static str {
     if requests == 1 { "request" } else { "requests" }
 }
 
 /// "1,350"
-fn count(number: u64) -> String {
+pub(super) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -238,12 +238,12 @@ fn count(number: u64) -> String {
 }
 
 /// A share in percent with two significant digits: "21 %", "9.5 %", "0.1 %".
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     two_digits(share * 100.0, f64::round)
 }
 
 /// The same, rounded up: an upper bound must stay one.
-fn percent_up(share: f64) -> String {
+pub(super) fn percent_up(share: f64) -> String {
     // The tolerance keeps 4.000000000000001 from becoming 4.1.
     two_digits(share * 100.0, |value| (value - 1e-9).ceil())
 }
@@ -271,7 +271,7 @@ fn span(time: Duration) -> String {
 }
 
 /// A time to wait, in its largest fitting unit: "45 s", "54 min", "6.1 h", "3 d".
-fn about(time: Duration) -> String {
+pub(super) fn about(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     match seconds {
         ..120.0 => format!("{seconds:.0} s"),

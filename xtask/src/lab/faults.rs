@@ -249,7 +249,8 @@ fn counted(model: &ModelDeployment) -> u64 {
         .iter()
         .flatten()
         .next()
-        .map_or(0, |gate| gate.evidence.rollout().canary.requests)
+        .and_then(|gate| gate.evidence.rollout())
+        .map_or(0, |look| look.canary.requests)
 }
 
 fn weight(model: &ModelDeployment) -> u8 {

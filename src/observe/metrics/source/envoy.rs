@@ -6,7 +6,7 @@
 //! out again.
 
 use super::super::promql::{Matcher, Pattern};
-use super::{Contribution, Errors, Labels, Latency, Template, Versions};
+use super::{Contribution, Errors, Labels, Latency, Outcome, Proof, Template, Versions};
 
 const CODE: &str = "envoy_response_code";
 const CLASS: &str = "envoy_response_code_class";
@@ -21,26 +21,26 @@ pub(super) fn template(namespace: &str, deployment: &str, versions: &Versions) -
     };
     Template {
         targets: vec![
-            Matcher::Equal("namespace", namespace.to_owned()),
-            Matcher::AnyOf("pod", vec![Pattern::PodsOf(deployment.to_owned())]),
+            Matcher::equal("namespace", namespace),
+            Matcher::AnyOf("pod".into(), vec![Pattern::PodsOf(deployment.to_owned())]),
         ],
-        version_label: "envoy_cluster_name",
+        series: Vec::new(),
+        version_label: "envoy_cluster_name".into(),
         canary: cluster(&versions.canary),
         stable: cluster(&versions.stable),
-        version_is_target: false,
-        errors: Errors {
-            metrics: &["envoy_cluster_upstream_rq_xx", "envoy_cluster_upstream_rq"],
+        proof: Proof::RouterUp,
+        errors: Some(Errors {
+            metrics: ["envoy_cluster_upstream_rq_xx", "envoy_cluster_upstream_rq"]
+                .map(str::to_owned)
+                .to_vec(),
             // `_rq_xx` and `up` carry no code.
-            matchers: vec![Matcher::AnyOfOrAbsent(
-                CODE,
-                vec![Pattern::Literal("429".to_owned())],
-            )],
-            contribution,
-        },
-        latency: Latency {
-            buckets: "envoy_cluster_upstream_rq_time_bucket",
+            matchers: vec![Matcher::equal_or_absent(CODE, "429")],
+            outcome: Outcome::Known(contribution),
+        }),
+        latency: Some(Latency {
+            buckets: "envoy_cluster_upstream_rq_time_bucket".to_owned(),
             per_second: 1000.0,
-        },
+        }),
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 
 fn planned(source: Source, objective: Objective, threshold: Option<&Snapped>) -> Vec<String> {
     let cursors = Cursors::starting_at(ms(0.0));
-    plan_queries(&question(source, objective), &cursors, at(20.0), threshold)
+    plan_queries(&question(source, objective), &cursors, at(20.0), threshold).unwrap()
 }
 
 fn latency() -> (Objective, Snapped) {
@@ -68,6 +68,6 @@ fn latency_asks_for_the_edges_and_then_for_two_buckets() {
 fn an_outage_widens_the_range() {
     let cursors = Cursors::starting_at(ms(0.0));
     let question = question(Source::Serving, Objective::ErrorRate);
-    let queries = plan_queries(&question, &cursors, at(1000.0), None);
+    let queries = plan_queries(&question, &cursors, at(1000.0), None).unwrap();
     assert!(queries[0].ends_with("}[1030s]"), "{queries:?}");
 }

@@ -1,0 +1,141 @@
+//! Whose counters the gates read.
+
+use std::collections::BTreeMap;
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Whose counters the gates read. Each is read as the project that exports it names its metrics.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EvidenceSource {
+    /// The bundled router's, one Envoy cluster a version.
+    #[default]
+    Envoy,
+    /// The serving pods' own `model_requests_total` and `model_request_duration_seconds`.
+    Serving,
+    /// Istio: what the callers' sidecars and the gateways report of the workloads `NAME-REVISION`.
+    Istio,
+    /// Istio in ambient mode: what the waypoint reports of them.
+    IstioAmbient,
+    /// Linkerd: what the proxies beside the serving pods report.
+    Linkerd,
+    /// ingress-nginx: the Ingress that has the ModelDeployment's name, and its canary Ingress.
+    IngressNginx,
+    /// Traefik: the Services `NAME-REVISION`.
+    Traefik,
+    /// vLLM's own counters in the serving pods; latency is the time to the first token.
+    #[serde(rename = "VLLM")]
+    Vllm,
+    /// Triton's own counters in the serving pods; latency is the time to the first response.
+    Triton,
+    /// The metrics named in `spec.traffic.custom`.
+    Custom,
+}
+
+/// Metrics of your own. Prometheus must keep the target label `namespace`: only series of the ModelDeployment's own
+/// namespace are read.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.requests) || has(self.latency)")
+    .message("spec.traffic.custom: name requests, latency or both"))]
+#[x_kube(validation = Rule::new("!has(self.labels) || self.labels.all(l, l.matches('^[a-zA-Z_][a-zA-Z0-9_]*$') && !(l in ['namespace', 'le']))")
+    .message("spec.traffic.custom.labels: a label's name is letters, digits and _, and neither namespace nor le"))]
+pub struct CustomEvidence {
+    /// The counter of answers; needed for `errorRate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<CustomRequests>,
+
+    /// The histogram of durations; needed for `latency`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<CustomLatency>,
+
+    /// How the series of the two versions are told apart: by the pods that export them where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<CustomVersion>,
+
+    /// Labels that the series must have besides, with their values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 8))]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A counter of answers, by a label that tells what became of them.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct CustomRequests {
+    /// The counter's name, such as `http_requests_total`.
+    #[schemars(length(max = 200), regex(pattern = r"^[a-zA-Z_:][a-zA-Z0-9_:]*$"))]
+    pub metric: String,
+    /// The label that tells what became of a request, such as `code`.
+    #[schemars(length(max = 100), regex(pattern = r"^[a-zA-Z_][a-zA-Z0-9_]*$"))]
+    pub label: String,
+    /// The label's values of bad answers; a `*` at the end stands for any end. `5*` where absent.
+    #[serde(default = "server_errors")]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 64)))]
+    pub bad: Vec<String>,
+    /// The label's values of answers that say nothing about the version. Shed load, `429`, where absent.
+    #[serde(default = "shed_load")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 64)))]
+    pub ignored: Vec<String>,
+}
+
+/// A histogram of durations.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!self.metric.endsWith('_bucket')")
+    .message("spec.traffic.custom.latency.metric: name the histogram without its ending _bucket"))]
+pub struct CustomLatency {
+    /// The histogram's name without its ending `_bucket`, such as `http_request_duration_seconds`.
+    #[schemars(length(max = 200), regex(pattern = r"^[a-zA-Z_:][a-zA-Z0-9_:]*$"))]
+    pub metric: String,
+    /// The unit of its buckets; seconds where absent.
+    #[serde(default)]
+    pub unit: LatencyUnit,
+}
+
+/// A unit of time.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LatencyUnit {
+    /// Seconds, as Prometheus advises.
+    #[default]
+    Seconds,
+    /// Thousandths of a second.
+    Milliseconds,
+    /// Millionths of a second.
+    Microseconds,
+}
+
+impl LatencyUnit {
+    /// How many of it make a second.
+    pub fn per_second(self) -> f64 {
+        match self {
+            Self::Seconds => 1.0,
+            Self::Milliseconds => 1e3,
+            Self::Microseconds => 1e6,
+        }
+    }
+}
+
+/// The label that names a series' version.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.value.contains('{{revision}}')")
+    .message("spec.traffic.custom.version.value: without {{revision}} the two versions cannot be told apart"))]
+pub struct CustomVersion {
+    /// The label, such as `service`.
+    #[schemars(length(max = 100), regex(pattern = r"^[a-zA-Z_][a-zA-Z0-9_]*$"))]
+    pub label: String,
+    /// Its value for a version, in which `{{name}}`, `{{namespace}}` and `{{revision}}` are filled in:
+    /// `{{name}}-{{revision}}` is the name of the version's Deployment and of its Service.
+    #[schemars(length(min = 1, max = 200))]
+    pub value: String,
+}
+
+fn server_errors() -> Vec<String> {
+    vec!["5*".to_owned()]
+}
+
+fn shed_load() -> Vec<String> {
+    vec!["429".to_owned()]
+}

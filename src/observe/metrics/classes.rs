@@ -1,0 +1,64 @@
+//! Predictions by class.
+//!
+//! They are counted by the serving pods themselves, whatever routes to them: `model_predictions_total`
+//! with a label `class`, one a class, as the bundled serving image exports it. A server of one's own
+//! takes part by exporting the same.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::answer::Matrix;
+use super::count::Scraped;
+use super::source::{Source, Template, Versions};
+use super::{BlindReason, Classes, Client, Cursors, Span};
+
+const METRIC: &str = "model_predictions_total";
+const CLASS: &str = "class";
+
+/// Reads the predictions that `cursors` has not counted yet, as of `at`.
+pub async fn read_classes(
+    client: &Client,
+    versions: &Versions,
+    scrape_interval: Duration,
+    cursors: &Cursors,
+    at: Timestamp,
+) -> Result<Classes, BlindReason> {
+    let template = Source::Serving.template(versions);
+    let span = cursors.span(at, scrape_interval);
+    let query = template.selector_with_up([METRIC]).range(span.range);
+    let reply = client.query(&query, at).await?;
+    reply.check_clock(at, scrape_interval)?;
+    classes(
+        &reply.body,
+        &template,
+        span,
+        query,
+        cursors,
+        at,
+        scrape_interval,
+    )
+}
+
+fn classes(
+    body: &[u8],
+    template: &Template,
+    span: Span,
+    query: String,
+    cursors: &Cursors,
+    at: Timestamp,
+    scrape_interval: Duration,
+) -> Result<Classes, BlindReason> {
+    let scraped = Scraped::from_matrix(Matrix::parse(body)?, template.proof)?;
+    let newest_sample = scraped.newest_sample(template, at, scrape_interval)?;
+    let (canary, stable) = scraped.count_by(template, cursors, CLASS);
+    Ok(Classes {
+        canary,
+        stable,
+        cursors: cursors.advanced(&scraped.newest_by_instance(), scrape_interval),
+        newest_sample,
+        query,
+        replayed: span.replayed,
+        lost: span.lost,
+    })
+}

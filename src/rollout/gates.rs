@@ -1,0 +1,336 @@
+//! Which gate judges which objective, and what its evidence says in words and numbers.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::gate::{
+    Criterion, DriftState, GatePolicy, GateState, GateVerdict, Limits, Look, MarginState,
+    ValueState,
+};
+use crate::{
+    api::{Gate, GateRecord, ModelDeploymentSpec},
+    observe::metrics::{Reading, Snapped},
+};
+
+/// Requests of both versions from which a gate that counts none has no metric.
+const ENOUGH_TO_TELL: u64 = 200;
+
+/// The memory of one gate, of whichever kind its objective needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Memory {
+    /// Of `latency`, `errorRate` and `noWorseThanStable.latency`: the share of bad requests.
+    Requests(GateState),
+    /// Of `noWorseThanStable.errorRate`: the share of bad requests beside stable's.
+    Margin(MarginState),
+    /// Of `predictionDrift`.
+    Drift(DriftState),
+    /// Of `query`.
+    Value(ValueState),
+}
+
+/// What a gate is judged by, besides its memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// What it judges.
+    pub gate: &'a Gate,
+    /// How sure it has to be.
+    pub policy: GatePolicy,
+    /// The latency threshold in use, where it has one.
+    pub threshold: Option<&'a Snapped>,
+    /// The weight that the canary asks for, in percent; `None` where it asks to be promoted.
+    pub next_weight: Option<u8>,
+    /// How long the step has lasted with metrics that can be trusted.
+    pub baked: Duration,
+}
+
+/// What a gate says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// What to do.
+    pub verdict: GateVerdict,
+    /// Whether the canary may be bad, though it is not proven.
+    pub suspect: bool,
+    /// Whether one scrape was so bad that nothing more is waited for.
+    pub guard: bool,
+    /// The same in words, with the numbers.
+    pub sentence: String,
+    /// The limit in words.
+    pub limit: String,
+    /// Requests since the step began, and since the rollout began, where requests are counted.
+    pub counts: Option<(Look, Look)>,
+    /// The last value, where a value is measured.
+    pub value: Option<f64>,
+    /// Upper confidence bound on the canary's bad share, and what the next weight needs it to be.
+    pub bound: Option<(f64, f64)>,
+}
+
+/// The certainty that a gate needs: all gates of the spec share the chances of error.
+pub fn policy(spec: &ModelDeploymentSpec, gate: &Gate, gates: usize, step: usize) -> GatePolicy {
+    let budget = match gate {
+        Gate::Latency { quantile, .. } | Gate::LatencyOfStable { quantile, .. } => 1.0 - quantile,
+        Gate::ErrorRate { max } => *max,
+        Gate::ErrorRateOfStable { margin } => *margin,
+        Gate::PredictionDrift(drift) => drift.max,
+        Gate::Query(_) => 0.0, // counts nothing
+    };
+    let few = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let min_requests = spec.rollout.steps.get(step);
+    let min_requests = min_requests.map_or(0, |step| step.min_requests);
+    GatePolicy {
+        min_requests: u64::try_from(min_requests).unwrap_or(0),
+        ..GatePolicy::new(budget, few(gates), few(spec.rollout.steps.len()))
+    }
+}
+
+/// Why one gate counts nothing while another counts many requests of the same traffic: its metric is not there. A name
+/// misspelt, or a server that exports no histogram, would otherwise look like a model that nobody asks.
+pub fn uncounted(records: &[GateRecord]) -> Option<String> {
+    let counted = |record: &GateRecord| record.evidence.rollout().map_or(0, |look| look.requests());
+    let busiest = records.iter().max_by_key(|record| counted(record))?;
+    if counted(busiest) < ENOUGH_TO_TELL {
+        return None;
+    }
+    let silent = records.iter().find(|record| {
+        let is_silent = match &record.evidence {
+            Memory::Requests(_) | Memory::Margin(_) => counted(record) == 0,
+            Memory::Drift(state) => state.is_empty(),
+            Memory::Value(_) => false,
+        };
+        is_silent && !record.awaits_threshold()
+    })?;
+    Some(format!(
+        "{}: nothing was counted, while {} counted {} requests: its metric is not exported, or under another name; \
+         make the server export it, name it in spec.traffic.custom, or remove the objective",
+        silent.objective,
+        busiest.objective,
+        counted(busiest)
+    ))
+}
+
+impl GateRecord {
+    /// Takes in one reading. Says why not, where it is of another kind than the gate judges.
+    pub(super) fn take_in(
+        &mut self,
+        reading: &Reading,
+        gate: &Gate,
+        policy: GatePolicy,
+        interval: Duration,
+    ) -> Option<String> {
+        if !self.evidence.observe(reading, gate, &policy, interval) {
+            return Some("what was read is of another kind".to_owned());
+        }
+        match reading {
+            Reading::Counts(window) => {
+                self.cursors.clone_from(&window.cursors);
+                self.threshold.clone_from(&window.threshold);
+            }
+            Reading::Classes(classes) => self.cursors.clone_from(&classes.cursors),
+            Reading::Value(_) => {}
+        }
+        None
+    }
+
+    /// Whether it waits until stable's quantile is known.
+    fn awaits_threshold(&self) -> bool {
+        self.threshold.is_none()
+            && self.objective.ends_with("-of-stable")
+            && self.objective.starts_with("latency")
+    }
+}
+
+impl Memory {
+    /// The memory of a gate that has seen nothing.
+    pub fn new(gate: &Gate) -> Self {
+        match gate {
+            Gate::Latency { .. } | Gate::ErrorRate { .. } | Gate::LatencyOfStable { .. } => {
+                Self::Requests(GateState::new())
+            }
+            Gate::ErrorRateOfStable { .. } => Self::Margin(MarginState::new()),
+            Gate::PredictionDrift(_) => Self::Drift(DriftState::new()),
+            Gate::Query(_) => Self::Value(ValueState::new()),
+        }
+    }
+
+    /// Begins a step with `weight` percent of the traffic on the canary.
+    pub fn begin_step(&mut self, weight: u8) {
+        match self {
+            Self::Requests(state) => state.begin_step(weight),
+            Self::Margin(state) => state.begin_step(weight),
+            Self::Drift(state) => state.begin_step(weight),
+            Self::Value(state) => state.begin_step(),
+        }
+    }
+
+    /// Requests since the step began, where requests are counted.
+    pub fn step(&self) -> Option<&Look> {
+        match self {
+            Self::Requests(state) => Some(state.step()),
+            Self::Margin(state) => Some(state.step()),
+            Self::Drift(_) | Self::Value(_) => None,
+        }
+    }
+
+    /// Requests since the rollout began, where requests are counted.
+    pub fn rollout(&self) -> Option<&Look> {
+        match self {
+            Self::Requests(state) => Some(state.rollout()),
+            Self::Margin(state) => Some(state.rollout()),
+            Self::Drift(_) | Self::Value(_) => None,
+        }
+    }
+
+    /// How many more clean requests would let the canary pass, where requests are counted: `Some(None)` if more than a
+    /// billion are.
+    pub fn clean_requests_needed(
+        &self,
+        policy: &GatePolicy,
+        next: Option<u8>,
+    ) -> Option<Option<u64>> {
+        match self {
+            Self::Requests(state) => Some(state.judge(policy, next).clean_requests_needed),
+            Self::Margin(state) => Some(state.judge(policy, next).clean_requests_needed),
+            Self::Drift(_) | Self::Value(_) => None,
+        }
+    }
+
+    /// Takes in one reading. False where it is of another kind than the gate judges, and so says nothing.
+    fn observe(
+        &mut self,
+        reading: &Reading,
+        gate: &Gate,
+        policy: &GatePolicy,
+        interval: Duration,
+    ) -> bool {
+        match (self, reading) {
+            (Self::Requests(state), Reading::Counts(window)) => {
+                state.observe(&window.look, policy);
+            }
+            (Self::Margin(state), Reading::Counts(window)) => {
+                state.observe(&window.look, policy);
+            }
+            (Self::Drift(state), Reading::Classes(classes)) => {
+                state.observe(&classes.canary, &classes.stable, policy);
+            }
+            (Self::Value(state), Reading::Value(value)) => {
+                state.observe(value.value, value.at, limits(gate), interval);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// What the evidence so far says.
+    pub fn judge(&self, terms: &Terms<'_>) -> Finding {
+        let policy = &terms.policy;
+        match self {
+            Self::Requests(state) => {
+                let criterion = terms.criterion();
+                let judged = state.judge(policy, terms.next_weight);
+                let mut finding = Finding {
+                    verdict: judged.verdict,
+                    suspect: judged.suspect,
+                    guard: judged.guard.is_some(),
+                    sentence: judged.sentence(&criterion, terms.rate(&judged.step)),
+                    limit: criterion.to_string(),
+                    counts: Some((judged.step, judged.rollout)),
+                    value: None,
+                    bound: Some((judged.upper_bound, judged.bound_needed)),
+                };
+                if let (Gate::LatencyOfStable { quantile, by }, None) =
+                    (terms.gate, terms.threshold)
+                {
+                    finding.verdict = GateVerdict::NeedMoreData;
+                    finding.limit = format!("stable's p{} and {} %", quantile * 100.0, by * 100.0);
+                    finding.sentence = format!(
+                        "Stable's p{} is not known yet: it needs {:.0} requests within an hour.",
+                        quantile * 100.0,
+                        5.0 / (1.0 - quantile)
+                    );
+                }
+                finding
+            }
+            Self::Margin(state) => {
+                let judged = state.judge(policy, terms.next_weight);
+                Finding {
+                    verdict: judged.verdict,
+                    suspect: judged.suspect,
+                    guard: judged.guard.is_some(),
+                    sentence: judged.sentence(terms.rate(&judged.step)),
+                    limit: judged.limit(),
+                    counts: Some((judged.step, judged.rollout)),
+                    value: None,
+                    bound: Some((judged.upper_bound.clamp(0.0, 1.0), judged.bound_needed)),
+                }
+            }
+            Self::Drift(state) => {
+                let judged = state.judge(policy);
+                Finding {
+                    verdict: judged.verdict,
+                    suspect: judged.suspect,
+                    guard: false,
+                    sentence: judged.sentence(),
+                    limit: judged.limit(),
+                    counts: None,
+                    value: judged.compared.map(|distance| distance.psi),
+                    bound: None,
+                }
+            }
+            Self::Value(state) => {
+                let limits = limits(terms.gate);
+                Finding {
+                    verdict: state.verdict(),
+                    suspect: state.is_suspect(),
+                    guard: false,
+                    sentence: state.sentence(limits),
+                    limit: limits.to_string(),
+                    counts: None,
+                    value: state.last(),
+                    bound: None,
+                }
+            }
+        }
+    }
+}
+
+impl Terms<'_> {
+    /// The canary's requests a second in this step.
+    fn rate(&self, step: &Look) -> Option<f64> {
+        let seconds = self.baked.as_secs_f64();
+        (seconds >= 1.0).then(|| step.canary.requests as f64 / seconds)
+    }
+
+    /// What makes a request bad. A latency limit is the histogram edge that it was snapped to, where known.
+    fn criterion(&self) -> Criterion {
+        let edge = self.threshold.map(|snapped| snapped.edge);
+        match self.gate {
+            Gate::Latency { quantile, max } => Criterion::Latency {
+                quantile: *quantile,
+                max: edge.unwrap_or_else(|| (*max).into()),
+            },
+            Gate::LatencyOfStable { quantile, .. } => Criterion::Latency {
+                quantile: *quantile,
+                max: edge.unwrap_or_default(),
+            },
+            _ => Criterion::ErrorRate {
+                max: self.policy.budget,
+            },
+        }
+    }
+}
+
+/// The limits of a query's value.
+fn limits(gate: &Gate) -> Limits {
+    match gate {
+        Gate::Query(query) => Limits {
+            min: query.min,
+            max: query.max,
+        },
+        _ => Limits {
+            min: None,
+            max: None,
+        },
+    }
+}
