@@ -24,7 +24,7 @@ use serde::Deserialize as _;
 
 use crate::{
     api::{
-        ModelDeployment, Revision, VersionSpec,
+        Approval, ModelDeployment, ModelDeploymentSpec, OnFailure, Revision, VersionSpec,
         validate::{Limits, SCHEMES, validate},
     },
     observe::{
@@ -160,6 +160,7 @@ pub async fn run(arguments: &Arguments) -> Result<String, BacktestError> {
         arguments.router_service.clone(),
     );
     let evidence = Evidence::new(client, arguments.scrape_interval, router);
+    let spec = unattended(&model.spec);
     let (from, to) = (arguments.from, arguments.to.unwrap_or_else(Timestamp::now));
     let looks = past::read(&evidence, &model, &revision, from, to, |done, all| {
         if done % TELL_EVERY == 0 {
@@ -177,7 +178,7 @@ pub async fn run(arguments: &Arguments) -> Result<String, BacktestError> {
     let rollouts: Vec<Simulated> = starts(&looks, arguments.rollouts)
         .map(|start| {
             rollout::simulate(
-                &model.spec,
+                &spec,
                 &looks,
                 start,
                 arguments.scrape_interval,
@@ -190,7 +191,8 @@ pub async fn run(arguments: &Arguments) -> Result<String, BacktestError> {
             "{}/{}, revision {revision}",
             arguments.namespace, arguments.name
         ),
-        spec: &model.spec,
+        spec: &spec,
+        attended: spec != model.spec,
         looks: &looks,
         rollouts: &rollouts,
         interval: arguments.scrape_interval,
@@ -268,6 +270,20 @@ fn nothing_read(looks: &[PastLook]) -> Option<String> {
                 ToString::to_string,
             ),
     )
+}
+
+/// The policy without what waits for a person: whoever is asked agrees at once, and evidence that fails rolls back, so that
+/// it is counted.
+fn unattended(spec: &ModelDeploymentSpec) -> ModelDeploymentSpec {
+    let mut spec = spec.clone();
+    let rollout = &mut spec.rollout;
+    rollout.paused = false;
+    rollout.approval = Approval::Never;
+    rollout.on_failure = OnFailure::Rollback;
+    for step in &mut rollout.steps {
+        step.pause = false;
+    }
+    spec
 }
 
 /// Looks from which a rollout starts, spread evenly; a rollout would not start while the metrics are away.

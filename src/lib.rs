@@ -10,6 +10,7 @@
 pub mod api;
 pub mod apply;
 pub mod backtest;
+pub mod cli;
 pub mod clock;
 pub mod controller;
 pub mod events;

@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(commands.malformed, Vec::<String>::new());
         for command in &commands.asked {
             let again = read(&[(command.annotation(), &command.value())]);
-            assert_eq!(again.asked, [command.clone()]);
+            assert_eq!(again.asked, std::slice::from_ref(command));
         }
     }
 

@@ -32,6 +32,8 @@ pub struct Findings<'a> {
     pub title: String,
     /// The policy.
     pub spec: &'a ModelDeploymentSpec,
+    /// Whether the policy would also have waited for people; they are taken to agree at once.
+    pub attended: bool,
     /// The past.
     pub looks: &'a [PastLook],
     /// The rollouts that might have been.
@@ -132,7 +134,12 @@ impl Findings<'_> {
                 self.interval
             ),
         );
-        row(page, "steps", &format!("{} %", weights.join(", ")));
+        let mut steps = format!("{} %", weights.join(", "));
+        if self.attended {
+            steps +=
+                "; people who are asked agree at once, and what fails is rolled back, not held";
+        }
+        row(page, "steps", &steps);
     }
 
     fn past(&self, page: &mut String, pasts: &[Past]) {
@@ -313,7 +320,7 @@ impl Findings<'_> {
     fn slow_steps(&self, pasts: &[Past], limits: &mut Vec<String>) {
         let requests = pasts.iter().map(|past| past.all.requests).max();
         let seconds = self.interval.as_secs_f64() * self.looks.len() as f64;
-        for step in &self.spec.rollout.steps {
+        for (index, step) in self.spec.rollout.steps.iter().enumerate() {
             let spent = self.rollouts.iter().flat_map(|rollout| &rollout.steps);
             let mut times: Vec<SignedDuration> = spent
                 .filter(|(weight, _)| *weight == step.weight)
@@ -323,16 +330,16 @@ impl Findings<'_> {
             let Some(median) = times.get(times.len() / 2) else {
                 continue;
             };
-            let asked = std::time::Duration::from(step.min_duration);
+            let asked = self.spec.rollout.least_time(index);
             let at_least = asked.max(self.interval).as_secs_f64();
             if median.as_secs_f64() > at_least * SLOW_STEP {
                 let rate = requests.unwrap_or(0) as f64 / seconds.max(1.0) * 60.0;
                 limits.push(format!(
-                    "Traffic: the step at {} % takes {} (median) where minDuration asks for {}: at {:.1} requests a \
+                    "Traffic: the step at {} % takes {} (median) where {} are asked for: at {:.1} requests a \
                      minute, its proof takes that long.",
                     step.weight,
                     span(*median),
-                    declared(step.min_duration),
+                    declared(asked.into()),
                     rate * f64::from(step.weight) / 100.0,
                 ));
             }

@@ -10,9 +10,15 @@ use crate::{
         CanaryVersion, Commands, ModelDeploymentSpec, Phase, Revision, State, Verdict, VersionRef,
         conditions::reasons,
     },
-    observe::{Snapshot, VersionHealth},
+    observe::{
+        Snapshot, VersionHealth,
+        metrics::{BlindReason, Reading},
+    },
     rollout::decide,
 };
+
+/// Looks before a rollout's start from which the rate of requests is known.
+const RATE_LOOKS: usize = 5;
 
 /// How a rollout ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,7 +90,7 @@ pub fn simulate(
             state,
             free_port: None,
             commands: Commands::default(),
-            stable_rate: None,
+            stable_rate: rate_before(looks, start, interval),
         };
         let decision = decide(spec, &snapshot, look.at, interval);
         rollout.took = look.at.duration_since(started);
@@ -115,6 +121,25 @@ pub fn simulate(
         }
     }
     rollout
+}
+
+/// Requests a second in the looks before a rollout's start (a minute and a quarter at 15 s), for a policy that starts where
+/// traffic suffices.
+fn rate_before(looks: &[PastLook], start: usize, interval: Duration) -> Option<f64> {
+    let before = looks.get(start.saturating_sub(RATE_LOOKS)..start)?;
+    let requests: Vec<u64> = before
+        .iter()
+        .flat_map(|look| look.readings.iter().find_map(counted))
+        .collect();
+    let seconds = interval.as_secs_f64() * requests.len() as f64;
+    (!requests.is_empty()).then(|| requests.iter().sum::<u64>() as f64 / seconds)
+}
+
+fn counted(reading: &Result<Reading, BlindReason>) -> Option<u64> {
+    match reading {
+        Ok(Reading::Counts(window)) => Some(window.look.canary.requests),
+        _ => None,
+    }
 }
 
 fn version(revision: &str, version: &str) -> VersionRef {

@@ -7,8 +7,8 @@ use kube::ResourceExt;
 use super::text::{count, declared, labelled, moment, percent, span};
 use crate::{
     api::{
-        AfterPatience, CanaryVersion, DecisionRecord, ModelDeployment, ObjectiveRecord, Phase,
-        Progress, Rollout, State, Verdict,
+        AfterPatience, CanaryVersion, DecisionRecord, ModelDeployment, ObjectiveRecord, OnFailure,
+        Phase, Progress, Rollout, State, Verdict,
     },
     rollout::gate::Tally,
 };
@@ -30,6 +30,9 @@ pub fn explain(model: &ModelDeployment, now: Timestamp, width: usize) -> String 
     page.heading("Now");
     page.paragraph(&standing(state, &model.spec.rollout, now));
     page.paragraph(&state.message);
+    for ignored in &state.ignored {
+        page.paragraph(&format!("Ignored: {ignored}"));
+    }
     page.heading("What comes next");
     for line in prospects(state, &model.spec.rollout, now) {
         page.item(&line);
@@ -119,11 +122,7 @@ fn prospects(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
     match &state.canary {
         Some(CanaryVersion { progress: Some(progress), version, .. }) => {
             lines.push(forward(progress, rollout, version, now));
-            lines.push(
-                "Back to 0 % in the same look in which an objective is proven broken, a scrape is so bad that no proof \
-                 is needed, or its pods fail."
-                    .to_owned(),
-            );
+            lines.push(backward(rollout).to_owned());
             lines.push(without_proof(progress, rollout, now));
             lines.push(without_metrics(progress, rollout, now));
         }
@@ -154,20 +153,39 @@ fn forward(progress: &Progress, rollout: &Rollout, version: &str, now: Timestamp
     if rollout.paused {
         return format!("{target} only after the rollout is resumed (spec.rollout.paused).");
     }
-    let lasts = rollout
-        .steps
-        .get(index)
-        .map_or(SignedDuration::ZERO, |step| {
-            SignedDuration::try_from(std::time::Duration::from(step.min_duration))
-                .unwrap_or(SignedDuration::MAX)
-        });
-    let end = progress.step_since + lasts + SignedDuration::from_millis(progress.blind_ms);
+    let end = after(
+        progress.step_since + SignedDuration::from_millis(progress.blind_ms),
+        rollout.least_time(index),
+    );
     let not_before = if end > now {
         format!(", not before {}", moment(end, now))
     } else {
         String::new()
     };
-    format!("{target} at the first look in which every objective passes{not_before}.")
+    let consent = match (&progress.approved, rollout.needs_approval(index)) {
+        (_, false) => String::new(),
+        (None, true) => " and a person agrees".to_owned(),
+        (Some(approved), true) => format!(
+            " ({} agreed at {})",
+            approved.by.as_deref().unwrap_or("a person"),
+            moment(approved.at, now)
+        ),
+    };
+    format!("{target} at the first look in which every objective passes{consent}{not_before}.")
+}
+
+/// What a failure of the evidence leads to.
+fn backward(rollout: &Rollout) -> &'static str {
+    match rollout.on_failure {
+        OnFailure::Rollback => {
+            "Back to 0 % in the same look in which an objective is proven broken, a scrape is so bad that no proof is \
+             needed, or its pods fail."
+        }
+        OnFailure::Pause => {
+            "If an objective is proven broken, the weight is held for a person to decide (spec.rollout.onFailure). Back \
+             to 0 % at once if a scrape is so bad that no proof is needed, or its pods fail."
+        }
+    }
 }
 
 fn without_proof(progress: &Progress, rollout: &Rollout, now: Timestamp) -> String {
@@ -228,7 +246,14 @@ fn verbs(state: &State, rollout: &Rollout) -> Vec<(&'static str, String)> {
                 )
             });
         }
-        if canary.progress.is_some() {
+        if let Some(progress) = &canary.progress {
+            let step = progress.step as usize;
+            if rollout.needs_approval(step) && progress.approved.is_none() {
+                verbs.push((
+                    "promote NAME",
+                    "agree to the next move; the evidence must still pass".to_owned(),
+                ));
+            }
             verbs.push((
                 "promote NAME --skip-step",
                 "leave this step without its proof; not while an objective fails or cannot be read"

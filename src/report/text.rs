@@ -8,6 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 const USUAL: usize = 100;
 /// Widest text: longer lines are hard to read, however wide the terminal is.
 const WIDEST: usize = 140;
+/// A percent sign that no line breaks before: a non-breaking space in front.
+const UNIT_GLUE: &str = "\u{a0}%";
 /// Narrowest text that is wrapped at all; on less, lines run over.
 const NARROWEST: usize = 40;
 
@@ -35,7 +37,9 @@ pub(crate) fn labelled(out: &mut String, indent: usize, label: &str, text: &str,
 fn wrapped(text: &str, room: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut used = 0;
-    for word in text.split_whitespace() {
+    // A number stays with its unit.
+    let text = text.replace(" %", UNIT_GLUE);
+    for word in text.split_ascii_whitespace() {
         let length = word.chars().count();
         let pieces: Vec<&str> = if length > room {
             word.split_inclusive(',').collect()
@@ -54,7 +58,7 @@ fn wrapped(text: &str, room: usize) -> Vec<String> {
                     line.push(' ');
                     used += 1;
                 }
-                line.push_str(piece);
+                line.push_str(&piece.replace(UNIT_GLUE, " %"));
                 used += length;
             }
         }

@@ -6,6 +6,7 @@
 mod story;
 
 use serde_json::{Value, json};
+use serin::api::commands::Command;
 
 use story::{Answers, Story};
 
@@ -285,4 +286,97 @@ fn refused_then_retried() {
     story.look();
     story.play(3600);
     golden!(refused_then_retried, story);
+}
+
+#[test]
+fn a_person_aborts() {
+    let mut story = Story::new(
+        "A person aborts: traffic is back at once, and the version is refused.",
+        errors(),
+        rollout(&json!({})),
+    );
+    story.roll_out("2");
+    story.play(75);
+    story.ask("ada", |revision, _| Command::Abort(revision));
+    story.pass(60);
+    story.look();
+    golden!(a_person_aborts, story);
+}
+
+#[test]
+fn people_agree() {
+    let mut rollout = rollout(&json!({"approval": "BeforePromotion"}));
+    rollout["steps"][1]["pause"] = json!(true);
+    let mut story = Story::new(
+        "A step and the promotion wait for people: one agrees before the evidence passes, one long after.",
+        errors(),
+        rollout,
+    );
+    story.roll_out("2");
+    story.play(75);
+    story.ask("ada", Command::Approve);
+    story.play(900);
+    story.ask("grace", Command::Approve);
+    story.play(900);
+    golden!(people_agree, story);
+}
+
+#[test]
+fn a_step_is_skipped() {
+    let mut story = Story::new(
+        "With little traffic, a person skips a step whose proof would take long.",
+        errors(),
+        rollout(&json!({})),
+    );
+    story.rate = 0.5;
+    story.roll_out("2");
+    story.play(300);
+    story.ask("ada", Command::Skip);
+    story.play(7200);
+    golden!(a_step_is_skipped, story);
+}
+
+#[test]
+fn promoted_in_full_while_prometheus_is_away() {
+    let mut story = Story::new(
+        "A person promotes in full on their own word, while Prometheus is away.",
+        errors(),
+        rollout(&json!({})),
+    );
+    story.roll_out("2");
+    story.play(45);
+    story.tell("Prometheus is away.");
+    story.prometheus_is_up = false;
+    story.play(60);
+    story.ask("ada", Command::Skip);
+    story.play(30);
+    story.ask("ada", |revision, _| Command::PromoteFull(revision));
+    golden!(promoted_in_full_while_prometheus_is_away, story);
+}
+
+#[test]
+fn a_failure_is_held_for_a_person() {
+    let mut story = Story::new(
+        "With onFailure: Pause a failing version is held at its weight, until a person decides.",
+        errors(),
+        rollout(&json!({"onFailure": "Pause"})),
+    );
+    story.answer("2", failing(0.2));
+    story.roll_out("2");
+    story.play(300);
+    story.ask("ada", |revision, _| Command::Abort(revision));
+    golden!(a_failure_is_held_for_a_person, story);
+}
+
+#[test]
+fn starting_where_traffic_suffices() {
+    let mut story = Story::new(
+        "With firstStep: Adaptive and two requests a second, a version starts as high as half of the traffic.",
+        errors(),
+        rollout(&json!({"firstStep": "Adaptive"})),
+    );
+    story.rate = 2.0;
+    story.roll_out("2");
+    story.play(7200);
+    golden!(starting_where_traffic_suffices, story);
 }

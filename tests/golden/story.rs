@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use serin::{
-    api::{Commands, ModelDeploymentSpec, Revision, State, VersionRef, VersionSpec},
+    api::{
+        Commands, ModelDeploymentSpec, Revision, State, VersionRef, VersionSpec, commands::Command,
+    },
     observe::{
         Snapshot, VersionHealth,
         metrics::{BlindReason, Cursors, Reading, Snapped, Window},
@@ -40,9 +42,13 @@ pub struct Story {
     pub answers: BTreeMap<String, Answers>,
     /// Whether Prometheus answers.
     pub prometheus_is_up: bool,
+    /// What people ask for.
+    pub commands: Commands,
     state: State,
     health: BTreeMap<Revision, VersionHealth>,
     now: Timestamp,
+    /// When requests were counted the last time.
+    counted: Timestamp,
     /// Fractions of requests that are due: by version and kind, for whole counts without chance.
     due: BTreeMap<(String, &'static str), f64>,
     log: String,
@@ -67,9 +73,11 @@ impl Story {
             rate: 20.0,
             answers: BTreeMap::new(),
             prometheus_is_up: true,
+            commands: Commands::default(),
             state: State::default(),
             health: BTreeMap::new(),
             now: Timestamp::UNIX_EPOCH,
+            counted: Timestamp::UNIX_EPOCH,
             due: BTreeMap::new(),
             log: String::new(),
         };
@@ -125,6 +133,21 @@ impl Story {
         self.look();
     }
 
+    /// A person asks for something about the version under trial, at its weight.
+    pub fn ask(&mut self, who: &str, command: impl FnOnce(Revision, u8) -> Command) {
+        let Some(canary) = &self.state.canary else {
+            return;
+        };
+        let command = command(canary.revision.clone(), canary.weight);
+        self.tell(&format!("{who} annotates: {}", command.annotation()));
+        self.commands = Commands {
+            asked: vec![command],
+            by: Some(who.to_owned()),
+            malformed: Vec::new(),
+        };
+        self.look();
+    }
+
     /// Lets time pass, with a look every 15 s, until it is over or nothing is on trial any more.
     pub fn play(&mut self, seconds: i64) {
         let end = self.now + SignedDuration::from_secs(seconds);
@@ -150,8 +173,8 @@ impl Story {
             free_port: Some(20_000),
             versions: self.health.clone(),
             readings: self.read(),
-            commands: Commands::default(),
-            stable_rate: None,
+            commands: self.commands.clone(),
+            stable_rate: Some(self.rate),
         };
         let before = self.weight();
         let decision = decide(&self.spec, &snapshot, self.now, INTERVAL);
@@ -174,6 +197,7 @@ impl Story {
             weight = record.weight;
         }
         self.state = decision.next;
+        self.counted = self.now;
     }
 
     /// The log, and what status says at the end of it.
@@ -216,13 +240,15 @@ impl Story {
 
     fn wrap(&mut self, text: &str) {
         let mut line = String::new();
-        for word in text.split_whitespace() {
+        // A number stays with its unit.
+        let text = text.replace(" %", "\u{a0}%");
+        for word in text.split(' ') {
             if line.chars().count() + word.chars().count() + 11 > WIDTH {
                 let _ = writeln!(self.log, "         {line}");
                 line.clear();
             }
             line.push(' ');
-            line.push_str(word);
+            line.push_str(&word.replace('\u{a0}', " "));
         }
         let _ = writeln!(self.log, "         {line}");
     }
@@ -280,7 +306,7 @@ impl Story {
         } else {
             answers.errors
         };
-        let arrived = self.rate * INTERVAL.as_secs_f64() * share;
+        let arrived = self.rate * self.now.duration_since(self.counted).as_secs_f64() * share;
         let readable = self.prometheus_is_up;
         let mut whole = |kind: &'static str, more: f64| {
             let due = self.due.entry((version.to_owned(), kind)).or_default();

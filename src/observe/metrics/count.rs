@@ -243,8 +243,6 @@ impl Scraped {
         })
     }
 
-    /// Whether any series of a version is there at all.
-
     /// Refuses a histogram that counts all requests, yet not those at the threshold: each would
     /// seem slow.
     pub(super) fn require_edges(

@@ -1,0 +1,110 @@
+//! `history`: the versions that are kept, as ControllerRevisions.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use kube::ResourceExt;
+
+use crate::{
+    api::{ModelDeployment, REVISION_LABEL, Revision, State, VersionSpec},
+    observe::is_child,
+};
+
+/// A version that can be gone back to.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    /// Its place in the history, from 1.
+    pub(super) number: i64,
+    /// Its digest.
+    pub(super) revision: Revision,
+    /// Its declaration, as it has to stand in a spec to be this very version.
+    pub(super) declared: VersionSpec,
+    /// When it was first started.
+    since: Option<Timestamp>,
+}
+
+/// The model's own entries, oldest first. What cannot be read is left out.
+pub(super) fn entries(model: &ModelDeployment, found: Vec<ControllerRevision>) -> Vec<Entry> {
+    let own = found.into_iter().filter(|found| is_child(found, model));
+    let mut entries: Vec<_> = own.filter_map(entry).collect();
+    entries.sort_by_key(|entry| entry.number);
+    entries
+}
+
+fn entry(found: ControllerRevision) -> Option<Entry> {
+    let revision = Revision(found.labels().get(REVISION_LABEL)?.clone());
+    let since = found.creation_timestamp().map(|time| time.0);
+    let kept: VersionSpec = serde_json::from_value(found.data.0).ok()?;
+    Some(Entry {
+        number: found.revision.unwrap_or_default(),
+        declared: as_declared(kept, &revision),
+        revision,
+        since,
+    })
+}
+
+/// The history keeps the image that a version without one was given. Declared with it, it would be another version.
+fn as_declared(kept: VersionSpec, revision: &Revision) -> VersionSpec {
+    let mut without_image = kept.clone();
+    without_image.serving.image = None;
+    if without_image.revision() == *revision {
+        without_image
+    } else {
+        kept
+    }
+}
+
+/// The history as a table.
+pub(super) fn table(model: &ModelDeployment, entries: &[Entry]) -> String {
+    let nothing = State::default();
+    let state = model
+        .status
+        .as_ref()
+        .map_or(&nothing, |status| &status.state);
+    let mut text = format!(
+        "{:<8} {:>6}  {:<16} {:<20}  STATE\n",
+        "REVISION", "NUMBER", "VERSION", "SINCE"
+    );
+    for entry in entries {
+        let since = entry
+            .since
+            .map(|since| since.strftime("%F %TZ").to_string());
+        // Writing into a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{:<8} {:>6}  {:<16} {:<20}  {}",
+            entry.revision,
+            entry.number,
+            entry.declared.model.version,
+            since.unwrap_or_default(),
+            standing(state, &entry.revision)
+        );
+    }
+    text
+}
+
+/// What a version is doing.
+fn standing(state: &State, revision: &Revision) -> String {
+    let is = |other: &Revision| other == revision;
+    if state
+        .stable
+        .as_ref()
+        .is_some_and(|stable| is(&stable.revision))
+    {
+        return "serves".to_owned();
+    }
+    if let Some(canary) = state.canary.as_ref().filter(|canary| is(&canary.revision)) {
+        return format!("on trial at {} %", canary.weight);
+    }
+    if let Some(refused) = state.refused.iter().find(|refused| is(&refused.revision)) {
+        return format!("refused: {}", refused.reason);
+    }
+    let warm = state.retiring.iter().any(|retiring| is(&retiring.revision));
+    if warm {
+        "kept, its pods still warm"
+    } else {
+        "kept"
+    }
+    .to_owned()
+}

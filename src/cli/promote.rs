@@ -1,0 +1,114 @@
+//! `promote`: the annotations `serin.dev/approve`, `serin.dev/skip` and `serin.dev/promote-full`.
+
+use kube::ResourceExt;
+
+use super::{
+    CliError,
+    change::{Change, state, trial},
+};
+use crate::api::{
+    CanaryVersion, ModelDeployment, Progress, commands::Command, conditions::reasons,
+};
+
+/// Agrees that the version leaves its step once its evidence passes.
+pub(super) fn approve(model: &ModelDeployment) -> Result<Change, CliError> {
+    let name = model.name_any();
+    let (canary, _) = trial(model, "promote")?;
+    let progress = progress(canary, &name)?;
+    refuse_failing(model, canary)?;
+    let step = progress.step as usize;
+    if !model.spec.rollout.needs_approval(step) {
+        return Err(CliError::Pointless(format!(
+            "nothing to approve: version {} at {} % goes on by itself once its evidence passes. \
+             To leave the step without it: `kubectl serin promote {name} --skip-step`; to promote the version now: `--full`",
+            canary.version, canary.weight
+        )));
+    }
+    if let Some(approved) = &progress.approved {
+        let by = approved.by.as_deref().unwrap_or("somebody");
+        return Ok(Change::nothing(format!(
+            "{by} approved it already, at {}; it waits for its evidence alone.",
+            approved.at.strftime("%F %TZ")
+        )));
+    }
+    let sentence = format!(
+        "You agree: version {} {} once its evidence passes.{}",
+        canary.version,
+        what_follows(model, step),
+        if_paused(model)
+    );
+    let command = Command::Approve(canary.revision.clone(), canary.weight);
+    Ok(Change::command(&command, sentence))
+}
+
+/// Leaves the step without its evidence.
+pub(super) fn skip_step(model: &ModelDeployment) -> Result<Change, CliError> {
+    let (canary, _) = trial(model, "skip")?;
+    let progress = progress(canary, &model.name_any())?;
+    refuse_failing(model, canary)?;
+    let sentence = format!(
+        "Version {} {} now, without the evidence of its step of {} %, unless what is known speaks against it.{}",
+        canary.version,
+        what_follows(model, progress.step as usize),
+        canary.weight,
+        if_paused(model)
+    );
+    let command = Command::Skip(canary.revision.clone(), canary.weight);
+    Ok(Change::command(&command, sentence))
+}
+
+/// Promotes the version now.
+pub(super) fn full(model: &ModelDeployment) -> Result<Change, CliError> {
+    let (canary, stable) = trial(model, "promote")?;
+    let sentence = format!(
+        "Version {} gets all traffic and is promoted as soon as its pods are Ready, whatever its evidence says. \
+         Version {} keeps its pods for {} more; `kubectl serin undo {}` goes back to it.",
+        canary.version,
+        stable.version,
+        model.spec.rollout.scale_down_delay,
+        model.name_any()
+    );
+    let command = Command::PromoteFull(canary.revision.clone());
+    Ok(Change::command(&command, sentence))
+}
+
+fn progress<'a>(canary: &'a CanaryVersion, name: &str) -> Result<&'a Progress, CliError> {
+    canary.progress.as_ref().ok_or_else(|| {
+        CliError::Pointless(format!(
+            "version {} has no traffic yet, so there is no step to leave: it starts once its pods are Ready. \
+             To promote it then without any evidence: `kubectl serin promote {name} --full`",
+            canary.version
+        ))
+    })
+}
+
+/// Only a promotion in full or an abort ends a failure that is held.
+fn refuse_failing(model: &ModelDeployment, canary: &CanaryVersion) -> Result<(), CliError> {
+    let last = state(model)?.last_move();
+    if last.is_none_or(|last| last.action != reasons::FAILURE_HELD) {
+        return Ok(());
+    }
+    let name = model.name_any();
+    Err(CliError::Pointless(format!(
+        "version {} fails its objectives at {} % and is held there (spec.rollout.onFailure: Pause). \
+         Either `kubectl serin abort {name}`, or, against the evidence, `kubectl serin promote {name} --full`",
+        canary.version, canary.weight
+    )))
+}
+
+fn what_follows(model: &ModelDeployment, step: usize) -> String {
+    let next = model.spec.rollout.steps.get(step + 1);
+    next.map_or_else(
+        || "is promoted".to_owned(),
+        |next| format!("gets {} %", next.weight),
+    )
+}
+
+fn if_paused(model: &ModelDeployment) -> String {
+    if model.spec.rollout.paused {
+        let name = model.name_any();
+        format!(" The rollout is paused, so nothing moves before `kubectl serin resume {name}`.")
+    } else {
+        String::new()
+    }
+}

@@ -1,0 +1,49 @@
+//! `retry`: another `spec.rollout.retryToken`.
+
+use kube::ResourceExt;
+use serde_json::json;
+
+use super::{
+    CliError,
+    change::{Change, state},
+};
+use crate::api::{Commands, ModelDeployment, VersionSpec};
+
+/// Tries the spec's version again. What was said about it the last time goes.
+pub(super) fn retry(model: &ModelDeployment, token: &str) -> Result<Change, CliError> {
+    let name = model.name_any();
+    let state = state(model)?;
+    let desired = VersionSpec::of(&model.spec).revision();
+    let version = &model.spec.model.version;
+    let on_trial = state.canary.as_ref();
+    if on_trial.is_some_and(|canary| canary.revision == desired) {
+        return Err(CliError::Pointless(format!(
+            "nothing to retry: version {version} is on trial; `kubectl serin status {name}` shows how far"
+        )));
+    }
+    let refused = |revision| {
+        let token = &model.spec.rollout.retry_token;
+        let mut refused = state.refused.iter();
+        refused.any(|refused| refused.revision == revision && refused.retry_token == *token)
+    };
+    if !refused(desired.clone()) {
+        let another = state.refused.last().map(|refused| {
+            format!(
+                "; to try version {} again: `kubectl serin undo {name} --to-revision {}`, then retry",
+                refused.version, refused.revision
+            )
+        });
+        return Err(CliError::Pointless(format!(
+            "nothing to retry: version {version}, which the spec asks for, was not rolled back{}",
+            another.unwrap_or_default()
+        )));
+    }
+    let sentence = format!(
+        "Version {version} is tried again from the start (spec.rollout.retryToken: {token})."
+    );
+    let patch = json!({"rollout": {"retryToken": token}});
+    let change = Change::spec(patch, sentence);
+    let said = Commands::read(model.annotations()).asked;
+    let about_it = said.iter().filter(|said| *said.revision() == desired);
+    Ok(about_it.fold(change, |change, said| change.removing(said.annotation())))
+}

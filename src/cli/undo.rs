@@ -1,0 +1,105 @@
+//! `undo`: `spec.model` and `spec.serving` of an earlier version.
+
+use kube::ResourceExt;
+use serde_json::json;
+
+use super::{
+    CliError,
+    change::{Change, difference, state},
+    history::Entry,
+};
+use crate::api::{ModelDeployment, State, VersionSpec};
+
+/// Goes back to an earlier version: the named one; else the stable one if another is on trial; else the one before.
+pub(super) fn undo(
+    model: &ModelDeployment,
+    entries: &[Entry],
+    to: Option<&str>,
+) -> Result<Change, CliError> {
+    let name = model.name_any();
+    let state = state(model)?;
+    let desired = VersionSpec::of(&model.spec);
+    let entry = match to {
+        Some(to) => named(entries, to, &name)?,
+        None => before(entries, state, &desired, &name)?,
+    };
+    let version = format!("{} ({})", entry.declared.model.version, entry.revision);
+    if entry.declared == desired {
+        return Err(CliError::Pointless(format!(
+            "nothing to undo: the spec asks for version {version} already; `kubectl serin history {name}` lists the others"
+        )));
+    }
+    let serves = state.stable.as_ref();
+    let refused = state.refused.iter().find(|refused| {
+        refused.revision == entry.revision && refused.retry_token == model.spec.rollout.retry_token
+    });
+    let sentence = if serves.is_some_and(|stable| stable.revision == entry.revision) {
+        match &state.canary {
+            Some(canary) => format!(
+                "All traffic goes back to version {version} at once; version {} is withdrawn.",
+                canary.version
+            ),
+            None => format!("The spec asks for version {version} again, which serves all traffic."),
+        }
+    } else if let Some(refused) = refused {
+        format!(
+            "The spec asks for version {version} again. It was rolled back at {}, so it starts only after `kubectl serin retry {name}`.",
+            refused.at.strftime("%F %TZ")
+        )
+    } else {
+        format!(
+            "Version {version} is rolled out again, step by step on its evidence; `kubectl serin promote {name} --full` brings it at once."
+        )
+    };
+    let patch = json!({
+        "model": difference(&serde_json::to_value(&desired.model)?, &serde_json::to_value(&entry.declared.model)?),
+        "serving": difference(&serde_json::to_value(&desired.serving)?, &serde_json::to_value(&entry.declared.serving)?),
+    });
+    Ok(Change::spec(patch, sentence))
+}
+
+/// The entry of this revision, number or model version.
+fn named<'a>(entries: &'a [Entry], to: &str, name: &str) -> Result<&'a Entry, CliError> {
+    let by_revision = entries.iter().find(|entry| entry.revision.0 == to);
+    let number = to.parse::<i64>().ok();
+    let by_number = || entries.iter().find(|entry| number == Some(entry.number));
+    // The newest of that name, should two configurations bear it.
+    let by_version = || {
+        let mut newest_first = entries.iter().rev();
+        newest_first.find(|entry| entry.declared.model.version == to)
+    };
+    by_revision.or_else(by_number).or_else(by_version).ok_or_else(|| {
+        CliError::Pointless(format!(
+            "there is no revision {to} of {name}; `kubectl serin history {name}` lists those that are kept (spec.revisionHistoryLimit)"
+        ))
+    })
+}
+
+/// Where to go without a name.
+fn before<'a>(
+    entries: &'a [Entry],
+    state: &State,
+    desired: &VersionSpec,
+    name: &str,
+) -> Result<&'a Entry, CliError> {
+    let serving = state.stable.as_ref().map(|stable| &stable.revision);
+    let desired = desired.revision();
+    let found = if serving == Some(&desired) {
+        let refused = |entry: &&Entry| {
+            let mut refused = state.refused.iter();
+            refused.any(|refused| refused.revision == entry.revision)
+        };
+        let others = entries.iter().filter(|entry| entry.revision != desired);
+        others.filter(|entry| !refused(entry)).next_back()
+    } else {
+        // Another version is on trial, or was refused: back to what serves.
+        entries
+            .iter()
+            .find(|entry| Some(&entry.revision) == serving)
+    };
+    found.ok_or_else(|| {
+        CliError::Pointless(format!(
+            "nothing to undo: no earlier version is kept that was not rolled back; `kubectl serin history {name}` lists all"
+        ))
+    })
+}
