@@ -45,3 +45,9 @@ fn without_prometheus_nothing_moves_and_nothing_is_lost() {
 fn replacing_every_router_in_mid_canary_fails_no_request() {
     play("routers-replaced");
 }
+
+#[test]
+#[ignore = "starts a cluster: cargo xtask test --only cluster"]
+fn what_people_say_is_done_and_recorded() {
+    play("people-speak");
+}

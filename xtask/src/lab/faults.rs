@@ -148,14 +148,15 @@ pub async fn routers_replaced() -> Result<()> {
 }
 
 /// One model under traffic, version 1.0.0 serving.
-struct Play {
-    lab: Lab,
+pub struct Play {
+    pub lab: Lab,
     traffic: Traffic,
     timeline: Timeline,
 }
 
 impl Play {
-    async fn begin(namespace: &str) -> Result<Self> {
+    /// Version 1.0.0 under traffic in a namespace of its own.
+    pub async fn begin(namespace: &str) -> Result<Self> {
         let lab = Lab::open(namespace, "iris").await?;
         lab.apply(V1).await?;
         lab.wait("Ready", Duration::from_secs(90), is_ready).await?;
@@ -167,7 +168,8 @@ impl Play {
         })
     }
 
-    async fn watch(
+    /// Shows the rollout until it is as wanted.
+    pub async fn watch(
         &mut self,
         wanted: impl Fn(&ModelDeployment) -> bool,
     ) -> Result<ModelDeployment> {
@@ -184,7 +186,7 @@ impl Play {
     }
 
     /// Counts the failures among the answers that must all be good, then tells all claims.
-    async fn end(
+    pub async fn end(
         self,
         mut checks: Checks,
         must_be_good: impl Fn(&super::load::Answer) -> bool,
@@ -235,7 +237,8 @@ fn signal(name: &str, signal: Signal) -> Result<()> {
     Ok(())
 }
 
-fn state(model: &ModelDeployment) -> State {
+/// The rollout's state.
+pub fn state(model: &ModelDeployment) -> State {
     model.status.clone().unwrap_or_default().state
 }
 
@@ -253,6 +256,7 @@ fn counted(model: &ModelDeployment) -> u64 {
         .map_or(0, |look| look.canary.requests)
 }
 
-fn weight(model: &ModelDeployment) -> u8 {
+/// The canary's share of traffic, in percent.
+pub fn weight(model: &ModelDeployment) -> u8 {
     state(model).canary.map_or(0, |canary| canary.weight)
 }

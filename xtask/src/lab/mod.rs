@@ -12,6 +12,7 @@ mod load;
 pub mod stage;
 mod story;
 mod timeline;
+mod words;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -86,6 +87,8 @@ pub enum Scenario {
     OperatorKilledInRollback,
     /// Prometheus stopped in the middle of a canary, and started again.
     PrometheusStopped,
+    /// Steps and a promotion agreed to, a rollout undone, aborted, retried, and promoted on a person's word.
+    PeopleSpeak,
     /// Every router pod replaced by a new one in the middle of a canary.
     RoutersReplaced,
 }
@@ -152,6 +155,7 @@ pub fn run(args: &LabArgs) -> Result<()> {
             Scenario::OperatorKilledInCanary => faults::operator_killed_in_canary().await,
             Scenario::OperatorKilledInRollback => faults::operator_killed_in_rollback().await,
             Scenario::PrometheusStopped => faults::prometheus_stopped().await,
+            Scenario::PeopleSpeak => words::people_speak().await,
             Scenario::RoutersReplaced => faults::routers_replaced().await,
         }
     })
