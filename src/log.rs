@@ -21,7 +21,11 @@ use tracing::{
     span::{Attributes, Id, Record},
 };
 use tracing_subscriber::{
-    EnvFilter, Layer, fmt::MakeWriter, layer::Context, layer::SubscriberExt, registry::LookupSpan,
+    EnvFilter, Layer,
+    fmt::MakeWriter,
+    layer::Context,
+    layer::SubscriberExt,
+    registry::{LookupSpan, Scope},
     util::SubscriberInitExt,
 };
 
@@ -80,7 +84,7 @@ where
         }
         // From the outermost on, so that the innermost has the last word.
         let scope = context.event_scope(event);
-        for span in scope.into_iter().flat_map(|scope| scope.from_root()) {
+        for span in scope.into_iter().flat_map(Scope::from_root) {
             if span.metadata().target().starts_with(FOREIGN) {
                 continue;
             }

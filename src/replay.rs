@@ -192,18 +192,12 @@ fn describe(text: &mut String, recording: &Recording, decision: &Decision) {
             "  Decided  {action} ({version} at {weight} %{verdict}{by})\n           {sentence}"
         );
     }
-    let _ = match decision.requeue {
-        Some(after) => writeln!(
-            text,
-            "  Next     {}; a look in {after:?}",
-            standing(&decision.next)
-        ),
-        None => writeln!(
-            text,
-            "  Next     {}; a look when something changes",
-            standing(&decision.next)
-        ),
+    let look = match decision.requeue {
+        Some(std::time::Duration::ZERO) => "another look at once".to_owned(),
+        Some(after) => format!("a look in {after:?}"),
+        None => "a look when something changes".to_owned(),
     };
+    let _ = writeln!(text, "  Next     {}; {look}", standing(&decision.next));
 }
 
 /// "Canary: 2 at 10 % beside 1"

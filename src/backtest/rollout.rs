@@ -129,7 +129,7 @@ fn rate_before(looks: &[PastLook], start: usize, interval: Duration) -> Option<f
     let before = looks.get(start.saturating_sub(RATE_LOOKS)..start)?;
     let requests: Vec<u64> = before
         .iter()
-        .flat_map(|look| look.readings.iter().find_map(counted))
+        .filter_map(|look| look.readings.iter().find_map(counted))
         .collect();
     let seconds = interval.as_secs_f64() * requests.len() as f64;
     (!requests.is_empty()).then(|| requests.iter().sum::<u64>() as f64 / seconds)

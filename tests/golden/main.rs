@@ -47,7 +47,7 @@ macro_rules! golden {
 fn a_good_version() {
     let mut story = Story::new(
         "A good version takes every step and is promoted.",
-        errors_and_latency(),
+        &errors_and_latency(),
         rollout(&json!({})),
     );
     story.roll_out("2");
@@ -59,7 +59,7 @@ fn a_good_version() {
 fn one_error_in_five() {
     let mut story = Story::new(
         "A version that fails one request in five is rolled back on the evidence.",
-        errors_and_latency(),
+        &errors_and_latency(),
         rollout(&json!({})),
     );
     story.answer("2", failing(0.2));
@@ -72,7 +72,7 @@ fn one_error_in_five() {
 fn every_request_fails() {
     let mut story = Story::new(
         "A version that fails every request is rolled back after one scrape.",
-        errors_and_latency(),
+        &errors_and_latency(),
         rollout(&json!({})),
     );
     story.answer("2", failing(1.0));
@@ -85,7 +85,7 @@ fn every_request_fails() {
 fn too_slow() {
     let mut story = Story::new(
         "A version that is too slow for one request in twelve is rolled back.",
-        errors_and_latency(),
+        &errors_and_latency(),
         rollout(&json!({})),
     );
     let slow = 1.0 / 12.0;
@@ -99,7 +99,7 @@ fn too_slow() {
 fn bad_under_load() {
     let mut story = Story::new(
         "A version that fails only under half of the traffic is rolled back from there.",
-        errors(),
+        &errors(),
         rollout(&json!({})),
     );
     story.roll_out("2");
@@ -116,7 +116,7 @@ fn bad_under_load() {
 fn bad_like_stable() {
     let mut story = Story::new(
         "Both versions break the objective: nothing is gained by going back, and nothing is promoted.",
-        errors(),
+        &errors(),
         rollout(&json!({"onInsufficientData": {"after": "10m", "then": "Pause"}})),
     );
     story.answer("1", failing(0.03));
@@ -130,7 +130,7 @@ fn bad_like_stable() {
 fn prometheus_is_away_and_comes_back() {
     let mut story = Story::new(
         "Prometheus is away for five minutes: nothing moves, nothing is lost, and the rollout goes on.",
-        errors(),
+        &errors(),
         rollout(&json!({})),
     );
     story.roll_out("2");
@@ -148,7 +148,7 @@ fn prometheus_is_away_and_comes_back() {
 fn prometheus_stays_away() {
     let mut story = Story::new(
         "Prometheus stays away for longer than the policy holds: all traffic goes back.",
-        errors(),
+        &errors(),
         rollout(&json!({"onMetricsOutage": {"hold": "5m", "then": "Rollback"}})),
     );
     story.roll_out("2");
@@ -163,7 +163,7 @@ fn prometheus_stays_away() {
 fn no_traffic() {
     let mut story = Story::new(
         "Without traffic nothing can be proven: the rollout waits, and says so.",
-        errors(),
+        &errors(),
         rollout(&json!({"onInsufficientData": {"after": "30m", "then": "Pause"}})),
     );
     story.rate = 0.0;
@@ -176,7 +176,7 @@ fn no_traffic() {
 fn little_traffic() {
     let mut story = Story::new(
         "One request every two seconds: each step takes as long as its proof.",
-        errors(),
+        &errors(),
         rollout(&json!({})),
     );
     story.rate = 0.5;
@@ -189,7 +189,7 @@ fn little_traffic() {
 fn a_newer_version_in_mid_rollout() {
     let mut story = Story::new(
         "A newer version arrives in mid-rollout: traffic goes back first, then the newest starts.",
-        errors(),
+        &errors(),
         rollout(&json!({})),
     );
     story.roll_out("2");
@@ -207,7 +207,7 @@ fn a_newer_version_in_mid_rollout() {
 fn back_to_stable() {
     let mut story = Story::new(
         "The user goes back to the version that serves: its traffic is back at once, and nothing is refused.",
-        errors(),
+        &errors(),
         rollout(&json!({})),
     );
     story.roll_out("2");
@@ -222,7 +222,7 @@ fn back_to_stable() {
 fn paused_while_breaching() {
     let mut story = Story::new(
         "Paused, the weight is not raised; a breach still rolls back.",
-        errors(),
+        &errors(),
         rollout(&json!({})),
     );
     story.roll_out("2");
@@ -239,7 +239,7 @@ fn paused_while_breaching() {
 fn a_crash_loop() {
     let mut story = Story::new(
         "A version whose pods crash never gets traffic.",
-        errors(),
+        &errors(),
         rollout(&json!({})),
     );
     story.apply("2");
@@ -253,7 +253,7 @@ fn a_crash_loop() {
 fn pods_that_do_not_get_ready() {
     let mut story = Story::new(
         "A version whose pods do not get Ready in time is rolled back.",
-        errors(),
+        &errors(),
         rollout(&json!({"progressDeadline": "2m"})),
     );
     story.apply("2");
@@ -266,7 +266,7 @@ fn pods_that_do_not_get_ready() {
 fn refused_then_retried() {
     let mut story = Story::new(
         "A version that was rolled back is not tried again, until its owner asks for it by a token.",
-        errors(),
+        &errors(),
         rollout(&json!({})),
     );
     story.answer("2", failing(1.0));
@@ -292,7 +292,7 @@ fn refused_then_retried() {
 fn a_person_aborts() {
     let mut story = Story::new(
         "A person aborts: traffic is back at once, and the version is refused.",
-        errors(),
+        &errors(),
         rollout(&json!({})),
     );
     story.roll_out("2");
@@ -309,7 +309,7 @@ fn people_agree() {
     rollout["steps"][1]["pause"] = json!(true);
     let mut story = Story::new(
         "A step and the promotion wait for people: one agrees before the evidence passes, one long after.",
-        errors(),
+        &errors(),
         rollout,
     );
     story.roll_out("2");
@@ -325,7 +325,7 @@ fn people_agree() {
 fn a_step_is_skipped() {
     let mut story = Story::new(
         "With little traffic, a person skips a step whose proof would take long.",
-        errors(),
+        &errors(),
         rollout(&json!({})),
     );
     story.rate = 0.5;
@@ -340,7 +340,7 @@ fn a_step_is_skipped() {
 fn promoted_in_full_while_prometheus_is_away() {
     let mut story = Story::new(
         "A person promotes in full on their own word, while Prometheus is away.",
-        errors(),
+        &errors(),
         rollout(&json!({})),
     );
     story.roll_out("2");
@@ -358,7 +358,7 @@ fn promoted_in_full_while_prometheus_is_away() {
 fn a_failure_is_held_for_a_person() {
     let mut story = Story::new(
         "With onFailure: Pause a failing version is held at its weight, until a person decides.",
-        errors(),
+        &errors(),
         rollout(&json!({"onFailure": "Pause"})),
     );
     story.answer("2", failing(0.2));
@@ -372,7 +372,7 @@ fn a_failure_is_held_for_a_person() {
 fn starting_where_traffic_suffices() {
     let mut story = Story::new(
         "With firstStep: Adaptive and two requests a second, a version starts as high as half of the traffic.",
-        errors(),
+        &errors(),
         rollout(&json!({"firstStep": "Adaptive"})),
     );
     story.rate = 2.0;

@@ -56,7 +56,7 @@ pub struct Story {
 
 impl Story {
     /// A story of a model of two pods with these objectives and rollout, told by its title. Version 1 serves already.
-    pub fn new(title: &str, objectives: Value, mut rollout: Value) -> Self {
+    pub fn new(title: &str, objectives: &Value, mut rollout: Value) -> Self {
         // The stories are about the steps; the watch after the last one would only make each longer.
         if rollout.get("watch").is_none() {
             rollout["watch"] = json!("1m");
@@ -100,7 +100,7 @@ impl Story {
 
     /// The user applies a version.
     pub fn apply(&mut self, version: &str) {
-        self.spec.model.version = version.to_owned();
+        version.clone_into(&mut self.spec.model.version);
         self.tell(&format!("The user applies version {version}."));
         self.look();
     }
@@ -223,7 +223,7 @@ impl Story {
 
     fn revision(&self, version: &str) -> Revision {
         let mut spec = VersionSpec::of(&self.spec);
-        spec.model.version = version.to_owned();
+        version.clone_into(&mut spec.model.version);
         spec.revision()
     }
 
