@@ -265,6 +265,11 @@ async fn observe(
     } else {
         None
     };
+    let unmeasurable = if valid {
+        context.evidence.preflight(model, &state, now).await
+    } else {
+        Vec::new()
+    };
     Snapshot {
         desired: desired(&model.spec),
         commands: Commands::read(model.annotations()),
@@ -272,6 +277,7 @@ async fn observe(
         free_port,
         versions: children.health.clone(),
         readings,
+        unmeasurable,
         stable_rate,
     }
 }

@@ -332,6 +332,7 @@ mod tests {
                 ]),
                 readings,
                 commands: Commands::default(),
+                unmeasurable: Vec::new(),
                 stable_rate: None,
             };
             let spec = spec();

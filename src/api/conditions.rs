@@ -42,6 +42,8 @@ pub mod reasons {
     pub const STEPS_CHANGED: &str = "StepsChanged";
     /// The step stayed without enough evidence, and the policy says to wait.
     pub const INSUFFICIENT_DATA: &str = "InsufficientData";
+    /// An objective cannot be measured as things are, so the new version gets no traffic.
+    pub const NOT_MEASURABLE: &str = "NotMeasurable";
     /// The metrics cannot be trusted; nothing moves.
     pub const METRICS_OUTAGE: &str = "MetricsOutage";
     /// The metrics can be trusted again.

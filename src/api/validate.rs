@@ -1,9 +1,11 @@
 //! The checks of the schema and of its CEL rules, once more: API servers before 1.25 know no CEL, and objects from
 //! before an upgrade of the CRD are never checked again. Each error names the field and the remedy.
 
+mod objectives;
+
 use kube::core::Duration;
 
-use super::{FirstStep, ModelDeployment, ModelDeploymentSpec, Objective, Rollout};
+use super::{FirstStep, ModelDeployment, ModelDeploymentSpec, Rollout};
 
 /// Model schemes that this build can serve.
 pub const SCHEMES: [&str; 2] = ["pvc", "file"];
@@ -61,7 +63,7 @@ pub fn validate(model: &ModelDeployment, limits: &Limits) -> Vec<Invalid> {
             "expected a duration above zero, such as 60s",
         ));
     }
-    check_objectives(&model.spec.objectives, &mut errors);
+    objectives::check_objectives(&model.spec, &mut errors);
     check_rollout(&model.spec.rollout, &mut errors);
     errors
 }
@@ -148,58 +150,6 @@ fn check_serving(spec: &ModelDeploymentSpec, errors: &mut Vec<Invalid>) {
             "spec.serving.port",
             "expected a port from 1 to 65535",
         ));
-    }
-}
-
-fn check_objectives(objectives: &[Objective], errors: &mut Vec<Invalid>) {
-    if objectives.is_empty() || objectives.len() > 8 {
-        errors.push(invalid(
-            "spec.objectives",
-            "expected 1 to 8; without one nothing could be judged",
-        ));
-    }
-    for (index, objective) in objectives.iter().enumerate() {
-        let field = format!("spec.objectives[{index}]");
-        match (&objective.latency, &objective.error_rate) {
-            (Some(latency), None) => {
-                if !(latency.quantile > 0.0 && latency.quantile < 1.0) {
-                    errors.push(invalid(
-                        format!("{field}.latency.quantile"),
-                        "expected a number between 0 and 1 (both excluded), such as 0.99",
-                    ));
-                }
-                if !is_positive(latency.max) {
-                    errors.push(invalid(
-                        format!("{field}.latency.max"),
-                        "expected a duration above zero, such as 250ms",
-                    ));
-                }
-            }
-            (None, Some(errors_objective)) => {
-                let share = errors_objective.max.share();
-                if !(share > 0.0 && share < 1.0) {
-                    errors.push(invalid(
-                        format!("{field}.errorRate.max"),
-                        "above 0% and below 100%; an objective of 0% could never be shown to hold",
-                    ));
-                }
-            }
-            _ => errors.push(invalid(
-                field,
-                "each entry sets exactly one of latency and errorRate",
-            )),
-        }
-    }
-    let gates = objectives.iter().flat_map(Objective::gates);
-    let mut names: Vec<String> = gates.map(|gate| gate.name()).collect();
-    names.sort();
-    for pair in names.windows(2) {
-        if pair[0] == pair[1] {
-            errors.push(invalid(
-                "spec.objectives",
-                format!("{} is declared twice; keep one", pair[0]),
-            ));
-        }
     }
 }
 

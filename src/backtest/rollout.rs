@@ -90,6 +90,7 @@ pub fn simulate(
             state,
             free_port: None,
             commands: Commands::default(),
+            unmeasurable: Vec::new(),
             stable_rate: rate_before(looks, start, interval),
         };
         let decision = decide(spec, &snapshot, look.at, interval);

@@ -6,6 +6,7 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::Unmeasurable;
 use super::metrics::{self, BlindReason, Client, Cursors, Question, Reading, Source, Versions};
 use crate::api::{
     CanaryVersion, EvidenceSource, FirstStep, Gate, GateRecord, ModelDeployment, State, VersionRef,
@@ -13,6 +14,13 @@ use crate::api::{
 
 /// Over so long stable's traffic is averaged before a version starts: a minute's lull is not the traffic it will get.
 const RATE_WINDOW: Duration = Duration::from_secs(5 * 60);
+
+/// What a gate asks of Prometheus: requests, predictions by class, or the value of a query.
+enum Asked<'a> {
+    Counts(Question),
+    Classes,
+    Value(&'a str),
+}
 
 /// Where the evidence is read.
 pub struct Evidence {
@@ -110,6 +118,70 @@ impl Evidence {
             || Cursors::starting_at(now.as_millisecond()),
             |record| record.cursors.clone(),
         );
+        let scrape = self.scrape_interval;
+        match self.asked(model, versions, gate) {
+            Asked::Counts(question) => {
+                let known = record.and_then(|record| record.threshold.as_ref());
+                metrics::read(&self.client, &question, &cursors, known, now)
+                    .await
+                    .map(Reading::Counts)
+            }
+            Asked::Classes => metrics::read_classes(&self.client, versions, scrape, &cursors, now)
+                .await
+                .map(Reading::Classes),
+            Asked::Value(promql) => {
+                metrics::read_value(&self.client, versions, promql, scrape, now)
+                    .await
+                    .map(Reading::Value)
+            }
+        }
+    }
+
+    /// Which gates cannot be measured as things are, while a version waits for its first weight; so that it is told
+    /// before any traffic moves.
+    pub async fn preflight(
+        &self,
+        model: &ModelDeployment,
+        state: &State,
+        now: Timestamp,
+    ) -> Vec<Unmeasurable> {
+        let (Some(stable), Some(canary)) = (&state.stable, &state.canary) else {
+            return Vec::new();
+        };
+        if canary.progress.is_some() {
+            return Vec::new();
+        }
+        let versions = versions(model, stable, canary);
+        let gates = model.spec.gates();
+        let tries = gates.iter().map(|gate| async {
+            let reason = self.try_for(model, &versions, gate, now).await.err()?;
+            Some(Unmeasurable {
+                objective: gate.name(),
+                reason,
+            })
+        });
+        join_all(tries).await.into_iter().flatten().collect()
+    }
+
+    async fn try_for(
+        &self,
+        model: &ModelDeployment,
+        versions: &Versions,
+        gate: &Gate,
+        now: Timestamp,
+    ) -> Result<(), BlindReason> {
+        let (client, scrape) = (&self.client, self.scrape_interval);
+        match self.asked(model, versions, gate) {
+            Asked::Counts(question) => metrics::preflight(client, &question, now).await,
+            Asked::Classes => metrics::preflight_classes(client, versions, scrape, now).await,
+            Asked::Value(promql) => {
+                metrics::preflight_query(client, versions, promql, scrape, now).await
+            }
+        }
+    }
+
+    /// What a gate asks of Prometheus.
+    fn asked<'a>(&self, model: &ModelDeployment, versions: &Versions, gate: &'a Gate) -> Asked<'a> {
         let objective = match gate {
             Gate::ErrorRate { .. } | Gate::ErrorRateOfStable { .. } => {
                 metrics::Objective::ErrorRate
@@ -119,34 +191,15 @@ impl Evidence {
                 quantile: *quantile,
                 by: *by,
             },
-            Gate::PredictionDrift(_) => {
-                let scrape = self.scrape_interval;
-                return metrics::read_classes(&self.client, versions, scrape, &cursors, now)
-                    .await
-                    .map(Reading::Classes);
-            }
-            Gate::Query(query) => {
-                return metrics::read_value(
-                    &self.client,
-                    versions,
-                    &query.promql,
-                    self.scrape_interval,
-                    now,
-                )
-                .await
-                .map(Reading::Value);
-            }
+            Gate::PredictionDrift(_) => return Asked::Classes,
+            Gate::Query(query) => return Asked::Value(&query.promql),
         };
-        let question = Question {
+        Asked::Counts(Question {
             source: self.source(model),
             versions: versions.clone(),
             objective,
             scrape_interval: self.scrape_interval,
-        };
-        let known = record.and_then(|record| record.threshold.as_ref());
-        metrics::read(&self.client, &question, &cursors, known, now)
-            .await
-            .map(Reading::Counts)
+        })
     }
 
     fn source(&self, model: &ModelDeployment) -> Source {

@@ -7,4 +7,4 @@ mod snapshot;
 
 pub use cluster::{Children, children, endpoints, is_child};
 pub use evidence::Evidence;
-pub use snapshot::{Snapshot, VersionHealth};
+pub use snapshot::{Snapshot, Unmeasurable, VersionHealth};

@@ -25,9 +25,28 @@ pub struct Snapshot {
     pub versions: BTreeMap<Revision, VersionHealth>,
     /// One reading a gate, in the objectives' order; empty where no canary has weight.
     pub readings: Vec<Result<Reading, BlindReason>>,
+    /// Objectives that cannot be measured as things are, while a version waits for its first weight.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unmeasurable: Vec<Unmeasurable>,
     /// Requests a second that stable answers, measured where the first step depends on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable_rate: Option<f64>,
+}
+
+/// An objective that cannot be measured.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Unmeasurable {
+    /// The name of its gate.
+    pub objective: String,
+    /// Why, and what to do about it.
+    pub reason: BlindReason,
+}
+
+impl std::fmt::Display for Unmeasurable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}.", self.objective, self.reason)
+    }
 }
 
 impl Snapshot {

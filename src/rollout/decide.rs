@@ -18,10 +18,10 @@ use super::{
 };
 use crate::{
     api::{
-        CanaryVersion, DecisionRecord, ModelDeploymentSpec, Phase, State, VersionRef,
+        CanaryVersion, DecisionRecord, ModelDeploymentSpec, Phase, State, Verdict, VersionRef,
         conditions::reasons,
     },
-    observe::Snapshot,
+    observe::{Snapshot, metrics::BlindReason},
     status::serving_all,
 };
 
@@ -260,6 +260,14 @@ impl Turn<'_> {
                 self.next.message = format!("Version {} is Ready. {reason}", canary.version);
                 return Some(STARTING_INTERVAL);
             }
+            if let Some(reason) = self.unmeasurable(BlindReason::lasts) {
+                let sentence = format!(
+                    "Version {} is Ready and gets no traffic: what it must hold cannot be measured. {reason}",
+                    canary.version
+                );
+                self.record_waiting(reasons::NOT_MEASURABLE, 0, Verdict::Blind, sentence);
+                return Some(STARTING_INTERVAL);
+            }
             start::start(self, &mut canary);
             return Some(self.interval);
         }
@@ -275,7 +283,23 @@ impl Turn<'_> {
             return Some(Duration::ZERO);
         }
         self.next.message = health.sentence(&canary.version, self.spec.replicas);
+        if let Some(reason) = self.unmeasurable(|_| true) {
+            let unmeasured = format!(" What it must hold cannot be measured yet. {reason}");
+            self.next.message.push_str(&unmeasured);
+        }
         Some(STARTING_INTERVAL.min(until(self.now, deadline)))
+    }
+
+    /// Why objectives cannot be measured as things are, of those reasons that are meant; in words.
+    pub(super) fn unmeasurable(&self, is_meant: impl Fn(&BlindReason) -> bool) -> Option<String> {
+        let sentences: Vec<String> = self
+            .snapshot
+            .unmeasurable
+            .iter()
+            .filter(|told| is_meant(&told.reason))
+            .map(ToString::to_string)
+            .collect();
+        (!sentences.is_empty()).then(|| sentences.join(" "))
     }
 }
 

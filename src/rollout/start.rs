@@ -44,10 +44,13 @@ pub(super) fn start(turn: &mut Turn<'_>, canary: &mut CanaryVersion) {
     canary.weight = first.weight;
     turn.next.canary = Some(canary.clone());
     turn.next.phase = Phase::Canary;
-    let sentence = format!(
+    let mut sentence = format!(
         "Version {} is Ready, verified and warm: it gets {} % of the traffic{why}.",
         canary.version, first.weight
     );
+    if let Some(reason) = turn.unmeasurable(|reason| !reason.is_outage()) {
+        sentence = format!("{sentence} Not everything can be measured yet. {reason}");
+    }
     turn.record(reasons::CANARY_STARTED, first.weight, None, sentence);
 }
 

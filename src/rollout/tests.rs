@@ -129,6 +129,7 @@ impl World {
             free_port: Some(20_000),
             versions: self.health.clone(),
             readings: reading.into_iter().collect(),
+            unmeasurable: Vec::new(),
             stable_rate: self.stable_rate,
         }
     }

@@ -60,7 +60,185 @@ fn table() -> Vec<Wrong> {
         {"latency": {"quantile": 0.99, "max": "1s"}}, {"latency": {"quantile": 0.99, "max": "2s"}},
     ]);
     let both = json!([{"errorRate": {"max": "1%"}, "latency": {"quantile": 0.99, "max": "1s"}}]);
+    let no_worse = |no_worse: Value| json!([{"noWorseThanStable": no_worse}]);
+    let query = |promql: &str, limits: Value| {
+        let mut query = json!({"name": "a", "promql": promql});
+        let members = query.as_object_mut().unwrap();
+        members.extend(limits.as_object().unwrap().clone());
+        json!({"query": query})
+    };
+    let custom = |custom: Value| json!({"evidence": "Custom", "custom": custom});
     vec![
+        // What is judged beside stable, by class and by query.
+        wrong(
+            Rule,
+            "/spec/objectives",
+            no_worse(json!({})),
+            "noWorseThanStable",
+        ),
+        wrong(
+            Rule,
+            "/spec/objectives",
+            no_worse(json!({"errorRate": "0%"})),
+            "noWorseThanStable.errorRate",
+        ),
+        wrong(
+            Rule,
+            "/spec/objectives",
+            no_worse(json!({"errorRate": "100%"})),
+            "noWorseThanStable.errorRate",
+        ),
+        wrong(
+            Rule,
+            "/spec/objectives",
+            no_worse(json!({"latency": {"quantile": 99.5, "by": "20%"}})),
+            "noWorseThanStable.latency.quantile",
+        ),
+        wrong(
+            Schema,
+            "/spec/objectives",
+            no_worse(json!({"latency": {"quantile": 0.99, "by": "1.2"}})),
+            "noWorseThanStable.latency.by",
+        ),
+        wrong(
+            Rule,
+            "/spec/objectives",
+            json!([{"predictionDrift": {"max": 0.0}}]),
+            "predictionDrift.max",
+        ),
+        wrong(
+            Schema,
+            "/spec/objectives",
+            json!([{"predictionDrift": {"then": "Promote"}}]),
+            "predictionDrift.then",
+        ),
+        wrong(
+            Rule,
+            "/spec/objectives",
+            json!([{"predictionDrift": {}}, {"predictionDrift": {"max": 0.5}}]),
+            "spec.objectives",
+        ),
+        wrong(
+            Rule,
+            "/spec/objectives",
+            json!([query("a", json!({}))]),
+            "query",
+        ),
+        wrong(
+            Rule,
+            "/spec/objectives",
+            json!([query("a", json!({"min": 2.5, "max": 1.5}))]),
+            "query",
+        ),
+        wrong(
+            Rule,
+            "/spec/objectives",
+            json!([
+                query("a", json!({"max": 1.5})),
+                query("b", json!({"max": 1.5}))
+            ]),
+            "spec.objectives",
+        ),
+        wrong(
+            Schema,
+            "/spec/objectives",
+            json!([{"query": {"name": "No Name", "promql": "a", "max": 1.5}}]),
+            "query.name",
+        ),
+        wrong(
+            Operator,
+            "/spec/objectives",
+            json!([query("sum(", json!({"max": 1.5}))]),
+            "query.promql",
+        ),
+        wrong(
+            Operator,
+            "/spec/objectives",
+            json!([query("{\"a\", \"b} or c{d\"=\"e\"}", json!({"max": 1.5}))]),
+            "query.promql",
+        ),
+        wrong(
+            Operator,
+            "/spec/objectives",
+            json!([query("up{pod=\"{{pod}}\"}", json!({"max": 1.5}))]),
+            "query.promql",
+        ),
+        // Whose counters are read.
+        wrong(
+            Schema,
+            "/spec/traffic",
+            json!({"evidence": "Haproxy"}),
+            "spec.traffic.evidence",
+        ),
+        wrong(
+            Rule,
+            "/spec/traffic",
+            json!({"evidence": "Custom"}),
+            "spec.traffic.custom",
+        ),
+        wrong(
+            Rule,
+            "/spec/traffic",
+            json!({"evidence": "Istio", "custom": {"requests": {"metric": "a", "label": "b"}}}),
+            "spec.traffic.custom",
+        ),
+        wrong(
+            Rule,
+            "/spec/traffic",
+            custom(json!({})),
+            "spec.traffic.custom",
+        ),
+        wrong(
+            Schema,
+            "/spec/traffic",
+            custom(json!({"requests": {"metric": "a{} or b", "label": "code"}})),
+            "custom.requests.metric",
+        ),
+        wrong(
+            Schema,
+            "/spec/traffic",
+            custom(json!({"requests": {"metric": "a", "label": "code=\"\",x"}})),
+            "custom.requests.label",
+        ),
+        wrong(
+            Rule,
+            "/spec/traffic",
+            custom(
+                json!({"requests": {"metric": "a", "label": "code"}, "latency": {"metric": "a_bucket"}}),
+            ),
+            "custom.latency.metric",
+        ),
+        wrong(
+            Rule,
+            "/spec/traffic",
+            custom(
+                json!({"requests": {"metric": "a", "label": "code"}, "version": {"label": "v", "value": "{{name}}"}}),
+            ),
+            "custom.version.value",
+        ),
+        wrong(
+            Operator,
+            "/spec/traffic",
+            custom(json!({
+                "requests": {"metric": "a", "label": "code"},
+                "version": {"label": "v", "value": "{{revision}}-{{pod}}"},
+            })),
+            "custom.version.value",
+        ),
+        wrong(
+            Rule,
+            "/spec/traffic",
+            custom(
+                json!({"requests": {"metric": "a", "label": "code"}, "labels": {"namespace": "other"}}),
+            ),
+            "custom.labels",
+        ),
+        wrong(
+            Operator,
+            "/spec/traffic",
+            custom(json!({"latency": {"metric": "a"}})),
+            "spec.traffic.custom.requests",
+        ),
         // Which model.
         wrong(
             Schema,
@@ -398,6 +576,27 @@ fn right() -> Vec<Value> {
                 {"latency": {"quantile": 0.5, "max": "1h30m"}}, {"latency": {"quantile": 0.99, "max": "0.5ms"}},
             ]),
         ),
+        with(
+            manifest("1"),
+            "/spec/objectives",
+            json!([
+                {"noWorseThanStable": {"latency": {"quantile": 0.99, "by": "0%"}, "errorRate": "0.5%"}},
+                {"predictionDrift": {}},
+                {"query": {"name": "a", "promql": "max(a{pod=~\"{{name}}-{{ canary }}-.*\"}) > 0", "min": -1.5, "max": -1.5}},
+                {"query": {"name": "b", "promql": "vector(1)", "min": 0.5, "then": "Pause"}},
+            ]),
+        ),
+        with(
+            manifest("1"),
+            "/spec/traffic",
+            json!({"evidence": "Custom", "custom": {
+                "requests": {"metric": "http:requests_total", "label": "status", "bad": ["5xx"], "ignored": []},
+                "latency": {"metric": "http_seconds", "unit": "Milliseconds"},
+                "version": {"label": "service", "value": "{{name}}-{{revision}}"},
+                "labels": {"route": "/predict"},
+            }}),
+        ),
+        with(manifest("1"), "/spec/traffic", json!({"evidence": "VLLM"})),
         with(
             manifest("1"),
             "/spec/rollout/steps",

@@ -174,6 +174,7 @@ impl Story {
             versions: self.health.clone(),
             readings: self.read(),
             commands: self.commands.clone(),
+            unmeasurable: Vec::new(),
             stable_rate: Some(self.rate),
         };
         let before = self.weight();

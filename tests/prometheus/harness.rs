@@ -143,19 +143,17 @@ impl Router {
         self.exported.lock().unwrap().values.clear();
     }
 
-    /// Waits until Prometheus has stored the values of now: the second scrape from now begins after
-    /// the first was stored.
+    /// Waits until Prometheus has stored the values of now.
     pub(crate) async fn scraped_again(&self) {
-        let scrapes = || self.exported.lock().unwrap().scrapes;
-        let enough = scrapes() + 2;
-        let waiting = async {
-            while scrapes() < enough {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), waiting)
-            .await
-            .expect("Prometheus scrapes every second");
+        wait_for_two(|| self.exported.lock().unwrap().scrapes).await;
+    }
+
+    fn job(&self) -> Job {
+        Job {
+            address: self.address,
+            labels: format!("namespace: serin-system, pod: {}", self.pod),
+            honor_labels: false,
+        }
     }
 }
 
@@ -171,6 +169,13 @@ impl Prometheus {
     /// Scrapes `routers` every second. `None`, with the reason printed, where there is no
     /// Prometheus.
     pub(crate) async fn start(routers: &[&Router]) -> Option<Self> {
+        let jobs: Vec<Job> = routers.iter().map(|router| router.job()).collect();
+        Self::start_with(&jobs).await
+    }
+
+    /// Scrapes each of `jobs` every second. `None`, with the reason printed, where there is no
+    /// Prometheus.
+    pub(crate) async fn start_with(jobs: &[Job]) -> Option<Self> {
         let binary = std::env::var_os("SERIN_PROMETHEUS")
             .map_or_else(|| PathBuf::from("/usr/bin/prometheus"), PathBuf::from);
         if !binary.exists() {
@@ -181,7 +186,7 @@ impl Prometheus {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("prometheus.yml"), config(routers)).unwrap();
+        std::fs::write(directory.path().join("prometheus.yml"), config(jobs)).unwrap();
         let mut prometheus = Self {
             binary,
             directory,
@@ -260,18 +265,101 @@ impl Prometheus {
     }
 }
 
-fn config(routers: &[&Router]) -> String {
-    let mut config = String::from(
-        "global: {scrape_interval: 1s, scrape_timeout: 1s}\n\
-         scrape_configs:\n- job_name: serin-router\n  static_configs:\n",
-    );
-    for router in routers {
+/// What Prometheus scrapes as one job.
+pub(crate) struct Job {
+    pub(crate) address: SocketAddr,
+    /// Target labels, as in a YAML map.
+    pub(crate) labels: String,
+    /// Whether the exporter's own labels win over the target's.
+    pub(crate) honor_labels: bool,
+}
+
+fn config(jobs: &[Job]) -> String {
+    let mut config =
+        String::from("global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n");
+    for (number, job) in jobs.iter().enumerate() {
         writeln!(
             config,
-            "  - targets: ['{}']\n    labels: {{namespace: serin-system, pod: {}}}",
-            router.address, router.pod
+            "- job_name: job-{number}\n  honor_labels: {}\n  static_configs:\n  \
+             - targets: ['{}']\n    labels: {{{}}}",
+            job.honor_labels, job.address, job.labels
         )
         .unwrap();
     }
     config
+}
+
+/// Exports one section of a file of recorded series after the other.
+pub(crate) struct Recorded {
+    job: Job,
+    sections: Vec<(String, String)>,
+    current: Arc<Mutex<(usize, u64)>>,
+}
+
+impl Recorded {
+    /// Exports the first section of `tests/prometheus/recorded/<file>`. Sections begin with a line
+    /// `# === title`.
+    pub(crate) async fn start(file: &str, labels: &str, honor_labels: bool) -> Self {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/prometheus/recorded");
+        let text = std::fs::read_to_string(folder.join(file)).unwrap();
+        let sections: Vec<(String, String)> = text
+            .split("# === ")
+            .skip(1)
+            .map(|section| {
+                let (title, series) = section.split_once('\n').unwrap();
+                (title.to_owned(), series.to_owned())
+            })
+            .collect();
+        let current = Arc::new(Mutex::new((0, 0)));
+        let (exported, now) = (sections.clone(), Arc::clone(&current));
+        let metrics = move || async move {
+            let mut now = now.lock().unwrap();
+            now.1 += 1;
+            exported[now.0].1.clone()
+        };
+        let app = axum::Router::new().route("/metrics", axum::routing::get(metrics));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Self {
+            job: Job {
+                address,
+                labels: labels.to_owned(),
+                honor_labels,
+            },
+            sections,
+            current,
+        }
+    }
+
+    pub(crate) fn job(&self) -> Job {
+        Job {
+            labels: self.job.labels.clone(),
+            ..self.job
+        }
+    }
+
+    /// Exports the section with this title from now on.
+    pub(crate) fn turn_to(&self, title: &str) {
+        let index = self.sections.iter().position(|(name, _)| name == title);
+        self.current.lock().unwrap().0 = index.unwrap();
+    }
+
+    /// Waits until Prometheus has stored the values of now.
+    pub(crate) async fn scraped_again(&self) {
+        wait_for_two(|| self.current.lock().unwrap().1).await;
+    }
+}
+
+/// Waits for two more scrapes: the second from now begins after the first was stored.
+async fn wait_for_two(scrapes: impl Fn() -> u64) {
+    let enough = scrapes() + 2;
+    let waiting = async {
+        while scrapes() < enough {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting)
+        .await
+        .expect("Prometheus scrapes every second");
 }

@@ -7,6 +7,9 @@
 mod backtest;
 mod faults;
 mod harness;
+mod measurable;
+mod query;
+mod recorded;
 
 use std::time::Duration;
 

@@ -79,6 +79,9 @@ pub struct ModelDeploymentSpec {
     #[x_kube(validation = Rule::new("self.filter(o, has(o.errorRate)).size() <= 1").message("spec.objectives: errorRate is declared twice; keep one"))]
     #[x_kube(validation = Rule::new("self.filter(a, has(a.latency)).all(a, self.filter(b, has(b.latency) && b.latency.quantile == a.latency.quantile).size() == 1)")
         .message("spec.objectives: a latency quantile is declared twice; keep one"))]
+    #[x_kube(validation = Rule::new("self.filter(o, has(o.predictionDrift)).size() <= 1").message("spec.objectives: predictionDrift is declared twice; keep one"))]
+    #[x_kube(validation = Rule::new("self.filter(a, has(a.query)).all(a, self.filter(b, has(b.query) && b.query.name == a.query.name).size() == 1)")
+        .message("spec.objectives: two queries have the same name; rename one"))]
     pub objectives: Vec<Objective>,
 
     /// How a new version is rolled out.
@@ -183,7 +186,7 @@ pub struct Serving {
 /// The traffic router, and where the evidence about traffic is read.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.custom) == (self.evidence == 'Custom')")
+#[x_kube(validation = Rule::new("has(self.custom) == (has(self.evidence) && self.evidence == 'Custom')")
     .message("spec.traffic.custom: set it together with evidence: Custom, and only then"))]
 pub struct Traffic {
     /// The bundled Envoy router.

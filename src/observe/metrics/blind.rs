@@ -127,6 +127,17 @@ pub enum BlindReason {
         /// Where it is declared.
         setting: String,
     },
+    /// A metric that counted nothing of a version that serves.
+    #[error(
+        "{metric} counted nothing of the stable version within {within:?}: if it had requests, export that metric, \
+         or name the one that counts them (spec.traffic.evidence)"
+    )]
+    NothingCounted {
+        /// The metric, or metrics.
+        metric: String,
+        /// How long.
+        within: Duration,
+    },
     /// A histogram series without the edge, one that appeared between the two queries of a latency
     /// objective.
     #[error("the buckets of a latency histogram changed while being read: the next scrape will do")]
@@ -181,6 +192,37 @@ pub enum BlindReason {
 }
 
 impl BlindReason {
+    /// Whether only a change of the resource or of what exports the metrics can mend it, so that it
+    /// is better told before a version gets traffic than waited out.
+    pub fn lasts(&self) -> bool {
+        matches!(
+            self,
+            Self::NoBucketEdge { .. }
+                | Self::QuantileAboveEdges { .. }
+                | Self::SourceLacks { .. }
+                | Self::QueryRefused { .. }
+                | Self::QueryGaveType { .. }
+                | Self::Status {
+                    code: 400 | 422,
+                    ..
+                }
+        )
+    }
+
+    /// Whether Prometheus, or the way to it, is at fault, and not what is asked.
+    pub fn is_outage(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::Timeout { .. }
+                | Self::Status { .. }
+                | Self::Warnings { .. }
+                | Self::ClockSkew { .. }
+                | Self::BadAnswer { .. }
+                | Self::TooLarge { .. }
+        )
+    }
+
     /// A nonsensical answer.
     pub(super) fn bad_answer(detail: &(impl ToString + ?Sized)) -> Self {
         Self::BadAnswer {

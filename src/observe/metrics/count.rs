@@ -140,7 +140,7 @@ impl Scraped {
         let from_counters = self
             .counters
             .iter()
-            .filter(|counter| template.side(&counter.labels) == Some(side))
+            .filter(|counter| template.is_of(&counter.labels, side))
             .filter_map(|counter| counter.samples.last().map(|(ms, _)| *ms));
         let newest = from_targets
             .chain(from_counters)

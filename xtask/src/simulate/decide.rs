@@ -60,6 +60,7 @@ impl Decided {
             versions: self.all_ready(),
             readings,
             commands: serin::api::Commands::default(),
+            unmeasurable: Vec::new(),
             stable_rate: None,
         };
         let now = self.began + SignedDuration::from_secs(second.into());

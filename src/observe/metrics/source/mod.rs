@@ -325,23 +325,24 @@ impl Template {
     /// altogether. A counter must have them all.
     pub(super) fn side(&self, labels: &Labels) -> Option<Side> {
         let is_meant = self.series.iter().all(|matcher| matcher.holds(labels));
-        is_meant.then(|| self.version_of(labels)).flatten()
-    }
-
-    fn version_of(&self, labels: &Labels) -> Option<Side> {
-        let version = self.version(labels);
-        if self.canary.matches(version) {
-            Some(Side::Canary)
-        } else if self.stable.matches(version) {
-            Some(Side::Stable)
-        } else {
-            None
-        }
+        let sides = [Side::Canary, Side::Stable];
+        let side = sides.into_iter().find(|side| self.is_of(labels, *side));
+        side.filter(|_| is_meant)
     }
 
     /// Whether the target with these labels would report requests of `side`.
     pub(super) fn target_serves(&self, labels: &Labels, side: Side) -> bool {
-        self.proof != Proof::OwnUp || self.version_of(labels) == Some(side)
+        self.proof != Proof::OwnUp || self.is_of(labels, side)
+    }
+
+    /// Whether these labels name the version of `side`. Before a trial, and in a backtest, both
+    /// sides are one version.
+    pub(super) fn is_of(&self, labels: &Labels, side: Side) -> bool {
+        let pattern = match side {
+            Side::Canary => &self.canary,
+            Side::Stable => &self.stable,
+        };
+        pattern.matches(self.version(labels))
     }
 }
 

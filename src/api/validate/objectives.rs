@@ -1,0 +1,252 @@
+//! What is wrong with the objectives, and with the evidence that they are judged by.
+
+use super::{Invalid, invalid, is_positive};
+use crate::{
+    api::{
+        CustomEvidence, EvidenceSource, Gate, ModelDeploymentSpec, Objective, QueryObjective,
+        Traffic, variables,
+    },
+    observe::metrics::query,
+};
+
+const QUANTILE: &str = "expected a number between 0 and 1 (both excluded), such as 0.99";
+const METRIC: &str = "expected the name of a metric: letters, digits, _ and :, no digit first";
+const LABEL: &str = "expected the name of a label: letters, digits and _, no digit first";
+
+/// Checks what is judged.
+pub(super) fn check_objectives(spec: &ModelDeploymentSpec, errors: &mut Vec<Invalid>) {
+    let objectives = &spec.objectives;
+    if objectives.is_empty() || objectives.len() > 8 {
+        errors.push(invalid(
+            "spec.objectives",
+            "expected 1 to 8; without one nothing could be judged",
+        ));
+    }
+    for (index, objective) in objectives.iter().enumerate() {
+        check_objective(&format!("spec.objectives[{index}]"), objective, errors);
+    }
+    let gates = spec.gates();
+    let mut names: Vec<String> = gates.iter().map(Gate::name).collect();
+    names.sort();
+    for pair in names.windows(2) {
+        if pair[0] == pair[1] {
+            errors.push(invalid(
+                "spec.objectives",
+                format!("{} is declared twice; keep one", pair[0]),
+            ));
+        }
+    }
+    check_traffic(&spec.traffic, &gates, errors);
+}
+
+fn check_objective(field: &str, objective: &Objective, errors: &mut Vec<Invalid>) {
+    let mut wrong = |member: &str, remedy: &str| {
+        errors.push(invalid(format!("{field}{member}"), remedy));
+    };
+    let set = [
+        objective.latency.is_some(),
+        objective.error_rate.is_some(),
+        objective.no_worse_than_stable.is_some(),
+        objective.prediction_drift.is_some(),
+        objective.query.is_some(),
+    ];
+    if set.into_iter().filter(|set| *set).count() != 1 {
+        wrong(
+            "",
+            "each entry sets exactly one of latency, errorRate, noWorseThanStable, predictionDrift and query",
+        );
+        return;
+    }
+    if let Some(latency) = &objective.latency {
+        if !is_quantile(latency.quantile) {
+            wrong(".latency.quantile", QUANTILE);
+        }
+        if !is_positive(latency.max) {
+            wrong(
+                ".latency.max",
+                "expected a duration above zero, such as 250ms",
+            );
+        }
+    }
+    if let Some(of_errors) = &objective.error_rate
+        && !is_open_share(of_errors.max.share())
+    {
+        wrong(
+            ".errorRate.max",
+            "above 0% and below 100%; an objective of 0% could never be shown to hold",
+        );
+    }
+    if let Some(no_worse) = &objective.no_worse_than_stable {
+        if no_worse.latency.is_none() && no_worse.error_rate.is_none() {
+            wrong(".noWorseThanStable", "set latency, errorRate or both");
+        }
+        if let Some(latency) = &no_worse.latency
+            && !is_quantile(latency.quantile)
+        {
+            wrong(".noWorseThanStable.latency.quantile", QUANTILE);
+        }
+        if let Some(margin) = no_worse.error_rate
+            && !is_open_share(margin.share())
+        {
+            wrong(
+                ".noWorseThanStable.errorRate",
+                "above 0% and below 100%; that two versions are exactly alike could never be shown",
+            );
+        }
+    }
+    if let Some(drift) = &objective.prediction_drift
+        && !(drift.max > 0.0 && drift.max <= 10.0)
+    {
+        wrong(
+            ".predictionDrift.max",
+            "expected a population stability index above 0, such as 0.2",
+        );
+    }
+    if let Some(query) = &objective.query {
+        check_query(query, &mut wrong);
+    }
+}
+
+fn check_query(query: &QueryObjective, wrong: &mut impl FnMut(&str, &str)) {
+    if !super::is_label(&query.name) || query.name.len() > 40 {
+        wrong(
+            ".query.name",
+            "expected at most 40 small letters, digits and dashes",
+        );
+    }
+    match (query.min, query.max) {
+        (None, None) => wrong(".query", "set min, max or both"),
+        (Some(min), Some(max)) if min > max => wrong(".query", "min is above max"),
+        _ => {}
+    }
+    if query.promql.len() > 2048 {
+        wrong(".query.promql", "expected at most 2048 characters");
+    } else if let Err(refused) = query::check(&query.promql) {
+        wrong(".query.promql", &refused.to_string());
+    }
+}
+
+/// Checks whose counters are read, and that they can tell what the gates ask.
+fn check_traffic(traffic: &Traffic, gates: &[Gate], errors: &mut Vec<Invalid>) {
+    let custom = match (traffic.evidence, &traffic.custom) {
+        (EvidenceSource::Custom, Some(custom)) => custom,
+        (EvidenceSource::Custom, None) | (_, Some(_)) => {
+            errors.push(invalid(
+                "spec.traffic.custom",
+                "set it together with evidence: Custom, and only then",
+            ));
+            return;
+        }
+        (_, None) => return,
+    };
+    check_custom(custom, errors);
+    let counts_answers = |gate: &Gate| {
+        matches!(
+            gate,
+            Gate::ErrorRate { .. } | Gate::ErrorRateOfStable { .. }
+        )
+    };
+    let times_answers =
+        |gate: &Gate| matches!(gate, Gate::Latency { .. } | Gate::LatencyOfStable { .. });
+    for (lacking, needs, member, what) in [
+        (
+            custom.requests.is_none(),
+            gates.iter().find(|gate| counts_answers(gate)),
+            "requests",
+            "counter of answers",
+        ),
+        (
+            custom.latency.is_none(),
+            gates.iter().find(|gate| times_answers(gate)),
+            "latency",
+            "histogram of durations",
+        ),
+    ] {
+        if let (true, Some(gate)) = (lacking, needs) {
+            errors.push(invalid(
+                format!("spec.traffic.custom.{member}"),
+                format!("the objective {} needs a {what}; name one", gate.name()),
+            ));
+        }
+    }
+}
+
+fn check_custom(custom: &CustomEvidence, errors: &mut Vec<Invalid>) {
+    let mut wrong = |member: &str, remedy: &str| {
+        errors.push(invalid(format!("spec.traffic.custom{member}"), remedy));
+    };
+    if custom.requests.is_none() && custom.latency.is_none() {
+        wrong("", "name requests, latency or both");
+    }
+    if let Some(requests) = &custom.requests {
+        if !is_metric(&requests.metric) {
+            wrong(".requests.metric", METRIC);
+        }
+        if !is_label_name(&requests.label) {
+            wrong(".requests.label", LABEL);
+        }
+        if requests.bad.is_empty() {
+            wrong(".requests.bad", "name at least one value, such as \"5*\"");
+        }
+    }
+    if let Some(latency) = &custom.latency {
+        if !is_metric(&latency.metric) {
+            wrong(".latency.metric", METRIC);
+        } else if latency.metric.ends_with("_bucket") {
+            wrong(
+                ".latency.metric",
+                "name the histogram without its ending _bucket",
+            );
+        }
+    }
+    if let Some(version) = &custom.version {
+        if !is_label_name(&version.label) {
+            wrong(".version.label", LABEL);
+        }
+        let known = ["name", "namespace", "revision"];
+        if let Some(variable) = variables::unknown(&version.value, &known) {
+            wrong(
+                ".version.value",
+                &format!(
+                    "there is no variable {{{{{variable}}}}}; there are name, namespace and revision"
+                ),
+            );
+        }
+        let of = |revision| variables::filled(&version.value, &[("revision", revision)]);
+        if of("0") == of("1") {
+            wrong(
+                ".version.value",
+                "without {{revision}} the two versions cannot be told apart",
+            );
+        }
+    }
+    for label in custom.labels.keys() {
+        if !is_label_name(label) || ["namespace", "le"].contains(&label.as_str()) {
+            wrong(
+                ".labels",
+                "a label's name is letters, digits and _, and neither namespace nor le",
+            );
+        }
+    }
+}
+
+fn is_quantile(quantile: f64) -> bool {
+    quantile > 0.0 && quantile < 1.0
+}
+
+fn is_open_share(share: f64) -> bool {
+    share > 0.0 && share < 1.0
+}
+
+fn is_metric(name: &str) -> bool {
+    is_identifier(name, ":") && name.len() <= 200
+}
+
+fn is_label_name(name: &str) -> bool {
+    is_identifier(name, "") && name.len() <= 100
+}
+
+fn is_identifier(name: &str, besides: &str) -> bool {
+    let fits = |c: char| c == '_' || c.is_ascii_alphanumeric() || besides.contains(c);
+    name.starts_with(|c: char| !c.is_ascii_digit()) && name.chars().all(fits)
+}
