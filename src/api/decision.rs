@@ -67,8 +67,8 @@ pub struct DecisionRecord {
     /// The person on whose word it was taken; absent where Serin decided by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// What was known of each objective at that moment; empty where no canary had weight. In status, only the newest
-    /// three decisions that looked at evidence have it; the log has all.
+    /// What was known of each objective at that moment; empty where the decision was one on something else. In status,
+    /// only the newest three such decisions have it; the log has all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<ObjectiveRecord>,
     /// When the next look was due; absent where only a change could bring one.

@@ -37,7 +37,7 @@ pub(super) fn record(
         window_seconds: window.as_secs(),
         step: finding.counts.map(|(step, _)| step),
         rollout: finding.counts.map(|(_, rollout)| rollout),
-        value: finding.value,
+        value: finding.value.map(shortened),
         upper_bound: finding.bound.map(|(bound, _)| rounded_up(bound)),
         bound_needed: finding.bound.map(|(_, needed)| rounded_up(needed)),
         sentence,
@@ -52,6 +52,11 @@ fn rounded_up(share: f64) -> f64 {
     }
     let scale = 10_f64.powi(3 - share.log10().floor() as i32);
     ((share * scale - 1e-9).ceil() / scale).min(1.0)
+}
+
+/// A value with nine significant digits, for the same reason.
+fn shortened(value: f64) -> f64 {
+    format!("{value:.8e}").parse().unwrap_or(value)
 }
 
 #[cfg(test)]
@@ -71,5 +76,7 @@ mod tests {
         ] {
             assert_eq!(rounded_up(share), short);
         }
+        assert_eq!(shortened(1.0 / 3.0), 0.333_333_333);
+        assert_eq!(shortened(-2e300), -2e300);
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct Turn<'a> {
     pub(super) commands: Commands,
     /// The person on whose word this turn acts; goes into every record from then on.
     pub(super) by: Option<String>,
-    /// What is known of each objective, once the trial has been looked at; goes into every record from then on.
+    /// What is known of each objective, once the trial has been looked at; goes into every record of a decision on it.
     pub(super) evidence: Vec<ObjectiveRecord>,
 }
 
@@ -266,7 +266,11 @@ impl<'a> Turn<'a> {
             verdict,
             sentence: sentence.clone(),
             by: self.by.clone(),
-            evidence: self.evidence.clone(),
+            evidence: if verdict.is_some() || self.by.is_some() {
+                self.evidence.clone()
+            } else {
+                Vec::new() // decided on something else
+            },
             next_check: None,
         };
         self.next.message = sentence;

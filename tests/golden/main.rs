@@ -89,7 +89,13 @@ fn too_slow() {
         rollout(&json!({})),
     );
     let slow = 1.0 / 12.0;
-    story.answer("2", Answers { slow, errors: 0.0 });
+    story.answer(
+        "2",
+        Answers {
+            slow,
+            ..Answers::default()
+        },
+    );
     story.roll_out("2");
     story.play(3600);
     golden!(too_slow, story);
@@ -379,4 +385,63 @@ fn starting_where_traffic_suffices() {
     story.roll_out("2");
     story.play(7200);
     golden!(starting_where_traffic_suffices, story);
+}
+
+#[test]
+fn no_worse_than_stable() {
+    let mut story = Story::new(
+        "Stable fails 3 % of its requests. A version that fails as many passes beside it; one that fails 6 % does not.",
+        &json!([{"noWorseThanStable": {"errorRate": "1%"}}]),
+        rollout(&json!({})),
+    );
+    story.answer("1", failing(0.03));
+    story.answer("2", failing(0.03));
+    story.answer("3", failing(0.06));
+    story.roll_out("2");
+    story.play(7200);
+    story.pass(60);
+    story.roll_out("3");
+    story.play(7200);
+    golden!(no_worse_than_stable, story);
+}
+
+#[test]
+fn predictions_drift() {
+    let mut story = Story::new(
+        "A version that predicts half as many churning customers again is held for a person, who finds it right.",
+        &json!([{"errorRate": {"max": "1%"}}, {"predictionDrift": {"max": 0.1}}]),
+        rollout(&json!({})),
+    );
+    story.answer(
+        "2",
+        Answers {
+            churns: 0.45,
+            ..Answers::default()
+        },
+    );
+    story.roll_out("2");
+    story.play(1200);
+    story.ask("ada", |revision, _| Command::PromoteFull(revision));
+    golden!(predictions_drift, story);
+}
+
+#[test]
+fn a_query_of_ones_own() {
+    let mut story = Story::new(
+        "A version that exceeds the limit of a query of one's own is rolled back after three scrapes.",
+        &json!([{"query": {"name": "gpu-memory", "promql": "max(gpu_memory_used_bytes) / 1e9", "max": 3.0}}]),
+        rollout(&json!({})),
+    );
+    story.roll_out("2");
+    story.play(90);
+    story.tell("Version 2 begins to use 3.7 GB.");
+    story.answer(
+        "2",
+        Answers {
+            value: 3.7,
+            ..Answers::default()
+        },
+    );
+    story.play(3600);
+    golden!(a_query_of_ones_own, story);
 }

@@ -7,11 +7,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use serin::{
     api::{
-        Commands, ModelDeploymentSpec, Revision, State, VersionRef, VersionSpec, commands::Command,
+        Commands, Gate, ModelDeploymentSpec, Revision, State, VersionRef, VersionSpec,
+        commands::Command,
     },
     observe::{
         Snapshot, VersionHealth,
-        metrics::{BlindReason, Cursors, Reading, Snapped, Window},
+        metrics::{self, BlindReason, Classes, Cursors, Reading, Snapped, Window},
     },
     rollout::{
         decide,
@@ -25,12 +26,27 @@ pub const INTERVAL: Duration = Duration::from_secs(15);
 const WIDTH: usize = 110;
 
 /// What requests to one version come to.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Answers {
     /// Share of them that fail.
     pub errors: f64,
     /// Share of them that take longer than the latency objective.
     pub slow: f64,
+    /// Share of them that the model answers with the class `churns`, not `stays`.
+    pub churns: f64,
+    /// The value of the user's own query.
+    pub value: f64,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self {
+            errors: 0.0,
+            slow: 0.0,
+            churns: 0.3,
+            value: 1.0,
+        }
+    }
 }
 
 /// A story in the making.
@@ -50,7 +66,7 @@ pub struct Story {
     /// When requests were counted the last time.
     counted: Timestamp,
     /// Fractions of requests that are due: by version and kind, for whole counts without chance.
-    due: BTreeMap<(String, &'static str), f64>,
+    due: BTreeMap<String, f64>,
     log: String,
 }
 
@@ -269,27 +285,15 @@ impl Story {
             .get(&canary.revision)
             .is_some_and(|health| health.ready > 0);
         let share = if ready { share } else { 0.0 };
-        let kinds: Vec<&'static str> = self
-            .spec
-            .objectives
-            .iter()
-            .map(|objective| {
-                if objective.latency.is_some() {
-                    "slow"
-                } else {
-                    "errors"
-                }
-            })
-            .collect();
         let mut readings = Vec::new();
-        for kind in kinds {
-            let look = Look {
-                canary: self.tally(&canary.version, kind, share),
-                stable: self.tally(&stable.version, kind, 1.0 - share),
-            };
-            let timed = kind == "slow";
+        for gate in self.spec.gates() {
+            let sides = [
+                (canary.version.as_str(), share),
+                (stable.version.as_str(), 1.0 - share),
+            ];
+            let reading = self.read_for(&gate, sides);
             readings.push(if self.prometheus_is_up {
-                Ok(Reading::Counts(window(look, timed)))
+                Ok(reading)
             } else {
                 Err(BlindReason::Unreachable {
                     detail: "connection refused".to_owned(),
@@ -299,33 +303,80 @@ impl Story {
         readings
     }
 
-    /// What a version answered since the last look that could be read.
-    fn tally(&mut self, version: &str, kind: &'static str, share: f64) -> Tally {
-        let answers = self.answers.get(version).copied().unwrap_or_default();
-        let bad_share = if kind == "slow" {
-            answers.slow
-        } else {
-            answers.errors
-        };
-        let arrived = self.rate * self.now.duration_since(self.counted).as_secs_f64() * share;
-        let readable = self.prometheus_is_up;
-        let mut whole = |kind: &'static str, more: f64| {
-            let due = self.due.entry((version.to_owned(), kind)).or_default();
-            *due += more;
-            if !readable {
-                return 0; // they are still there when it can be read again
+    /// What one gate would read of canary and stable: each its version, and its share of traffic.
+    fn read_for(&mut self, gate: &Gate, [canary, stable]: [(&str, f64); 2]) -> Reading {
+        match gate {
+            Gate::PredictionDrift(_) => Reading::Classes(Classes {
+                canary: self.classes(canary),
+                stable: self.classes(stable),
+                cursors: Cursors::starting_at(0),
+                newest_sample: self.now,
+                query: String::new(),
+                replayed: None,
+                lost: None,
+            }),
+            Gate::Query(_) => Reading::Value(metrics::Value {
+                value: self.answers(canary.0).value,
+                at: self.now,
+                query: String::new(),
+            }),
+            counting => {
+                let look = Look {
+                    canary: self.tally(counting, canary),
+                    stable: self.tally(counting, stable),
+                };
+                let timed = matches!(gate, Gate::Latency { .. } | Gate::LatencyOfStable { .. });
+                Reading::Counts(window(look, timed))
             }
-            let count = (*due + 1e-9).floor();
-            *due -= count;
-            count as u64
+        }
+    }
+
+    fn answers(&self, version: &str) -> Answers {
+        self.answers.get(version).copied().unwrap_or_default()
+    }
+
+    /// Requests to a version since the last look.
+    fn arrived(&self, share: f64) -> f64 {
+        self.rate * self.now.duration_since(self.counted).as_secs_f64() * share
+    }
+
+    /// What a version answered since the last look that could be read.
+    fn tally(&mut self, gate: &Gate, (version, share): (&str, f64)) -> Tally {
+        let (answers, arrived) = (self.answers(version), self.arrived(share));
+        let bad_share = match gate {
+            Gate::Latency { .. } | Gate::LatencyOfStable { .. } => answers.slow,
+            _ => answers.errors,
         };
-        let (requests, bad) = if kind == "slow" {
-            ("timed", "slow")
-        } else {
-            ("all", "errors")
-        };
-        let requests = whole(requests, arrived);
-        Tally::new(requests, whole(bad, arrived * bad_share))
+        let name = gate.name();
+        let requests = self.whole(version, &name, "all", arrived);
+        let bad = self.whole(version, &name, "bad", arrived * bad_share);
+        Tally::new(requests, bad)
+    }
+
+    /// What a version predicted since the last look that could be read.
+    fn classes(&mut self, (version, share): (&str, f64)) -> BTreeMap<String, u64> {
+        let (churns, arrived) = (self.answers(version).churns, self.arrived(share));
+        [("churns", churns), ("stays", 1.0 - churns)]
+            .map(|(class, of_all)| {
+                let count = self.whole(version, "classes", class, arrived * of_all);
+                (class.to_owned(), count)
+            })
+            .into()
+    }
+
+    /// So many more of something: its whole part; the fraction is due later, and so is all of it while it cannot be read.
+    fn whole(&mut self, version: &str, of: &str, kind: &str, more: f64) -> u64 {
+        let due = self
+            .due
+            .entry(format!("{version} {of} {kind}"))
+            .or_default();
+        *due += more;
+        if !self.prometheus_is_up {
+            return 0;
+        }
+        let count = (*due + 1e-9).floor();
+        *due -= count;
+        count as u64
     }
 }
 

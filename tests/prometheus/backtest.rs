@@ -13,8 +13,16 @@ const SCRAPE: i64 = 15;
 /// Requests a second.
 const RATE: i64 = 10;
 
-/// What a router counted: a scrape every 15 s from the first moment to the last.
+/// Who counted.
+#[derive(Clone, Copy, PartialEq)]
+enum Source {
+    Router,
+    Pods,
+}
+
+/// What was counted: a scrape every 15 s from the first moment to the last.
 struct Past {
+    source: Source,
     from: Timestamp,
     to: Timestamp,
     /// One request in so many failed.
@@ -30,6 +38,7 @@ impl Past {
     fn of_two_hours(one_error_in: i64) -> Self {
         let to = now().as_second() / SCRAPE * SCRAPE - 3_600;
         Self {
+            source: Source::Router,
             from: Timestamp::from_second(to - 7_200).unwrap(),
             to: Timestamp::from_second(to).unwrap(),
             one_error_in,
@@ -39,28 +48,35 @@ impl Past {
     }
 
     fn openmetrics(&self) -> String {
-        let target = r#"namespace="serin-system",pod="serin-router-5d8f-aaaaa",instance="10.0.0.1:9902",job="serin-router""#;
-        let of_cluster = format!(r#"{target},envoy_cluster_name="ml/churn/55555555""#);
-        let class = |class: u8| {
-            format!(
-                r#"envoy_cluster_upstream_rq_xx{{{of_cluster},envoy_response_code_class="{class}"}}"#
-            )
+        let (target, of_class, of_bucket) = match self.source {
+            Source::Router => (
+                r#"namespace="serin-system",pod="serin-router-5d8f-aaaaa",instance="10.0.0.1:9902""#,
+                r#"envoy_cluster_upstream_rq_xx{TARGET,envoy_cluster_name="ml/churn/55555555",envoy_response_code_class="VALUE"}"#,
+                r#"envoy_cluster_upstream_rq_time_bucket{TARGET,envoy_cluster_name="ml/churn/55555555",le="VALUE"}"#,
+            ),
+            Source::Pods => (
+                r#"namespace="ml",pod="churn-55555555-6d9f7c5b8-x7k2p",instance="10.0.0.2:8080""#,
+                r#"model_requests_total{TARGET,code="VALUE00"}"#,
+                r#"model_request_duration_seconds_bucket{TARGET,le="VALUE"}"#,
+            ),
         };
-        let bucket = |le: &str| {
-            format!(r#"envoy_cluster_upstream_rq_time_bucket{{{of_cluster},le="{le}"}}"#)
+        let series = |of: &str, value: &str| of.replace("TARGET", target).replace("VALUE", value);
+        let edges = match self.source {
+            Source::Router => ["100", "250"],
+            Source::Pods => ["0.1", "0.25"],
         };
         let mut text = String::new();
         // All requests take from 100 to 250 ms.
         for (series, value) in [
             (
-                format!("up{{{target}}}"),
+                series("up{TARGET}", ""),
                 &(|_| 1_i64) as &dyn Fn(i64) -> i64,
             ),
-            (class(2), &|all| all - all / self.one_error_in),
-            (class(5), &|all| all / self.one_error_in),
-            (bucket("100"), &|_| 0),
-            (bucket("250"), &|all| all),
-            (bucket("+Inf"), &|all| all),
+            (series(of_class, "2"), &|all| all - all / self.one_error_in),
+            (series(of_class, "5"), &|all| all / self.one_error_in),
+            (series(of_bucket, edges[0]), &|_| 0),
+            (series(of_bucket, edges[1]), &|all| all),
+            (series(of_bucket, "+Inf"), &|all| all),
         ] {
             let first = self.from.as_second();
             for at in (first..=self.to.as_second()).step_by(SCRAPE as usize) {
@@ -75,7 +91,11 @@ impl Past {
 }
 
 /// A manifest with steps of 10, 50 and 100 % of two minutes each.
-fn policy(directory: &tempfile::TempDir, objectives: &str) -> PathBuf {
+fn policy(directory: &tempfile::TempDir, source: Source, objectives: &str) -> PathBuf {
+    let evidence = match source {
+        Source::Router => "Envoy",
+        Source::Pods => "Serving",
+    };
     let path = directory.path().join("policy.yaml");
     let zeros = "0".repeat(64);
     let manifest = format!(
@@ -83,6 +103,7 @@ fn policy(directory: &tempfile::TempDir, objectives: &str) -> PathBuf {
          apiVersion: serin.dev/v1alpha1\nkind: ModelDeployment\nmetadata: {{name: churn}}\nspec:\n  \
          model: {{uri: 'file:///m', version: '1', digest: 'sha256:{zeros}'}}\n  \
          objectives: [{objectives}]\n  \
+         traffic: {{evidence: {evidence}}}\n  \
          rollout:\n    watch: 2m\n    steps:\n    - {{weight: 10, minDuration: 2m}}\n    - {{weight: 50, minDuration: 2m}}\n    \
          - {{weight: 100, minDuration: 2m}}\n"
     );
@@ -100,7 +121,7 @@ async fn report(past: &Past, objectives: &str, revision: &str) -> Option<Result<
         to: Some(past.to),
         namespace: "ml".to_owned(),
         name: "churn".to_owned(),
-        policy: Some(policy(&directory, objectives)),
+        policy: Some(policy(&directory, past.source, objectives)),
         revision: Some(revision.to_owned()),
         scrape_interval: Duration::from_secs(SCRAPE.unsigned_abs()),
         router_namespace: "serin-system".to_owned(),
@@ -181,4 +202,24 @@ async fn a_revision_that_did_not_serve_and_an_empty_period_are_told() {
     };
     let short = short.unwrap_err();
     assert!(short.contains("no room for two looks"), "{short}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pods_own_counters_and_a_comparison_with_stable_do_as_well() {
+    let mut past = Past::of_two_hours(1_000);
+    past.source = Source::Pods;
+    let objectives = "{errorRate: {max: '1%'}}, {noWorseThanStable: {latency: {quantile: 0.99, by: '20%'}, errorRate: '0.5%'}}";
+    let Some(report) = report(&past, objectives, "55555555").await else {
+        return;
+    };
+    let report = report.unwrap();
+    assert_says(
+        &report,
+        &[
+            "bad (0.1 %); allowed: 1 %",
+            "rolled back 0",
+            "0 of 480 looks",
+        ],
+    );
+    assert!(!report.contains("promoted       0"), "{report}");
 }

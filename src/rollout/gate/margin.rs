@@ -167,8 +167,13 @@ impl MarginState {
         let least_of_stable = bound.lower_bound(stable);
         let bound_needed = policy.share_allowed_at(next_weight.unwrap_or(100));
         let allowed = (bound_needed + least_of_stable).min(1.0);
-        // The step alone must not contradict what the whole rollout proves.
-        let step_allowed = (bound_needed + self.step.stable.bad_share()).min(1.0);
+        // The step alone must not contradict what the whole rollout proves. At full weight stable's past stands for it.
+        let beside = if self.runs_alone() {
+            stable
+        } else {
+            self.step.stable
+        };
+        let step_allowed = (bound_needed + beside.bad_share()).min(1.0);
         let step_requests = ((self.step.canary.bad as f64 / step_allowed).ceil() as u64)
             .max(policy.min_requests)
             .saturating_sub(self.step.canary.requests);
