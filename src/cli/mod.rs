@@ -41,8 +41,9 @@ const TRIES: usize = 5;
 #[derive(Parser)]
 #[command(name = "kubectl serin", version)]
 pub struct Arguments {
+    /// What to do.
     #[command(subcommand)]
-    verb: Verb,
+    pub verb: Verb,
     /// The kubeconfig's context to use; the current one where absent.
     #[arg(long, global = true)]
     context: Option<String>,

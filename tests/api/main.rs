@@ -10,6 +10,7 @@
 
 mod evidence;
 mod faults;
+mod life;
 mod manifests;
 mod objects;
 mod operator;
@@ -18,4 +19,5 @@ mod recordings;
 mod rollouts;
 mod server;
 mod traffic;
+mod verbs;
 mod world;

@@ -8,17 +8,25 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clap::Parser;
 use futures::StreamExt;
-use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::Condition};
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{Event, Namespace},
+    },
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
 use kube::{
     Api, Client, Resource,
-    api::{Patch, PatchParams, PostParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
 };
 use kube_runtime::{WatchStreamExt, watcher};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use serin::{
-    api::{ModelDeployment, ModelDeploymentStatus, Phase, State},
+    api::{DecisionRecord, ModelDeployment, ModelDeploymentStatus, Phase, Revision, State},
+    cli::{Arguments, Session},
     k8s::SliceApi,
 };
 
@@ -219,6 +227,50 @@ impl World {
         model.status.unwrap_or_default()
     }
 
+    /// What `kubectl serin` says to `ada`, whose name only her kubeconfig knows: Kubernetes 1.20 does not tell.
+    pub async fn kubectl_serin(&self, arguments: &[&str]) -> Result<String, String> {
+        let words = ["kubectl serin"].iter().chain(arguments);
+        let arguments = Arguments::try_parse_from(words).unwrap();
+        let user = Some("ada".to_owned());
+        let session = Session::new(self.client.clone(), self.namespace.clone(), user);
+        let said = session.perform(&arguments.verb).await;
+        said.map_err(|error| error.to_string())
+    }
+
+    /// Sets or removes annotations, as `kubectl annotate` does.
+    pub async fn annotate(&self, annotations: Value) {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
+        let models: Api<ModelDeployment> = self.api();
+        let params = PatchParams::default();
+        models.patch(MODEL, &params, &patch).await.unwrap();
+    }
+
+    /// Waits for an Event of this reason, and gives its text.
+    pub async fn event(&self, reason: &str) -> String {
+        let events: Api<Event> = self.api();
+        let mut note = None;
+        wait(&format!("an Event {reason}"), async || {
+            let all = events.list(&ListParams::default()).await.unwrap();
+            let mut found = all.items.into_iter();
+            note = found
+                .find(|event| event.reason.as_deref() == Some(reason))
+                .and_then(|event| event.message);
+            note.is_some()
+        })
+        .await;
+        note.unwrap()
+    }
+
+    /// The pods that the version's Deployment asks for.
+    pub async fn replicas(&self, revision: &Revision) -> i32 {
+        let deployments: Api<Deployment> = self.api();
+        let deployment = deployments
+            .get(&format!("{MODEL}-{revision}"))
+            .await
+            .unwrap();
+        deployment.spec.replicas.unwrap()
+    }
+
     /// Waits until the status, answering the newest spec, is as expected.
     pub async fn until(
         &self,
@@ -306,6 +358,13 @@ pub fn stable(status: &ModelDeploymentStatus) -> Option<&str> {
 pub fn canary(status: &ModelDeploymentStatus) -> Option<(&str, u8)> {
     let canary = status.state.canary.as_ref()?;
     Some((canary.version.as_str(), canary.weight))
+}
+
+/// The newest decision of this kind.
+pub fn decision<'a>(status: &'a ModelDeploymentStatus, action: &str) -> &'a DecisionRecord {
+    let mut newest_first = status.state.decisions.iter().rev();
+    let found = newest_first.find(|record| record.action == action);
+    found.unwrap_or_else(|| panic!("no decision {action} in {status:#?}"))
 }
 
 pub fn condition<'a>(status: &'a ModelDeploymentStatus, type_: &str) -> &'a Condition {

@@ -1,0 +1,390 @@
+//! The life of a rollout around its steps: how it begins, what is edited under it, how it ends.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::{
+    apps::v1::{ControllerRevision, Deployment},
+    core::v1::Service,
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams},
+};
+use serde_json::{Value, json};
+use serin::{
+    api::{ModelDeployment, Phase},
+    k8s::EndpointSlice,
+};
+
+use crate::{
+    objects::world,
+    operator::FIRST,
+    server::Request,
+    world::{MODEL, World, canary, condition, decision, manifest, stable, wait, with},
+};
+
+/// Long enough for three looks at the metrics: what would have moved has moved.
+const A_WHILE: Duration = Duration::from_secs(4);
+
+fn steps(weights: &[(u8, &str)]) -> Value {
+    weights
+        .iter()
+        .map(|(weight, time)| json!({"weight": weight, "minDuration": time}))
+        .collect()
+}
+
+fn with_steps(version: &str, weights: &[(u8, &str)]) -> Value {
+    with(manifest(version), "/spec/rollout/steps", steps(weights))
+}
+
+#[tokio::test]
+async fn a_change_of_the_configuration_alone_is_a_version_of_its_own() {
+    let world = world!(World::new()).with_stable("1").await;
+    let before = world.status().await.state.stable.unwrap();
+    let configured = with(
+        manifest("1"),
+        "/spec/serving",
+        json!({"env": [{"name": "THREADS", "value": "2"}]}),
+    );
+    world.apply(&configured).await.unwrap();
+    let status = world
+        .until("it is on trial", |status| canary(status) == Some(("1", 10)))
+        .await;
+    let canary = status.state.canary.unwrap();
+    assert_ne!(canary.revision, before.revision);
+    assert_eq!(
+        status.state.stable,
+        Some(before),
+        "beside the version of the same name"
+    );
+}
+
+#[tokio::test]
+async fn steps_shortened_below_the_weight_take_it_back_and_never_raise_it() {
+    let world = world!(World::with_metrics()).with_stable("1").await;
+    let usual = with_steps("2", &[(10, "1s"), (50, "1h"), (100, "1s")]);
+    world.apply(&usual).await.unwrap();
+    world
+        .until("version 2 has half", |status| {
+            canary(status) == Some(("2", 50))
+        })
+        .await;
+    let lower = with_steps("2", &[(20, "1h"), (100, "1s")]);
+    world.apply(&lower).await.unwrap();
+    let status = world
+        .until("it goes back to a step that there is", |status| {
+            canary(status) == Some(("2", 20))
+        })
+        .await;
+    decision(&status, "StepsChanged");
+    let higher = with_steps("2", &[(60, "1h"), (100, "1s")]);
+    world.apply(&higher).await.unwrap();
+    world
+        .until("it starts over", |status| canary(status) == Some(("2", 60)))
+        .await;
+    assert_eq!(world.weights("2"), [0, 10, 50, 20, 0, 60]);
+}
+
+#[tokio::test]
+async fn a_new_version_is_watched_with_all_traffic_while_the_old_one_keeps_its_pods() {
+    let world = world!(World::with_metrics()).with_stable("1").await;
+    let old = world.status().await.state.stable.unwrap().revision;
+    let watched = with(manifest("2"), "/spec/rollout/watch", json!("6s"));
+    world.apply(&watched).await.unwrap();
+    world
+        .until("it has all traffic", |status| {
+            canary(status) == Some(("2", 100))
+        })
+        .await;
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(4) {
+        assert_eq!(world.replicas(&old).await, 2);
+        assert_eq!(canary(&world.status().await), Some(("2", 100)));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    world
+        .until("version 2 serves", |status| stable(status) == Some("2"))
+        .await;
+}
+
+#[tokio::test]
+async fn a_breach_under_watch_puts_all_traffic_back() {
+    let world = world!(World::with_metrics()).with_stable("1").await;
+    let watched = with(manifest("2"), "/spec/rollout/watch", json!("1h"));
+    world.apply(&watched).await.unwrap();
+    world
+        .until("it has all traffic", |status| {
+            canary(status) == Some(("2", 100))
+        })
+        .await;
+    tokio::time::sleep(A_WHILE).await;
+    world.fail("2", 0.3);
+    let status = world
+        .until("it is rolled back", |status| {
+            condition(status, "Ready").reason == "RolledBack"
+        })
+        .await;
+    assert_eq!((stable(&status), canary(&status)), (Some("1"), None));
+}
+
+#[tokio::test]
+async fn the_old_version_keeps_its_pods_for_the_scale_down_delay() {
+    let world = world!(World::with_metrics()).with_stable("1").await;
+    let old = world.status().await.state.stable.unwrap().revision;
+    let delayed = with(manifest("2"), "/spec/rollout/scaleDownDelay", json!("5s"));
+    world.apply(&delayed).await.unwrap();
+    world
+        .until("version 2 serves", |status| stable(status) == Some("2"))
+        .await;
+    let promoted = Instant::now();
+    while promoted.elapsed() < Duration::from_secs(3) {
+        assert_eq!(world.replicas(&old).await, 2, "the way back is warm");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    wait("its pods go", async || world.replicas(&old).await == 0).await;
+    assert!(promoted.elapsed() > Duration::from_secs(4));
+}
+
+#[tokio::test]
+async fn no_weight_is_raised_before_stable_can_take_it_all_back() {
+    let world = world!(World::with_metrics()).with_stable("1").await;
+    world.hold("2");
+    world.roll_out("2").await;
+    world
+        .until("version 2 is prepared", |status| {
+            canary(status) == Some(("2", 0))
+        })
+        .await;
+    // Stable loses its pods: an eviction, a node, a hand.
+    world.hold("1");
+    world
+        .until("stable's pods are gone", |status| {
+            condition(status, "Available").status == "False"
+        })
+        .await;
+    world.release("2");
+    world
+        .until("it is told", |status| {
+            condition(status, "Ready")
+                .message
+                .contains("take all traffic back")
+        })
+        .await;
+    tokio::time::sleep(A_WHILE).await;
+    assert_eq!(canary(&world.status().await), Some(("2", 0)));
+    world.release("1");
+    world
+        .until("version 2 serves", |status| stable(status) == Some("2"))
+        .await;
+    assert_eq!(world.weights("2"), [0, 10, 50, 100]);
+}
+
+#[tokio::test]
+async fn scaled_down_in_mid_rollout_stable_holds_the_weight_and_still_takes_all_back() {
+    let world = world!(World::with_metrics()).with_stable("1").await;
+    let slow = with_steps("2", &[(10, "4s"), (50, "1s"), (100, "1s")]);
+    world.apply(&slow).await.unwrap();
+    world
+        .until("version 2 has weight", |status| {
+            canary(status) == Some(("2", 10))
+        })
+        .await;
+    world.hold("1");
+    world
+        .until("it is held", |status| {
+            let message = &condition(status, "Ready").message;
+            message.contains("Holding at 10 %") && message.contains("take all traffic back")
+        })
+        .await;
+    tokio::time::sleep(A_WHILE).await;
+    assert_eq!(canary(&world.status().await), Some(("2", 10)));
+    world.fail("2", 0.3);
+    let status = world
+        .until("it is rolled back", |status| {
+            condition(status, "Ready").reason == "RolledBack"
+        })
+        .await;
+    assert_eq!((stable(&status), canary(&status)), (Some("1"), None));
+    assert_eq!(
+        condition(&status, "Available").status,
+        "False",
+        "the way back waited for nothing"
+    );
+}
+
+/// The end of a step that can prove nothing, as the policy has it.
+async fn without_evidence(then: &str) -> Option<World> {
+    let world = World::with_metrics().await?.with_stable("1").await;
+    let policy = json!({"after": "2s", "then": then});
+    let unproven = with(manifest("2"), "/spec/rollout/onInsufficientData", policy);
+    let never = json!(1_000_000_000);
+    let unproven = with(unproven, "/spec/rollout/steps/0/minRequests", never);
+    world.apply(&unproven).await.unwrap();
+    Some(world)
+}
+
+#[tokio::test]
+async fn without_enough_data_pause_waits_and_says_so() {
+    let world = world!(without_evidence("Pause"));
+    world
+        .until("it is told", |status| {
+            condition(status, "Ready").reason == "InsufficientData"
+        })
+        .await;
+    tokio::time::sleep(A_WHILE).await;
+    assert_eq!(canary(&world.status().await), Some(("2", 10)));
+}
+
+#[tokio::test]
+async fn without_enough_data_advance_goes_on() {
+    let world = world!(without_evidence("Advance"));
+    world
+        .until("version 2 serves", |status| stable(status) == Some("2"))
+        .await;
+    assert_eq!(world.weights("2"), [0, 10, 50, 100]);
+}
+
+#[tokio::test]
+async fn without_enough_data_rollback_gives_up() {
+    let world = world!(without_evidence("Rollback"));
+    let status = world
+        .until("it is rolled back", |status| {
+            condition(status, "Ready").reason == "RolledBack"
+        })
+        .await;
+    assert_eq!((stable(&status), canary(&status)), (Some("1"), None));
+}
+
+#[tokio::test]
+async fn pods_that_never_get_ready_are_given_up_at_the_deadline() {
+    let world = world!(World::new()).with_stable("1").await;
+    world.hold("2");
+    let hurried = with(manifest("2"), "/spec/rollout/progressDeadline", json!("3s"));
+    let start = Instant::now();
+    world.apply(&hurried).await.unwrap();
+    let status = world
+        .until("it is rolled back", |status| {
+            condition(status, "Ready").reason == "RolledBack"
+        })
+        .await;
+    assert!(start.elapsed() >= Duration::from_secs(3));
+    let reason = &status.state.refused[0].reason;
+    assert!(reason.contains("progressDeadline"), "{reason}");
+    assert_eq!(world.weights("2"), [0]);
+}
+
+#[tokio::test]
+async fn an_adaptive_start_is_chosen_by_stables_traffic() {
+    let world = world!(World::with_metrics()).with_stable("1").await;
+    tokio::time::sleep(A_WHILE).await; // traffic to be measured
+    let adaptive = with(manifest("2"), "/spec/rollout/firstStep", json!("Adaptive"));
+    world.apply(&adaptive).await.unwrap();
+    let status = world
+        .until("it has weight", |status| {
+            canary(status).is_some_and(|(_, weight)| weight > 0)
+        })
+        .await;
+    // Some seconds of traffic in five minutes are too little for steps of one second.
+    let sentence = &decision(&status, "CanaryStarted").sentence;
+    assert!(sentence.contains("requests/s"), "{sentence}");
+    world
+        .until("version 2 serves", |status| stable(status) == Some("2"))
+        .await;
+    assert_eq!(world.weights("2"), [0, 50, 100]);
+}
+
+/// Deletes the model as soon as version 2 is at a phase and weight; its name is then free for another.
+async fn deleted_at(phase: Phase, weight: u8) {
+    let world = world!(World::with_metrics()).with_stable("1").await;
+    if phase == Phase::Preparing {
+        world.hold("2");
+    }
+    world.roll_out("2").await;
+    world
+        .until("the moment has come", |status| {
+            let now = canary(status).map_or(0, |(_, weight)| weight);
+            status.state.phase == phase && now == weight
+        })
+        .await;
+    let model: ModelDeployment = world.get(MODEL).await.unwrap();
+    let models: Api<ModelDeployment> = world.api();
+    models
+        .delete(MODEL, &DeleteParams::default())
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let writes = || {
+        let all = world.server.requests(FIRST, &world.namespace);
+        let write = |request: &Request| request.is_write() && request.resource != "leases";
+        all.into_iter().filter(write).count()
+    };
+    let before = writes();
+    tokio::time::sleep(A_WHILE).await;
+    assert_eq!(writes(), before, "nobody works for a model that is gone");
+
+    // What the garbage collector does; none runs here.
+    let uid = model.uid().unwrap();
+    collect::<Deployment>(&world, &uid).await;
+    collect::<Service>(&world, &uid).await;
+    collect::<ControllerRevision>(&world, &uid).await;
+    let slices: Api<EndpointSlice> =
+        Api::namespaced_with(world.client.clone(), &world.namespace, &world.slice_api);
+    let name = format!("{MODEL}-router");
+    slices
+        .delete(&name, &DeleteParams::default())
+        .await
+        .unwrap();
+
+    world.release("2");
+    world.roll_out("2").await;
+    let status = world
+        .until("another of its name serves", |status| {
+            stable(status) == Some("2")
+        })
+        .await;
+    assert_eq!(
+        status.state.refused,
+        [],
+        "it knows nothing of the one before"
+    );
+}
+
+/// Deletes the objects that a model owned; each names it as their owner.
+async fn collect<K>(world: &World, owner: &str)
+where
+    K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned,
+{
+    let api: Api<K> = world.api();
+    let ours = ListParams::default().labels(&format!("serin.dev/model={MODEL}"));
+    for object in api.list(&ours).await.unwrap() {
+        let owners = object.owner_references();
+        assert!(owners.iter().any(|found| found.uid == owner), "{object:?}");
+        let name = object.name_any();
+        api.delete(&name, &DeleteParams::background())
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn deleted_while_a_version_is_prepared_nothing_is_left_to_do() {
+    deleted_at(Phase::Preparing, 0).await;
+}
+
+#[tokio::test]
+async fn deleted_at_the_first_step_nothing_is_left_to_do() {
+    deleted_at(Phase::Canary, 10).await;
+}
+
+#[tokio::test]
+async fn deleted_at_the_last_step_nothing_is_left_to_do() {
+    deleted_at(Phase::Canary, 100).await;
+}
+
+#[tokio::test]
+async fn deleted_after_the_promotion_nothing_is_left_to_do() {
+    deleted_at(Phase::Promoting, 0).await;
+}
