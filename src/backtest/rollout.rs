@@ -91,7 +91,7 @@ pub fn simulate(
             free_port: None,
             commands: Commands::default(),
             unmeasurable: Vec::new(),
-            stable_rate: rate_before(looks, start, interval),
+            stable_rate: rate_before(looks, start, interval).map(Ok),
         };
         let decision = decide(spec, &snapshot, look.at, interval);
         rollout.took = look.at.duration_since(started);

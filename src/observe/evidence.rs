@@ -75,13 +75,13 @@ impl Evidence {
     }
 
     /// Requests a second that stable answered lately, for a version that starts where its traffic suffices. `None` where
-    /// that is not asked for, and where it cannot be measured.
+    /// nobody asks for that.
     pub async fn stable_rate(
         &self,
         model: &ModelDeployment,
         state: &State,
         now: Timestamp,
-    ) -> Option<f64> {
+    ) -> Option<Result<f64, BlindReason>> {
         let (stable, canary) = (state.stable.as_ref()?, state.canary.as_ref()?);
         let starts = canary.progress.is_none();
         if !starts || model.spec.rollout.first_step != FirstStep::Adaptive {
@@ -95,13 +95,9 @@ impl Evidence {
         };
         let since = now.checked_sub(RATE_WINDOW).ok()?;
         let cursors = Cursors::starting_at(since.as_millisecond());
-        match metrics::read(&self.client, &question, &cursors, None, now).await {
-            Ok(window) => Some(window.look.stable.requests as f64 / RATE_WINDOW.as_secs_f64()),
-            Err(blind) => {
-                tracing::info!(%blind, "stable's traffic cannot be measured; the version starts at its first step");
-                None
-            }
-        }
+        let window = metrics::read(&self.client, &question, &cursors, None, now).await;
+        let requests = window.map(|window| window.look.stable.requests);
+        Some(requests.map(|requests| requests as f64 / RATE_WINDOW.as_secs_f64()))
     }
 
     /// Reads for one gate.

@@ -30,7 +30,7 @@ pub struct Snapshot {
     pub unmeasurable: Vec<Unmeasurable>,
     /// Requests a second that stable answers, measured where the first step depends on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stable_rate: Option<f64>,
+    pub stable_rate: Option<Result<f64, BlindReason>>,
 }
 
 /// An objective that cannot be measured.

@@ -7,8 +7,9 @@ use super::{
     trial::new_gate,
     turn::Turn,
 };
-use crate::api::{
-    CanaryVersion, FirstStep, ModelDeploymentSpec, Phase, Progress, conditions::reasons,
+use crate::{
+    api::{CanaryVersion, FirstStep, ModelDeploymentSpec, Phase, Progress, conditions::reasons},
+    observe::metrics::BlindReason,
 };
 
 /// A version never starts with more than this share of the traffic, in percent.
@@ -18,7 +19,7 @@ const HIGHEST_START: u8 = 50;
 pub(super) fn start(turn: &mut Turn<'_>, canary: &mut CanaryVersion) {
     let (index, why) = match turn.spec.rollout.first_step {
         FirstStep::Declared => (0, String::new()),
-        FirstStep::Adaptive => adapted(turn.spec, turn.snapshot.stable_rate),
+        FirstStep::Adaptive => adapted(turn.spec, turn.snapshot.stable_rate.as_ref()),
     };
     let Some(first) = turn.spec.rollout.steps.get(index) else {
         return;
@@ -57,11 +58,15 @@ pub(super) fn start(turn: &mut Turn<'_>, canary: &mut CanaryVersion) {
 /// The lowest step at which stable's traffic brings the requests that the next step asks for within the step's own time,
 /// and why, in words. With little traffic a low first step would only take long: at 2 requests/s, 105 clean requests
 /// take 9 minutes at 10 % and 2 minutes at 50 %, and the version that fails serves as many bad ones either way.
-fn adapted(spec: &ModelDeploymentSpec, rate: Option<f64>) -> (usize, String) {
+fn adapted(spec: &ModelDeploymentSpec, rate: Option<&Result<f64, BlindReason>>) -> (usize, String) {
     let steps = &spec.rollout.steps;
-    let Some(rate) = rate else {
-        let why = ", the first step, since stable's traffic could not be measured";
-        return (0, why.to_owned());
+    let rate = match rate {
+        Some(Ok(rate)) => rate,
+        Some(Err(blind)) => {
+            let why = format!(", the first step, since stable's traffic is not known: {blind}");
+            return (0, why);
+        }
+        None => return (0, String::new()),
     };
     let candidates = steps
         .iter()

@@ -32,7 +32,7 @@ struct World {
     state: State,
     health: BTreeMap<Revision, VersionHealth>,
     commands: Commands,
-    stable_rate: Option<f64>,
+    stable_rate: Option<Result<f64, BlindReason>>,
     now: Timestamp,
 }
 
@@ -130,7 +130,7 @@ impl World {
             versions: self.health.clone(),
             readings: reading.into_iter().collect(),
             unmeasurable: Vec::new(),
-            stable_rate: self.stable_rate,
+            stable_rate: self.stable_rate.clone(),
         }
     }
 

@@ -435,7 +435,9 @@ fn an_adaptive_start_is_as_high_as_traffic_is_low() {
             .collect();
         world.spec.rollout.steps = serde_json::from_value(json!(steps)).unwrap();
         world.spec.rollout.first_step = FirstStep::Adaptive;
-        world.stable_rate = rate;
+        world.stable_rate = Some(rate.ok_or(BlindReason::Timeout {
+            after: Duration::from_secs(5),
+        }));
         world.look(None);
         world.set_ready("2");
         let decision = world.decision(None);
