@@ -191,7 +191,7 @@ impl Story {
             readings: self.read(),
             commands: self.commands.clone(),
             unmeasurable: Vec::new(),
-            stable_rate: Some(self.rate),
+            stable_rate: Some(Ok(self.rate)),
         };
         let before = self.weight();
         let decision = decide(&self.spec, &snapshot, self.now, INTERVAL);
