@@ -276,7 +276,7 @@ async fn pods_that_never_get_ready_are_given_up_at_the_deadline() {
 #[tokio::test]
 async fn an_adaptive_start_is_chosen_by_stables_traffic() {
     let world = world!(World::with_metrics()).with_stable("1").await;
-    tokio::time::sleep(A_WHILE).await; // traffic to be measured
+    world.metrics.as_ref().unwrap().scraped().await;
     let adaptive = with(manifest("2"), "/spec/rollout/firstStep", json!("Adaptive"));
     world.apply(&adaptive).await.unwrap();
     let status = world

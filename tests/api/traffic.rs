@@ -118,6 +118,26 @@ impl Metrics {
         Some(metrics)
     }
 
+    /// Waits until some traffic has been scraped: Prometheus takes 5 s to find its targets.
+    pub async fn scraped(&self) {
+        let query = "sum(increase(envoy_cluster_upstream_rq_xx[1m])) > 0";
+        let url = format!("{}/api/v1/query", self.url);
+        let ask = async || -> reqwest::Result<String> {
+            let request = reqwest::Client::new().post(&url);
+            request
+                .header("content-type", "application/x-www-form-urlencoded")
+                .body(format!("query={}", query.replace('+', "%2B")))
+                .send()
+                .await?
+                .text()
+                .await
+        };
+        wait("Prometheus has counted requests", async || {
+            ask().await.is_ok_and(|answer| answer.contains("\"value\""))
+        })
+        .await;
+    }
+
     async fn start_prometheus(&mut self, binary: &Path) {
         let path = |name: &str| self.files.path().join(name).display().to_string();
         let process = Command::new(binary)
