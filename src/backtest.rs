@@ -283,6 +283,14 @@ fn unattended(spec: &ModelDeploymentSpec) -> ModelDeploymentSpec {
     for step in &mut rollout.steps {
         step.pause = false;
     }
+    for objective in &mut spec.objectives {
+        if let Some(drift) = &mut objective.prediction_drift {
+            drift.then = OnFailure::Rollback;
+        }
+        if let Some(query) = &mut objective.query {
+            query.then = OnFailure::Rollback;
+        }
+    }
     spec
 }
 

@@ -8,7 +8,7 @@ use super::text::{count, declared, labelled, moment, percent, span};
 use crate::{
     api::{
         AfterPatience, CanaryVersion, DecisionRecord, ModelDeployment, ObjectiveRecord, OnFailure,
-        Phase, Progress, Rollout, State, Verdict,
+        Phase, Progress, Rollout, State, Verdict, conditions::reasons,
     },
     rollout::gate::Tally,
 };
@@ -121,7 +121,17 @@ fn prospects(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
     let mut lines = Vec::new();
     match &state.canary {
         Some(CanaryVersion { progress: Some(progress), version, .. }) => {
-            lines.push(forward(progress, rollout, version, now));
+            let held = state
+                .last_move()
+                .is_some_and(|last| last.action == reasons::FAILURE_HELD);
+            if held {
+                lines.push(
+                    "It failed and is held for you: its weight stays until you abort it or promote it in full."
+                        .to_owned(),
+                );
+            } else {
+                lines.push(forward(progress, rollout, version, now));
+            }
             lines.push(backward(rollout).to_owned());
             lines.push(without_proof(progress, rollout, now));
             lines.push(without_metrics(progress, rollout, now));
@@ -348,8 +358,10 @@ impl Page {
             self.objective(objective);
         }
         if let Some(next) = record.next_check {
-            let then = next.duration_since(record.at);
-            let text = format!("{} later", span(then));
+            let text = match next.duration_since(record.at) {
+                SignedDuration::ZERO => "at once".to_owned(),
+                later => format!("{} later", span(later)),
+            };
             self.labelled(4, "next look  ", &text);
         }
         self.line("");

@@ -169,7 +169,10 @@ impl Turn<'_> {
             let asks_anew = self.snapshot.state.message == serving_all(&stable.version);
             self.next.message = format!(
                 "Version {} was rolled back at {}: {} Set spec.rollout.retryToken to another value to try it again. Version {} serves all traffic.",
-                refused.version, refused.at, refused.reason, stable.version
+                refused.version,
+                refused.at.strftime("%F %TZ"),
+                refused.reason,
+                stable.version
             );
             let told = self.next.last_move().is_some_and(|last| {
                 last.version == desired.version

@@ -1,6 +1,12 @@
 //! What a running operator recorded of its decisions, asked for over HTTP and taken again.
 
-use serin::{api::Verdict, replay};
+use jiff::Timestamp;
+use kube::Api;
+use serin::{
+    api::{ModelDeployment, Verdict},
+    replay,
+    report::explain,
+};
 
 use crate::{
     objects::world,
@@ -41,6 +47,17 @@ async fn a_rollback_is_recorded_with_its_evidence_and_replays_to_the_same_decisi
         .filter(|record| !record.evidence.is_empty());
     let with_evidence = with_evidence.count();
     assert!((2..=3).contains(&with_evidence), "{with_evidence}");
+
+    let api: Api<ModelDeployment> = Api::namespaced(world.client.clone(), &world.namespace);
+    let explained = explain(&api.get("iris").await.unwrap(), Timestamp::now(), 100);
+    println!("{explained}");
+    for words in [
+        "RolledBack: version 2, 50 % to 0 %, fails",
+        "asked    {__name__=~\"envoy_cluster_upstream_rq_xx",
+        "kubectl serin retry iris",
+    ] {
+        assert!(explained.contains(words), "{words}: {explained}");
+    }
 
     let (code, text) = world.ask_operator("iris").await;
     assert_eq!(code, 200, "{text}");
