@@ -8,7 +8,7 @@ use super::text::{count, declared, labelled, moment, percent, span};
 use crate::{
     api::{
         AfterPatience, CanaryVersion, DecisionRecord, ModelDeployment, ObjectiveRecord, OnFailure,
-        Phase, Progress, Rollout, State, Verdict, conditions::reasons,
+        Phase, Progress, RefusedVersion, Rollout, State, Verdict, VersionSpec, conditions::reasons,
     },
     rollout::gate::Tally,
 };
@@ -27,6 +27,11 @@ pub fn explain(model: &ModelDeployment, now: Timestamp, width: usize) -> String 
         return page.out;
     };
     let state = &status.state;
+    let desired = VersionSpec::of(&model.spec).revision();
+    let refused = state
+        .refused
+        .iter()
+        .find(|refused| refused.revision == desired);
     page.heading("Now");
     page.paragraph(&standing(state, &model.spec.rollout, now));
     page.paragraph(&state.message);
@@ -34,11 +39,11 @@ pub fn explain(model: &ModelDeployment, now: Timestamp, width: usize) -> String 
         page.paragraph(&format!("Ignored: {ignored}"));
     }
     page.heading("What comes next");
-    for line in prospects(state, &model.spec.rollout, now) {
+    for line in prospects(state, &model.spec.rollout, refused, now) {
         page.item(&line);
     }
     page.heading("What you can do");
-    let verbs = verbs(state, &model.spec.rollout);
+    let verbs = verbs(state, &model.spec.rollout, refused);
     let commands: Vec<String> = verbs
         .iter()
         .map(|(verb, _)| format!("kubectl serin {}", verb.replace("NAME", &name)))
@@ -117,7 +122,12 @@ fn standing(state: &State, rollout: &Rollout, now: Timestamp) -> String {
 }
 
 /// What would bring the next move, and which.
-fn prospects(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
+fn prospects(
+    state: &State,
+    rollout: &Rollout,
+    refused: Option<&RefusedVersion>,
+    now: Timestamp,
+) -> Vec<String> {
     let mut lines = Vec::new();
     match &state.canary {
         Some(CanaryVersion { progress: Some(progress), version, .. }) => {
@@ -137,13 +147,13 @@ fn prospects(state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
             lines.push(without_metrics(progress, rollout, now));
         }
         Some(canary) if state.stable.is_some() => lines.push(format!(
-            "Its first {} % of the traffic once all its pods are Ready; rolled back if that takes longer than {} \
+            "Its first {} % of the traffic once all its pods are Ready; rolled back if they are not by {} \
              (spec.rollout.progressDeadline), or at once if they cannot run.",
             rollout.steps.first().map_or(0, |step| step.weight),
             moment(after(canary.since, rollout.progress_deadline.into()), now)
         )),
         Some(_) => lines.push("All traffic once its pods are Ready: there is nothing to compare it with.".to_owned()),
-        None if state.refused.is_empty() => {
+        None if refused.is_none() => {
             lines.push("Nothing, until the spec asks for another version.".to_owned());
         }
         None => lines.push(
@@ -231,7 +241,11 @@ fn without_metrics(progress: &Progress, rollout: &Rollout, now: Timestamp) -> St
 }
 
 /// Verbs of the plug-in that make sense now, and what each does.
-fn verbs(state: &State, rollout: &Rollout) -> Vec<(&'static str, String)> {
+fn verbs(
+    state: &State,
+    rollout: &Rollout,
+    refused: Option<&RefusedVersion>,
+) -> Vec<(&'static str, String)> {
     let mut verbs = Vec::new();
     let stable = state
         .stable
@@ -274,16 +288,16 @@ fn verbs(state: &State, rollout: &Rollout) -> Vec<(&'static str, String)> {
                 format!("all traffic on {version} for good, on your word alone"),
             ));
         }
-    } else if let Some(refused) = state.refused.last() {
+    } else if let Some(refused) = refused {
         verbs.push((
             "retry NAME",
-            format!("try a refused version again, such as {}", refused.version),
+            format!("try version {} again", refused.version),
         ));
     }
     if state.canary.is_none() && !stable.is_empty() {
         verbs.push((
             "undo NAME",
-            "make the spec ask for an earlier version again".to_owned(),
+            "go back to an earlier version; see `history`".to_owned(),
         ));
     }
     verbs.push((
@@ -516,7 +530,7 @@ mod tests {
             "phase": "RollingBack",
             "stable": {"revision": "aaaaaaaa", "version": "2.0.0"},
             "refused": [{
-                "revision": "bbbbbbbb", "version": "2.1.0", "at": "2026-11-21T03:14:00Z",
+                "revision": VersionSpec::of(&model(Value::Null).spec).revision(), "version": "2.1.0", "at": "2026-11-21T03:14:00Z",
                 "reason": "30 of 30 canary requests failed in one scrape.",
             }],
             "message": "30 of 30 canary requests failed in one scrape. All traffic is back on version 2.0.0.",
