@@ -40,7 +40,7 @@ use crate::{
     recordings::Recordings,
     replay::Recording,
     rollout::{self, Decision},
-    status::{Standing, account},
+    status::{Standing, account, says_nothing_new},
     watch::Stores,
 };
 
@@ -378,7 +378,9 @@ async fn persist(
         standing,
         context.clock.now(),
     );
-    if model.status.as_ref() == Some(&status) {
+    if let Some(old) = &model.status
+        && says_nothing_new(old, &status)
+    {
         return Ok(());
     }
     let newly_stuck = is_newly_stuck(model, standing);

@@ -125,7 +125,7 @@ fn health(stores: &Stores, model: &ModelDeployment, revision: &Revision) -> Vers
     let updated = status
         .and_then(|status| status.updated_replicas)
         .unwrap_or(0);
-    let pods = stores.pods.state_filter(|pod| {
+    let mut pods = stores.pods.state_filter(|pod| {
         pod.namespace().as_deref() == Some(&namespace)
             && pod.labels().get(MODEL_LABEL) == Some(&name)
             && pod
@@ -133,6 +133,8 @@ fn health(stores: &Stores, model: &ModelDeployment, revision: &Revision) -> Vers
                 .get(REVISION_LABEL)
                 .is_some_and(|label| *label == revision.0)
     });
+    // The cache has no order; of several pods that fail it is always the same one that is told.
+    pods.sort_by_key(|pod| pod.name_any());
     VersionHealth {
         desired: deployment.spec.replicas.unwrap_or(1),
         ready: if current { ready.min(updated) } else { 0 },

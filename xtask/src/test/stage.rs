@@ -20,6 +20,7 @@ pub enum Stage {
     Clippy,
     Build,
     Unit,
+    World,
     Serving,
     Envoy,
     Prometheus,
@@ -37,6 +38,7 @@ impl Stage {
             Self::Clippy => "no warning of the compiler or of clippy",
             Self::Build => "compiling all tests (minutes at first)",
             Self::Unit => "unit and property tests",
+            Self::World => "the loop in a world of its own, with all that can go wrong",
             Self::Serving => "the serving process over HTTP",
             Self::Envoy => "the control plane against a real Envoy",
             Self::Prometheus => "the evidence from a real Prometheus",
@@ -56,8 +58,9 @@ impl Stage {
             Self::Build => runner::run(nextest(repository)?.args(["run", "--no-run"]).args(ALL)),
             Self::Unit => run_tests(
                 repository,
-                &format!("not ({SERVING} or {ENVOY} or {PROMETHEUS} or {API})"),
+                &format!("not ({SERVING} or {ENVOY} or {PROMETHEUS} or {API} or {WORLD})"),
             ),
+            Self::World => in_a_world(repository),
             Self::Serving => serving(repository),
             Self::Envoy => run_tests(repository, ENVOY),
             Self::Prometheus => run_tests(repository, PROMETHEUS),
@@ -83,6 +86,7 @@ const SERVING: &str = "package(serin-serve) and kind(test)";
 const ENVOY: &str = "package(serin) and binary(envoy)";
 const PROMETHEUS: &str = "package(serin) and binary(prometheus)";
 const API: &str = "package(serin) and binary(api)";
+const WORLD: &str = "package(serin) and binary(world)";
 
 fn cargo(repository: &Path, args: &[&str]) -> Command {
     let mut command = Command::new("cargo");
@@ -151,6 +155,16 @@ fn on_an_api_server(repository: &Path) -> Result<Report> {
         ])
         .env("KUBEBUILDER_ASSETS", cluster::assets()?)
         .env("SERIN_PROMETHEUS", cluster::tool("prometheus")?);
+    runner::run(&mut command)
+}
+
+/// One test at a time: each plays its worlds on all cores. What was played is in the tests' output.
+fn in_a_world(repository: &Path) -> Result<Report> {
+    let mut command = cargo(repository, &["test"]);
+    command
+        .args(ALL)
+        .args(["--test", "world", "--", "--show-output"])
+        .args(["--test-threads", "1"]);
     runner::run(&mut command)
 }
 

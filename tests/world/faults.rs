@@ -1,0 +1,446 @@
+//! What goes wrong, and when: drawn from the seed before the world begins, by the numbers of faults.md.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use crate::{
+    dice::Dice,
+    kinds::Kind,
+    prometheus::Illness,
+    request::{Request, Verb},
+    watches::WatchFate,
+    wire::{Fate, Process},
+};
+
+/// One thing that goes wrong while its window is open. Chances are per mille.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// 1: killed at a write, before or after it.
+    Kill(u64),
+    /// 1: killed at the so-manieth write, before or after it.
+    KillAt { write: u64, after: bool },
+    /// 2: writes are done, their answers lost.
+    LostAnswers(u64),
+    /// 3: the reconcile panics.
+    Panic(u64),
+    /// 4: SIGTERM, and started again.
+    Sigterm,
+    /// 5: killed while listing.
+    KillListing,
+    /// 6: killed, and started again on an API server that lags so many writes.
+    Behind(u64),
+    /// 8: events of one object are merged.
+    Merge,
+    /// 9: writes are answered 409.
+    Conflicts(u64),
+    /// 10: requests are answered with this code.
+    Errors { code: u16, chance: u64 },
+    /// 10: requests are never answered.
+    Timeouts(u64),
+    /// 10: connections break.
+    Broken(u64),
+    /// 11: watches end with 410.
+    Gone(u64),
+    /// 12: watches go silent.
+    HalfOpen(u64),
+    /// 8: watches end.
+    Closed(u64),
+    /// 13: one kind's watch lags.
+    Lag { kind: Kind, ms: u64 },
+    /// 6: all watches lag.
+    LagAll(u64),
+    /// 14: nothing of a kind may be written.
+    Forbidden(Kind),
+    /// 15: an admission webhook denies, or times out.
+    Denied { kind: Kind, times_out: bool },
+    /// 16: writes arrive late, even when their sender is long gone.
+    Late { chance: u64, seconds: u64 },
+    /// 16, 17: a second operator acts beside the first.
+    TwoLeaders,
+    /// 17: nobody acts.
+    NoLeader,
+    /// 18: a newer operator takes over.
+    Upgrade,
+    /// 36 to 38, 40, 42, 43: Prometheus is ill.
+    Ill(Illness),
+    /// 39: a router restarts, and so do its counters.
+    RouterRestart,
+    /// A ready pod is not ready for so many seconds.
+    Trip(u64),
+    /// 44: the operator's clock is off by so many seconds.
+    Clock(i64),
+    /// 45: the operator is frozen for 30 minutes.
+    Freeze,
+}
+
+impl Fault {
+    /// Its number in faults.md; 0 for none of them.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Kill(_) | Self::KillAt { .. } => 1,
+            Self::LostAnswers(_) => 2,
+            Self::Panic(_) => 3,
+            Self::Sigterm => 4,
+            Self::KillListing => 5,
+            Self::Behind(_) | Self::LagAll(_) => 6,
+            Self::Merge | Self::Closed(_) => 8,
+            Self::Conflicts(_) => 9,
+            Self::Errors { .. } | Self::Timeouts(_) | Self::Broken(_) => 10,
+            Self::Gone(_) => 11,
+            Self::HalfOpen(_) => 12,
+            Self::Lag { .. } => 13,
+            Self::Forbidden(_) => 14,
+            Self::Denied { .. } => 15,
+            Self::Late { .. } | Self::TwoLeaders => 16,
+            Self::NoLeader => 17,
+            Self::Upgrade => 18,
+            Self::Ill(illness) => match illness {
+                Illness::Down | Illness::Slow(_) | Illness::Hanging | Illness::Endless => 36,
+                Illness::NotANumber(_)
+                | Illness::Empty
+                | Illness::WrongType(_)
+                | Illness::Stale
+                | Illness::Html => 37,
+                Illness::Twice => 38,
+                Illness::Warns => 40,
+                Illness::Status(_) => 42,
+                Illness::OneUnknown => 43,
+            },
+            Self::RouterRestart => 39,
+            Self::Trip(_) => 0,
+            Self::Clock(_) => 44,
+            Self::Freeze => 45,
+        }
+    }
+
+    /// Whether the operator's picture of the world may be old because of it.
+    fn blurs(self) -> bool {
+        matches!(
+            self,
+            Self::Behind(_)
+                | Self::LagAll(_)
+                | Self::Lag { .. }
+                | Self::HalfOpen(_)
+                | Self::Closed(_)
+                | Self::Gone(_)
+                | Self::Errors { .. }
+                | Self::Timeouts(_)
+                | Self::Broken(_)
+                | Self::LostAnswers(_)
+                | Self::Late { .. }
+                | Self::Freeze
+        )
+    }
+}
+
+/// A fault and when it is there, in milliseconds.
+#[derive(Clone, Debug)]
+pub struct Window {
+    pub fault: Fault,
+    pub from_ms: u64,
+    pub to_ms: u64,
+}
+
+/// All that goes wrong in one world.
+pub struct Faults {
+    pub windows: Vec<Window>,
+    dice: Dice,
+    /// The time, kept up to date by the owner.
+    pub now_ms: u64,
+    /// Writes that operators have tried.
+    pub writes: u64,
+}
+
+impl Faults {
+    /// The same world without faults.
+    pub fn none(seed: u64) -> Self {
+        Self::of(seed, Vec::new())
+    }
+
+    pub fn of(seed: u64, windows: Vec<Window>) -> Self {
+        Self {
+            windows,
+            dice: Dice::new(seed, "faults"),
+            now_ms: 0,
+            writes: 0,
+        }
+    }
+
+    /// One to four faults, within the first ten minutes.
+    pub fn draw(seed: u64) -> Self {
+        let mut dice = Dice::new(seed, "plan");
+        let count = dice.between(1, 4);
+        let windows = (0..count).map(|_| {
+            let from_ms = dice.between(0, 240) * 1000;
+            Window {
+                fault: draw_one(&mut dice),
+                from_ms,
+                to_ms: from_ms + dice.between(10, 300) * 1000,
+            }
+        });
+        Self::of(seed, windows.collect())
+    }
+
+    /// Whether nothing will go wrong any more.
+    pub fn are_over(&self) -> bool {
+        self.windows.iter().all(|window| window.to_ms < self.now_ms)
+    }
+
+    /// Whether anything is wrong now, or was within the last so many milliseconds.
+    pub fn within(&self, ms: u64) -> bool {
+        self.windows
+            .iter()
+            .any(|window| window.from_ms <= self.now_ms && self.now_ms < window.to_ms + ms)
+    }
+
+    /// How old the operator's picture of the pods may be, in milliseconds.
+    pub fn staleness_ms(&self) -> u64 {
+        let blurred = self
+            .windows
+            .iter()
+            .any(|window| window.fault.blurs() && window.from_ms <= self.now_ms);
+        // A silent watch is noticed after 65 s, and its backoff may be 30 s.
+        if blurred { 600_000 } else { 15_000 }
+    }
+
+    fn active(&self) -> impl Iterator<Item = Fault> + '_ {
+        self.windows
+            .iter()
+            .filter(|window| window.from_ms <= self.now_ms && self.now_ms < window.to_ms)
+            .map(|window| window.fault)
+    }
+
+    /// Faults whose window opened within the last second: what happens once.
+    pub fn beginning(&self) -> Vec<Fault> {
+        self.windows
+            .iter()
+            .filter(|window| window.from_ms <= self.now_ms && self.now_ms < window.from_ms + 1000)
+            .map(|window| window.fault)
+            .collect()
+    }
+
+    /// Whether a fault of this kind is there.
+    pub fn is_active(&self, which: impl Fn(Fault) -> bool) -> bool {
+        self.active().any(which)
+    }
+
+    /// How long a request or an answer is on its way.
+    pub fn latency(&mut self) -> Duration {
+        Duration::from_millis(self.dice.between(1, 4))
+    }
+
+    /// What becomes of a request.
+    pub fn fate(&mut self, process: &Process, request: &Request) -> Fate {
+        let writes = request.verb.writes();
+        if writes {
+            self.writes += 1;
+        }
+        let about_events = request.kind == Kind::Event;
+        let active: Vec<Fault> = self.active().collect();
+        for fault in active {
+            let dice = &mut self.dice;
+            match fault {
+                Fault::Kill(chance) if writes && dice.chance(chance) => {
+                    return if dice.chance(500) {
+                        Fate::KilledBefore
+                    } else {
+                        Fate::KilledAfter
+                    };
+                }
+                Fault::KillAt { write, after } if writes && write == self.writes => {
+                    return if after {
+                        Fate::KilledAfter
+                    } else {
+                        Fate::KilledBefore
+                    };
+                }
+                Fault::KillListing
+                    if request.verb == Verb::List
+                        && process.lists.load(Ordering::Relaxed) == 4
+                        && dice.chance(700) =>
+                {
+                    return Fate::KilledBefore;
+                }
+                Fault::LostAnswers(chance) if writes && dice.chance(chance) => {
+                    return if dice.chance(500) {
+                        Fate::AnswerLost
+                    } else {
+                        Fate::AnswerBroken
+                    };
+                }
+                Fault::Conflicts(chance) if writes && !about_events && dice.chance(chance) => {
+                    return refused(409, "Conflict", "the object has been modified");
+                }
+                Fault::Errors { code, chance } if dice.chance(chance) => {
+                    return answer_with(code, dice);
+                }
+                Fault::Timeouts(chance) if dice.chance(chance) => return Fate::Lost,
+                Fault::Broken(chance) if dice.chance(chance) => return Fate::Unreachable,
+                Fault::Forbidden(kind) if writes && kind == request.kind => {
+                    return refused(403, "Forbidden", "is forbidden: User cannot write here");
+                }
+                Fault::Denied { kind, times_out } if writes && kind == request.kind => {
+                    return if times_out {
+                        refused(
+                            500,
+                            "InternalError",
+                            "failed calling webhook: context deadline exceeded",
+                        )
+                    } else {
+                        refused(
+                            403,
+                            "Forbidden",
+                            "admission webhook denied the request: not today",
+                        )
+                    };
+                }
+                Fault::Late { chance, seconds }
+                    if writes && !about_events && dice.chance(chance) =>
+                {
+                    return Fate::Late(seconds);
+                }
+                _ => {}
+            }
+        }
+        Fate::Delivered
+    }
+
+    /// How many writes the API server lags.
+    pub fn behind(&self, _: &Process) -> u64 {
+        self.active()
+            .filter_map(|fault| match fault {
+                Fault::Behind(writes) => Some(writes),
+                _ => None,
+            })
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// What becomes of a watch, asked each time it looks for news.
+    pub fn watch_fate(&mut self, _: &Process, _: Kind) -> WatchFate {
+        let active: Vec<Fault> = self.active().collect();
+        for fault in active {
+            match fault {
+                Fault::Gone(chance) if self.dice.chance(chance) => return WatchFate::Gone,
+                Fault::HalfOpen(chance) if self.dice.chance(chance) => return WatchFate::HalfOpen,
+                Fault::Closed(chance) if self.dice.chance(chance) => return WatchFate::Closed,
+                _ => {}
+            }
+        }
+        WatchFate::Open
+    }
+
+    /// How long after a change a watch tells it, in milliseconds.
+    pub fn lag_ms(&self, _: &Process, kind: Kind) -> u64 {
+        self.active()
+            .filter_map(|fault| match fault {
+                Fault::Lag { kind: lagging, ms } if lagging == kind => Some(ms),
+                Fault::LagAll(ms) => Some(ms),
+                _ => None,
+            })
+            .max()
+            .unwrap_or(1)
+    }
+
+    pub fn merges(&self) -> bool {
+        self.is_active(|fault| fault == Fault::Merge)
+    }
+
+    pub fn illness(&self) -> Option<Illness> {
+        self.active().find_map(|fault| match fault {
+            Fault::Ill(illness) => Some(illness),
+            _ => None,
+        })
+    }
+
+    pub fn panics(&mut self) -> bool {
+        let chances: Vec<u64> = self
+            .active()
+            .filter_map(|fault| match fault {
+                Fault::Panic(chance) => Some(chance),
+                _ => None,
+            })
+            .collect();
+        chances.into_iter().any(|chance| self.dice.chance(chance))
+    }
+
+    /// By how much the operator's clock is off, in milliseconds.
+    pub fn clock_off_ms(&self) -> i64 {
+        self.active()
+            .map(|fault| match fault {
+                Fault::Clock(seconds) => seconds * 1000,
+                _ => 0,
+            })
+            .sum()
+    }
+}
+
+fn refused(code: u16, reason: &'static str, message: &'static str) -> Fate {
+    Fate::Refused {
+        code,
+        reason,
+        message,
+        retry_after: None,
+    }
+}
+
+fn answer_with(code: u16, dice: &mut Dice) -> Fate {
+    match code {
+        429 => Fate::Refused {
+            code,
+            reason: "TooManyRequests",
+            message: "please try again later",
+            retry_after: Some(dice.between(1, 3)),
+        },
+        503 => refused(503, "ServiceUnavailable", "apiserver not ready"),
+        504 => refused(504, "Timeout", "etcdserver: request timed out"),
+        code => refused(code, "InternalError", "etcdserver: leader changed"),
+    }
+}
+
+fn draw_one(dice: &mut Dice) -> Fault {
+    let child = |dice: &mut Dice| {
+        *dice.pick(&[Kind::Deployment, Kind::Service, Kind::History, Kind::Slice])
+    };
+    match dice.below(29) {
+        0 => Fault::Kill(dice.between(50, 300)),
+        1 => Fault::LostAnswers(dice.between(50, 500)),
+        2 => Fault::Panic(dice.between(100, 1000)),
+        3 => Fault::Sigterm,
+        4 => Fault::KillListing,
+        5 => Fault::Behind(dice.between(1, 40)),
+        6 => Fault::LagAll(dice.between(1, 60) * 1000),
+        7 => Fault::Merge,
+        8 => Fault::Conflicts(dice.between(50, 600)),
+        9 => Fault::Errors {
+            code: *dice.pick(&[429, 500, 503, 504]),
+            chance: dice.between(10, 500),
+        },
+        10 => Fault::Timeouts(dice.between(10, 300)),
+        11 => Fault::Broken(dice.between(10, 500)),
+        12 => Fault::Gone(dice.between(20, 300)),
+        13 => Fault::HalfOpen(dice.between(20, 300)),
+        14 => Fault::Closed(dice.between(20, 300)),
+        15 => Fault::Lag {
+            kind: *dice.pick(&Kind::ALL),
+            ms: dice.between(1, 120) * 1000,
+        },
+        16 => Fault::Forbidden(*dice.pick(&Kind::ALL)),
+        17 => Fault::Denied {
+            kind: child(dice),
+            times_out: dice.chance(500),
+        },
+        18 => Fault::Late {
+            chance: dice.between(50, 400),
+            seconds: dice.between(2, 120),
+        },
+        19 | 20 => Fault::TwoLeaders,
+        21 => Fault::NoLeader,
+        22 => Fault::Upgrade,
+        23 => Fault::Ill(*dice.pick(&Illness::ALL)),
+        24 => Fault::Ill(*dice.pick(&Illness::MORE)),
+        25 => Fault::RouterRestart,
+        26 => Fault::Trip(dice.between(5, 40)),
+        27 => Fault::Clock(*dice.pick(&[-3600, -60, 60, 3600])),
+        _ => Fault::Freeze,
+    }
+}

@@ -1,0 +1,404 @@
+//! The nine invariants of the design, checked after every accepted write, and at the end.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    faults::{Fault, Faults},
+    kinds::{Key, Kind},
+    nodes,
+    objects::{Change, Objects},
+    request::Postmark,
+    story::{MODEL, NAMESPACE, Story},
+    traffic::SCRAPE_SECONDS,
+};
+
+/// What must always hold, by its name.
+#[rustfmt::skip]
+pub const INVARIANTS: [(&str, &str); 12] = [
+    ("declared-weights", "the canary's weight is 0 or that of a declared step, so that both weights are from 0 to 100 and sum to 100"),
+    ("capacity-first", "no version gets weight, or more of it, without Ready capacity for all of the traffic"),
+    ("stable-kept", "versions with traffic, and the old one until its time is over, are never shrunk or deleted by Serin"),
+    ("promoted-from-100", "a version becomes stable only from the last step, and the one before it is kept as the way back"),
+    ("refused-stays-refused", "a rolled-back version gets no weight under the same token"),
+    ("converges-then-rests", "once faults stop, all is done within a bounded number of reconciles, and then nothing is written"),
+    ("breach-in-time", "a version that fails its objectives by far has no weight half a minute later, while nothing else is wrong"),
+    ("same-end", "the end is that of the same story without faults"),
+    ("others-untouched", "fields that other managers own stay as they are"),
+    ("unknown-never-promotes", "weight is raised only on metrics that could be believed"),
+    ("bad-never-promoted", "a version that fails its objectives by far is never promoted"),
+    ("steps-last", "no step is left before its time, by the world's clock"),
+];
+
+/// A breach may last this many seconds: the hard guard needs one whole scrape of the new weight, the statistics three.
+const BREACH_SECONDS: u64 = 30;
+/// From the clock read of a decision to the request that persists it: metrics may take 5 s twice, the API server a while.
+const DECISION_MS: u64 = 13_000;
+
+/// Watches over one world.
+#[derive(Default)]
+pub struct Judge {
+    /// What was broken.
+    pub findings: Vec<String>,
+    /// How often each write was checked.
+    pub checked: u64,
+    /// What the writer of the write that is being looked at knew.
+    pub sent: Postmark,
+    /// By process and kind of query: whether the last answer could be believed, and when it came.
+    readings: BTreeMap<(String, &'static str), (bool, u64)>,
+    /// When a version last had all its capacity, by the name of its objects.
+    capable: BTreeMap<String, u64>,
+    /// Revisions that were rolled back, with the token of that time.
+    refused: BTreeMap<String, Value>,
+    /// When the weight of today was decided on.
+    weighed_ms: u64,
+    breach_seconds: u64,
+    now_ms: u64,
+}
+
+impl Judge {
+    /// Something that must hold does not.
+    fn finds(&mut self, invariant: &str, detail: &str) {
+        let (_, sentence) = INVARIANTS
+            .iter()
+            .find(|(name, _)| *name == invariant)
+            .unwrap();
+        let seconds = self.now_ms as f64 / 1000.0;
+        self.findings
+            .push(format!("{invariant} ({sentence}) at {seconds} s: {detail}"));
+    }
+
+    /// The world itself is at fault.
+    pub fn broken(&mut self, detail: String) {
+        self.findings.push(detail);
+    }
+
+    /// What was found at the end.
+    pub fn ends(&mut self, invariant: &str, detail: &str) {
+        self.finds(invariant, detail);
+    }
+
+    /// The model is deleted: what was known of it says nothing of the next one of its name.
+    pub fn forget(&mut self) {
+        self.refused.clear();
+    }
+
+    /// A process got an answer to a query.
+    pub fn queried(&mut self, process: &str, query: &str, believable: bool, now_ms: u64) {
+        let kind = if query.starts_with("count by") {
+            "edges"
+        } else if query.contains("_bucket") {
+            "latencies"
+        } else {
+            "errors"
+        };
+        self.readings
+            .insert((process.to_owned(), kind), (believable, now_ms));
+    }
+
+    /// Whether a process may believe what it read last.
+    pub fn believes(&self, process: &str, now_ms: u64) -> bool {
+        let mut all = self
+            .readings
+            .iter()
+            .filter(|((of, _), _)| of == process)
+            .map(|(_, (believable, ms))| *believable && now_ms - ms < 15_000)
+            .peekable();
+        all.peek().is_some() && all.all(|believed| believed)
+    }
+
+    /// A second has passed.
+    pub fn second(&mut self, objects: &Objects, faults: &Faults, story: &Story) {
+        self.now_ms = objects.now_ms;
+        self.remember_capacity(objects);
+        let status = model(objects).map_or(Value::Null, |model| model["status"].clone());
+        let canary = &status["canary"];
+        let weight = canary["weight"].as_u64().unwrap_or(0);
+        let version = canary["version"].as_str().unwrap_or_default();
+        let is_deleted =
+            model(objects).is_some_and(|model| !model["metadata"]["deletionTimestamp"].is_null());
+        let breaches = weight > 0 && story.behaviour(version).at(weight).is_bad();
+        // After a fault the operator may still wait to try again: 15 s of its own, 30 s of its watches.
+        if !breaches || is_deleted || faults.within(60_000) {
+            self.breach_seconds = 0;
+            return;
+        }
+        self.breach_seconds += 1;
+        if self.breach_seconds == BREACH_SECONDS {
+            self.finds(
+                "breach-in-time",
+                &format!("version {version} still has {weight} %"),
+            );
+        }
+    }
+
+    /// Looks at one change.
+    pub fn change(&mut self, change: &Change, objects: &Objects, faults: &Faults, story: &Story) {
+        self.now_ms = objects.now_ms;
+        self.checked += 1;
+        self.remember_capacity(objects);
+        if !change.by.starts_with("op-") {
+            return;
+        }
+        match change.key.kind {
+            Kind::Model if !change.deleted => self.status(change, objects, faults, story),
+            Kind::Deployment => self.deployment(change, objects, faults),
+            _ => {}
+        }
+        self.others(change);
+    }
+
+    fn remember_capacity(&mut self, objects: &Objects) {
+        let Some(model) = model(objects) else { return };
+        let replicas = model["spec"]["replicas"].as_i64().unwrap_or(1);
+        for (key, _) in objects.of(Kind::Deployment) {
+            let (ready, endpoints) = nodes::capacity(objects, &key.namespace, &key.name);
+            if ready.min(endpoints) >= replicas {
+                self.capable.insert(key.name.clone(), objects.now_ms);
+            }
+        }
+    }
+
+    fn status(&mut self, change: &Change, objects: &Objects, faults: &Faults, story: &Story) {
+        let nothing = json!({});
+        let old = change.before.as_deref().map_or(&nothing, |b| &b["status"]);
+        let model = &*change.after;
+        let new = &model["status"];
+        let steps = model["spec"]["rollout"]["steps"].as_array();
+        let steps: Vec<&Value> = steps.into_iter().flatten().collect();
+        let (was, is) = (weight(old), weight(new));
+        let canary = text(&new["canary"]["version"]);
+        if is > 0 && !steps.iter().any(|step| step["weight"] == is) {
+            self.finds("declared-weights", &format!("{is} is no step's weight"));
+        }
+
+        let revision = text(&new["canary"]["revision"]).to_owned();
+        let same_trial = old["canary"]["revision"] == new["canary"]["revision"];
+        let raised = is > if same_trial { was } else { 0 };
+        let promoted = !new["stable"].is_null()
+            && text(&old["stable"]["revision"]) != text(&new["stable"]["revision"]);
+        let first = old["stable"].is_null();
+        if raised || promoted {
+            let grown = if promoted {
+                text(&new["stable"]["revision"])
+            } else {
+                &revision
+            };
+            self.has_capacity(grown, objects, faults);
+        }
+        let onward = (raised && was > 0) || (promoted && !first);
+        if onward && !self.sent.believed {
+            self.finds("unknown-never-promotes", &format!("from {was} to {is} %"));
+        }
+        if onward {
+            let minimum = steps
+                .iter()
+                .find(|step| step["weight"] == was)
+                .and_then(|step| {
+                    text(&step["minDuration"])
+                        .trim_end_matches('s')
+                        .parse()
+                        .ok()
+                })
+                .unwrap_or(0_u64);
+            let lasted = self.sent.at_ms.saturating_sub(self.weighed_ms);
+            if lasted + DECISION_MS < minimum * 1000 {
+                let detail = format!("{was} % lasted {lasted} ms of {minimum} s");
+                self.finds("steps-last", &detail);
+            }
+        }
+        if raised || (is != was) {
+            self.weighed_ms = self.sent.at_ms;
+        }
+        if promoted && !first {
+            let version = text(&new["stable"]["version"]);
+            if was != 100 || old["canary"]["revision"] != new["stable"]["revision"] {
+                self.finds(
+                    "promoted-from-100",
+                    &format!("version {version} came from {was} %"),
+                );
+            }
+            let kept = new["retiring"].as_array().is_some_and(|list| {
+                list.iter()
+                    .any(|retiring| retiring["revision"] == old["stable"]["revision"])
+            });
+            if !kept {
+                self.finds("promoted-from-100", "the version before it is not kept");
+            }
+            if story.behaviour(version).is_bad() {
+                self.finds("bad-never-promoted", &format!("version {version}"));
+            }
+        }
+
+        let token = &model["spec"]["rollout"]["retryToken"];
+        for refused in new["refused"].as_array().into_iter().flatten() {
+            let token = refused["retryToken"].clone();
+            self.refused
+                .insert(text(&refused["revision"]).to_owned(), token);
+        }
+        if is > 0 && self.refused.get(&revision) == Some(token) {
+            self.finds(
+                "refused-stays-refused",
+                &format!("version {canary} has {is} %"),
+            );
+        }
+    }
+
+    fn has_capacity(&mut self, revision: &str, objects: &Objects, faults: &Faults) {
+        let name = format!("{MODEL}-{revision}");
+        let seen = self.capable.get(&name).copied();
+        let recently = seen.is_some_and(|ms| ms + faults.staleness_ms() >= objects.now_ms);
+        if !recently {
+            let (ready, endpoints) = nodes::capacity(objects, NAMESPACE, &name);
+            let detail = format!(
+                "{name} has {ready} ready pods and {endpoints} endpoints, and had all of them at {seen:?} ms"
+            );
+            self.finds("capacity-first", &detail);
+        }
+    }
+
+    /// A write of Serin's on a version's pods.
+    fn deployment(&mut self, change: &Change, objects: &Objects, _: &Faults) {
+        let Some(model) = model(objects) else { return };
+        let Some(before) = &change.before else { return };
+        let status = &model["status"];
+        let name = &change.key.name;
+        let is_of = |version: &Value| *name == format!("{MODEL}-{}", text(&version["revision"]));
+        let serves = is_of(&status["stable"]) || (weight(status) > 0 && is_of(&status["canary"]));
+        let retiring = status["retiring"].as_array();
+        let is_kept = retiring.is_some_and(|list| list.iter().any(is_of));
+        if !serves && !is_kept {
+            return;
+        }
+        let replicas = |object: &Arc<Value>| object["spec"]["replicas"].as_i64().unwrap_or(1);
+        let wanted = model["spec"]["replicas"].as_i64().unwrap_or(1);
+        if change.deleted {
+            self.finds("stable-kept", &format!("{name} is deleted"));
+        } else if replicas(&change.after) < replicas(before).min(wanted) {
+            let detail = format!(
+                "{name} is shrunk from {} to {}",
+                replicas(before),
+                replicas(&change.after)
+            );
+            self.finds("stable-kept", &detail);
+        }
+    }
+
+    /// Somebody else's label and annotation must survive every write of Serin's.
+    fn others(&mut self, change: &Change) {
+        let Some(before) = &change.before else { return };
+        if change.deleted {
+            return;
+        }
+        for field in ["labels", "annotations"] {
+            let foreign = &before["metadata"][field]["example.com/foreign"];
+            if !foreign.is_null()
+                && change.after["metadata"][field]["example.com/foreign"] != *foreign
+            {
+                self.finds("others-untouched", &format!("{} of {}", field, change.key));
+            }
+        }
+    }
+}
+
+/// The model, while it exists.
+pub fn model(objects: &Objects) -> Option<&Arc<Value>> {
+    objects.get(&Key::new(Kind::Model, NAMESPACE, MODEL))
+}
+
+fn weight(status: &Value) -> u64 {
+    status["canary"]["weight"].as_u64().unwrap_or(0)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// Whether nothing is left to be done.
+pub fn is_done(objects: &Objects, story: &Story) -> bool {
+    if story.ends_with_nothing() {
+        let left = |(key, object): (&Key, &Arc<Value>)| {
+            key.kind != Kind::Event
+                && (key.kind == Kind::Model || nodes::is_of_model(object, MODEL))
+        };
+        return !objects.all().any(left);
+    }
+    let Some(model) = model(objects) else {
+        return false;
+    };
+    let status = &model["status"];
+    status["observedGeneration"] == model["metadata"]["generation"]
+        && status["phase"] == "Stable"
+        && status["canary"].is_null()
+        && status["retiring"].is_null()
+}
+
+/// What the end of a story is compared by: everything but times, identities and counts.
+pub fn end(objects: &Objects) -> BTreeSet<String> {
+    let mut end = BTreeSet::new();
+    for (key, object) in objects.all() {
+        let what = match key.kind {
+            Kind::Event | Kind::Pod => continue,
+            Kind::Model => {
+                let status = &object["status"];
+                let refused: BTreeSet<&str> = status["refused"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|refused| text(&refused["version"]))
+                    .collect();
+                let conditions: Vec<String> = status["conditions"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|one| {
+                        format!(
+                            "{}={}/{}",
+                            text(&one["type"]),
+                            text(&one["status"]),
+                            text(&one["reason"])
+                        )
+                    })
+                    .collect();
+                format!(
+                    "stable {} of {}, phase {}, refused {refused:?}, {conditions:?}, port {}",
+                    text(&status["stable"]["version"]),
+                    text(&object["spec"]["model"]["version"]),
+                    text(&status["phase"]),
+                    status["routerPort"]
+                )
+            }
+            Kind::Deployment => format!(
+                "{} replicas, {} ready, owned {}",
+                object["spec"]["replicas"],
+                object["status"]["readyReplicas"],
+                object["metadata"]["ownerReferences"]
+                    .as_array()
+                    .map_or(0, Vec::len)
+            ),
+            Kind::Slice => {
+                let endpoints = object["endpoints"].as_array().map_or(0, Vec::len);
+                format!("{endpoints} endpoints")
+            }
+            Kind::History => format!("number {}", object["revision"]),
+            Kind::Service => format!("{}", object["spec"]["selector"]),
+        };
+        end.insert(format!("{key}: {what}"));
+    }
+    end
+}
+
+/// Whether scrapes that fail have not made the evidence old yet.
+pub fn is_fresh(faults: &Faults) -> bool {
+    faults.windows.iter().all(|window| {
+        let age_ms = faults.now_ms.saturating_sub(window.from_ms);
+        window.fault != Fault::Ill(crate::prometheus::Illness::Stale)
+            || faults.now_ms < window.from_ms
+            || faults.now_ms >= window.to_ms
+            || age_ms < (4 * SCRAPE_SECONDS + 2) * 1000
+    })
+}

@@ -1,0 +1,29 @@
+//! Serin in a world of its own: the real loop, watches and metrics reader against an API server, a cluster and a Prometheus
+//! that live in memory under a paused clock. A seed decides on a story, on everything that goes wrong and on every delay, so a
+//! world that breaks an invariant breaks it again:
+//!
+//! ```text
+//! SERIN_WORLD_SEED=17 cargo test -p serin --test world -- one_seed --nocapture
+//! ```
+//! `SERIN_WORLD_SEEDS` says how many are tried (their numbers are 0, 1, 2 …), `SERIN_WORLD_FROM` where they begin.
+
+#![allow(clippy::unwrap_used, clippy::cast_possible_wrap, missing_docs)]
+
+mod apply;
+mod dice;
+mod faults;
+mod judge;
+mod kinds;
+mod nodes;
+mod objects;
+mod operator;
+mod prometheus;
+mod promql;
+mod request;
+mod run;
+mod story;
+mod tests;
+mod traffic;
+mod watches;
+mod wire;
+mod world;

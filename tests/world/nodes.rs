@@ -1,0 +1,348 @@
+//! Plays what runs in a cluster besides Serin: the Deployment and endpoint controllers, the kubelets, the garbage collector.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use crate::{
+    dice::Dice,
+    kinds::{Key, Kind},
+    objects::{Objects, label, owners},
+    story::{Behaviour, Start},
+};
+
+/// Where the routers run.
+pub const ROUTERS: &str = "serin-system";
+/// The routers' pods: name and address.
+pub const ROUTER_PODS: [(&str, &str); 2] = [
+    ("serin-router-6d9f7c5b8-aaaaa", "10.244.9.1"),
+    ("serin-router-6d9f7c5b8-bbbbb", "10.244.9.2"),
+];
+
+/// A moment that never comes.
+const NEVER_MS: u64 = u64::MAX / 2;
+
+/// All nodes and controllers.
+pub struct Nodes {
+    dice: Dice,
+    deployments: BTreeMap<String, Played>,
+    /// When the garbage collector gets to an object whose owner is gone.
+    doomed: BTreeMap<Key, u64>,
+    addresses: u64,
+    /// The longest time that the garbage collector takes, in milliseconds.
+    pub collector_ms: u64,
+    /// The version of the objects at which nothing is left to be done, not even later.
+    idle_at: Option<u64>,
+}
+
+/// One Deployment's pods.
+struct Played {
+    generation: i64,
+    /// When the controller gets to see this generation.
+    seen_at_ms: u64,
+    pods: Vec<Pod>,
+    /// Ready addresses as of one step ago: what the endpoint controller tells.
+    told: Vec<String>,
+}
+
+struct Pod {
+    name: String,
+    address: String,
+    ready_at_ms: u64,
+    /// Not ready before this, for some passing reason.
+    down_until_ms: u64,
+    restarts: i64,
+    next_restart_ms: u64,
+}
+
+impl Played {
+    /// Whether nothing will change by itself.
+    fn is_calm(&self, now_ms: u64) -> bool {
+        self.seen_at_ms <= now_ms
+            && self.pods.iter().all(|pod| {
+                let due = pod.ready_at_ms > now_ms && pod.ready_at_ms < NEVER_MS;
+                !due && pod.down_until_ms <= now_ms && pod.next_restart_ms == NEVER_MS
+            })
+    }
+}
+
+impl Nodes {
+    pub fn new(seed: u64) -> Self {
+        Self {
+            dice: Dice::new(seed, "nodes"),
+            deployments: BTreeMap::new(),
+            doomed: BTreeMap::new(),
+            addresses: 0,
+            collector_ms: 20_000,
+            idle_at: None,
+        }
+    }
+
+    /// One step: everything that is due at `now_ms` happens.
+    pub fn step(
+        &mut self,
+        objects: &mut Objects,
+        now_ms: u64,
+        behaviour: impl Fn(&str) -> Behaviour,
+    ) {
+        let version = objects.version();
+        if self.idle_at == Some(version) {
+            return;
+        }
+        let deployments: Vec<(Key, Value)> = objects
+            .of(Kind::Deployment)
+            .map(|(key, object)| (key.clone(), (**object).clone()))
+            .collect();
+        let mut alive = BTreeSet::new();
+        for (key, deployment) in deployments {
+            let uid = text(&deployment["metadata"]["uid"]);
+            self.play(objects, &key, &deployment, &uid, now_ms, &behaviour);
+            alive.insert(uid);
+        }
+        self.deployments.retain(|uid, _| alive.contains(uid));
+        self.collect_garbage(objects, now_ms);
+        let calm = self.doomed.is_empty() && self.deployments.values().all(|d| d.is_calm(now_ms));
+        self.idle_at = (calm && objects.version() == version).then_some(version);
+    }
+
+    fn play(
+        &mut self,
+        objects: &mut Objects,
+        key: &Key,
+        deployment: &Value,
+        uid: &str,
+        now_ms: u64,
+        behaviour: impl Fn(&str) -> Behaviour,
+    ) {
+        let generation = deployment["metadata"]["generation"].as_i64().unwrap_or(0);
+        let dice = &mut self.dice;
+        let played = self
+            .deployments
+            .entry(uid.to_owned())
+            .or_insert_with(|| Played {
+                generation: 0,
+                seen_at_ms: 0,
+                pods: Vec::new(),
+                told: Vec::new(),
+            });
+        if played.generation != generation {
+            played.generation = generation;
+            played.seen_at_ms = now_ms + dice.below(2_000);
+        }
+        if now_ms < played.seen_at_ms {
+            return;
+        }
+        let version = text(&deployment["metadata"]["annotations"]["serin.dev/version"]);
+        let behaviour = behaviour(&version);
+        let desired = deployment["spec"]["replicas"].as_u64().unwrap_or(1) as usize;
+        while played.pods.len() > desired {
+            if let Some(pod) = played.pods.pop() {
+                let _ = objects.delete(&Key::new(Kind::Pod, &key.namespace, &pod.name));
+            }
+        }
+        while played.pods.len() < desired {
+            self.addresses += 1;
+            let starts_in = match behaviour.start {
+                Start::Ready => dice.between(2_000, 9_000),
+                Start::Never | Start::Crashing => NEVER_MS,
+            };
+            played.pods.push(Pod {
+                name: format!("{}-7c9d6b5f4-{:05}", key.name, self.addresses),
+                address: format!(
+                    "10.244.{}.{}",
+                    self.addresses / 250,
+                    self.addresses % 250 + 1
+                ),
+                ready_at_ms: now_ms.saturating_add(starts_in).min(NEVER_MS),
+                down_until_ms: 0,
+                restarts: 0,
+                next_restart_ms: match behaviour.start {
+                    Start::Crashing => now_ms + 4_000,
+                    Start::Ready | Start::Never => NEVER_MS,
+                },
+            });
+        }
+        let mut ready_addresses = Vec::new();
+        for pod in &mut played.pods {
+            if now_ms >= pod.next_restart_ms {
+                pod.restarts += 1;
+                pod.next_restart_ms = now_ms + 10_000;
+            }
+            let ready = now_ms >= pod.ready_at_ms && now_ms >= pod.down_until_ms;
+            if ready {
+                ready_addresses.push(pod.address.clone());
+            }
+            let wanted = pod_object(key, deployment, uid, pod, ready);
+            let pod_key = Key::new(Kind::Pod, &key.namespace, &pod.name);
+            if objects.get(&pod_key).is_none() {
+                let _ = objects.create(&pod_key, wanted);
+            } else {
+                objects.edit(&pod_key, |live| live["status"] = wanted["status"].clone());
+            }
+        }
+        let ready = ready_addresses.len();
+        objects.edit(key, |live| {
+            live["status"] = json!({
+                "observedGeneration": generation, "replicas": desired, "updatedReplicas": desired,
+                "readyReplicas": ready, "availableReplicas": ready,
+            });
+        });
+        let told = std::mem::replace(&mut played.told, ready_addresses);
+        // An address that is gone is taken out at once, a new one comes a step later.
+        let told: Vec<String> = told
+            .into_iter()
+            .filter(|address| played.told.contains(address))
+            .collect();
+        tell_endpoints(objects, key, &told);
+    }
+
+    /// One ready pod is not ready for a while.
+    pub fn trip_a_pod(&mut self, now_ms: u64, for_ms: u64) -> Option<String> {
+        let mut ready: Vec<&mut Pod> = self
+            .deployments
+            .values_mut()
+            .flat_map(|played| &mut played.pods)
+            .filter(|pod| now_ms >= pod.ready_at_ms && now_ms >= pod.down_until_ms)
+            .collect();
+        if ready.is_empty() {
+            return None;
+        }
+        let index = self.dice.below(ready.len() as u64) as usize;
+        ready[index].down_until_ms = now_ms + for_ms;
+        self.idle_at = None;
+        Some(ready[index].name.clone())
+    }
+
+    fn collect_garbage(&mut self, objects: &mut Objects, now_ms: u64) {
+        let uids: BTreeSet<String> = objects
+            .all()
+            .map(|(_, object)| text(&object["metadata"]["uid"]))
+            .collect();
+        let orphans: Vec<Key> = objects
+            .all()
+            .filter(|(_, object)| {
+                let mut owned = false;
+                let mut alive = false;
+                for owner in owners(object) {
+                    owned = true;
+                    alive |= uids.contains(owner);
+                }
+                owned && !alive
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        self.doomed.retain(|key, _| orphans.contains(key));
+        for key in orphans {
+            let dice = &mut self.dice;
+            let due = self
+                .doomed
+                .entry(key.clone())
+                .or_insert_with(|| now_ms + dice.below(self.collector_ms.max(1)));
+            if now_ms >= *due {
+                let _ = objects.delete(&key);
+            }
+        }
+    }
+}
+
+/// The EndpointSlice of a version's Service, which has its labels.
+fn tell_endpoints(objects: &mut Objects, deployment: &Key, addresses: &[String]) {
+    let service = Key::new(Kind::Service, &deployment.namespace, &deployment.name);
+    let Some(service) = objects.get(&service).cloned() else {
+        return;
+    };
+    let key = Key::new(
+        Kind::Slice,
+        &deployment.namespace,
+        &format!("{}-x1", deployment.name),
+    );
+    let mut labels = service["metadata"]["labels"].clone();
+    labels["kubernetes.io/service-name"] = json!(deployment.name);
+    labels["endpointslice.kubernetes.io/managed-by"] = json!("endpointslice-controller.k8s.io");
+    let endpoints: Vec<Value> = addresses
+        .iter()
+        .map(|address| json!({"addresses": [address], "conditions": {"ready": true}}))
+        .collect();
+    let slice = json!({
+        "metadata": {
+            "namespace": key.namespace, "name": key.name, "labels": labels,
+            "ownerReferences": [{
+                "apiVersion": "v1", "kind": "Service", "name": deployment.name,
+                "uid": service["metadata"]["uid"], "controller": true,
+            }],
+        },
+        "addressType": "IPv4", "endpoints": endpoints,
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+    });
+    if objects.get(&key).is_none() {
+        let _ = objects.create(&key, slice);
+    } else {
+        objects.edit(&key, |live| {
+            for field in ["endpoints", "ports"] {
+                live[field] = slice[field].clone();
+            }
+            live["metadata"]["ownerReferences"] = slice["metadata"]["ownerReferences"].clone();
+        });
+    }
+}
+
+fn pod_object(key: &Key, deployment: &Value, uid: &str, pod: &Pod, ready: bool) -> Value {
+    let state = if pod.restarts > 0 {
+        json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}})
+    } else {
+        json!({"running": {}})
+    };
+    json!({
+        "metadata": {
+            "namespace": key.namespace, "name": pod.name,
+            "labels": deployment["spec"]["template"]["metadata"]["labels"],
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": key.name, "uid": uid, "controller": true}],
+        },
+        "spec": {"containers": [{"name": "model", "ports": [{"name": "http", "containerPort": 8080}]}]},
+        "status": {
+            "phase": "Running", "podIP": pod.address,
+            "containerStatuses": [{
+                "name": "model", "ready": ready, "restartCount": pod.restarts,
+                "image": "serve:1", "imageID": "serve:1", "state": state,
+            }],
+        },
+    })
+}
+
+/// The routers' endpoints.
+pub fn router_slice() -> Value {
+    let endpoints: Vec<Value> = ROUTER_PODS
+        .iter()
+        .map(|(_, address)| json!({"addresses": [address], "conditions": {"ready": true}}))
+        .collect();
+    json!({
+        "metadata": {
+            "namespace": ROUTERS, "name": "serin-router-x1",
+            "labels": {"kubernetes.io/service-name": "serin-router"},
+        },
+        "addressType": "IPv4", "endpoints": endpoints,
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+    })
+}
+
+/// How many pods of a version are ready, and how many of them a router can reach.
+pub fn capacity(objects: &Objects, namespace: &str, name: &str) -> (i64, i64) {
+    let deployment = objects.get(&Key::new(Kind::Deployment, namespace, name));
+    let ready = deployment.map_or(0, |deployment| {
+        deployment["status"]["readyReplicas"].as_i64().unwrap_or(0)
+    });
+    let slice = objects.get(&Key::new(Kind::Slice, namespace, &format!("{name}-x1")));
+    let endpoints = slice
+        .and_then(|slice| slice["endpoints"].as_array())
+        .map_or(0, Vec::len);
+    (ready, endpoints as i64)
+}
+
+/// Whether an object was made for a model.
+pub fn is_of_model(object: &Value, model: &str) -> bool {
+    label(object, "serin.dev/model") == Some(model)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

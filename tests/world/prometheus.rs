@@ -1,0 +1,194 @@
+//! Prometheus, as the operator's metrics client meets it: the transport under the real client, and all that can be wrong with
+//! the answers.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
+use http_body_util::StreamBody;
+use jiff::{Timestamp, fmt::rfc2822};
+use serde_json::{Value, json};
+use serin::observe::metrics::{Client, Transport};
+
+use crate::{
+    judge,
+    promql::Query,
+    wire::Process,
+    world::{EPOCH_MS, World},
+};
+
+/// What is wrong with Prometheus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Illness {
+    /// Nobody listens.
+    Down,
+    /// Answers after so many seconds.
+    Slow(u64),
+    /// Sends headers, and then nothing.
+    Hanging,
+    /// Sends without end.
+    Endless,
+    /// Answers with this status.
+    Status(u16),
+    /// One sample is no number.
+    NotANumber(&'static str),
+    /// Knows no series.
+    Empty,
+    /// Answers with another type of result.
+    WrongType(&'static str),
+    /// Scrapes nothing.
+    Stale,
+    /// Each series twice, under one `instance`.
+    Twice,
+    /// Data may be missing.
+    Warns,
+    /// Not JSON at all.
+    Html,
+    /// Knows no latencies, all else is well.
+    OneUnknown,
+}
+
+impl Illness {
+    /// The illnesses of faults.md 36 to 38, 40, 42 and 43.
+    pub const ALL: [Self; 18] = [
+        Self::Down,
+        Self::Slow(4),
+        Self::Slow(7),
+        Self::Hanging,
+        Self::Endless,
+        Self::Status(401),
+        Self::Status(302),
+        Self::Status(422),
+        Self::Status(503),
+        Self::NotANumber("NaN"),
+        Self::NotANumber("+Inf"),
+        Self::NotANumber("-Inf"),
+        Self::Empty,
+        Self::WrongType("scalar"),
+        Self::WrongType("string"),
+        Self::Stale,
+        Self::Twice,
+        Self::Warns,
+    ];
+
+    /// The rest of them.
+    pub const MORE: [Self; 2] = [Self::Html, Self::OneUnknown];
+
+    /// Whether decisions may still be taken on what it answers.
+    fn is_bearable(self) -> bool {
+        matches!(self, Self::Slow(seconds) if seconds < 5)
+    }
+}
+
+/// The metrics client of one process.
+pub fn client(world: Arc<World>, process: Arc<Process>) -> Client {
+    let transport: Transport =
+        Arc::new(move |query, at| answer(world.clone(), process.clone(), query, at).boxed());
+    Client::over("world".to_owned(), transport)
+}
+
+async fn answer(
+    world: Arc<World>,
+    process: Arc<Process>,
+    query: String,
+    at: Timestamp,
+) -> Result<reqwest::Response, String> {
+    if process.killed.is_cancelled() {
+        return std::future::pending().await;
+    }
+    let (illness, latency, panics) = world.with(|state| {
+        let faults = &mut state.faults;
+        (faults.illness(), faults.latency(), faults.panics())
+    });
+    if panics {
+        // Without the hook, which would print it.
+        std::panic::resume_unwind(Box::new("a panic in the middle of a reconcile"));
+    }
+    tokio::time::sleep(latency).await;
+    match illness {
+        Some(Illness::Down) => return Err("connection refused".to_owned()),
+        Some(Illness::Slow(seconds)) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+        Some(Illness::Hanging) => {
+            let silence = StreamBody::new(futures::stream::pending::<
+                Result<http_body::Frame<Bytes>, std::io::Error>,
+            >());
+            return Ok(http::Response::new(reqwest::Body::wrap(silence)).into());
+        }
+        Some(Illness::Endless) => {
+            let megabyte = Bytes::from(vec![b' '; 1 << 20]);
+            let flood = futures::stream::repeat(megabyte)
+                .map(|bytes| Ok::<_, std::io::Error>(http_body::Frame::data(bytes)));
+            return Ok(http::Response::new(reqwest::Body::wrap(StreamBody::new(flood))).into());
+        }
+        _ => {}
+    }
+    let (code, answer, date) = world.with(|state| {
+        let date = Timestamp::from_millisecond(EPOCH_MS + state.objects.now_ms as i64).unwrap();
+        let Some(parsed) = Query::parse(&query) else {
+            state
+                .judge
+                .broken(format!("the fake Prometheus cannot read {query}"));
+            return (400, Vec::new(), date);
+        };
+        let data = parsed.answer(&state.traffic.series, at.as_millisecond());
+        let believable = match illness {
+            Some(Illness::Stale) => judge::is_fresh(&state.faults),
+            illness => illness.is_none_or(Illness::is_bearable),
+        };
+        state
+            .judge
+            .queried(&process.name, &query, believable, state.objects.now_ms);
+        let (status, body) = spoil(data, illness, &query);
+        (status, body, date)
+    });
+    let response = http::Response::builder()
+        .status(code)
+        .header(
+            http::header::DATE,
+            rfc2822::to_string(&date.to_zoned(jiff::tz::TimeZone::UTC)).unwrap(),
+        )
+        .body(reqwest::Body::from(answer))
+        .unwrap();
+    Ok(response.into())
+}
+
+/// The body of an answer, as the illness has it.
+fn spoil(mut data: Value, illness: Option<Illness>, query: &str) -> (u16, Vec<u8>) {
+    let mut warnings = Vec::new();
+    match illness {
+        Some(Illness::Status(code)) => {
+            let body = json!({"status": "error", "errorType": "x", "error": "not now"});
+            return (code, serde_json::to_vec(&body).unwrap());
+        }
+        Some(Illness::Html) => return (200, b"<html>Sign in</html>".to_vec()),
+        Some(Illness::NotANumber(text)) => {
+            for series in data["result"].as_array_mut().into_iter().flatten() {
+                if series["metric"]["__name__"] != "up"
+                    && let Some(last) = series["values"]
+                        .as_array_mut()
+                        .and_then(|list| list.last_mut())
+                {
+                    last[1] = json!(text);
+                }
+            }
+        }
+        Some(Illness::Empty) => data["result"] = json!([]),
+        Some(Illness::OneUnknown) if query.contains("_bucket") => data["result"] = json!([]),
+        Some(Illness::WrongType(name)) => {
+            data = json!({"resultType": name, "result": [1.0, "1"]});
+        }
+        Some(Illness::Twice) => {
+            if let Some(list) = data["result"].as_array_mut() {
+                let mut twins = list.clone();
+                for twin in &mut twins {
+                    twin["metric"]["replica"] = json!("b");
+                }
+                list.extend(twins);
+            }
+        }
+        Some(Illness::Warns) => warnings.push("some data could not be read"),
+        _ => {}
+    }
+    let body = json!({"status": "success", "data": data, "warnings": warnings});
+    (200, serde_json::to_vec(&body).unwrap())
+}

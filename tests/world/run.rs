@@ -1,0 +1,275 @@
+//! One world from its first second to its last.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::{
+    dice::Dice,
+    faults::{Fault, Faults},
+    judge,
+    kinds::Kind,
+    operator::Operator,
+    story::Story,
+    world::{Counts, World},
+};
+
+/// A world that takes longer than this does not converge, in seconds.
+const LONGEST: u64 = 4 * 3600;
+/// Reconciles that may be needed once faults have stopped and the story is told: two looks at each of a rollout's
+/// 5 s-intervals, and as much again for starting over. A version that never starts takes 15 minutes of them.
+const MOST_RECONCILES: u64 = 900;
+/// Nothing may be written for this long after the end, in seconds.
+const REST: u64 = 300;
+/// How long the machine of the operator stands still.
+const FROZEN: Duration = Duration::from_secs(30 * 60);
+
+/// How a world ended.
+pub struct Outcome {
+    /// What must not be.
+    pub findings: Vec<String>,
+    /// The whole story, for people.
+    pub journal: Vec<String>,
+    /// What is left, but for times and identities.
+    pub end: BTreeSet<String>,
+    pub counts: Counts,
+    /// Changes that were checked.
+    pub checked: u64,
+    /// Its length, in seconds.
+    pub seconds: u64,
+    /// Writes that operators tried before the first rest.
+    pub writes: u64,
+}
+
+/// Plays a world on a runtime of its own, whose time is paused: it runs on whenever nothing else can.
+pub fn play(seed: u64, story: Story, faults: Faults) -> Outcome {
+    // The watches' backoff draws from this generator.
+    fastrand::seed(seed);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(live(seed, story, faults))
+}
+
+/// The operators of a world, and who starts them.
+struct Staff {
+    world: Arc<World>,
+    running: Vec<Operator>,
+    started: u64,
+    /// When the next one starts, if none runs: second.
+    start_at: u64,
+    image: String,
+    dice: Dice,
+}
+
+impl Staff {
+    fn start(&mut self) {
+        self.started += 1;
+        let name = format!("op-{}", self.started);
+        self.world.with(|state| state.note(&name, "starts"));
+        self.running
+            .push(Operator::start(&self.world, &name, &self.image));
+    }
+
+    /// Once a second: whoever ended is replaced, and what begins to go wrong with processes goes wrong.
+    fn look(&mut self, second: u64, begins: &[Fault]) {
+        let ended: Vec<String> = self
+            .running
+            .iter()
+            .filter(|operator| operator.is_over())
+            .map(|operator| operator.name().to_owned())
+            .collect();
+        self.running.retain(|operator| !operator.is_over());
+        for name in ended {
+            self.world.with(|state| state.note(&name, "has ended"));
+            if self.running.is_empty() {
+                self.start_at = second + self.dice.between(0, 12);
+            }
+        }
+        for fault in begins {
+            match fault {
+                Fault::Sigterm | Fault::Upgrade => {
+                    if *fault == Fault::Upgrade {
+                        "registry.example.com/serve:2".clone_into(&mut self.image);
+                        self.start();
+                    }
+                    if let Some(oldest) = self.running.first() {
+                        oldest.ask_to_stop();
+                    }
+                }
+                Fault::Behind(_) | Fault::NoLeader => {
+                    for operator in &self.running {
+                        operator.kill();
+                    }
+                }
+                Fault::TwoLeaders => self.start(),
+                _ => {}
+            }
+        }
+        let (vacant, single) = self.world.with(|state| {
+            let faults = &state.faults;
+            (
+                faults.is_active(|fault| fault == Fault::NoLeader),
+                !faults.is_active(|fault| fault == Fault::TwoLeaders),
+            )
+        });
+        if single && self.running.len() > 1 {
+            // The older one finds that it does not lead any more, and ends at once.
+            self.running.remove(0);
+        }
+        if self.running.is_empty() && !vacant && second >= self.start_at {
+            self.start();
+        }
+    }
+}
+
+async fn live(seed: u64, story: Story, faults: Faults) -> Outcome {
+    let world = World::new(seed, story, faults);
+    world.with(|state| {
+        let title = format!("seed {seed}: {}", state.story.name);
+        state.note("", &title);
+        for window in state.faults.windows.clone() {
+            let line = format!(
+                "{:?} from {} s to {} s",
+                window.fault,
+                window.from_ms / 1000,
+                window.to_ms / 1000
+            );
+            state.note("fault", &line);
+        }
+    });
+    let mut staff = Staff {
+        world: world.clone(),
+        running: Vec::new(),
+        started: 0,
+        start_at: 0,
+        image: "registry.example.com/serve:1".to_owned(),
+        dice: Dice::new(seed, "staff"),
+    };
+    let begin = Instant::now();
+    let mut second = 0;
+    let mut played = 0;
+    // Reconciles and writes at the moment from which nothing is left to be done.
+    let mut calm: Option<Counts> = None;
+    let mut rested_since: Option<(u64, Counts)> = None;
+    loop {
+        let begins = world.with(|state| {
+            while played <= second {
+                state.step(played);
+                played += 1;
+            }
+            let begins = state.faults.beginning();
+            befall(state, &begins);
+            begins
+        });
+        staff.look(second, &begins);
+        if begins.contains(&Fault::Freeze) {
+            world.with(|state| state.note("fault", "everything stands still"));
+            tokio::time::advance(FROZEN).await;
+        }
+        let (done, over, counts) = world.with(|state| {
+            let over = state.story.is_told() && state.faults.are_over();
+            let done = over && judge::is_done(&state.objects, &state.story);
+            (done, over, state.counts)
+        });
+        if over {
+            let since = calm.get_or_insert(counts);
+            let needed = counts.reconciles - since.reconciles;
+            if !done && (needed > MOST_RECONCILES || second > LONGEST) {
+                world.with(|state| {
+                    let detail = format!("not done after {needed} reconciles and {second} s");
+                    state.judge.ends("converges-then-rests", &detail);
+                });
+                break;
+            }
+        } else if second > LONGEST {
+            world.with(|state| {
+                let detail = format!("the story is not told after {second} s");
+                state.judge.ends("converges-then-rests", &detail);
+            });
+            break;
+        }
+        match (done, rested_since) {
+            (false, Some(_)) => {
+                world.with(|state| {
+                    state
+                        .judge
+                        .ends("converges-then-rests", "what was done is undone");
+                });
+                break;
+            }
+            (true, None) => rested_since = Some((second, counts)),
+            // The last writes of what is done may still be under way.
+            (true, Some((since, _))) if second < since + 60 => {
+                rested_since = Some((since, counts));
+            }
+            (true, Some((since, before))) if second >= since + 60 + REST => {
+                if counts.writes != before.writes {
+                    world.with(|state| {
+                        let detail = format!("{} writes at rest", counts.writes - before.writes);
+                        state.judge.ends("converges-then-rests", &detail);
+                    });
+                }
+                break;
+            }
+            _ => {}
+        }
+        second = begin.elapsed().as_secs() + 1;
+        tokio::time::sleep_until(begin + Duration::from_secs(second)).await;
+    }
+    drop(staff);
+    world.with(|state| {
+        // How everything stands is part of the journal: the same seed must end the same to the byte.
+        let counts = state.counts;
+        state.note("", &format!("{counts:?}"));
+        Outcome {
+            findings: std::mem::take(&mut state.judge.findings),
+            journal: std::mem::take(&mut state.journal),
+            end: judge::end(&state.objects),
+            counts,
+            checked: state.judge.checked,
+            seconds: second,
+            writes: state.faults.writes,
+        }
+    })
+}
+
+/// What begins to go wrong in the cluster.
+fn befall(state: &mut crate::world::State, begins: &[Fault]) {
+    "fault".clone_into(&mut state.objects.actor);
+    for fault in begins {
+        match fault {
+            Fault::RouterRestart => {
+                state.traffic.restart_router(0);
+                state.note("fault", "a router restarts");
+            }
+            Fault::Trip(seconds) => {
+                let now_ms = state.objects.now_ms;
+                if let Some(pod) = state.nodes.trip_a_pod(now_ms, seconds * 1000) {
+                    state.note("fault", &format!("{pod} is not ready for {seconds} s"));
+                }
+            }
+            Fault::Gone(_) => state.objects.oldest = state.objects.version(),
+            _ => {}
+        }
+    }
+    // Somebody else's marks on whatever Serin made, to be left alone.
+    let unmarked: Vec<_> = state
+        .objects
+        .all()
+        .filter(|(key, object)| {
+            matches!(key.kind, Kind::Deployment | Kind::Service | Kind::History)
+                && object["metadata"]["annotations"]["example.com/foreign"].is_null()
+        })
+        .map(|(key, _)| key.clone())
+        .collect();
+    for key in unmarked {
+        state.objects.edit(&key, |object| {
+            object["metadata"]["labels"]["example.com/foreign"] = json!("kept");
+            object["metadata"]["annotations"]["example.com/foreign"] = json!("kept");
+        });
+    }
+}

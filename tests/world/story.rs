@@ -1,0 +1,349 @@
+//! What people do to a model, and how its versions behave. Each deed waits for what the status says, not for a time, so that
+//! the same story can be told with and without faults and must end the same.
+
+use serde_json::{Value, json};
+
+use crate::{
+    dice::Dice,
+    kinds::{Key, Kind},
+    objects::Objects,
+};
+
+/// The one model's namespace and name.
+pub const NAMESPACE: &str = "ml";
+pub const MODEL: &str = "iris";
+/// A finalizer of somebody else's.
+const FINALIZER: &str = "example.com/somebody-else";
+
+/// How a version's pods start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    Ready,
+    Never,
+    Crashing,
+}
+
+/// How a version behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Behaviour {
+    pub start: Start,
+    pub errors_per_mille: u64,
+    pub slow_per_mille: u64,
+    /// It answers well below this weight.
+    pub from_weight: u64,
+}
+
+impl Behaviour {
+    pub const HEALTHY: Self = Self {
+        start: Start::Ready,
+        errors_per_mille: 0,
+        slow_per_mille: 0,
+        from_weight: 0,
+    };
+
+    const fn failing(errors_per_mille: u64, from_weight: u64) -> Self {
+        Self {
+            errors_per_mille,
+            from_weight,
+            ..Self::HEALTHY
+        }
+    }
+
+    /// The same at a weight.
+    pub fn at(self, weight: u64) -> Self {
+        if weight < self.from_weight {
+            Self::HEALTHY
+        } else {
+            self
+        }
+    }
+
+    /// Whether it breaks its objectives, and by far.
+    pub fn is_bad(self) -> bool {
+        self.errors_per_mille >= 200 || self.slow_per_mille >= 200
+    }
+}
+
+/// What a deed waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    Now,
+    /// The version serves all traffic and nothing is on trial.
+    Serves(&'static str),
+    /// The version is being started.
+    Prepares(&'static str),
+    /// The version is on trial with at least this weight.
+    Weighs(&'static str, u64),
+    /// The version is refused and nothing is on trial.
+    Refused(&'static str),
+    /// The spec's version is told to be unusable.
+    Invalid,
+    /// The model and all that was made for it is gone.
+    Gone,
+    /// So many seconds after the deed before.
+    After(u64),
+}
+
+/// A deed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    Apply(&'static str),
+    Pause(bool),
+    /// Other steps.
+    Steps(&'static [u64]),
+    Replicas(u64),
+    Retry(&'static str),
+    Behave(&'static str, Behaviour),
+    Delete,
+    /// A spec that no rollout can follow, past all admission.
+    Spoil,
+    Mend,
+    /// A child's owner is taken away, or given back.
+    Disown,
+    Adopt,
+    /// Somebody else's finalizer comes or goes.
+    Bind,
+    Unbind,
+}
+
+/// A story and how far it is told.
+#[derive(Clone, Debug)]
+pub struct Story {
+    pub name: &'static str,
+    chapters: Vec<(When, Deed)>,
+    told: usize,
+    since_ms: u64,
+    spec: Value,
+    behaviours: Vec<(&'static str, Behaviour)>,
+    /// The owners that were taken away.
+    disowned: Option<(Key, Value)>,
+}
+
+/// Deeds, each with what it waits for.
+type Chapters = &'static [(When, Deed)];
+
+/// The stories, by the numbers of faults.md that they tell, with the versions that behave badly.
+#[rustfmt::skip]
+const STORIES: &[(&str, Chapters, &[(&str, Behaviour)])] = {
+    use Deed::*;
+    use When::*;
+    const BROKEN: Behaviour = Behaviour::failing(1000, 0);
+    const BAD: Behaviour = Behaviour::failing(300, 0);
+    const BAD_AT_50: Behaviour = Behaviour::failing(400, 50);
+    const SLOW: Behaviour = Behaviour { slow_per_mille: 400, ..Behaviour::HEALTHY };
+    const CRASHING: Behaviour = Behaviour { start: Start::Crashing, ..Behaviour::HEALTHY };
+    const NEVER: Behaviour = Behaviour { start: Start::Never, ..Behaviour::HEALTHY };
+    &[
+        ("a version is promoted", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Serves("2"), Pause(false))], &[]),
+        ("a version that fails is rolled back", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Pause(false))], &[("2", BROKEN)]),
+        ("a version that fails a third is rolled back", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Pause(false))], &[("2", BAD)]),
+        ("a version that fails from 50 % on is rolled back", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Pause(false))], &[("2", BAD_AT_50)]),
+        ("a slow version is rolled back", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Pause(false))], &[("2", SLOW)]),
+        ("a version that crashes is rolled back", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Pause(false))], &[("2", CRASHING)]),
+        ("a version that never starts is rolled back", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Pause(false))], &[("2", NEVER)]),
+        ("19: a new version while one is prepared", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Prepares("2"), Apply("3")), (Serves("3"), Pause(false))], &[]),
+        ("19: a new version at 10 %", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Apply("3")), (Serves("3"), Pause(false))], &[]),
+        ("19: a new version at 50 %", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Apply("3")), (Serves("3"), Pause(false))], &[]),
+        ("19: a new version at 100 %, which fails", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 100), Apply("3")), (Refused("3"), Pause(false))], &[("3", BROKEN)]),
+        ("20: back to stable while prepared", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Prepares("2"), Apply("1")), (Serves("1"), Pause(false))], &[]),
+        ("20: back to stable at 10 %", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Apply("1")), (Serves("1"), Pause(false))], &[]),
+        ("20: back to stable at 100 %", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 100), Apply("1")), (Serves("1"), Pause(false))], &[]),
+        ("20: back to stable and forth again", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Apply("1")), (Serves("1"), Apply("2")), (Serves("2"), Pause(false))], &[]),
+        ("21: paused, then failing", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Pause(true)), (After(30), Behave("2", BROKEN)), (Refused("2"), Pause(false))], &[]),
+        ("21: paused and resumed", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Pause(true)), (After(90), Pause(false)), (Serves("2"), Pause(false))], &[]),
+        ("22: deleted while prepared", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Prepares("2"), Delete)], &[]),
+        ("22: deleted at 10 %", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Delete)], &[]),
+        ("22: deleted at 100 %", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 100), Delete)], &[]),
+        ("23: steps shortened below 50 %", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Steps(&[10, 100])), (Serves("2"), Pause(false))], &[]),
+        ("23: steps shortened to one", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Steps(&[100])), (Serves("2"), Pause(false))], &[]),
+        ("23: steps added below", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Steps(&[5, 20, 75, 100])), (Serves("2"), Pause(false))], &[]),
+        ("24: invalid at 10 %, then mended", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Spoil), (Invalid, Mend), (Serves("2"), Pause(false))], &[]),
+        ("24: invalid at rest, then mended", &[(Now, Apply("1")), (Serves("1"), Spoil), (Invalid, Mend), (Serves("1"), Pause(false))], &[]),
+        ("7, 25: deleted and made again at once", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Delete), (Now, Apply("1")), (Serves("1"), Pause(false))], &[]),
+        ("7, 25: deleted and made again as another version", &[(Now, Apply("1")), (Serves("1"), Delete), (Now, Apply("2")), (Serves("2"), Pause(false))], &[]),
+        ("25: deleted, gone, made again", &[(Now, Apply("1")), (Serves("1"), Delete), (Gone, Apply("2")), (Serves("2"), Pause(false))], &[]),
+        ("a refused version is retried", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Behave("2", Behaviour::HEALTHY)), (After(60), Retry("again")), (Serves("2"), Pause(false))], &[("2", BROKEN)]),
+        ("a refused version is asked for again in vain", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Apply("1")), (Serves("1"), Behave("2", Behaviour::HEALTHY)), (Now, Apply("2")), (After(120), Pause(false))], &[("2", BROKEN)]),
+        ("more replicas in mid-rollout", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Replicas(3)), (Serves("2"), Pause(false))], &[]),
+        ("fewer replicas in mid-rollout", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Replicas(1)), (Serves("2"), Pause(false))], &[]),
+        ("49: a child's owner is taken away", &[(Now, Apply("1")), (Serves("1"), Disown), (After(40), Apply("2")), (After(60), Adopt), (Serves("2"), Pause(false))], &[]),
+        ("49: a finalizer is stuck at 10 %", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Bind), (Now, Delete), (After(120), Unbind)], &[]),
+        ("one version after the other", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Serves("2"), Apply("3")), (Serves("3"), Apply("1")), (Serves("1"), Pause(false))], &[]),
+    ]
+};
+
+impl Story {
+    /// How many there are.
+    pub fn count() -> usize {
+        STORIES.len()
+    }
+
+    /// The story of a number, from its beginning.
+    pub fn number(index: usize) -> Self {
+        let (name, chapters, behaviours) = STORIES[index];
+        Self {
+            name,
+            chapters: chapters.to_vec(),
+            told: 0,
+            since_ms: 0,
+            spec: spec(),
+            behaviours: behaviours.to_vec(),
+            disowned: None,
+        }
+    }
+
+    /// One of them.
+    pub fn draw(seed: u64) -> Self {
+        let mut dice = Dice::new(seed, "story");
+        Self::number(dice.below(STORIES.len() as u64) as usize)
+    }
+
+    /// Whether all deeds are done.
+    pub fn is_told(&self) -> bool {
+        self.told == self.chapters.len()
+    }
+
+    /// How a version behaves.
+    pub fn behaviour(&self, version: &str) -> Behaviour {
+        let found = self.behaviours.iter().find(|(name, _)| *name == version);
+        found.map_or(Behaviour::HEALTHY, |(_, behaviour)| *behaviour)
+    }
+
+    /// Whether the model should exist now.
+    pub fn ends_with_nothing(&self) -> bool {
+        let last = |deed: &(When, Deed)| matches!(deed.1, Deed::Apply(_) | Deed::Delete);
+        self.chapters[..self.told]
+            .iter()
+            .rfind(|chapter| last(chapter))
+            .is_some_and(|chapter| chapter.1 == Deed::Delete)
+    }
+
+    /// The next deed whose time has come.
+    pub fn next(&mut self, objects: &Objects) -> Option<Deed> {
+        let (when, deed) = *self.chapters.get(self.told)?;
+        if !holds(when, objects, objects.now_ms - self.since_ms) {
+            return None;
+        }
+        self.told += 1;
+        self.since_ms = objects.now_ms;
+        Some(deed)
+    }
+
+    /// Does a deed.
+    pub fn act(&mut self, deed: Deed, objects: &mut Objects) {
+        let key = Key::new(Kind::Model, NAMESPACE, MODEL);
+        match deed {
+            Deed::Apply(version) => {
+                self.spec["model"] = json!({
+                    "uri": format!("file:///models/iris/{version}"), "version": version,
+                    "digest": format!("sha256:{}", "ab".repeat(32)),
+                });
+            }
+            Deed::Pause(paused) => self.spec["rollout"]["paused"] = json!(paused),
+            Deed::Steps(weights) => self.spec["rollout"]["steps"] = steps(weights),
+            Deed::Replicas(count) => self.spec["replicas"] = json!(count),
+            Deed::Retry(token) => self.spec["rollout"]["retryToken"] = json!(token),
+            Deed::Behave(version, behaviour) => {
+                self.behaviours.retain(|(name, _)| *name != version);
+                self.behaviours.push((version, behaviour));
+                return;
+            }
+            Deed::Spoil => self.spec["rollout"]["steps"] = steps(&[10, 60]),
+            Deed::Mend => self.spec["rollout"]["steps"] = steps(&[10, 50, 100]),
+            Deed::Delete => {
+                let _ = objects.delete(&key);
+                return;
+            }
+            Deed::Disown => {
+                let owned = objects.of(Kind::Deployment).next();
+                if let Some((child, object)) = owned {
+                    let owners = object["metadata"]["ownerReferences"].clone();
+                    let child = child.clone();
+                    objects.edit(&child, |object| {
+                        object["metadata"]["ownerReferences"] = json!([]);
+                    });
+                    self.disowned = Some((child, owners));
+                }
+                return;
+            }
+            Deed::Adopt => {
+                if let Some((child, owners)) = self.disowned.take() {
+                    objects.edit(&child, |object| {
+                        object["metadata"]["ownerReferences"] = owners;
+                    });
+                }
+                return;
+            }
+            Deed::Bind => {
+                objects.edit(&key, |model| {
+                    model["metadata"]["finalizers"] = json!([FINALIZER]);
+                });
+                return;
+            }
+            Deed::Unbind => {
+                objects.edit(&key, |model| model["metadata"]["finalizers"] = json!([]));
+                return;
+            }
+        }
+        if objects.get(&key).is_some() {
+            objects.edit(&key, |model| model["spec"] = self.spec.clone());
+        } else if matches!(deed, Deed::Apply(_)) {
+            let model = json!({
+                "metadata": {"namespace": NAMESPACE, "name": MODEL}, "spec": self.spec,
+            });
+            let _ = objects.create(&key, model);
+        }
+    }
+}
+
+/// Whether what a deed waits for is there.
+fn holds(when: When, objects: &Objects, waited_ms: u64) -> bool {
+    let model = objects.get(&Key::new(Kind::Model, NAMESPACE, MODEL));
+    let nothing = json!({});
+    let status = model.map_or(&nothing, |model| &model["status"]);
+    let canary = &status["canary"];
+    let refused = |version: &str| {
+        let list = status["refused"].as_array();
+        list.is_some_and(|list| list.iter().any(|refused| refused["version"] == version))
+    };
+    match when {
+        When::Now => true,
+        When::Serves(version) => status["stable"]["version"] == version && canary.is_null(),
+        When::Prepares(version) => canary["version"] == version,
+        When::Weighs(version, weight) => {
+            canary["version"] == version && canary["weight"].as_u64() >= Some(weight)
+        }
+        When::Refused(version) => refused(version) && canary.is_null(),
+        When::Invalid => {
+            let conditions = status["conditions"].as_array();
+            conditions.is_some_and(|list| list.iter().any(|one| one["reason"] == "InvalidSpec"))
+        }
+        When::Gone => objects.of(Kind::Deployment).next().is_none() && model.is_none(),
+        When::After(seconds) => waited_ms >= seconds * 1000,
+    }
+}
+
+fn steps(weights: &[u64]) -> Value {
+    let steps = weights
+        .iter()
+        .map(|weight| json!({"weight": weight, "minDuration": "30s", "minRequests": 20}));
+    steps.collect()
+}
+
+/// The spec that all stories begin with, but for the model.
+fn spec() -> Value {
+    json!({
+        "replicas": 2,
+        "objectives": [
+            {"errorRate": {"max": "1%"}},
+            {"latency": {"quantile": 0.99, "max": "250ms"}},
+        ],
+        "rollout": {
+            "steps": steps(&[10, 50, 100]),
+            "watch": "30s",
+            "scaleDownDelay": "20s",
+            // Longer than any fault lasts: what faults do must be undone by their end.
+            "onMetricsOutage": {"hold": "2h", "then": "Rollback"},
+        },
+    })
+}

@@ -1,0 +1,251 @@
+//! What is tried.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use crate::{
+    faults::{Fault, Faults, Window},
+    run::{Outcome, play},
+    story::Story,
+};
+
+/// Seeds that are tried where `SERIN_WORLD_SEEDS` says nothing.
+const SEEDS: u64 = 100;
+
+/// The number that an environment variable holds.
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text}: expected a number")),
+    )
+}
+
+/// A seed's world, and what must be said about it.
+fn seed(seed: u64, ends: &Ends) -> (Outcome, Vec<String>) {
+    let story = Story::draw(seed);
+    let name = story.name;
+    let outcome = play(seed, story, Faults::draw(seed));
+    let mut findings = outcome.findings.clone();
+    let expected = ends.of(seed);
+    if findings.is_empty() && outcome.end != expected {
+        let missing: Vec<_> = expected.difference(&outcome.end).collect();
+        let added: Vec<_> = outcome.end.difference(&expected).collect();
+        findings.push(format!(
+            "same-end: \"{name}\" ends with {added:#?} instead of {missing:#?}"
+        ));
+    }
+    (outcome, findings)
+}
+
+/// How stories end without faults, each told once.
+#[derive(Default)]
+struct Ends(Mutex<BTreeMap<&'static str, BTreeSet<String>>>);
+
+impl Ends {
+    fn of(&self, seed: u64) -> BTreeSet<String> {
+        let story = Story::draw(seed);
+        let name = story.name;
+        if let Some(known) = self.0.lock().unwrap().get(name) {
+            return known.clone();
+        }
+        let outcome = play(seed, story, Faults::none(seed));
+        assert_eq!(
+            outcome.findings,
+            Vec::<String>::new(),
+            "{name}, without faults"
+        );
+        self.0.lock().unwrap().insert(name, outcome.end.clone());
+        outcome.end
+    }
+}
+
+/// Runs jobs on all cores.
+fn on_all_cores(count: u64, job: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(0);
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= count {
+                        return;
+                    }
+                    job(index);
+                }
+            });
+        }
+    });
+}
+
+/// Prints a failing world: its log, what was broken, and how to see it again.
+fn report(seed: u64, outcome: Option<&Outcome>, findings: &[String]) -> String {
+    let log = outcome.map(|outcome| outcome.journal.join("\n"));
+    format!(
+        "{}\n\n{}\n\nto see it again: SERIN_WORLD_SEED={seed} cargo test -p serin --test world -- one_seed --nocapture\n",
+        log.unwrap_or_default(),
+        findings.join("\n")
+    )
+}
+
+/// Every story without anything going wrong: what the invariants allow must be possible.
+#[test]
+fn every_story_ends_well_without_faults() {
+    let failed = Mutex::new(Vec::new());
+    on_all_cores(Story::count() as u64, |index| {
+        let story = Story::number(index as usize);
+        let name = story.name;
+        let outcome = play(index, story, Faults::none(index));
+        if !outcome.findings.is_empty() {
+            let text = format!(
+                "{name}\n{}\n{:#?}",
+                outcome.journal.join("\n"),
+                outcome.findings
+            );
+            failed.lock().unwrap().push(text);
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_log_to_the_byte() {
+    for number in 0..4 {
+        let first = play(number, Story::draw(number), Faults::draw(number));
+        let second = play(number, Story::draw(number), Faults::draw(number));
+        assert_eq!(first.journal.join("\n"), second.journal.join("\n"));
+    }
+}
+
+#[test]
+fn many_seeds_keep_every_invariant() {
+    let count = number("SERIN_WORLD_SEEDS").unwrap_or(SEEDS);
+    let from = number("SERIN_WORLD_FROM").unwrap_or(0);
+    let ends = Ends::default();
+    let began = Instant::now();
+    let failed = Mutex::new(Vec::new());
+    let tally = Mutex::new((0_u64, 0_u64, 0_u64, BTreeMap::<u8, u64>::new()));
+    on_all_cores(count, |index| {
+        let number = from + index;
+        let played = catch_unwind(AssertUnwindSafe(|| seed(number, &ends)));
+        let (outcome, findings) = match played {
+            Ok((outcome, findings)) => (Some(outcome), findings),
+            Err(_) => (None, vec!["the world panicked".to_owned()]),
+        };
+        if let Some(outcome) = &outcome
+            && std::env::var_os("SERIN_WORLD_VERBOSE").is_some()
+        {
+            eprintln!(
+                "seed {number}: {} s, {:?}, {findings:?}",
+                outcome.seconds, outcome.counts
+            );
+        }
+        let mut tally = tally.lock().unwrap();
+        if let Some(outcome) = &outcome {
+            tally.0 += outcome.seconds;
+            tally.1 += outcome.checked;
+            tally.2 += outcome.counts.writes;
+        }
+        for window in &Faults::draw(number).windows {
+            *tally.3.entry(window.fault.number()).or_default() += 1;
+        }
+        if !findings.is_empty() {
+            let mut failed = failed.lock().unwrap();
+            if failed.is_empty() {
+                eprintln!("{}", report(number, outcome.as_ref(), &findings));
+            }
+            failed.push((number, findings));
+        }
+    });
+    let seconds = began.elapsed().as_secs_f64();
+    let (lived, checked, writes, faults) = tally.into_inner().unwrap();
+    println!(
+        "{count} seeds in {seconds:.1} s ({:.1} a second): {:.0} h of cluster time, {writes} writes of the operator, \
+         {checked} changes checked; faults by number: {faults:?}",
+        count as f64 / seconds,
+        lived as f64 / 3600.0
+    );
+    let mut failed = failed.into_inner().unwrap();
+    failed.sort();
+    let lines: Vec<String> = failed
+        .iter()
+        .map(|(seed, findings)| format!("seed {seed}: {}", findings[0]))
+        .collect();
+    assert!(
+        failed.is_empty(),
+        "{} of {count} seeds failed:\n{}",
+        failed.len(),
+        lines.join("\n")
+    );
+}
+
+/// The seed of `SERIN_WORLD_SEED`, with its whole log.
+#[test]
+fn one_seed() {
+    let number = number("SERIN_WORLD_SEED").unwrap_or(0);
+    let (outcome, findings) = seed(number, &Ends::default());
+    println!("{}", outcome.journal.join("\n"));
+    assert!(findings.is_empty(), "{}", findings.join("\n"));
+}
+
+/// A whole rollout and a whole rollback, killed before and after each single write.
+#[test]
+fn killed_before_and_after_every_write() {
+    let stories: Vec<usize> = (0..Story::count())
+        .filter(|index| {
+            [
+                "a version is promoted",
+                "a version that fails is rolled back",
+            ]
+            .contains(&Story::number(*index).name)
+        })
+        .collect();
+    let mut jobs = Vec::new();
+    let mut ends = BTreeMap::new();
+    for story in stories {
+        let whole = play(1, Story::number(story), Faults::none(1));
+        assert_eq!(whole.findings, Vec::<String>::new());
+        for write in 1..=whole.writes {
+            jobs.extend([(story, write, false), (story, write, true)]);
+        }
+        ends.insert(story, whole.end);
+    }
+    let failed = Mutex::new(Vec::new());
+    on_all_cores(jobs.len() as u64, |index| {
+        let (story, write, after) = jobs[index as usize];
+        let kill = Window {
+            fault: Fault::KillAt { write, after },
+            from_ms: 0,
+            to_ms: 600_000,
+        };
+        let outcome = play(1, Story::number(story), Faults::of(1, vec![kill]));
+        let same = outcome.end == ends[&story];
+        if !outcome.findings.is_empty() || !same {
+            let text = format!(
+                "killed {} write {write}\n{}\n{:#?}\nthe same end: {same}",
+                if after { "after" } else { "before" },
+                outcome.journal.join("\n"),
+                outcome.findings
+            );
+            failed.lock().unwrap().push(text);
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    println!("killed {} times", jobs.len());
+    assert!(
+        failed.is_empty(),
+        "{} of {} failed, the first:\n{}",
+        failed.len(),
+        jobs.len(),
+        failed[0]
+    );
+}

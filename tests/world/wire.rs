@@ -1,0 +1,315 @@
+//! The way between an operator and the API server: a `tower::Service` under `kube::Client`, and all that can go wrong on it.
+
+use std::{
+    convert::Infallible,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use kube::client::Body;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    objects::Refusal,
+    request::{Request, Verb},
+    watches,
+    world::World,
+};
+
+/// An error of the transport.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// The body of an answer; a watch's comes in pieces.
+pub type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
+
+/// One run of an operator's process, as the API server sees it.
+pub struct Process {
+    pub name: String,
+    /// Once this is cancelled the process is gone: it hears nothing more, and nothing more of it is heard.
+    pub killed: CancellationToken,
+    /// Lists asked so far.
+    pub lists: AtomicU64,
+}
+
+impl Process {
+    pub fn new(name: String) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            killed: CancellationToken::new(),
+            lists: AtomicU64::new(0),
+        })
+    }
+}
+
+/// What becomes of a request on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It arrives, and so does the answer.
+    Delivered,
+    /// The API server refuses.
+    Refused {
+        code: u16,
+        reason: &'static str,
+        message: &'static str,
+        retry_after: Option<u64>,
+    },
+    /// It never arrives, and the client learns so.
+    Unreachable,
+    /// It never arrives, and the client learns nothing.
+    Lost,
+    /// It is done, but the connection breaks before the answer.
+    AnswerBroken,
+    /// It is done, but no answer ever comes.
+    AnswerLost,
+    /// It arrives after so many seconds, even if nobody waits for it any more.
+    Late(u64),
+    /// The process is killed before it is sent.
+    KilledBefore,
+    /// It is done, and the process is killed before the answer.
+    KilledAfter,
+}
+
+/// The most tries of one request: those of kube's default client, which repeats on 429, 503 and 504.
+const TRIES: u32 = 15;
+
+/// One process's connection to the API server.
+#[derive(Clone)]
+pub struct Wire {
+    world: Arc<World>,
+    process: Arc<Process>,
+}
+
+impl Wire {
+    pub fn new(world: Arc<World>, process: Arc<Process>) -> Self {
+        Self { world, process }
+    }
+
+    async fn serve(
+        self,
+        request: http::Request<Body>,
+    ) -> Result<http::Response<AnswerBody>, BoxError> {
+        let (head, body) = request.into_parts();
+        let body = body.collect_bytes().await?;
+        let content_type = head.headers.get(http::header::CONTENT_TYPE);
+        let content_type = content_type.map_or("", |value| value.to_str().unwrap());
+        let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
+        let mut request = Request::read(&head.method, path, query, &body, content_type);
+        request.sent = self.world.with(|state| state.postmark(&self.process.name));
+        let mut pause = Duration::from_millis(5);
+        for _ in 1..TRIES {
+            let answer = self.attempt(&request).await?;
+            if ![429, 503, 504].contains(&answer.status().as_u16()) {
+                return Ok(answer);
+            }
+            let asked = answer.headers().get(http::header::RETRY_AFTER);
+            let asked = asked.and_then(|value| value.to_str().ok()?.parse().ok());
+            tokio::time::sleep(asked.map_or(pause, Duration::from_secs)).await;
+            pause *= 2;
+        }
+        self.attempt(&request).await
+    }
+
+    async fn attempt(&self, request: &Request) -> Result<http::Response<AnswerBody>, BoxError> {
+        let Self { world, process } = self;
+        if process.killed.is_cancelled() {
+            return never().await;
+        }
+        if request.verb == Verb::List {
+            process.lists.fetch_add(1, Ordering::Relaxed);
+        }
+        let (fate, latency) = world.with(|state| {
+            let latency = state.faults.latency();
+            (state.faults.fate(process, request), latency)
+        });
+        if fate != Fate::Delivered {
+            world.with(|state| state.note(&process.name, &format!("{request}: {fate:?}")));
+        }
+        tokio::time::sleep(latency).await;
+        match fate {
+            Fate::Delivered => {}
+            Fate::Refused {
+                code,
+                reason,
+                message,
+                retry_after,
+            } => {
+                let mut answer = refusal(&Refusal::new(code, reason, message));
+                if let Some(seconds) = retry_after {
+                    answer
+                        .headers_mut()
+                        .insert(http::header::RETRY_AFTER, seconds.into());
+                }
+                return Ok(answer);
+            }
+            Fate::Unreachable => return Err(broken()),
+            Fate::Lost => return never().await,
+            Fate::AnswerBroken => {
+                self.execute(request);
+                return Err(broken());
+            }
+            Fate::AnswerLost => {
+                self.execute(request);
+                return never().await;
+            }
+            Fate::Late(seconds) => {
+                let (wire, request) = (self.clone(), request.clone());
+                let late = tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_secs(seconds)).await;
+                    wire.execute(&request)
+                });
+                return Ok(late.await?);
+            }
+            Fate::KilledBefore => {
+                process.killed.cancel();
+                return never().await;
+            }
+            Fate::KilledAfter => {
+                self.execute(request);
+                process.killed.cancel();
+                return never().await;
+            }
+        }
+        if process.killed.is_cancelled() {
+            return never().await;
+        }
+        let answer = self.execute(request);
+        tokio::time::sleep(latency).await;
+        Ok(answer)
+    }
+
+    /// What the API server does with a request that has arrived.
+    fn execute(&self, request: &Request) -> http::Response<AnswerBody> {
+        let Self { world, process } = self;
+        if request.verb == Verb::Watch {
+            let from = request.number("resourceVersion").unwrap_or(0);
+            let lines = watches::lines(world.clone(), process.clone(), request.clone(), from);
+            let frames = lines.map(|line| Ok(http_body::Frame::data(Bytes::from(line))));
+            return http::Response::new(StreamBody::new(frames).boxed_unsync());
+        }
+        let done = world.with(|state| {
+            state.objects.actor.clone_from(&process.name);
+            let done = answer(state, process, request);
+            if request.verb.writes() {
+                state.wrote(&process.name, request, &done);
+            } else if request.verb == Verb::Get {
+                state.read(&process.name, request);
+            }
+            done
+        });
+        match done {
+            Ok(value) => {
+                let code = if request.verb == Verb::Create {
+                    201
+                } else {
+                    200
+                };
+                json_answer(code, &value)
+            }
+            Err(refused) => refusal(&refused),
+        }
+    }
+}
+
+impl tower::Service<http::Request<Body>> for Wire {
+    type Response = http::Response<AnswerBody>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        Box::pin(self.clone().serve(request))
+    }
+}
+
+/// The answer to everything but a watch.
+fn answer(
+    state: &mut crate::world::State,
+    process: &Process,
+    request: &Request,
+) -> Result<Value, Refusal> {
+    let key = request.key();
+    let objects = &mut state.objects;
+    let behind = state.faults.behind(process);
+    match request.verb {
+        Verb::Get | Verb::List => {
+            let version = objects.version().saturating_sub(behind);
+            let view = if behind == 0 {
+                None
+            } else {
+                Some(objects.as_of(version))
+            };
+            if request.verb == Verb::Get {
+                let found = match &view {
+                    Some(view) => view.get(&key),
+                    None => objects.get(&key),
+                };
+                return found
+                    .map(|object| (**object).clone())
+                    .ok_or_else(|| Refusal::not_found(&key));
+            }
+            let selected = |(key, object): (&crate::kinds::Key, &Arc<Value>)| {
+                request.selects(key, object).then(|| (**object).clone())
+            };
+            let items: Vec<Value> = match &view {
+                Some(view) => view.iter().filter_map(selected).collect(),
+                None => objects.all().filter_map(selected).collect(),
+            };
+            Ok(json!({
+                "kind": format!("{}List", request.kind), "apiVersion": request.kind.api_version(),
+                "metadata": {"resourceVersion": version.to_string()}, "items": items,
+            }))
+        }
+        Verb::Create => objects
+            .create(&key, request.body.clone())
+            .map(|object| (*object).clone()),
+        Verb::Apply => {
+            let manager = request.query.get("fieldManager").unwrap();
+            objects
+                .apply(&key, manager, &request.body)
+                .map(|object| (*object).clone())
+        }
+        Verb::Merge => objects
+            .edit(&key, |object| crate::apply::merge(object, &request.body))
+            .map(|object| (*object).clone())
+            .ok_or_else(|| Refusal::not_found(&key)),
+        Verb::ReplaceStatus => objects
+            .replace_status(&key, &request.body)
+            .map(|object| (*object).clone()),
+        Verb::Delete => objects.delete(&key).map(|object| (*object).clone()),
+        Verb::Watch => unreachable!("a watch is answered in pieces"),
+    }
+}
+
+fn json_answer(code: u16, value: &Value) -> http::Response<AnswerBody> {
+    let body = Full::new(Bytes::from(serde_json::to_vec(value).unwrap()));
+    let mut answer = http::Response::new(body.boxed_unsync());
+    *answer.status_mut() = http::StatusCode::from_u16(code).unwrap();
+    answer
+}
+
+fn refusal(refused: &Refusal) -> http::Response<AnswerBody> {
+    json_answer(refused.code, &refused.status())
+}
+
+fn broken() -> BoxError {
+    Box::new(io::Error::new(
+        io::ErrorKind::ConnectionReset,
+        "connection reset by peer",
+    ))
+}
+
+async fn never<T>() -> T {
+    std::future::pending().await
+}

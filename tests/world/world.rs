@@ -1,0 +1,289 @@
+//! The world: everything outside the operator, behind one lock, moved by one clock.
+
+use std::sync::{Arc, Mutex};
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::{
+    sync::{Notify, futures::Notified},
+    time::Instant,
+};
+
+use crate::{
+    faults::Faults,
+    judge::Judge,
+    kinds::{Key, Kind},
+    nodes::{self, Nodes, ROUTERS},
+    objects::{Change, Objects, Refusal},
+    request::{Postmark, Request, Verb},
+    story::{Deed, MODEL, NAMESPACE, Story},
+    traffic::{Share, Traffic},
+};
+
+/// When the world begins: 2026-01-01T00:00:00Z, in Unix milliseconds.
+pub const EPOCH_MS: i64 = 1_767_225_600_000;
+
+/// A world, shared by all who live in it.
+pub struct World {
+    state: Mutex<State>,
+    changed: Notify,
+    begin: Instant,
+}
+
+/// What is in it.
+pub struct State {
+    pub objects: Objects,
+    pub nodes: Nodes,
+    pub traffic: Traffic,
+    pub faults: Faults,
+    pub story: Story,
+    pub judge: Judge,
+    /// What happened, for people to read.
+    pub journal: Vec<String>,
+    pub counts: Counts,
+    /// Lines of the journal are printed as they come (`SERIN_WORLD_ALOUD`): for a world that does not end.
+    aloud: bool,
+    /// Changes up to this version have been looked at.
+    seen: u64,
+}
+
+/// What operators asked of the API server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Reconciles: each begins with a read of the model.
+    pub reconciles: u64,
+    /// Writes tried.
+    pub writes: u64,
+    /// Writes that changed something.
+    pub accepted: u64,
+}
+
+impl World {
+    pub fn new(seed: u64, story: Story, faults: Faults) -> Arc<Self> {
+        let mut objects = Objects::default();
+        objects.now_text = timestamp(0);
+        let routers = Key::new(Kind::Slice, ROUTERS, "serin-router-x1");
+        let _ = objects.create(&routers, nodes::router_slice());
+        let state = State {
+            objects,
+            nodes: Nodes::new(seed),
+            traffic: Traffic::new(seed),
+            faults,
+            story,
+            judge: Judge::default(),
+            journal: Vec::new(),
+            counts: Counts::default(),
+            aloud: std::env::var_os("SERIN_WORLD_ALOUD").is_some(),
+            seen: 0,
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            begin: Instant::now(),
+        })
+    }
+
+    /// Does something in the world, now; then looks at what it changed.
+    pub fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state.lock().unwrap();
+        let now_ms = self.begin.elapsed().as_millis() as u64;
+        state.objects.now_ms = now_ms;
+        state.objects.now_text = timestamp(now_ms);
+        state.faults.now_ms = now_ms;
+        let before = state.objects.version();
+        let result = act(&mut state);
+        state.settle();
+        let changed = state.objects.version() != before;
+        drop(state);
+        if changed {
+            self.changed.notify_waiters();
+        }
+        result
+    }
+
+    /// Resolves with the next change of any object.
+    pub fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// What the operators' clock says.
+    pub fn operators_time(&self) -> Timestamp {
+        let off_ms = self.with(|state| state.faults.clock_off_ms());
+        let now_ms = self.begin.elapsed().as_millis() as i64;
+        Timestamp::from_millisecond(EPOCH_MS + now_ms + off_ms).unwrap()
+    }
+}
+
+impl State {
+    /// One second of everything that is not the operator.
+    pub fn step(&mut self, second: u64) {
+        let now_ms = second * 1000;
+        "cluster".clone_into(&mut self.objects.actor);
+        let story = &self.story;
+        self.nodes.step(&mut self.objects, now_ms, |version| {
+            story.behaviour(version)
+        });
+        self.traffic.scrapes_fail =
+            self.faults.illness() == Some(crate::prometheus::Illness::Stale);
+        let shares = self.shares();
+        self.traffic.step(second, &shares);
+        self.judge.second(&self.objects, &self.faults, &self.story);
+        self.settle();
+    }
+
+    /// Who gets which share of the requests, as routers have it that follow the persisted weights.
+    fn shares(&self) -> Vec<Share> {
+        let Some(model) = self.objects.get(&Key::new(Kind::Model, NAMESPACE, MODEL)) else {
+            return Vec::new();
+        };
+        let status = &model["status"];
+        let mut shares = Vec::new();
+        let mut share = |version: &Value, weight: u64| {
+            let (Some(revision), Some(name)) =
+                (version["revision"].as_str(), version["version"].as_str())
+            else {
+                return;
+            };
+            shares.push(Share {
+                cluster: format!("{NAMESPACE}/{MODEL}/{revision}"),
+                weight,
+                behaviour: self.story.behaviour(name).at(weight),
+            });
+        };
+        let canary = &status["canary"];
+        let revision = canary["revision"].as_str().unwrap_or_default();
+        let (_, endpoints) =
+            nodes::capacity(&self.objects, NAMESPACE, &format!("{MODEL}-{revision}"));
+        let weight = if endpoints > 0 {
+            canary["weight"].as_u64().unwrap_or(0)
+        } else {
+            0
+        };
+        share(canary, weight);
+        share(&status["stable"], 100 - weight.min(100));
+        shares
+    }
+
+    /// Looks at every change that nobody has looked at yet: the judge, the journal, and the people of the story.
+    pub fn settle(&mut self) {
+        loop {
+            while let Some(change) = self.objects.since(self.seen).first().cloned() {
+                self.seen = change.version;
+                self.judge
+                    .change(&change, &self.objects, &self.faults, &self.story);
+                if let Some(line) = told(&change) {
+                    self.note(&change.by, &line);
+                }
+            }
+            let Some(deed) = self.story.next(&self.objects) else {
+                return;
+            };
+            self.note("user", &format!("{deed:?}"));
+            "user".clone_into(&mut self.objects.actor);
+            self.story.act(deed, &mut self.objects);
+            if deed == Deed::Delete {
+                self.judge.forget();
+            }
+        }
+    }
+
+    /// What a request is sent with.
+    pub fn postmark(&self, process: &str) -> Postmark {
+        Postmark {
+            at_ms: self.objects.now_ms,
+            believed: self.judge.believes(process, self.objects.now_ms),
+        }
+    }
+
+    /// An operator wrote, or tried to.
+    pub fn wrote(&mut self, process: &str, request: &Request, done: &Result<Value, Refusal>) {
+        self.counts.writes += 1;
+        match done {
+            Ok(_) => {
+                self.counts.accepted += 1;
+                self.judge.sent = request.sent;
+                if request.kind == Kind::Event {
+                    let body = &request.body;
+                    let (reason, note) = (text(&body["reason"]), text(&body["note"]));
+                    self.note(process, &format!("Event {reason}: {note}"));
+                } else if request.verb != Verb::ReplaceStatus {
+                    self.note(process, &request.to_string());
+                }
+            }
+            Err(refused) => {
+                let line = format!("{request}: {} {}", refused.code, refused.message);
+                self.note(process, &line);
+            }
+        }
+    }
+
+    /// An operator read one object.
+    pub fn read(&mut self, _: &str, request: &Request) {
+        self.counts.reconciles += u64::from(request.kind == Kind::Model);
+    }
+
+    /// Writes a line into the journal.
+    pub fn note(&mut self, who: &str, what: &str) {
+        let seconds = self.objects.now_ms as f64 / 1000.0;
+        let line = format!("{seconds:>9.3}  {who:<8} {what}");
+        if self.aloud {
+            eprintln!("{line}");
+        }
+        self.journal.push(line);
+    }
+}
+
+/// A change in words, where it is part of the story.
+fn told(change: &Change) -> Option<String> {
+    let before = change.before.as_deref().unwrap_or(&Value::Null);
+    let after = &*change.after;
+    let key = &change.key;
+    if change.deleted {
+        return (key.kind != Kind::Pod).then(|| format!("{key} is gone"));
+    }
+    match key.kind {
+        Kind::Model if before["status"] != after["status"] => {
+            let status = &after["status"];
+            let canary = &status["canary"];
+            let canary = if canary.is_null() {
+                "no canary".to_owned()
+            } else {
+                format!(
+                    "canary {} at {} %",
+                    text(&canary["version"]),
+                    canary["weight"]
+                )
+            };
+            Some(format!(
+                "status {}: stable {}, {canary}. {}",
+                text(&status["phase"]),
+                text(&status["stable"]["version"]),
+                text(&status["message"])
+            ))
+        }
+        Kind::Model => Some(format!(
+            "spec: version {}, generation {}",
+            text(&after["spec"]["model"]["version"]),
+            after["metadata"]["generation"]
+        )),
+        Kind::Deployment => {
+            let counts = |object: &Value| {
+                let (spec, status) = (&object["spec"], &object["status"]);
+                (spec["replicas"].clone(), status["readyReplicas"].clone())
+            };
+            let (was, is) = (counts(before), counts(after));
+            (was != is).then(|| format!("{key}: {} replicas, {} ready", is.0, is.1))
+        }
+        _ => None,
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// A moment of this world as the API server writes it.
+fn timestamp(now_ms: u64) -> String {
+    let seconds = EPOCH_MS / 1000 + (now_ms / 1000) as i64;
+    Timestamp::from_second(seconds).unwrap().to_string()
+}
