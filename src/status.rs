@@ -220,6 +220,9 @@ fn progress(model: &ModelDeployment, state: &State, available: bool) -> Progress
     Progress::under_way(match &canary.progress {
         _ if model.spec.rollout.paused => reasons::PAUSED,
         None if state.phase == Phase::Pending => reasons::FIRST_VERSION,
+        None if last_action == reasons::NOT_MEASURABLE => {
+            return Progress::stuck(reasons::NOT_MEASURABLE);
+        }
         None => reasons::PREPARING,
         Some(progress) if progress.blind_since.is_some() => reasons::METRICS_OUTAGE,
         Some(_) if last_action == reasons::INSUFFICIENT_DATA => reasons::INSUFFICIENT_DATA,

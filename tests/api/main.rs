@@ -12,6 +12,7 @@ mod evidence;
 mod faults;
 mod life;
 mod manifests;
+mod objectives;
 mod objects;
 mod operator;
 mod player;

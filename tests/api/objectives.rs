@@ -1,0 +1,100 @@
+//! Objectives judged beside stable and by queries, and those that cannot be measured, on a real API server with a real
+//! Prometheus.
+
+use serde_json::{Value, json};
+
+use crate::{
+    objects::world,
+    world::{World, canary, condition, manifest, stable, with},
+};
+
+fn held_to(version: &str, objectives: Value) -> Value {
+    with(manifest(version), "/spec/objectives", objectives)
+}
+
+#[tokio::test]
+async fn a_version_worse_than_stable_is_rolled_back_though_stable_fails_as_well() {
+    let world = world!(World::with_metrics()).with_stable("1").await;
+    world.fail("1", 0.02);
+    world.fail("2", 0.3);
+    let no_worse = json!([{"noWorseThanStable": {"errorRate": "1%"}}]);
+    world.apply(&held_to("2", no_worse)).await.unwrap();
+    let status = world
+        .until("version 2 is rolled back", |status| {
+            condition(status, "Ready").reason == "RolledBack"
+        })
+        .await;
+    assert_eq!((stable(&status), canary(&status)), (Some("1"), None));
+    assert_eq!(world.weights("2"), [0, 10]);
+    let reason = &status.state.refused[0].reason;
+    assert!(reason.contains("canary requests failed"), "{reason}");
+    assert!(
+        reason.contains("worse by more than 1 percentage points")
+            || reason.contains("in one scrape"),
+        "{reason}"
+    );
+}
+
+#[tokio::test]
+async fn a_query_beyond_its_limit_waits_for_a_person_where_its_then_is_pause() {
+    let world = world!(World::with_metrics()).with_stable("1").await;
+    let query =
+        json!([{"query": {"name": "five", "promql": "vector(5)", "max": 3, "then": "Pause"}}]);
+    world.apply(&held_to("2", query)).await.unwrap();
+    let status = world
+        .until("it is held", |status| {
+            status
+                .state
+                .decisions
+                .last()
+                .is_some_and(|last| last.action == "FailureHeld")
+        })
+        .await;
+    assert_eq!(canary(&status), Some(("2", 10)));
+    let record = status.state.decisions.last().unwrap();
+    assert_eq!(record.evidence[0].value, Some(5.0));
+    assert_eq!(record.evidence[0].query, "vector(5)");
+    assert!(
+        record
+            .sentence
+            .contains("The value is 5, expected at most 3, for 3 scrapes in a row."),
+        "{}",
+        record.sentence
+    );
+}
+
+#[tokio::test]
+async fn an_objective_that_cannot_be_measured_is_told_before_traffic_moves_and_mended_by_the_spec()
+{
+    let world = world!(World::with_metrics()).with_stable("1").await;
+    let scalar = json!([{"query": {"name": "five", "promql": "5", "max": 3}}]);
+    world.apply(&held_to("2", scalar)).await.unwrap();
+    let status = world
+        .until("it is told", |status| {
+            status
+                .state
+                .decisions
+                .last()
+                .is_some_and(|last| last.action == "NotMeasurable")
+        })
+        .await;
+    let message = &status.state.message;
+    assert!(
+        message.contains(
+            "query-five: the query gave a scalar where a vector of one value is due: wrap it"
+        ),
+        "{message}"
+    );
+    assert_eq!(
+        (stable(&status), canary(&status)),
+        (Some("1"), Some(("2", 0)))
+    );
+    assert_eq!(world.weights("2"), [0]);
+
+    let mended = json!([{"query": {"name": "five", "promql": "vector(2)", "max": 3}}]);
+    world.apply(&held_to("2", mended)).await.unwrap();
+    world
+        .until("version 2 serves", |status| stable(status) == Some("2"))
+        .await;
+    assert_eq!(world.weights("2"), [0, 10, 50, 100]);
+}
