@@ -17,7 +17,7 @@ const RATE_WINDOW: Duration = Duration::from_secs(5 * 60);
 
 /// What a gate asks of Prometheus: requests, predictions by class, or the value of a query.
 enum Asked<'a> {
-    Counts(Question),
+    Counts(Box<Question>),
     Classes,
     Value(&'a str),
 }
@@ -190,12 +190,12 @@ impl Evidence {
             Gate::PredictionDrift(_) => return Asked::Classes,
             Gate::Query(query) => return Asked::Value(&query.promql),
         };
-        Asked::Counts(Question {
+        Asked::Counts(Box::new(Question {
             source: self.source(model),
             versions: versions.clone(),
             objective,
             scrape_interval: self.scrape_interval,
-        })
+        }))
     }
 
     fn source(&self, model: &ModelDeployment) -> Source {

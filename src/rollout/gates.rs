@@ -88,7 +88,7 @@ pub fn policy(spec: &ModelDeploymentSpec, gate: &Gate, gates: usize, step: usize
 /// Why one gate counts nothing while another counts many requests of the same traffic: its metric is not there. A name
 /// misspelt, or a server that exports no histogram, would otherwise look like a model that nobody asks.
 pub fn uncounted(records: &[GateRecord]) -> Option<String> {
-    let counted = |record: &GateRecord| record.evidence.rollout().map_or(0, |look| look.requests());
+    let counted = |record: &GateRecord| record.evidence.rollout().map_or(0, Look::requests);
     let busiest = records.iter().max_by_key(|record| counted(record))?;
     if counted(busiest) < ENOUGH_TO_TELL {
         return None;
@@ -234,7 +234,7 @@ impl Memory {
                     suspect: judged.suspect,
                     guard: judged.guard.is_some(),
                     sentence: judged.sentence(&criterion, terms.rate(&judged.step)),
-                    limit: criterion.to_string(),
+                    limit: format!("{criterion}{}", terms.snapped()),
                     counts: Some((judged.step, judged.rollout)),
                     value: None,
                     bound: Some((judged.upper_bound, judged.bound_needed)),
@@ -300,6 +300,16 @@ impl Terms<'_> {
     fn rate(&self, step: &Look) -> Option<f64> {
         let seconds = self.baked.as_secs_f64();
         (seconds >= 1.0).then(|| step.canary.requests as f64 / seconds)
+    }
+
+    /// ", the bucket edge below 300ms", where the limit asked for is not an edge.
+    fn snapped(&self) -> String {
+        let snapped = self
+            .threshold
+            .filter(|snapped| snapped.edge < snapped.asked);
+        snapped
+            .map(|snapped| format!(", the bucket edge below {:?}", snapped.asked))
+            .unwrap_or_default()
     }
 
     /// What makes a request bad. A latency limit is the histogram edge that it was snapped to, where known.

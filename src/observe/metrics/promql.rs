@@ -28,6 +28,9 @@ impl LabelName {
                 if fits { c } else { '_' }
             })
             .collect::<String>();
+        if harmless.is_empty() {
+            return Self::from("_");
+        }
         Self(Cow::Owned(harmless))
     }
 
@@ -353,6 +356,7 @@ mod tests {
             ("9a", "_a"),
             (r#"a="",b"#, "a____b"),
             ("é", "_"),
+            ("", "_"),
         ] {
             assert_eq!(LabelName::of(text).as_str(), name);
         }

@@ -270,11 +270,11 @@ mod tests {
                 r#"sum(rate(errors_total{namespace="ml",pod=~"churn-cccccccc-.*"}[5m])) / sum(rate(requests_total{namespace="ml"}[5m]))"#,
             ),
             (
-                r#"topk(scalar(a), b) + on (pod) group_left (node) c offset 5m"#,
+                "topk(scalar(a), b) + on (pod) group_left (node) c offset 5m",
                 r#"topk(scalar(a{namespace="ml"}), b{namespace="ml"}) + on (pod) group_left (node) c{namespace="ml"} offset 5m"#,
             ),
             (
-                r#"max_over_time((-(a @ 100))[10m:1m])"#,
+                "max_over_time((-(a @ 100))[10m:1m])",
                 r#"max_over_time((-(a{namespace="ml"} @ 100.000))[10m:1m])"#,
             ),
             (

@@ -268,7 +268,7 @@ impl DriftState {
             let psi = (p - q) * (p / q).ln();
             let middle = f64::midpoint(p, q);
             distance.psi += psi;
-            distance.js += (p * (p / middle).log2() + q * (q / middle).log2()) / 2.0;
+            distance.js += f64::midpoint(p * (p / middle).log2(), q * (q / middle).log2());
             if psi > most {
                 most = psi;
                 class.clone_into(&mut distance.class);

@@ -158,8 +158,8 @@ mod tests {
     /// The gate after values that are 15 s apart.
     fn after(values: &[f64]) -> ValueState {
         let mut state = ValueState::new();
-        for (index, value) in values.iter().enumerate() {
-            state.observe(*value, at(index as i64 * 15), AT_MOST_3, INTERVAL);
+        for (seconds, value) in (0..).step_by(15).zip(values) {
+            state.observe(*value, at(seconds), AT_MOST_3, INTERVAL);
         }
         state
     }

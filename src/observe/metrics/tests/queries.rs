@@ -71,3 +71,101 @@ fn an_outage_widens_the_range() {
     let queries = plan_queries(&question, &cursors, at(1000.0), None).unwrap();
     assert!(queries[0].ends_with("}[1030s]"), "{queries:?}");
 }
+
+/// Every source, with a text in each place where the resource can put one.
+fn sources(text: &str) -> Vec<Source> {
+    let custom = crate::api::CustomEvidence {
+        requests: Some(crate::api::CustomRequests {
+            metric: text.to_owned(),
+            label: text.to_owned(),
+            bad: vec![text.to_owned()],
+            ignored: vec![text.to_owned()],
+        }),
+        latency: Some(crate::api::CustomLatency {
+            metric: text.to_owned(),
+            unit: crate::api::LatencyUnit::Seconds,
+        }),
+        version: Some(crate::api::CustomVersion {
+            label: text.to_owned(),
+            value: format!("{text}{{{{revision}}}}"),
+        }),
+        labels: [(text.to_owned(), text.to_owned())].into(),
+    };
+    let by_pod = crate::api::CustomEvidence {
+        version: None,
+        ..custom.clone()
+    };
+    vec![
+        envoy(),
+        Source::Serving,
+        Source::Istio { waypoint: false },
+        Source::Istio { waypoint: true },
+        Source::Linkerd,
+        Source::IngressNginx,
+        Source::Traefik,
+        Source::Vllm,
+        Source::Triton,
+        Source::Custom(custom),
+        Source::Custom(by_pod),
+    ]
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+    /// As another program reads them: one selector, whose namespace is the whole text and nothing but it.
+    #[test]
+    fn no_text_of_the_resource_changes_what_a_query_selects(
+        text in proptest::prelude::any::<String>(),
+        pick in 0..4_usize,
+    ) {
+        let text = ["\"} or vector(0) #", "a|b", "\\", text.as_str()][pick].to_owned();
+        // Nothing is no name; Prometheus refuses it.
+        proptest::prop_assume!(!text.is_empty());
+        let versions = Versions {
+            namespace: text.clone(),
+            name: text.clone(),
+            canary: text.clone(),
+            stable: text.clone(),
+        };
+        let (latency, snapped) = latency();
+        for source in sources(&text) {
+            for objective in [Objective::ErrorRate, latency, Objective::LatencyOfStable { quantile: 0.99, by: 0.2 }] {
+                let question = Question { versions: versions.clone(), ..question(source.clone(), objective) };
+                let cursors = Cursors::starting_at(ms(0.0));
+                for query in plan_queries(&question, &cursors, at(20.0), Some(&snapped)).unwrap() {
+                    let selector = only_selector(&query);
+                    let of_namespace = selector.iter().find(|matcher| {
+                        ["namespace", "destination_workload_namespace"].contains(&matcher.name.as_str())
+                    });
+                    match (&source, of_namespace) {
+                        // The router's namespace is the operator's setting; Traefik puts ours into its service's name.
+                        (Source::Envoy { .. }, Some(matcher)) => {
+                            proptest::prop_assert_eq!(&matcher.value, "serin-system");
+                        }
+                        (Source::Traefik, None) => {}
+                        (_, Some(matcher)) => proptest::prop_assert_eq!(&matcher.value, &text),
+                        (_, None) => proptest::prop_assert!(false, "{query} names no namespace"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The matchers of the one selector in a query.
+fn only_selector(query: &str) -> Vec<promql_parser::label::Matcher> {
+    use promql_parser::parser::{Expr, parse};
+    let mut expression = parse(query).unwrap_or_else(|error| panic!("{query}: {error}"));
+    loop {
+        expression = match expression {
+            Expr::Aggregate(aggregate) => *aggregate.expr,
+            Expr::Call(call) => *call.args.args.into_iter().next().unwrap(),
+            Expr::MatrixSelector(matrix) => {
+                assert!(matrix.vs.matchers.or_matchers.is_empty());
+                return matrix.vs.matchers.matchers;
+            }
+            other => panic!("{query}: {other:?}"),
+        };
+    }
+}

@@ -376,3 +376,85 @@ fn a_window_survives_a_snapshot() {
     let json = serde_json::to_string(&window).unwrap();
     assert_eq!(serde_json::from_str::<Window>(&json).unwrap(), window);
 }
+
+/// What a caller's sidecar reports of requests to a workload.
+fn istio(instance: &str, revision: &str, code: &str, samples: &[(f64, &str)]) -> Value {
+    let labels = json!({"__name__": "istio_requests_total", "job": "mesh", "instance": instance,
+        "namespace": "shop", "pod": "shop-1", "reporter": "source", "response_code": code,
+        "destination_workload_namespace": "ml", "destination_workload": format!("churn-{revision}")});
+    series(&labels, samples)
+}
+
+fn read_istio(series: &[Value]) -> Result<Window, BlindReason> {
+    let question = question(Source::Istio { waypoint: false }, Objective::ErrorRate);
+    let start = Cursors::starting_at(ms(-1.0));
+    window(&question, series, None, &start, at(50.0))
+}
+
+#[test]
+fn without_up_a_sample_of_one_version_proves_that_the_other_had_no_requests() {
+    let stable = istio("a", "55555555", "200", &rise("100", "190"));
+    let idle = read_istio(std::slice::from_ref(&stable)).unwrap();
+    assert_eq!(
+        (idle.look.canary, idle.look.stable),
+        (tally(0, 0), tally(90, 0))
+    );
+    assert_eq!(idle.newest_sample, at(45.0));
+
+    // So its first request, an error, counts.
+    let error = istio("a", "cccccccc", "503", &[(45.0, "1")]);
+    let seen = read_istio(&[stable.clone(), error]).unwrap().look;
+    assert_eq!(seen.canary, tally(1, 1));
+
+    // Of a caller that was not scraped before nobody knows since when it counts.
+    let unknown = istio("b", "cccccccc", "503", &[(30.0, "500"), (45.0, "502")]);
+    let seen = read_istio(&[stable, unknown]).unwrap().look;
+    assert_eq!(seen.canary, tally(2, 2));
+}
+
+#[test]
+fn without_up_nothing_scraped_or_nothing_new_is_blindness() {
+    assert!(matches!(read_istio(&[]), Err(BlindReason::NoTarget { .. })));
+    let old = istio("a", "55555555", "200", &[(0.0, "1"), (4.0, "2")]);
+    assert!(matches!(read_istio(&[old]), Err(BlindReason::Stale { .. })));
+    let once = istio("a", "55555555", "200", &rise("1", "2"));
+    let mut twice = once.clone();
+    twice["metric"]["job"] = json!("everything");
+    assert!(matches!(
+        read_istio(&[once, twice]),
+        Err(BlindReason::ScrapedTwice { .. })
+    ));
+}
+
+#[test]
+fn a_series_that_lacks_a_declared_label_is_not_counted() {
+    let custom = serde_json::from_value(json!({
+        "requests": {"metric": "answers_total", "label": "code"},
+        "labels": {"route": "/predict"},
+    }));
+    let question = question(Source::Custom(custom.unwrap()), Objective::ErrorRate);
+    let pod = |name: &str, revision: &str, route: Option<&str>, samples: &[(f64, &str)]| {
+        let pod = format!("churn-{revision}-6d9f7c5b8-aaaaa");
+        let mut labels = json!({"__name__": name, "instance": pod, "namespace": "ml", "pod": pod, "code": "500"});
+        if let Some(route) = route {
+            labels["route"] = json!(route);
+        }
+        series(&labels, samples)
+    };
+    let series = [
+        pod("up", "cccccccc", None, UP),
+        pod("up", "55555555", None, UP),
+        pod(
+            "answers_total",
+            "cccccccc",
+            Some("/predict"),
+            &rise("1", "4"),
+        ),
+        pod("answers_total", "cccccccc", None, &rise("1", "100")),
+    ];
+    let start = Cursors::starting_at(ms(-1.0));
+    let seen = window(&question, &series, None, &start, at(50.0))
+        .unwrap()
+        .look;
+    assert_eq!(seen.canary, tally(3, 3));
+}
