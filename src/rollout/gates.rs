@@ -99,7 +99,7 @@ pub fn uncounted(records: &[GateRecord]) -> Option<String> {
             Memory::Drift(state) => state.is_empty(),
             Memory::Value(_) => false,
         };
-        is_silent && !record.awaits_threshold()
+        is_silent && !record.awaits_threshold() && !record.evidence.warms_up()
     })?;
     Some(format!(
         "{}: nothing was counted, while {} counted {} requests: its metric is not exported, or under another name; \
@@ -118,8 +118,12 @@ impl GateRecord {
         gate: &Gate,
         policy: GatePolicy,
         interval: Duration,
+        warming_up: bool,
     ) -> Option<String> {
-        if !self.evidence.observe(reading, gate, &policy, interval) {
+        let evidence = &mut self.evidence;
+        if !evidence.warm_up(reading, gate, &policy, warming_up)
+            && !evidence.observe(reading, gate, &policy, interval)
+        {
             return Some("what was read is of another kind".to_owned());
         }
         match reading {
@@ -193,6 +197,32 @@ impl Memory {
             Self::Requests(state) => Some(state.judge(policy, next).clean_requests_needed),
             Self::Margin(state) => Some(state.judge(policy, next).clean_requests_needed),
             Self::Drift(_) | Self::Value(_) => None,
+        }
+    }
+
+    /// Whether all that has been taken in so far is a version's first answers.
+    pub fn warms_up(&self) -> bool {
+        matches!(self, Self::Requests(state) if state.warms_up())
+    }
+
+    /// Takes in one reading as a version's first answers, which say little about its latency. False where they are none.
+    fn warm_up(
+        &mut self,
+        reading: &Reading,
+        gate: &Gate,
+        policy: &GatePolicy,
+        warming_up: bool,
+    ) -> bool {
+        match (self, reading, gate) {
+            (
+                Self::Requests(state),
+                Reading::Counts(window),
+                Gate::Latency { .. } | Gate::LatencyOfStable { .. },
+            ) if warming_up && state.is_new() => {
+                state.warm_up(&window.look, policy);
+                true
+            }
+            _ => false,
         }
     }
 

@@ -22,6 +22,9 @@ use crate::{
 
 /// A canary with weight may be without a ready pod for this long; the router sends its share to stable meanwhile.
 const UNREADY_PATIENCE: Duration = Duration::from_secs(60);
+/// A version's first answers say little about its latency: caches fill and code is compiled. For so long after its first
+/// weight, or a fifth of that step where it is shorter, they are weighed as one scrape.
+const WARM_UP: Duration = Duration::from_secs(60);
 /// Requests in a step from which the observed share of traffic must resemble the weight.
 const SHARE_CHECK_REQUESTS: u64 = 200;
 /// How many times off the weight the observed share may be before the counts are not believed.
@@ -123,12 +126,13 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
     };
     let baked = moves::baked(turn, progress).try_into().unwrap_or_default();
     let gates = spec.gates();
+    let warming_up = warms_up(turn, progress);
     for (index, (gate, record)) in gates.iter().zip(&mut progress.gates).enumerate() {
         let policy = gates::policy(spec, gate, gates.len(), progress.step as usize);
         let window = record.cursors.span(turn.now, turn.interval).range;
         let reading = turn.snapshot.readings.get(index);
         let unseen = match reading {
-            Some(Ok(reading)) => record.take_in(reading, gate, policy, turn.interval),
+            Some(Ok(reading)) => record.take_in(reading, gate, policy, turn.interval, warming_up),
             Some(Err(blind)) => Some(blind.to_string()),
             None => Some("the metrics were not read".to_owned()),
         };
@@ -168,6 +172,13 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
         .collect::<Vec<_>>()
         .join(" ");
     judged
+}
+
+/// Whether the step has only just begun. Whether it is the version's first, each gate knows.
+fn warms_up(turn: &Turn<'_>, progress: &Progress) -> bool {
+    let step = turn.spec.rollout.steps.get(progress.step as usize);
+    let fifth = step.map_or(Duration::ZERO, |step| Duration::from(step.min_duration) / 5);
+    turn.now.duration_since(progress.step_since) <= signed(WARM_UP.min(fifth))
 }
 
 pub(super) fn new_gate(gate: &Gate, now: Timestamp) -> GateRecord {

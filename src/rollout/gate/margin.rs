@@ -27,7 +27,8 @@ use serde::{Deserialize, Serialize};
 
 use super::bound::BadShareBound;
 use super::evidence::{
-    SLO_FACTORS, canary_share, evidence, look_cap, nine_digits, settle, stake, trips_guard,
+    GUARD_SHARE, Opens, SLO_ALTERNATIVES, canary_share, evidence, look_cap, nine_digits, settle,
+    stake, trips_guard,
 };
 use super::sentence::{about, count, one_in, percent, percent_up, plural};
 use super::{GatePolicy, GateVerdict, Look, SUSPECT, Tally};
@@ -50,7 +51,7 @@ pub struct MarginState {
     /// The part of the evidence's unit that has been staked so far, 0 to 1.
     staked: f64,
     /// Evidence for each alternative "the canary is worse by m margins".
-    worse: [f64; SLO_FACTORS.len()],
+    worse: [f64; SLO_ALTERNATIVES.len()],
     /// The strongest evidence for failing since the step began; 1 means none.
     strongest: f64,
     /// The look that tripped the hard guard in this step.
@@ -106,7 +107,7 @@ impl MarginState {
             looks: 0,
             step_looks: 0,
             staked: 0.0,
-            worse: [0.0; SLO_FACTORS.len()],
+            worse: [0.0; SLO_ALTERNATIVES.len()],
             strongest: 1.0,
             guard: None,
             step: Look::default(),
@@ -140,11 +141,11 @@ impl MarginState {
         if look.requests() == 0 {
             return;
         }
-        let opens_step = self.step_looks == 0;
+        let opens = Opens::look(self.step_looks, self.runs_alone());
         self.looks = self.looks.saturating_add(1);
         self.step_looks = self.step_looks.saturating_add(1);
 
-        let stake = stake(self.looks, opens_step, policy.steps, self.staked);
+        let stake = stake(self.looks, opens, policy.steps, self.staked);
         let ratios = self.log_ratios(&look, policy);
         settle(&mut self.worse, stake, &ratios, look_cap(policy));
         self.staked = nine_digits(self.staked + stake);
@@ -152,7 +153,7 @@ impl MarginState {
 
         let share = (!self.runs_alone()).then(|| canary_share(&look, &self.step, self.weight));
         let allowed = (self.stable_share(policy) + policy.p0()).min(HIGHEST_SHARE);
-        if self.guard.is_none() && trips_guard(&look, allowed, share) {
+        if self.guard.is_none() && trips_guard(&look, allowed, share, GUARD_SHARE) {
             self.guard = Some(look);
         }
         self.step.add(&look);
@@ -214,7 +215,7 @@ impl MarginState {
     }
 
     fn e_worse(&self) -> f64 {
-        evidence(&self.worse, self.staked)
+        evidence(&self.worse, &SLO_ALTERNATIVES, self.staked)
     }
 
     /// At full weight no stable traffic runs beside the canary.
@@ -228,8 +229,8 @@ impl MarginState {
         (bad as f64 + STABLE_PRIOR * policy.p0()) / (requests as f64 + STABLE_PRIOR)
     }
 
-    /// `ln L(m)` of one look, for each of [`SLO_FACTORS`].
-    fn log_ratios(&self, look: &Look, policy: &GatePolicy) -> [f64; SLO_FACTORS.len()] {
+    /// `ln L(m)` of one look, for each of [`SLO_ALTERNATIVES`].
+    fn log_ratios(&self, look: &Look, policy: &GatePolicy) -> [f64; SLO_ALTERNATIVES.len()] {
         let margin = policy.p0();
         let of_stable = if self.runs_alone() {
             Self::bound(policy).upper_bound(self.rollout.stable)
@@ -238,7 +239,7 @@ impl MarginState {
         };
         // A bet needs room above the claim.
         let of_stable = of_stable.min(HIGHEST_SHARE - margin).max(1e-9);
-        SLO_FACTORS.map(|factor| {
+        SLO_ALTERNATIVES.map(|(factor, _)| {
             let of_canary = (of_stable + factor * margin).min(HIGHEST_SHARE);
             if of_canary <= of_stable + margin {
                 return 0.0; // no room: no bet
@@ -463,7 +464,7 @@ mod tests {
         for margin in [0.005, 0.05, 0.3] {
             for of_stable in [0.0, 0.01, 0.2, 0.6] {
                 let of_canary = f64::min(of_stable + margin, 1.0);
-                let mut means = [0.0; SLO_FACTORS.len()];
+                let mut means = [0.0; SLO_ALTERNATIVES.len()];
                 for kc in 0..=6 {
                     for ks in 0..=9 {
                         let weight = chance(6, kc, of_canary) * chance(9, ks, of_stable);

@@ -22,11 +22,15 @@
 //! the same moment. How that comes about is told where it is computed: `evidence.rs` (the tests) and
 //! `bound.rs` (the upper bound).
 //!
-//! At weight 100 no stable traffic runs beside the canary, so nothing can be compared and `E_slo`
-//! decides alone. The first half of the premise is enough for the guarantee to hold there: while the
-//! canary stays within its objective, `E_slo` alone crosses `G/α` with probability at most `α/G`. A
-//! canary that is over its objective, though no worse than stable was, has no such protection at
-//! weight 100; but it does not get there by itself, since its bound does not fit the budget.
+//! At weight 100 no stable traffic runs beside the canary. There it is compared with what stable has
+//! shown earlier in this rollout, and never with less than the objective allows (`log_ratios_to_past`).
+//! The first half of the premise is enough for the guarantee to hold there: while the canary stays within
+//! its objective, `E_slo` alone crosses `G/α` with probability at most `α/G`. The second half is, at
+//! weight 100, a protection in practice and no theorem: stable might be worse today than it was.
+//!
+//! Advancing needs every gate's Pass. So a canary that is over the next weight's budget in any objective
+//! gets that weight only if that objective's own gate is wrong, which has a probability of at most `β`
+//! (5 %): nothing has to be split over the gates (an intersection-union test; Berger 1982).
 //!
 //! The hard guard stands outside the bookkeeping of `α`, but rules chance out by itself: a version that
 //! keeps its objective trips it in less than one scrape in a million, and one that shares an outage with
@@ -136,15 +140,15 @@ pub struct GatePolicy {
     /// `p0`, the share of bad requests that the objective allows: 0.01 for "at most 1 % errors" and
     /// for "p99 ≤ 250 ms". Taken as at least one in a million and at most 99.9 %.
     pub budget: f64,
-    /// `G`, how many gates the rollout has; they share `alpha` and `beta`.
+    /// `G`, how many gates the rollout has; they share `alpha`.
     pub gates: u32,
     /// How many steps the rollout has.
     pub steps: u32,
     /// `α`, the chance that the evidence rolls back a good version, over all gates of a whole
     /// rollout. Default 1 %.
     pub alpha: f64,
-    /// `β`, the chance that the upper bound on the bad share is ever too low, over all gates.
-    /// Default 5 %.
+    /// `β`, the chance that a gate's upper bound on the bad share is ever too low, and so the chance that a canary
+    /// gets a weight that its bad share does not fit: all gates must pass, so it is not shared among them. Default 5 %.
     pub beta: f64,
     /// Canary requests that a step needs before it can pass. Default 20.
     pub min_requests: u64,
@@ -198,11 +202,10 @@ pub struct Judgement {
     /// Evidence that the canary breaks its objective; 1 means none. While the objective is kept, it
     /// ever reaches `x` with probability at most `1/x`.
     pub e_slo: f64,
-    /// Evidence that the canary is worse than stable; 1 means none, same guarantee. Without meaning
-    /// at weight 100.
+    /// Evidence that the canary is worse than stable; 1 means none, same guarantee. At weight 100 stable is what it
+    /// was earlier in the rollout.
     pub e_rel: f64,
-    /// The strongest evidence for failing since the step began: the highest `min(e_slo, e_rel)`, at
-    /// weight 100 the highest `e_slo`.
+    /// The strongest evidence for failing since the step began: the highest `min(e_slo, e_rel)`.
     pub strongest: f64,
     /// Where `strongest` fails the gate: `G/α`.
     pub fail_threshold: f64,

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::bound::BadShareBound;
 use super::evidence::{
-    RELATIVE_FACTORS, SLO_FACTORS, canary_share, evidence, log_relative_ratios, log_slo_ratios,
-    look_cap, nine_digits, settle, stake, trips_guard,
+    GUARD_SHARE, LOOK_CAP, Opens, RELATIVE_ALTERNATIVES, SLO_ALTERNATIVES, WARM_UP_GUARD_SHARE,
+    canary_share, evidence, log_ratios_to_past, log_relative_ratios, log_slo_ratios, look_cap,
+    nine_digits, settle, stake, trips_guard,
 };
 use super::{GatePolicy, GateVerdict, Judgement, Look, SUSPECT};
 
@@ -24,14 +25,18 @@ pub struct GateState {
     /// The part of the evidence's unit that has been staked so far, 0 to 1.
     staked: f64,
     /// Evidence for each alternative "the bad share is m times the budget".
-    slo: [f64; SLO_FACTORS.len()],
-    /// Evidence for each alternative "a canary request is ω times as likely bad as a stable one".
-    relative: [f64; RELATIVE_FACTORS.len()],
+    slo: [f64; SLO_ALTERNATIVES.len()],
+    /// Evidence for each alternative "a canary request is ω times as likely bad as a stable one"; at full weight: as
+    /// stable's were before, or as the objective allows.
+    relative: [f64; RELATIVE_ALTERNATIVES.len()],
     /// The strongest evidence for failing since the step began; 1 means none.
     strongest: f64,
     /// The look that tripped the hard guard in this step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     guard: Option<Look>,
+    /// What the canary answered while it was warming up, all scrapes together; gone with the first look after that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    warm_up: Option<Look>,
     /// Requests since the step began.
     step: Look,
     /// Requests since the rollout began.
@@ -53,10 +58,11 @@ impl GateState {
             looks: 0,
             step_looks: 0,
             staked: 0.0,
-            slo: [0.0; SLO_FACTORS.len()],
-            relative: [0.0; RELATIVE_FACTORS.len()],
+            slo: [0.0; SLO_ALTERNATIVES.len()],
+            relative: [0.0; RELATIVE_ALTERNATIVES.len()],
             strongest: 1.0,
             guard: None,
+            warm_up: None,
             step: Look::default(),
             rollout: Look::default(),
         }
@@ -79,7 +85,30 @@ impl GateState {
         self.step_looks = 0;
         self.strongest = 1.0;
         self.guard = None;
+        self.warm_up = None;
         self.step = Look::default();
+    }
+
+    /// Whether no look has been taken in yet, other than those of the warm-up.
+    pub fn is_new(&self) -> bool {
+        self.looks == 0
+    }
+
+    /// Whether all that has been taken in so far is the warm-up.
+    pub fn warms_up(&self) -> bool {
+        self.is_new() && self.warm_up.is_some()
+    }
+
+    /// Takes in what one scrape brought while the canary is still warming up: caches fill, code is compiled, and its
+    /// first answers take longer than any after them.
+    ///
+    /// They are kept and weighed as one look, the first one, however many they are: one look can't fail a version, what
+    /// it says fades with the good looks that follow, and one more bad look confirms it. For the bound they don't
+    /// count. The hard guard needs 90 % of bad ones instead of 50.
+    pub fn warm_up(&mut self, look: &Look, policy: &GatePolicy) {
+        let look = look.consistent();
+        self.guard(&look, policy, WARM_UP_GUARD_SHARE);
+        self.warm_up.get_or_insert_default().add(&look);
     }
 
     /// Takes in what one scrape brought. A look without any requests changes nothing.
@@ -88,30 +117,42 @@ impl GateState {
         if look.requests() == 0 {
             return;
         }
-        let p0 = policy.p0();
-        let opens_step = self.step_looks == 0;
+        if let Some(early) = self.warm_up.take().filter(|early| early.requests() > 0) {
+            self.weigh(&early, policy, LOOK_CAP);
+        }
+        self.guard(&look, policy, GUARD_SHARE);
+        self.weigh(&look, policy, look_cap(policy));
+        self.step.add(&look);
+        self.rollout.add(&look);
+    }
+
+    /// Settles the bets on one look, which multiplies no stake by more than `cap`.
+    fn weigh(&mut self, look: &Look, policy: &GatePolicy, cap: f64) {
+        let opens = Opens::look(self.step_looks, self.runs_alone());
         self.looks = self.looks.saturating_add(1);
         self.step_looks = self.step_looks.saturating_add(1);
 
-        let stake = stake(self.looks, opens_step, policy.steps, self.staked);
-        let share = canary_share(&look, &self.step, self.weight);
-        let cap = look_cap(policy);
+        let p0 = policy.p0();
+        let stake = stake(self.looks, opens, policy.steps, self.staked);
+        let relative = if self.runs_alone() {
+            log_ratios_to_past(look.canary, self.rollout.stable, p0)
+        } else {
+            log_relative_ratios(look, canary_share(look, &self.step, self.weight))
+        };
         settle(&mut self.slo, stake, &log_slo_ratios(look.canary, p0), cap);
-        settle(
-            &mut self.relative,
-            stake,
-            &log_relative_ratios(&look, share),
-            cap,
-        );
+        settle(&mut self.relative, stake, &relative, cap);
         self.staked = nine_digits(self.staked + stake);
+        let evidence = self.e_slo().min(self.e_rel());
+        self.strongest = self.strongest.max(nine_digits(evidence));
+    }
 
-        self.strongest = self.strongest.max(nine_digits(self.evidence_to_fail()));
+    /// Keeps the first look of the step that is so bad that it needs no further evidence.
+    fn guard(&mut self, look: &Look, policy: &GatePolicy, bad_share: f64) {
+        let share = canary_share(look, &self.step, self.weight);
         let compared = (!self.runs_alone()).then_some(share);
-        if self.guard.is_none() && trips_guard(&look, p0, compared) {
-            self.guard = Some(look);
+        if self.guard.is_none() && trips_guard(look, policy.p0(), compared, bad_share) {
+            self.guard = Some(*look);
         }
-        self.step.add(&look);
-        self.rollout.add(&look);
     }
 
     /// What the evidence so far says. `next_weight` is the weight, in percent, that the canary would
@@ -181,24 +222,15 @@ impl GateState {
     }
 
     fn e_slo(&self) -> f64 {
-        evidence(&self.slo, self.staked)
+        evidence(&self.slo, &SLO_ALTERNATIVES, self.staked)
     }
 
     fn e_rel(&self) -> f64 {
-        evidence(&self.relative, self.staked)
+        evidence(&self.relative, &RELATIVE_ALTERNATIVES, self.staked)
     }
 
     /// At full weight no stable traffic runs beside the canary.
     fn runs_alone(&self) -> bool {
         self.weight >= 100
-    }
-
-    /// Breaks its objective *and* is worse than stable, if there is a stable to compare with.
-    fn evidence_to_fail(&self) -> f64 {
-        if self.runs_alone() {
-            self.e_slo()
-        } else {
-            self.e_slo().min(self.e_rel())
-        }
     }
 }

@@ -447,18 +447,18 @@ fn an_adaptive_start_is_as_high_as_traffic_is_low() {
         assert_eq!(weights[step as usize], record.weight);
         (record.weight, record.sentence.clone())
     };
-    // One gate: 25 % asks for 86 clean requests, 50 % for 188, 100 % for 410; five minutes have 300 s.
+    // One gate: 25 % asks for 87 clean requests, 50 % for 175, 100 % for 351; five minutes have 300 s.
     let usual = [10, 25, 50, 100];
-    assert_eq!(start(Some(2.87), &usual).0, 10);
-    assert_eq!(start(Some(2.86), &usual).0, 25);
-    assert_eq!(start(Some(2.51), &usual).0, 25);
-    assert_eq!(start(Some(2.5), &usual).0, 50);
+    assert_eq!(start(Some(2.91), &usual).0, 10);
+    assert_eq!(start(Some(2.89), &usual).0, 25);
+    assert_eq!(start(Some(2.34), &usual).0, 25);
+    assert_eq!(start(Some(2.33), &usual).0, 50);
     assert_eq!(start(Some(0.0), &usual).0, 50, "never above half");
     assert_eq!(start(None, &usual).0, 10, "not measured");
     assert_eq!(start(Some(0.1), &[20, 40, 60, 100]).0, 40);
     let (_, sentence) = start(Some(2.86), &usual);
     assert!(
-        sentence.contains("2.9 requests/s") && sentence.contains("188"),
+        sentence.contains("2.9 requests/s") && sentence.contains("175"),
         "{sentence}"
     );
 }

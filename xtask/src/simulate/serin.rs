@@ -13,8 +13,12 @@ use super::prometheus::{Counters, Prometheus, Sample};
 pub const BUDGET: f64 = 0.01;
 /// The number of objectives.
 pub const GATES: u32 = 2;
+/// The latency objective's place among them.
+const LATENCY: usize = 1;
 /// Shortest time at a weight.
 const MIN_DURATION: u32 = 300;
+/// Seconds during which the canary's latency is that of a version warming up.
+const WARM_UP: u32 = 60;
 /// `onMetricsOutage.hold`.
 const HOLD: u32 = 600;
 /// `onInsufficientData.after`.
@@ -111,7 +115,7 @@ impl Serin {
         }
     }
 
-    fn judge(&mut self, looks: Option<&Looks>) -> Said {
+    fn judge(&mut self, now: u32, looks: Option<&Looks>) -> Said {
         let looks = looks.filter(|looks| looks.iter().any(|look| look.requests() > 0));
         if let (Some(said), None) = (self.said, looks) {
             return said;
@@ -124,7 +128,12 @@ impl Serin {
         };
         for (index, gate) in self.gates.iter_mut().enumerate() {
             if let Some(looks) = looks {
-                gate.observe(&looks[index], &self.policy);
+                let warms_up = index == LATENCY && now <= WARM_UP && gate.is_new();
+                if warms_up {
+                    gate.warm_up(&looks[index], &self.policy);
+                } else {
+                    gate.observe(&looks[index], &self.policy);
+                }
             }
             let verdict = gate.verdict(&self.policy, next);
             said.fail |= verdict == GateVerdict::Fail;
@@ -165,7 +174,7 @@ impl Serin {
 impl Gate for Serin {
     fn turn(&mut self, now: u32, prometheus: &Prometheus) -> Move {
         let looks = self.reader.read(now, prometheus);
-        let said = self.judge(looks.as_ref());
+        let said = self.judge(now, looks.as_ref());
         if said.fail {
             return Move::RollBack;
         }
