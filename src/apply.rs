@@ -74,6 +74,11 @@ pub struct Applier {
 type Applied = (Value, Option<String>);
 
 impl Applier {
+    /// How many models' objects are remembered.
+    pub fn remembered(&self) -> usize {
+        self.memory().len()
+    }
+
     /// Lets go of a model that is gone: an operator of a year's age remembers what exists, not what ever existed.
     pub fn forget(&self, model: &(String, String)) {
         self.memory().remove(model);

@@ -176,8 +176,10 @@ impl Session {
                 let entries = self.history(&model).await?;
                 Ok(history::table(&model, &entries))
             }
-            Verb::Pause(Name { name }) => self.change(name, pause::pause).await,
-            Verb::Resume(Name { name }) => self.change(name, pause::resume).await,
+            Verb::Pause(Name { name }) => self.change(name, |model| Ok(pause::pause(model))).await,
+            Verb::Resume(Name { name }) => {
+                self.change(name, |model| Ok(pause::resume(model))).await
+            }
             Verb::Abort(Name { name }) => self.change(name, abort::abort).await,
             Verb::Promote {
                 name: Name { name },

@@ -2,16 +2,16 @@
 
 use serde_json::json;
 
-use super::{CliError, change::Change};
+use super::change::Change;
 use crate::api::{CanaryVersion, ModelDeployment};
 use kube::ResourceExt;
 
 /// No weight is raised any more.
-pub(super) fn pause(model: &ModelDeployment) -> Result<Change, CliError> {
+pub(super) fn pause(model: &ModelDeployment) -> Change {
     let name = model.name_any();
     if model.spec.rollout.paused {
         let sentence = format!("It is paused already; `kubectl serin resume {name}` goes on.");
-        return Ok(Change::nothing(sentence));
+        return Change::nothing(sentence);
     }
     let sentence = match canary(model) {
         Some(canary) => format!(
@@ -22,14 +22,14 @@ pub(super) fn pause(model: &ModelDeployment) -> Result<Change, CliError> {
             "Nothing is on trial; the next version will get no traffic until `kubectl serin resume {name}`."
         ),
     };
-    Ok(Change::spec(json!({"rollout": {"paused": true}}), sentence))
+    Change::spec(json!({"rollout": {"paused": true}}), sentence)
 }
 
 /// Weight may be raised again.
-pub(super) fn resume(model: &ModelDeployment) -> Result<Change, CliError> {
+pub(super) fn resume(model: &ModelDeployment) -> Change {
     if !model.spec.rollout.paused {
         let sentence = "It is not paused: nothing holds it up but its evidence.";
-        return Ok(Change::nothing(sentence.to_owned()));
+        return Change::nothing(sentence.to_owned());
     }
     let sentence = match canary(model) {
         Some(canary) => format!(
@@ -38,10 +38,7 @@ pub(super) fn resume(model: &ModelDeployment) -> Result<Change, CliError> {
         ),
         None => "Nothing is on trial; the next version will go its way on its evidence.".to_owned(),
     };
-    Ok(Change::spec(
-        json!({"rollout": {"paused": false}}),
-        sentence,
-    ))
+    Change::spec(json!({"rollout": {"paused": false}}), sentence)
 }
 
 /// The version on trial. The first version is on none: it gets all traffic once its pods are Ready.

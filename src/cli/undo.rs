@@ -89,8 +89,8 @@ fn before<'a>(
             let mut refused = state.refused.iter();
             refused.any(|refused| refused.revision == entry.revision)
         };
-        let others = entries.iter().filter(|entry| entry.revision != desired);
-        others.filter(|entry| !refused(entry)).next_back()
+        let mut newest_first = entries.iter().rev();
+        newest_first.find(|entry| entry.revision != desired && !refused(entry))
     } else {
         // Another version is on trial, or was refused: back to what serves.
         entries

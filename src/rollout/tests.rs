@@ -1,12 +1,12 @@
 //! The life of rollouts, step by step, and what holds in every life.
 
 mod objectives;
+mod properties;
 mod verbs;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use proptest::prelude::*;
 use serde_json::json;
 
 use super::{
@@ -452,91 +452,4 @@ fn a_spec_that_cannot_be_used_takes_the_canarys_traffic_away() {
     let decision = retreat(&world.spec, &world.snapshot(None), world.now);
     assert!(decision.next.canary.is_none());
     assert_eq!(decision.next.stable, world.state.stable);
-}
-
-/// What can happen between two looks.
-#[derive(Clone, Debug)]
-enum Happening {
-    Traffic {
-        canary: (u64, u64),
-        stable: (u64, u64),
-    },
-    Outage,
-    Time(i64),
-    Apply(u8),
-    Health {
-        version: u8,
-        ready: i32,
-        fails: bool,
-    },
-    Pause(bool),
-}
-
-fn happening() -> impl Strategy<Value = Happening> {
-    let tally = || (0_u64..2000, 0_u64..200).prop_map(|(n, k)| (n, k.min(n)));
-    prop_oneof![
-        4 => (tally(), tally()).prop_map(|(canary, stable)| Happening::Traffic { canary, stable }),
-        2 => (0_u64..300).prop_map(|n| Happening::Traffic { canary: (n, 0), stable: (n * 9, 0) }),
-        1 => Just(Happening::Outage),
-        3 => (1_i64..400).prop_map(Happening::Time),
-        1 => (1_u8..4).prop_map(Happening::Apply),
-        3 => (1_u8..4, 0_i32..3, prop::bool::weighted(0.05))
-            .prop_map(|(version, ready, fails)| Happening::Health { version, ready, fails }),
-        1 => any::<bool>().prop_map(Happening::Pause),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
-
-    /// The invariants of the design that a pure decision can break.
-    #[test]
-    fn every_life_keeps_the_invariants(happenings in prop::collection::vec(happening(), 1..120)) {
-        let mut world = World::with_stable_v1();
-        for happening in happenings {
-            let mut given = Some(reading((0, 0), (0, 0)));
-            let mut is_blind = false;
-            match happening {
-                Happening::Traffic { canary, stable } => given = Some(reading(canary, stable)),
-                Happening::Outage => { given = Some(blind()); is_blind = true; }
-                Happening::Time(seconds) => world.pass(seconds),
-                Happening::Apply(version) => {
-                    let paused = world.spec.rollout.paused;
-                    world.spec = spec(&version.to_string());
-                    world.spec.rollout.paused = paused;
-                }
-                Happening::Health { version, ready, fails } => {
-                    let failure = fails.then(|| "it fails".to_owned());
-                    let endpoints = usize::try_from(ready).unwrap();
-                    world.set_health(&version.to_string(), VersionHealth { ready, endpoints, failure, ..self::ready() });
-                }
-                Happening::Pause(paused) => world.spec.rollout.paused = paused,
-            }
-            let before = world.state.clone();
-            let weight_before = world.weight();
-            let trial_before = before.canary.as_ref().is_some_and(|canary| canary.progress.is_some());
-            world.look(given);
-
-            let weights: Vec<u8> = world.spec.rollout.steps.iter().map(|step| step.weight).collect();
-            prop_assert!(world.weight() == 0 || weights.contains(&world.weight()), "a declared weight");
-            if world.weight() > weight_before {
-                let canary = world.state.canary.clone().unwrap();
-                let health = world.health.get(&canary.revision).cloned().unwrap_or_default();
-                prop_assert!(health.has_capacity(2), "weight only with capacity");
-                prop_assert!(!(is_blind && trial_before), "unknown data never promotes");
-                prop_assert!(!world.spec.rollout.paused, "paused raises nothing");
-                prop_assert!(before.refused.iter().all(|refused| refused.revision != canary.revision), "no refused version");
-            }
-            let stable_before = before.stable.clone().unwrap();
-            let stable = world.state.stable.clone().unwrap();
-            if stable != stable_before {
-                prop_assert!(!is_blind && weight_before == 100, "promotion follows from evidence at 100 %");
-                prop_assert!(world.state.retiring.iter().any(|retiring| retiring.revision == stable_before.revision));
-            }
-            prop_assert!(world.state.retiring.iter().all(|retiring| retiring.revision != stable.revision
-                && world.state.canary.as_ref().is_none_or(|canary| canary.revision != retiring.revision)),
-                "what serves is not about to be scaled down");
-            prop_assert!(world.state.decisions.len() <= 10 && world.state.refused.len() <= 20, "status is bounded");
-        }
-    }
 }
