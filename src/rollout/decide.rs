@@ -225,6 +225,14 @@ impl Turn<'_> {
             self.withdraw(&canary, reasons::SUPERSEDED, None, sentence);
             return Some(Duration::ZERO);
         }
+        if self.refusal(&canary.revision).is_some() {
+            let sentence = format!(
+                "spec.rollout.retryToken is again what it was when version {} was rolled back: it is withdrawn, all traffic is on {}.",
+                canary.version, stable.version
+            );
+            self.withdraw(&canary, reasons::SUPERSEDED, None, sentence);
+            return Some(Duration::ZERO);
+        }
         if word::abort(self, stable, &canary) {
             return Some(Duration::ZERO);
         }

@@ -150,11 +150,11 @@ fn is_agreed(world: &World, before: &State, canary: &CanaryVersion) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     /// The invariants of the design that a pure decision can break.
     #[test]
-    fn every_life_keeps_the_invariants(happenings in prop::collection::vec(happening(), 1..150)) {
+    fn every_life_keeps_the_invariants(happenings in prop::collection::vec(happening(), 1..120)) {
         let mut world = World::with_stable_v1();
         for happening in happenings {
             let reading = world.live_through(happening);

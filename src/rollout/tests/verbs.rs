@@ -15,7 +15,7 @@ impl World {
         self.commands.asked.push(command);
     }
 
-    fn revision(version: &str) -> Revision {
+    pub(super) fn revision(version: &str) -> Revision {
         VersionSpec::of(&spec(version)).revision()
     }
 
@@ -473,4 +473,20 @@ fn a_version_tried_again_says_so() {
     let decision = world.decision(None);
     let sentence = &decision.records[0].sentence;
     assert!(sentence.contains("retryToken"), "{sentence}");
+}
+
+#[test]
+fn a_retry_that_is_taken_back_ends() {
+    let mut world = World::with_canary_v2();
+    world.serve(1, (30, 30), (270, 0));
+    world.pass(60);
+    world.look(None);
+    world.spec.rollout.retry_token = Some("again".to_owned());
+    assert_eq!(world.look(None), [reasons::PREPARING]);
+    assert_eq!(world.look(None), [reasons::CANARY_STARTED]);
+    world.spec.rollout.retry_token = None;
+    world.pass(15);
+    assert_eq!(world.look(Some(blind())), [reasons::SUPERSEDED]);
+    assert_eq!(world.look(None), [reasons::REFUSED]);
+    assert_eq!(world.weight(), 0);
 }
