@@ -6,7 +6,7 @@ use super::*;
 use crate::api::{Approval, CanaryVersion, OnFailure, commands::Command};
 
 /// What can happen between two looks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Happening {
     Traffic {
         canary: (u64, u64),
