@@ -40,6 +40,9 @@ enum Command {
     Crds,
     /// Whole rollouts on hashed requests: Serin's gate beside Flagger, Argo Rollouts and Kayenta; fails where a bound is broken.
     Simulate(simulate::Args),
+    /// What one decision costs, in time and in bytes of status.
+    #[command(subcommand)]
+    Bench(simulate::bench::Command),
     /// Every check of the project; ends with the test runners' summaries.
     Test(test::Args),
     /// One scenario of the end-to-end tests; the cluster stays up.
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Chart => chart::check(),
         Command::Crds => crds::run(&images::repository_root()),
         Command::Simulate(args) => simulate::run(&args),
+        Command::Bench(command) => simulate::bench::run(&command),
         Command::Test(args) => test::run(&args, &images::repository_root()),
         Command::ClusterInit(args) => cluster::init(&args),
         Command::ClusterDns(args) => cluster::dns(&args),

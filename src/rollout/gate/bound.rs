@@ -42,7 +42,7 @@ impl BadShareBound {
     }
 
     /// Whether `tally` excludes that the bad share is `share` or more.
-    pub(super) fn excludes(&self, tally: Tally, share: f64) -> bool {
+    pub(super) fn excludes(self, tally: Tally, share: f64) -> bool {
         if share >= 1.0 {
             // Nothing is worse than everything: a share "below 100 %" needs no proof.
             return true;
@@ -51,7 +51,7 @@ impl BadShareBound {
     }
 
     /// The lowest share that `tally` excludes; 1 if it excludes none.
-    pub(super) fn upper_bound(&self, tally: Tally) -> f64 {
+    pub(super) fn upper_bound(self, tally: Tally) -> f64 {
         // Above the share seen, the evidence against a share grows with it: bisect. 1,100 halvings
         // reach any f64; 60 or so are enough unless the bound is tiny.
         let (mut possible, mut excluded) = (tally.bad_share(), 1.0);
@@ -70,7 +70,7 @@ impl BadShareBound {
     }
 
     /// The highest share that `tally` excludes from below; 0 if it excludes none.
-    pub(super) fn lower_bound(&self, tally: Tally) -> f64 {
+    pub(super) fn lower_bound(self, tally: Tally) -> f64 {
         // Below the share seen, the evidence against a share grows as it falls.
         let (mut excluded, mut possible) = (0.0, tally.bad_share());
         for _ in 0..1_100 {
@@ -88,7 +88,7 @@ impl BadShareBound {
     }
 
     /// How many more clean requests exclude `share`; `None` if a billion don't.
-    pub(super) fn clean_requests_until(&self, tally: Tally, share: f64) -> Option<u64> {
+    pub(super) fn clean_requests_until(self, tally: Tally, share: f64) -> Option<u64> {
         let enough = |more: u64| {
             let requests = tally.requests.saturating_add(more);
             self.excludes(Tally::new(requests, tally.bad), share)

@@ -45,6 +45,11 @@ impl Decided {
             .with_context(|| format!("the canary's first weight is {weight:?}"))
     }
 
+    /// The persisted state.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
     fn weight(&self) -> Option<u8> {
         self.state.canary.as_ref().map(|canary| canary.weight)
     }

@@ -8,6 +8,7 @@
 //! documentation and source, which their files name.
 
 mod argo;
+pub mod bench;
 mod bounds;
 mod cells;
 mod decide;
@@ -49,6 +50,21 @@ pub struct Args {
 
 /// Plays all rollouts, prints the tables, and fails where a bound is broken.
 pub fn run(args: &Args) -> Result<()> {
+    println!("{}", simulate(args)?);
+    Ok(())
+}
+
+/// What CI runs; its last line.
+pub fn short() -> Result<String> {
+    simulate(&Args {
+        short: true,
+        runs: None,
+        only: None,
+        out: None,
+    })
+}
+
+fn simulate(args: &Args) -> Result<String> {
     let started = Instant::now();
     let scale = Scale {
         runs: args.runs.unwrap_or(if args.short { 100 } else { 600 }),
@@ -76,7 +92,7 @@ pub fn run(args: &Args) -> Result<()> {
     conclude(&cells, started)
 }
 
-fn conclude(cells: &[Cell], started: Instant) -> Result<()> {
+fn conclude(cells: &[Cell], started: Instant) -> Result<String> {
     let bounds = bounds::check(cells);
     let broken: Vec<_> = bounds.iter().filter(|bound| !bound.holds).collect();
     for bound in &broken {
@@ -90,7 +106,7 @@ fn conclude(cells: &[Cell], started: Instant) -> Result<()> {
         })
         .sum();
     let decided: u64 = cells.iter().map(|cell| cell.decided * 2).sum();
-    println!(
+    let summary = format!(
         "{} bounds hold, {} broken; {rollouts} rollouts, {decided} of Serin's decided by the operator's own code as well, \
          in {:.0} s",
         bounds.len() - broken.len(),
@@ -98,8 +114,8 @@ fn conclude(cells: &[Cell], started: Instant) -> Result<()> {
         started.elapsed().as_secs_f32()
     );
     if broken.is_empty() {
-        Ok(())
+        Ok(summary)
     } else {
-        bail!("{} of {} bounds are broken", broken.len(), bounds.len())
+        bail!("{summary}")
     }
 }

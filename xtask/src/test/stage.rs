@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use super::runner::{self, Report};
-use crate::{chart, cluster, process};
+use crate::{chart, cluster, process, simulate};
 
 /// One stage; the order of the variants is the order of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -20,6 +20,7 @@ pub enum Stage {
     Clippy,
     Build,
     Unit,
+    Simulate,
     World,
     Serving,
     Envoy,
@@ -38,6 +39,7 @@ impl Stage {
             Self::Clippy => "no warning of the compiler or of clippy",
             Self::Build => "compiling all tests (minutes at first)",
             Self::Unit => "unit and property tests",
+            Self::Simulate => "the gate on simulated rollouts, within its bounds",
             Self::World => "the loop in a world of its own, with all that can go wrong",
             Self::Serving => "the serving process over HTTP",
             Self::Envoy => "the control plane against a real Envoy",
@@ -60,6 +62,7 @@ impl Stage {
                 repository,
                 &format!("not ({SERVING} or {ENVOY} or {PROMETHEUS} or {API} or {WORLD})"),
             ),
+            Self::Simulate => Ok(Report::default().with_note(&simulate::short()?)),
             Self::World => in_a_world(repository),
             Self::Serving => serving(repository),
             Self::Envoy => run_tests(repository, ENVOY),
