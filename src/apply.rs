@@ -303,7 +303,20 @@ pub async fn timely<T>(call: impl Future<Output = T>) -> Result<T, ApplyError> {
 mod tests {
     use serde_json::json;
 
-    use super::contains;
+    use super::{Applier, contains};
+
+    #[test]
+    fn what_was_applied_for_a_model_is_forgotten_with_it_and_with_it_alone() {
+        let applier = Applier::default();
+        let model = |name: &str| ("ml".to_owned(), name.to_owned());
+        for name in ["churn", "fraud"] {
+            let object = ("Service/churn".to_owned(), (json!({}), None));
+            applier.memory().insert(model(name), [object].into());
+        }
+        applier.forget(&model("churn"));
+        assert_eq!(applier.remembered(), 1);
+        assert!(applier.memory().contains_key(&model("fraud")));
+    }
 
     #[test]
     fn defaults_of_the_server_are_no_difference_but_a_changed_or_missing_field_is() {
