@@ -3,9 +3,10 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use kube::Client;
+use kube::{Client, Config};
 use tokio::{net::TcpListener, signal::unix::SignalKind, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,10 @@ use crate::{
     traffic::{self, envoy::ControlPlane},
     watch::{self, Scope},
 };
+
+/// A connection to the API server on which nothing comes for so long is dead. The default is none at all: a watch whose
+/// very first answer is lost would then hang for ever, and its cache with it. A watch that lives ends sooner by itself.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// Why the operator ended.
 #[derive(Debug, thiserror::Error)]
@@ -68,9 +73,11 @@ pub fn run(settings: Settings) -> Result<(), OperatorError> {
 async fn run_until_signal(settings: Settings) -> Result<(), OperatorError> {
     let stop = CancellationToken::new();
     stop_on_signal(&stop)?;
-    let client = Client::try_default()
+    let mut config = Config::infer()
         .await
         .map_err(|error| OperatorError::Cluster(error.into()))?;
+    config.read_timeout = Some(READ_TIMEOUT);
+    let client = Client::try_from(config).map_err(|error| OperatorError::Cluster(error.into()))?;
     run_with(client, settings, stop).await
 }
 
@@ -210,7 +217,7 @@ async fn finish<E>(
     http: JoinHandle<()>,
 ) {
     let all = async { tokio::join!(publisher, routers, http) };
-    if tokio::time::timeout(std::time::Duration::from_secs(5), all)
+    if tokio::time::timeout(Duration::from_secs(5), all)
         .await
         .is_err()
     {

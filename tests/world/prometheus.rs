@@ -122,13 +122,13 @@ async fn answer(
         }
         _ => {}
     }
-    let (code, answer, date) = world.with(|state| {
-        let date = Timestamp::from_millisecond(EPOCH_MS + state.objects.now_ms as i64).unwrap();
+    let (code, answer, clock) = world.with(|state| {
+        let clock = Timestamp::from_millisecond(EPOCH_MS + state.objects.now_ms as i64).unwrap();
         let Some(parsed) = Query::parse(&query) else {
             state
                 .judge
                 .broken(format!("the fake Prometheus cannot read {query}"));
-            return (400, Vec::new(), date);
+            return (400, Vec::new(), clock);
         };
         let data = parsed.answer(&state.traffic.series, at.as_millisecond());
         let believable = match illness {
@@ -139,13 +139,13 @@ async fn answer(
             .judge
             .queried(&process.name, &query, believable, state.objects.now_ms);
         let (status, body) = spoil(data, illness, &query);
-        (status, body, date)
+        (status, body, clock)
     });
     let response = http::Response::builder()
         .status(code)
         .header(
             http::header::DATE,
-            rfc2822::to_string(&date.to_zoned(jiff::tz::TimeZone::UTC)).unwrap(),
+            rfc2822::to_string(&clock.to_zoned(jiff::tz::TimeZone::UTC)).unwrap(),
         )
         .body(reqwest::Body::from(answer))
         .unwrap();

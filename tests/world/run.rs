@@ -20,6 +20,8 @@ const LONGEST: u64 = 4 * 3600;
 /// Reconciles that may be needed once faults have stopped and the story is told: two looks at each of a rollout's
 /// 5 s-intervals, and as much again for starting over. A version that never starts takes 15 minutes of them.
 const MOST_RECONCILES: u64 = 900;
+/// Reconciles of one model within a second: a dozen changes of its objects may come together, more is a loop.
+const MOST_IN_A_SECOND: u64 = 60;
 /// Nothing may be written for this long after the end, in seconds.
 const REST: u64 = 300;
 /// How long the machine of the operator stands still.
@@ -154,6 +156,7 @@ async fn live(seed: u64, story: Story, faults: Faults) -> Outcome {
     let mut played = 0;
     // Reconciles and writes at the moment from which nothing is left to be done.
     let mut calm: Option<Counts> = None;
+    let mut last = Counts::default();
     let mut rested_since: Option<(u64, Counts)> = None;
     loop {
         let begins = world.with(|state| {
@@ -175,6 +178,15 @@ async fn live(seed: u64, story: Story, faults: Faults) -> Outcome {
             let done = over && judge::is_done(&state.objects, &state.story);
             (done, over, state.counts)
         });
+        let looks = counts.reconciles - last.reconciles;
+        if looks > MOST_IN_A_SECOND {
+            world.with(|state| {
+                let detail = format!("{looks} reconciles within a second");
+                state.judge.ends("converges-then-rests", &detail);
+            });
+            break;
+        }
+        last = counts;
         if over {
             let since = calm.get_or_insert(counts);
             let needed = counts.reconciles - since.reconciles;

@@ -121,10 +121,12 @@ pub struct Story {
 
 /// Deeds, each with what it waits for.
 type Chapters = &'static [(When, Deed)];
+/// How versions behave that do not behave well.
+type Behaviours = &'static [(&'static str, Behaviour)];
 
 /// The stories, by the numbers of faults.md that they tell, with the versions that behave badly.
 #[rustfmt::skip]
-const STORIES: &[(&str, Chapters, &[(&str, Behaviour)])] = {
+const STORIES: &[(&str, Chapters, Behaviours)] = {
     use Deed::*;
     use When::*;
     const BROKEN: Behaviour = Behaviour::failing(1000, 0);

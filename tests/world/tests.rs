@@ -12,6 +12,7 @@ use std::{
 
 use crate::{
     faults::{Fault, Faults, Window},
+    prometheus::Illness,
     run::{Outcome, play},
     story::Story,
 };
@@ -195,6 +196,42 @@ fn one_seed() {
     let (outcome, findings) = seed(number, &Ends::default());
     println!("{}", outcome.journal.join("\n"));
     assert!(findings.is_empty(), "{}", findings.join("\n"));
+}
+
+/// Faults, each with the seconds of its beginning and end.
+type Between = &'static [(Fault, u64, u64)];
+
+/// What seeds have found and is mended since, each told as plainly as it can be.
+#[test]
+fn what_was_found_stays_mended() {
+    const FOUND: [(&str, Between); 3] = [
+        // A sentence that tells an age was written at each look, and each write caused the next look (seed 31).
+        (
+            "a version is promoted",
+            &[(Fault::Ill(Illness::Stale), 40, 200)],
+        ),
+        // The same between two leaders, about a clock that is off (seed 39).
+        (
+            "a version is promoted",
+            &[(Fault::Clock(-3600), 30, 120), (Fault::TwoLeaders, 40, 100)],
+        ),
+        // All watches are opened again after 60 s; an answer that never came left a cache as it was, for ever (seed 111).
+        ("21: paused and resumed", &[(Fault::Timeouts(1000), 59, 63)]),
+    ];
+    for (name, faults) in FOUND {
+        let index = (0..Story::count()).find(|index| Story::number(*index).name == name);
+        let index = index.unwrap();
+        let windows = faults.iter().map(|(fault, from, to)| Window {
+            fault: *fault,
+            from_ms: from * 1000,
+            to_ms: to * 1000,
+        });
+        let whole = play(1, Story::number(index), Faults::none(1));
+        let hurt = play(1, Story::number(index), Faults::of(1, windows.collect()));
+        let log = hurt.journal.join("\n");
+        assert_eq!(hurt.findings, Vec::<String>::new(), "{log}");
+        assert_eq!(hurt.end, whole.end, "{log}");
+    }
 }
 
 /// A whole rollout and a whole rollback, killed before and after each single write.

@@ -17,6 +17,7 @@ use futures::StreamExt;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use kube::client::Body;
 use serde_json::{Value, json};
+use serin::operator::READ_TIMEOUT;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -151,14 +152,14 @@ impl Wire {
                 return Ok(answer);
             }
             Fate::Unreachable => return Err(broken()),
-            Fate::Lost => return never().await,
+            Fate::Lost => return silence().await,
             Fate::AnswerBroken => {
                 self.execute(request);
                 return Err(broken());
             }
             Fate::AnswerLost => {
                 self.execute(request);
-                return never().await;
+                return silence().await;
             }
             Fate::Late(seconds) => {
                 let (wire, request) = (self.clone(), request.clone());
@@ -308,6 +309,12 @@ fn broken() -> BoxError {
         io::ErrorKind::ConnectionReset,
         "connection reset by peer",
     ))
+}
+
+/// No answer ever comes: as `kube::Config::read_timeout` has it, the connection is given up.
+async fn silence<T>() -> Result<T, BoxError> {
+    tokio::time::sleep(READ_TIMEOUT).await;
+    Err(Box::new(io::Error::from(io::ErrorKind::TimedOut)))
 }
 
 async fn never<T>() -> T {
