@@ -196,7 +196,7 @@ impl DriftState {
         // Beyond what chance explains, as far as can be said without proof.
         let likely = compared
             .as_ref()
-            .is_some_and(|distance| distance.psi - distance.noise >= max);
+            .is_some_and(|distance| distance.beyond_noise(max));
         let alone = self.weight >= 100;
         let verdict = if self.failed {
             GateVerdict::Fail
@@ -305,6 +305,13 @@ impl Distance {
     fn reaches(&self, max: f64) -> bool {
         self.psi >= max || self.js >= max * BIT_PER_PSI
     }
+
+    /// Whether it would matter without what chance adds on average. Close to 0 the divergence in bit is `PSI / (8 ln 2)`,
+    /// and so is its noise.
+    fn beyond_noise(&self, max: f64) -> bool {
+        let noise = self.noise / (8.0 * std::f64::consts::LN_2);
+        self.psi - self.noise >= max || self.js - noise >= max * BIT_PER_PSI
+    }
 }
 
 impl DriftJudgement {
@@ -356,6 +363,11 @@ impl DriftJudgement {
                 "The predictions may have drifted: {most} ({apart}); by chance under {}, which is not proof; holding.",
                 one_in(self.evidence)
             ),
+            GateVerdict::NeedMoreData if canary >= self.needed => {
+                format!(
+                    "The predictions look different, which is not proven: {most} ({apart}); holding."
+                )
+            }
             GateVerdict::NeedMoreData => format!(
                 "Too few predictions to tell, {} at least: {most} ({apart}).",
                 count(self.needed)
