@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 
+use super::bound::BadShareBound;
 use super::tests::{after, at_weight, policy};
 use super::*;
 
@@ -48,6 +49,7 @@ proptest! {
         policy in policies(),
         history in prop::collection::vec(looks(3_000), 1..60),
         restart in any::<prop::sample::Index>(),
+        warm_up in 0..6_usize,
     ) {
         let (mut whole, mut restarted) = (at_weight(10), at_weight(10));
         let restart = restart.index(history.len());
@@ -56,8 +58,13 @@ proptest! {
                 let json = serde_json::to_string(&restarted).unwrap();
                 restarted = serde_json::from_str(&json).unwrap();
             }
-            whole.observe(look, &policy);
-            restarted.observe(look, &policy);
+            for state in [&mut whole, &mut restarted] {
+                if index < warm_up {
+                    state.warm_up(look, &policy);
+                } else {
+                    state.observe(look, &policy);
+                }
+            }
         }
         prop_assert_eq!(&whole, &restarted);
         prop_assert_eq!(whole.judge(&policy, Some(25)), restarted.judge(&policy, Some(25)));
@@ -108,6 +115,54 @@ proptest! {
         prop_assert!(with_more.e_slo >= before.e_slo * (1.0 - 1e-6));
         prop_assert!(with_more.e_rel >= before.e_rel * (1.0 - 1e-6));
         prop_assert!(with_more.upper_bound >= before.upper_bound * (1.0 - 1e-9));
+    }
+
+    #[test]
+    fn a_warm_up_alone_never_fails_a_version_by_evidence_nor_lets_it_pass(
+        policy in policies(),
+        history in prop::collection::vec(looks(3_000), 1..30),
+    ) {
+        let mut state = at_weight(10);
+        for look in &history {
+            state.warm_up(look, &policy);
+        }
+        let judgement = state.judge(&policy, Some(25));
+        prop_assert_ne!(judgement.verdict, GateVerdict::Pass);
+        prop_assert!(judgement.verdict == GateVerdict::NeedMoreData || judgement.guard.is_some());
+        // Nor does it with one good look: what it says is no more than one look's worth.
+        state.observe(&Look { canary: Tally::new(1, 0), stable: Tally::new(9, 0) }, &policy);
+        let judgement = state.judge(&policy, Some(25));
+        prop_assert!(judgement.verdict != GateVerdict::Fail || judgement.guard.is_some());
+    }
+
+    #[test]
+    fn the_bound_parts_the_shares_in_two(
+        tally in tallies(1_000_000),
+        shares in prop::collection::vec(0.0..1.0_f64, 20),
+        beta in 1e-4..0.5_f64,
+    ) {
+        let bound = BadShareBound::new(&GatePolicy { beta, ..policy() });
+        let upper = bound.upper_bound(tally);
+        prop_assert!(upper >= tally.bad_share());
+        for share in shares {
+            if (share - upper).abs() > 1e-9 && share > 0.0 {
+                prop_assert_eq!(bound.excludes(tally, share), share > upper, "{:?} {}", tally, share);
+            }
+        }
+    }
+
+    #[test]
+    fn the_cheap_verdict_is_the_verdict(
+        policy in policies(),
+        history in prop::collection::vec(looks(3_000), 1..30),
+        next in prop_oneof![Just(None), (1..=100_u8).prop_map(Some)],
+    ) {
+        let state = after(&history, &policy);
+        let judgement = state.judge(&policy, next);
+        prop_assert_eq!(state.verdict(&policy, next), judgement.verdict);
+        prop_assert_eq!(state.is_suspect(), judgement.suspect);
+        let passes = judgement.clean_requests_needed == Some(0) && !judgement.suspect;
+        prop_assert_eq!(judgement.verdict == GateVerdict::Pass, passes && !state.fails(&policy));
     }
 
     #[test]
