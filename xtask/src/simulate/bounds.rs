@@ -8,6 +8,9 @@ use super::scenario::{Deserves, Scraping, Story};
 /// Share of whole rollouts in which a canary that deserves trust may be rolled back.
 const FALSE_ROLLBACKS: f64 = 0.01;
 
+/// What comes by chance less often than this is not put down to chance.
+const BY_CHANCE: f64 = 0.01;
+
 /// A bound, and whether it holds.
 #[derive(Debug)]
 pub struct Bound {
@@ -46,6 +49,17 @@ fn bounds_of(cell: &Cell, gate: Contender) -> Vec<Bound> {
             bounds.push(Bound {
                 sentence: format!("{place}: {count} rollbacks from missing metrics, 0 allowed"),
                 holds: count == 0,
+            });
+        }
+        Deserves::Trust if matches!(cell.scenario.story, Story::BothFail(_)) => {
+            // No healthy version, only one that is no worse than stable: its true share may lie near 1 %, so chance
+            // is allowed for.
+            let (count, runs) = (outcomes.count(End::RolledBack), outcomes.runs());
+            bounds.push(Bound {
+                sentence: format!(
+                    "{place}: {count} rolled back of {runs} rollouts, clearly more than 1 %"
+                ),
+                holds: at_least(count, runs, FALSE_ROLLBACKS) >= BY_CHANCE,
             });
         }
         Deserves::Trust => {
@@ -105,4 +119,29 @@ fn bounds_of_regression(cell: &Cell, outcomes: &Outcomes<'_>, place: &str) -> Ve
         });
     }
     bounds
+}
+
+/// The probability of at least `count` of `runs`, if each comes true with probability `p`.
+fn at_least(count: usize, runs: usize, p: f64) -> f64 {
+    let mut chance = (1.0 - p).powi(i32::try_from(runs).unwrap_or(i32::MAX));
+    let mut below = 0.0;
+    for hits in 0..count {
+        below += chance;
+        chance *= (runs - hits) as f64 / (hits + 1) as f64 * p / (1.0 - p);
+    }
+    1.0 - below
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chance_is_allowed_for_and_no_more() {
+        // 100 rollouts at 1 %: 1 or more in 63.4 %, 4 or more in 1.8 %, 5 or more in 0.34 %.
+        assert!((at_least(0, 100, 0.01) - 1.0).abs() < 1e-12);
+        assert!((at_least(1, 100, 0.01) - 0.634).abs() < 1e-3);
+        assert!((at_least(4, 100, 0.01) - 0.0184).abs() < 1e-3);
+        assert!(at_least(5, 100, 0.01) < BY_CHANCE);
+    }
 }
