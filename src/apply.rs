@@ -179,26 +179,39 @@ impl Target<'_> {
 
         let cached = store.get(&ObjectRef::new_with(&name, kind).within(&namespace));
         let key = format!("{kind_name}/{name}");
-        let live = match cached {
+        let mut live = match cached {
             Some(live) => Some((*live).clone()),
             // Not in the cache of our own objects: nobody's yet, or somebody else's.
             None => timely(api.get_opt(&name)).await?.map_err(&refused)?,
         };
-        if let Some(live) = &live {
-            if !is_child(live, self.model) {
-                return Err(ApplyError::NameTaken {
-                    kind: kind_name,
-                    name,
-                });
-            }
-            if self.is_as_wanted(&key, &body, live) {
-                return Ok(false);
-            }
-        }
         let params = PatchParams::apply(MANAGER).force();
-        let applied = timely(api.patch(&name, &params, &Patch::Apply(&body)))
-            .await?
-            .map_err(&refused)?;
+        let mut looked_again = false;
+        let applied = loop {
+            let mut guarded = body.clone();
+            if let Some(live) = &live {
+                if !is_child(live, self.model) {
+                    return Err(ApplyError::NameTaken {
+                        kind: kind_name,
+                        name,
+                    });
+                }
+                if self.is_as_wanted(&key, &body, live) {
+                    return Ok(false);
+                }
+                // A request may arrive long after its sender gave it up, or lost the lease: it must not undo what was
+                // done since, such as shrink a version that has traffic again.
+                guarded["metadata"]["resourceVersion"] = Value::from(live.resource_version());
+            }
+            match timely(api.patch(&name, &params, &Patch::Apply(&guarded))).await? {
+                Ok(applied) => break applied,
+                Err(kube::Error::Api(status)) if status.code == 409 && !looked_again => {
+                    // Most often it is the cache that is a moment behind.
+                    looked_again = true;
+                    live = timely(api.get_opt(&name)).await?.map_err(&refused)?;
+                }
+                Err(source) => return Err(refused(source)),
+            }
+        };
         tracing::debug!(kind = kind_name, name, reason, "applied");
         let mut memory = self.memory.memory();
         let of_model = memory.entry(self.key()).or_default();

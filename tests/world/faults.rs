@@ -54,6 +54,8 @@ pub enum Fault {
     Denied { kind: Kind, times_out: bool },
     /// 16: writes arrive late, even when their sender is long gone.
     Late { chance: u64, seconds: u64 },
+    /// 16: the same for applies alone, always.
+    LateApplies(u64),
     /// 16, 17: a second operator acts beside the first.
     TwoLeaders,
     /// 17: nobody acts.
@@ -90,7 +92,7 @@ impl Fault {
             Self::Lag { .. } => 13,
             Self::Forbidden(_) => 14,
             Self::Denied { .. } => 15,
-            Self::Late { .. } | Self::TwoLeaders => 16,
+            Self::Late { .. } | Self::LateApplies(_) | Self::TwoLeaders => 16,
             Self::NoLeader => 17,
             Self::Upgrade => 18,
             Self::Ill(illness) => match illness {
@@ -127,6 +129,7 @@ impl Fault {
                 | Self::Broken(_)
                 | Self::LostAnswers(_)
                 | Self::Late { .. }
+                | Self::LateApplies(_)
                 | Self::Freeze
         )
     }
@@ -293,6 +296,9 @@ impl Faults {
                         )
                     };
                 }
+                Fault::LateApplies(seconds) if request.verb == Verb::Apply => {
+                    return Fate::Late(seconds);
+                }
                 Fault::Late { chance, seconds }
                     if writes && !about_events && dice.chance(chance) =>
                 {
@@ -433,7 +439,8 @@ fn draw_one(dice: &mut Dice) -> Fault {
             chance: dice.between(50, 400),
             seconds: dice.between(2, 120),
         },
-        19 | 20 => Fault::TwoLeaders,
+        19 => Fault::TwoLeaders,
+        20 => Fault::LateApplies(dice.between(11, 120)),
         21 => Fault::NoLeader,
         22 => Fault::Upgrade,
         23 => Fault::Ill(*dice.pick(&Illness::ALL)),

@@ -204,7 +204,7 @@ type Between = &'static [(Fault, u64, u64)];
 /// What seeds have found and is mended since, each told as plainly as it can be.
 #[test]
 fn what_was_found_stays_mended() {
-    const FOUND: [(&str, Between); 3] = [
+    const FOUND: [(&str, Between); 4] = [
         // A sentence that tells an age was written at each look, and each write caused the next look (seed 31).
         (
             "a version is promoted",
@@ -217,6 +217,11 @@ fn what_was_found_stays_mended() {
         ),
         // All watches are opened again after 60 s; an answer that never came left a cache as it was, for ever (seed 111).
         ("21: paused and resumed", &[(Fault::Timeouts(1000), 59, 63)]),
+        // A version is rolled back, scaled down, tried again; the first scaling down, long given up, arrives only then.
+        (
+            "a refused version is retried",
+            &[(Fault::LateApplies(70), 40, 48)],
+        ),
     ];
     for (name, faults) in FOUND {
         let index = (0..Story::count()).find(|index| Story::number(*index).name == name);
