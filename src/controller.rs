@@ -46,7 +46,9 @@ use crate::{
 
 /// Ports that routers listen on, one a model.
 const PORTS: std::ops::Range<u16> = 20_000..60_000;
-/// First pause after a failed reconcile, doubled up to [`LONGEST_PAUSE`].
+/// First pause after somebody else wrote first; each further one doubles it, up to [`FIRST_PAUSE`].
+const CONFLICT_PAUSE: Duration = Duration::from_millis(50);
+/// First pause after a failed reconcile; each further one doubles it, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause after failed reconciles. While a canary has weight this is the longest time without a look.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
@@ -533,16 +535,11 @@ fn key(model: &ModelDeployment) -> (String, String) {
     (model.namespace().unwrap_or_default(), model.name_any())
 }
 
-/// When to try again after a failure. A conflict is no failure of anybody: at once.
+/// When to try again after a failure: each in a row doubles the pause. A conflict is nobody's failure and starts at a
+/// fraction of it; in a row they mean an API server whose reads lag behind, which asking faster does not help.
 #[allow(clippy::needless_pass_by_value)] // the signature that Controller::run asks for
 fn retry(model: Arc<ModelDeployment>, error: &ReconcileError, context: Arc<Context>) -> Action {
     let (namespace, name) = key(&model);
-    if let ReconcileError::Status(kube::Error::Api(status)) = error
-        && status.code == 409
-    {
-        tracing::debug!(namespace, name, "somebody else wrote first; deciding anew");
-        return Action::requeue(Duration::from_millis(50));
-    }
     let mut failures = context
         .failures
         .lock()
@@ -551,10 +548,25 @@ fn retry(model: Arc<ModelDeployment>, error: &ReconcileError, context: Arc<Conte
         .entry((namespace.clone(), name.clone()))
         .or_default();
     *count = count.saturating_add(1);
-    let pause = FIRST_PAUSE
-        .saturating_mul(1 << (*count - 1).min(10))
-        .min(LONGEST_PAUSE);
-    tracing::warn!(namespace, name, %error, attempt = *count, pause_ms = pause.as_millis() as u64, "reconcile failed");
+    let conflict =
+        matches!(error, ReconcileError::Status(kube::Error::Api(status)) if status.code == 409);
+    let (first, longest) = if conflict {
+        (CONFLICT_PAUSE, FIRST_PAUSE)
+    } else {
+        (FIRST_PAUSE, LONGEST_PAUSE)
+    };
+    let pause = first.saturating_mul(1 << (*count - 1).min(10)).min(longest);
+    let pause_ms = pause.as_millis() as u64;
+    if conflict {
+        tracing::debug!(
+            namespace,
+            name,
+            pause_ms,
+            "somebody else wrote first; deciding anew"
+        );
+    } else {
+        tracing::warn!(namespace, name, %error, attempt = *count, pause_ms, "reconcile failed");
+    }
     Action::requeue(pause)
 }
 
