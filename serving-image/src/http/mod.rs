@@ -1,5 +1,9 @@
 //! The HTTP face: routes, and the state they share.
 
+mod about;
+mod body;
+mod embeddings;
+mod infer;
 mod observe;
 mod openapi;
 mod predict;
@@ -8,21 +12,18 @@ mod problem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header, header::InvalidHeaderValue};
+use axum::Router;
+use axum::http::{HeaderValue, StatusCode, header::InvalidHeaderValue};
 use axum::middleware::from_fn_with_state;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use crate::artefact::{Artefact, Kind};
 use crate::compute::ComputePool;
 use crate::faults::Faults;
 use crate::lifecycle::{Lifecycle, Phase};
-use crate::metrics::{self, Metrics};
+use crate::metrics::Metrics;
 use crate::model::Model;
-use observe::RequestIds;
+use observe::{Counted, RequestIds};
 use problem::Problem;
 
 /// Bounds on one request.
@@ -112,50 +113,22 @@ impl App {
     }
 }
 
-/// The routes of this process's model.
+/// The routes of this process's model: each face has its own file, and what is served depends on the manifest's kind.
 pub fn router(app: Arc<App>) -> Router {
-    let mut router = Router::new()
-        .route("/predict", post(predict::predict))
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(scrape))
-        .route("/version", get(version))
-        .route("/openapi.json", get(openapi_document));
-    if app.kind == Kind::Embedding {
-        router = router.route("/v1/embeddings", post(predict::embeddings));
-    }
-    router
-        .method_not_allowed_fallback(method_not_allowed)
-        .fallback(not_found)
-        .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
+    let predictions = match app.kind {
+        Kind::Tabular => predict::routes(),
+        Kind::Embedding => predict::routes().merge(embeddings::routes()),
+    };
+    let rest = about::routes().fallback(not_found);
+    let observed = |routes: Router<Arc<App>>, counted| {
+        let state = (Arc::clone(&app), counted);
+        routes
+            .method_not_allowed_fallback(method_not_allowed)
+            .layer(from_fn_with_state(state, observe::observe))
+    };
+    observed(predictions, Counted::Prediction)
+        .merge(observed(rest, Counted::No))
         .with_state(app)
-}
-
-async fn livez() -> &'static str {
-    "ok\n"
-}
-
-async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
-    match app.lifecycle.phase() {
-        Phase::Ready => Ok("ok\n"),
-        Phase::Loading => Err(Problem::loading()),
-        Phase::Draining => Err(Problem::draining()),
-    }
-}
-
-async fn scrape(State(app): State<Arc<App>>) -> impl IntoResponse {
-    (
-        [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)],
-        app.metrics.encode(),
-    )
-}
-
-async fn version(State(app): State<Arc<App>>) -> Json<Value> {
-    Json(app.about.clone())
-}
-
-async fn openapi_document(State(app): State<Arc<App>>) -> Json<Value> {
-    Json(app.openapi.clone())
 }
 
 async fn not_found() -> Problem {
@@ -166,12 +139,10 @@ async fn not_found() -> Problem {
     )
 }
 
-async fn method_not_allowed(request: Request) -> Response {
-    let allowed = match request.uri().path() {
-        "/predict" | "/v1/embeddings" => "POST",
-        _ => "GET, HEAD",
-    };
-    let detail = format!("This path takes {allowed}");
-    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail);
-    ([(header::ALLOW, allowed)], problem).into_response()
+async fn method_not_allowed() -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method-not-allowed",
+        "This path takes another method; the Allow header names it",
+    )
 }

@@ -57,14 +57,27 @@ impl RequestIds {
     }
 }
 
+/// Whether a route's answers are counted in `model_requests_total` and the latency histogram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// It predicts: users wait for it, and the rollout's gate judges it.
+    Prediction,
+    /// A probe, or about the process.
+    No,
+}
+
 /// The middleware of all routes.
-pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub(super) async fn observe(
+    State((app, counted)): State<(Arc<App>, Counted)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let id = app.ids.of(request.headers());
     let method = request.method().clone();
     let path = loggable(request.uri().path());
     let bytes_in = request.body().size_hint().exact(); // none if the body is chunked
-    let is_prediction = matches!(path.as_str(), "/predict" | "/v1/embeddings");
+    let is_prediction = counted == Counted::Prediction;
     let in_flight = is_prediction.then(|| app.metrics.enter());
 
     let mut response = next.run(request).await;

@@ -1,0 +1,152 @@
+//! `POST /v1/embeddings`: the request and answer of OpenAI's API, for clients that speak it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::post;
+use base64::Engine as _;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::App;
+use super::body::{read_object, refuse_unknown};
+use super::infer::{Instances, Render, infer};
+use super::problem::Problem;
+use crate::model::{Model, Prediction};
+use crate::preprocess::{FieldErrors, Location};
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new().route("/v1/embeddings", post(embeddings))
+}
+
+async fn embeddings(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let model = app.lifecycle.model().ok_or_else(Problem::loading)?;
+    let mut body = read_object(request, app.bounds).await?;
+    let mut errors = FieldErrors::default();
+    let mut expect = |holds: bool, field: &str, expected: String| {
+        if !holds {
+            errors.push(|| field.to_owned(), expected);
+        }
+    };
+    let (values, location) = match body.remove("input") {
+        Some(Value::Array(texts)) => (Some(texts), Location::List("/input")),
+        Some(text @ Value::String(_)) => (Some(vec![text]), Location::Single("/input")),
+        _ => {
+            expect(
+                false,
+                "/input",
+                "a text, or an array of texts (required)".into(),
+            );
+            (None, Location::List("/input"))
+        }
+    };
+    let name = body.remove("model");
+    expect(
+        name.is_none_or(|name| name == app.name.as_str()),
+        "/model",
+        format!("{:?}, or nothing", app.name),
+    );
+    let dimensions = model.manifest.outputs.dimensions.unwrap_or_default();
+    let given = body.remove("dimensions");
+    expect(
+        given.is_none_or(|given| given == dimensions),
+        "/dimensions",
+        format!("{dimensions}, or nothing"),
+    );
+    let format = body.remove("encoding_format");
+    let render: Render = match format.as_ref().map(Value::as_str) {
+        None | Some(Some("float")) => render_openai_floats,
+        Some(Some("base64")) => render_openai_base64,
+        _ => {
+            expect(false, "/encoding_format", "\"float\" or \"base64\"".into());
+            render_openai_floats
+        }
+    };
+    body.remove("user"); // an end user's id, which a server may ignore
+    refuse_unknown(
+        &body,
+        "input, model, dimensions, encoding_format, user",
+        &mut errors,
+    );
+    infer(
+        &app,
+        model,
+        Instances {
+            values,
+            location,
+            errors,
+        },
+        render,
+    )
+    .await
+}
+
+#[derive(Serialize)]
+struct OpenAi<'a, E> {
+    object: &'static str,
+    data: Vec<OpenAiDatum<E>>,
+    model: &'a str,
+    model_version: &'a str,
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct OpenAiDatum<E> {
+    object: &'static str,
+    index: usize,
+    embedding: E,
+}
+
+#[derive(Serialize)]
+struct Usage {
+    prompt_tokens: usize,
+    total_tokens: usize,
+}
+
+fn render_openai_floats(
+    app: &App,
+    _: &Model,
+    predictions: &[Prediction],
+) -> serde_json::Result<Vec<u8>> {
+    render_openai(app, predictions, |vector| vector)
+}
+
+/// Little-endian 32-bit floats in base64: what OpenAI's Python client asks for by default.
+fn render_openai_base64(
+    app: &App,
+    _: &Model,
+    predictions: &[Prediction],
+) -> serde_json::Result<Vec<u8>> {
+    render_openai(app, predictions, |vector| {
+        let bytes: Vec<u8> = vector
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        base64::engine::general_purpose::STANDARD.encode(bytes)
+    })
+}
+
+fn render_openai<'a, E: Serialize>(
+    app: &App,
+    predictions: &'a [Prediction],
+    encode: impl Fn(&'a [f32]) -> E,
+) -> serde_json::Result<Vec<u8>> {
+    let datum = |(index, prediction): (usize, &'a Prediction)| OpenAiDatum {
+        object: "embedding",
+        index,
+        embedding: encode(&prediction.output),
+    };
+    let tokens = predictions.iter().map(|prediction| prediction.tokens).sum();
+    serde_json::to_vec(&OpenAi {
+        object: "list",
+        data: predictions.iter().enumerate().map(datum).collect(),
+        model: &app.name,
+        model_version: &app.version,
+        usage: Usage {
+            prompt_tokens: tokens,
+            total_tokens: tokens,
+        },
+    })
+}

@@ -1,0 +1,127 @@
+//! From validated JSON to an answer's body: the one path of every face that predicts.
+
+use std::sync::Arc;
+
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+use tracing::error;
+
+use super::App;
+use super::problem::Problem;
+use crate::artefact::Kind;
+use crate::compute::ComputeError;
+use crate::model::{Model, Prediction};
+use crate::preprocess::{Batch, FieldErrors, Location};
+
+/// The instances of a request, not validated yet.
+pub(super) struct Instances {
+    /// None where the request has none that could be looked at.
+    pub values: Option<Vec<Value>>,
+    /// Where they are in the request.
+    pub location: Location,
+    /// What is wrong around them; told together with what is wrong in them.
+    pub errors: FieldErrors,
+}
+
+impl Instances {
+    fn prepare(&mut self, model: &Model) -> Result<Batch, FieldErrors> {
+        let mut errors = std::mem::take(&mut self.errors);
+        let batch = self
+            .values
+            .as_ref()
+            .map(|values| model.prepare(values, self.location));
+        match batch {
+            Some(Ok(batch)) if errors.total == 0 => return Ok(batch),
+            Some(Err(more)) => errors.append(more),
+            _ => {}
+        }
+        Err(errors)
+    }
+}
+
+/// How a face words what the path found.
+pub(super) trait Wording: Send + 'static {
+    /// The answer's body. Called on the compute pool: a page of numbers takes its time.
+    fn render(
+        &self,
+        app: &App,
+        model: &Model,
+        predictions: &[Prediction],
+    ) -> serde_json::Result<Vec<u8>>;
+
+    /// The answer to wrong instances.
+    fn refuse(&self, errors: FieldErrors) -> Problem {
+        Problem::invalid(errors)
+    }
+}
+
+/// A wording that needs nothing of the request.
+pub(super) type Render = fn(&App, &Model, &[Prediction]) -> serde_json::Result<Vec<u8>>;
+
+impl Wording for Render {
+    fn render(
+        &self,
+        app: &App,
+        model: &Model,
+        predictions: &[Prediction],
+    ) -> serde_json::Result<Vec<u8>> {
+        self(app, model, predictions)
+    }
+}
+
+/// Prepares, predicts, counts and renders.
+pub(super) async fn infer(
+    app: &Arc<App>,
+    model: &Arc<Model>,
+    mut instances: Instances,
+    wording: impl Wording,
+) -> Result<Response, Problem> {
+    if let Some(faults) = &app.faults
+        && faults.strike().await
+    {
+        return Err(Problem::test_fault());
+    }
+    let work = {
+        let (app, model) = (Arc::clone(app), Arc::clone(model));
+        move || -> Result<Vec<u8>, Problem> {
+            let batch = instances
+                .prepare(&model)
+                .map_err(|errors| wording.refuse(errors))?;
+            let predictions = model.forward(&batch).map_err(|reason| {
+                error!(%reason, "the prediction failed");
+                Problem::internal()
+            })?;
+            count(&app, &model, &predictions);
+            wording
+                .render(&app, &model, &predictions)
+                .map_err(|reason| {
+                    error!(%reason, "the answer could not be written");
+                    Problem::internal()
+                })
+        }
+    };
+    let body = app.compute.run(work).await.map_err(|error| match error {
+        ComputeError::Overloaded => Problem::overloaded(),
+        ComputeError::Panicked(reason) => {
+            error!(%reason, "the prediction panicked");
+            Problem::internal()
+        }
+    })??;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+fn count(app: &App, model: &Model, predictions: &[Prediction]) {
+    match model.manifest.kind {
+        Kind::Tabular => {
+            for (class, label) in model.manifest.outputs.labels.iter().enumerate() {
+                let instances = predictions
+                    .iter()
+                    .filter(|prediction| prediction.class() == class)
+                    .count();
+                app.metrics.predicted(label, instances as u64);
+            }
+        }
+        Kind::Embedding => app.metrics.predicted("embedding", predictions.len() as u64),
+    }
+}
