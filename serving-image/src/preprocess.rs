@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokenizers::{Tokenizer, TruncationParams};
 
-use crate::artefact::{Input, InputType, Manifest, Step};
+use crate::artefact::{Input, InputType, Manifest, Scalar, Step};
 
 /// Errors listed in one answer; more are only counted. Bounds the answer to a body of many wrong fields.
 const MAX_LISTED: usize = 1_000;
@@ -153,6 +153,9 @@ pub enum PreprocessError {
     /// The tokeniser's file is unusable.
     #[error("cannot read the tokeniser: {0}")]
     Tokenizer(String),
+    /// A step that this build cannot make.
+    #[error("this build cannot make the step {0}")]
+    Unsupported(&'static str),
     /// The manifest lacks a step that its kind needs (it was not read by `Manifest::parse`).
     #[error("the manifest has no {0} step")]
     MissingStep(&'static str),
@@ -167,7 +170,8 @@ impl Preprocessor {
             match step {
                 Step::Impute { values } => {
                     for field in inputs.iter_mut().filter(|field| field.input.nullable) {
-                        field.default = values.get(&field.input.name).copied().or(field.default);
+                        let value = values.get(&field.input.name).and_then(Scalar::number);
+                        field.default = value.or(field.default);
                     }
                 }
                 Step::Order { features: names } => {
@@ -183,7 +187,11 @@ impl Preprocessor {
                         })
                         .collect();
                 }
-                Step::StandardScale { mean, scale } => {
+                Step::StandardScale {
+                    features: named,
+                    mean,
+                    scale,
+                } if named.is_empty() => {
                     // A second scaling composes with the first: ((x − m) / s − m') / s' = (x − (m + s m')) / (s s').
                     for (feature, (mean, scale)) in features.iter_mut().zip(mean.iter().zip(scale))
                     {
@@ -191,7 +199,7 @@ impl Preprocessor {
                         feature.scale *= scale;
                     }
                 }
-                Step::Tokenize { .. } => {}
+                other => return Err(PreprocessError::Unsupported(other.name())),
             }
         }
         if features.is_empty() {
@@ -288,7 +296,7 @@ impl Preprocessor {
     pub fn example(&self) -> Value {
         let example = |field: &Field| -> Value {
             match field.input.kind {
-                InputType::String => "warm-up".into(),
+                InputType::String | InputType::Tensor => "warm-up".into(),
                 InputType::Boolean => true.into(),
                 InputType::Number | InputType::Integer => {
                     let min = field
@@ -401,7 +409,7 @@ fn read_field(field: &Field, given: &Map<String, Value>) -> Result<f64, String> 
         InputType::Boolean => value.as_bool().map(|truth| f64::from(u8::from(truth))),
         InputType::Number => value.as_f64(),
         InputType::Integer => value.as_f64().filter(|number| number.fract() == 0.0),
-        InputType::String => None,
+        InputType::String | InputType::Tensor => None,
     };
     number
         .filter(|number| field.input.min.is_none_or(|min| *number >= min))
@@ -434,6 +442,7 @@ fn describe(input: &Input) -> String {
         InputType::Integer => "an integer",
         InputType::Boolean => "true or false",
         InputType::String => "a text that is not empty",
+        InputType::Tensor => "nested arrays of numbers",
     };
     let range = match (input.min, input.max) {
         (Some(min), Some(max)) => format!(" from {min} to {max}"),

@@ -8,6 +8,7 @@ mod manifest;
 
 pub use files::{Artefact, ArtefactError, Digest, Files, write_manifest};
 pub use manifest::{
-    Activation, FileEntry, Golden, Input, InputType, Kind, Limits, MANIFEST_FILE, Manifest,
-    ManifestError, Network, Outputs, Step, Task,
+    Activation, Background, Distribution, Drop, Dtype, FileEntry, Golden, GraphInput, GraphOutput,
+    Head, Holds, Input, InputType, Kind, Limits, MANIFEST_FILE, Manifest, ManifestError, Network,
+    Outputs, Pooling, Reference, Scalar, Step, Task,
 };

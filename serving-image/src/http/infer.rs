@@ -9,7 +9,7 @@ use tracing::error;
 
 use super::App;
 use super::problem::Problem;
-use crate::artefact::Kind;
+use crate::artefact::Task;
 use crate::compute::ComputeError;
 use crate::model::{Model, Prediction};
 use crate::preprocess::{Batch, FieldErrors, Location};
@@ -112,8 +112,8 @@ pub(super) async fn infer(
 }
 
 fn count(app: &App, model: &Model, predictions: &[Prediction]) {
-    match model.manifest.kind {
-        Kind::Tabular => {
+    match model.manifest.task {
+        Task::Classification => {
             for (class, label) in model.manifest.outputs.labels.iter().enumerate() {
                 let instances = predictions
                     .iter()
@@ -122,6 +122,8 @@ fn count(app: &App, model: &Model, predictions: &[Prediction]) {
                 app.metrics.predicted(label, instances as u64);
             }
         }
-        Kind::Embedding => app.metrics.predicted("embedding", predictions.len() as u64),
+        Task::SentenceEmbedding => app.metrics.predicted("embedding", predictions.len() as u64),
+        // What has no classes has no series by class.
+        Task::Regression | Task::Reranking | Task::TextGeneration | Task::Raw => {}
     }
 }

@@ -116,8 +116,9 @@ impl App {
 /// The routes of this process's model: each face has its own file, and what is served depends on the manifest's kind.
 pub fn router(app: Arc<App>) -> Router {
     let predictions = match app.kind {
-        Kind::Tabular => predict::routes(),
-        Kind::Embedding => predict::routes().merge(embeddings::routes()),
+        Kind::Tabular | Kind::TextPair | Kind::Tensor => predict::routes(),
+        Kind::Text => predict::routes().merge(embeddings::routes()),
+        Kind::Generation => Router::new(),
     };
     let rest = about::routes().fallback(not_found);
     let observed = |routes: Router<Arc<App>>, counted| {

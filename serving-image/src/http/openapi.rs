@@ -2,14 +2,14 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::artefact::{Input, InputType, Kind, Manifest};
+use crate::artefact::{Input, InputType, Kind, Manifest, Task};
 
 /// The OpenAPI 3.1 document of a model served as `name`, `version`.
 pub(super) fn document(manifest: &Manifest, name: &str, version: &str, max_body: usize) -> Value {
     let mut paths = Map::new();
-    let prediction = match manifest.kind {
-        Kind::Tabular => class_schema(manifest),
-        Kind::Embedding => vector_schema(manifest),
+    let prediction = match manifest.task {
+        Task::Classification => class_schema(manifest),
+        _ => vector_schema(manifest),
     };
     let predict_request = object(&json!({
         "instances": {
@@ -22,7 +22,7 @@ pub(super) fn document(manifest: &Manifest, name: &str, version: &str, max_body:
         "/predict".into(),
         post("Predict", &predict_request, &predict_answer, max_body),
     );
-    if manifest.kind == Kind::Embedding {
+    if manifest.kind == Kind::Text {
         paths.insert(
             "/v1/embeddings".into(),
             openai_path(manifest, name, max_body),
@@ -132,7 +132,7 @@ fn answer(mut properties: Value) -> Value {
 
 fn instance_schema(manifest: &Manifest) -> Value {
     match (manifest.kind, manifest.inputs.as_slice()) {
-        (Kind::Embedding, [text]) => input_schema(text),
+        (Kind::Text, [text]) => input_schema(text),
         (_, inputs) => {
             let properties: Map<String, Value> = inputs
                 .iter()
@@ -156,6 +156,7 @@ fn input_schema(input: &Input) -> Value {
         InputType::Integer => "integer",
         InputType::Boolean => "boolean",
         InputType::String => "string",
+        InputType::Tensor => "array",
     };
     let mut schema = if input.nullable {
         json!({"type": [kind, "null"]})

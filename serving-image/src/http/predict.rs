@@ -13,7 +13,7 @@ use super::App;
 use super::body::{read_object, refuse_unknown};
 use super::infer::{Instances, Render, infer};
 use super::problem::Problem;
-use crate::artefact::Kind;
+use crate::artefact::Task;
 use crate::model::{Model, Prediction};
 use crate::preprocess::{FieldErrors, Location};
 
@@ -38,9 +38,9 @@ async fn predict(State(app): State<Arc<App>>, request: Request) -> Result<Respon
         }
     };
     refuse_unknown(&body, "instances", &mut errors);
-    let render: Render = match model.manifest.kind {
-        Kind::Tabular => render_classes,
-        Kind::Embedding => render_vectors,
+    let render: Render = match model.manifest.task {
+        Task::Classification => render_classes,
+        _ => render_vectors,
     };
     let request = Instances {
         values: instances,

@@ -70,7 +70,8 @@ impl Dense {
                 x = match self.activation {
                     Some(Activation::Relu) => x.relu()?,
                     Some(Activation::Tanh) => x.tanh()?,
-                    None => x,
+                    Some(Activation::Logistic) => candle_nn::ops::sigmoid(&x)?,
+                    Some(Activation::Identity) | None => x,
                 };
             }
         }

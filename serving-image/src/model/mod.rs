@@ -6,7 +6,9 @@ mod dense;
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 
-use crate::artefact::{Artefact, ArtefactError, Digest, Kind, Manifest, Network, Step};
+use crate::artefact::{
+    Artefact, ArtefactError, Digest, Head, Kind, Manifest, Network, Pooling, Step, Task,
+};
 use crate::preprocess::{Batch, FieldErrors, Location, PreprocessError, Preprocessor};
 use bert::Bert;
 use dense::Dense;
@@ -20,6 +22,9 @@ pub enum LoadError {
     /// The preprocessing cannot be built.
     #[error(transparent)]
     Preprocess(#[from] PreprocessError),
+    /// The manifest is sound, but asks for something that this build cannot compute.
+    #[error("this build has no engine for {0}")]
+    NoEngine(String),
     /// The weights do not fit the network.
     #[error("the weights do not fit the manifest's network: {0}")]
     Weights(#[from] candle_core::Error),
@@ -68,7 +73,7 @@ enum Computation {
 }
 
 /// The network's answer to one instance.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Prediction {
     /// Probabilities in the order of the labels, or the vector.
     pub output: Vec<f32>,
@@ -96,11 +101,14 @@ impl Model {
     /// Verifies the artefact's files, builds the model from them, reproduces its golden examples and makes a warm-up
     /// prediction.
     pub fn load(artefact: Artefact) -> Result<Self, LoadError> {
+        if !has_engine(&artefact.manifest) {
+            return Err(no_engine(&artefact.manifest));
+        }
         let mut files = artefact.read_files()?;
         let manifest = artefact.manifest;
         let preprocessor = match manifest.kind {
             Kind::Tabular => Preprocessor::tabular(&manifest)?,
-            Kind::Embedding => {
+            Kind::Text => {
                 let tokenizer = manifest.preprocessing.iter().find_map(|step| match step {
                     Step::Tokenize { tokenizer, .. } => Some(tokenizer),
                     _ => None,
@@ -108,6 +116,7 @@ impl Model {
                 let path = tokenizer.ok_or(PreprocessError::MissingStep("tokenize"))?;
                 Preprocessor::text(&manifest, &files.take(path)?)?
             }
+            Kind::TextPair | Kind::Tensor | Kind::Generation => return Err(no_engine(&manifest)),
         };
         let weights = {
             let bytes = files.take(manifest.network.weights())?;
@@ -124,6 +133,7 @@ impl Model {
                     .map_err(|error| LoadError::Config(config.clone(), error.to_string()))?;
                 Computation::Bert(Bert::load(&weights, &config)?)
             }
+            _ => return Err(no_engine(&manifest)),
         };
         let model = Self {
             manifest,
@@ -207,6 +217,25 @@ impl Model {
             Err(candle_core::Error::Msg("the warm-up prediction is not finite".into()).into())
         }
     }
+}
+
+/// Whether this build can compute what the manifest describes.
+fn has_engine(manifest: &Manifest) -> bool {
+    match &manifest.network {
+        Network::Linear { .. } | Network::Mlp { .. } => manifest.task == Task::Classification,
+        Network::Bert { pooling, head, .. } => {
+            manifest.kind == Kind::Text && *pooling == Pooling::Mean && *head == Head::None
+        }
+        Network::Onnx { .. } | Network::Gguf { .. } => false,
+    }
+}
+
+fn no_engine(manifest: &Manifest) -> LoadError {
+    let architecture = manifest.network.architecture();
+    LoadError::NoEngine(format!(
+        "the architecture {architecture} with kind {:?} and task {:?}",
+        manifest.kind, manifest.task
+    ))
 }
 
 /// The tensor of that name as 32-bit floats, or an error that names it.

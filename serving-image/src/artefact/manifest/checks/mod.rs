@@ -1,0 +1,301 @@
+//! Whether a manifest's parts fit together. All contradictions are told at once, each naming its place.
+
+mod reference;
+mod tabular;
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path};
+
+use super::{
+    Dtype, Head, Holds, Input, InputType, Kind, Manifest, Network, SCHEMA_VERSION, Step, Task,
+};
+use reference::check_reference;
+use tabular::Tabular;
+
+/// Everything that is wrong with a manifest; empty for a sound one.
+pub(super) fn contradictions(manifest: &Manifest) -> Vec<String> {
+    let mut problems = Problems::default();
+    check_head(manifest, &mut problems);
+    for input in &manifest.inputs {
+        check_input(input, &mut problems);
+    }
+    match manifest.kind {
+        Kind::Tabular => Tabular::new(manifest).check(&mut problems),
+        Kind::Text | Kind::TextPair => check_text(manifest, &mut problems),
+        Kind::Tensor => check_tensor(manifest, &mut problems),
+        Kind::Generation => check_generation(manifest, &mut problems),
+    }
+    check_outputs(manifest, &mut problems);
+    check_reference(manifest, &mut problems);
+    problems.0
+}
+
+/// Collects what is wrong.
+#[derive(Debug, Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn check(&mut self, holds: bool, problem: impl Into<String>) {
+        if !holds {
+            self.0.push(problem.into());
+        }
+    }
+}
+
+fn check_head(manifest: &Manifest, problems: &mut Problems) {
+    problems.check(
+        manifest.schema_version == SCHEMA_VERSION,
+        format!("schemaVersion must be {SCHEMA_VERSION}"),
+    );
+    problems.check(!manifest.name.is_empty(), "name is empty");
+    problems.check(!manifest.version.is_empty(), "version is empty");
+    let limits = &manifest.limits;
+    for (name, limit) in [
+        ("maxInstances", Some(limits.max_instances)),
+        ("maxTokens", limits.max_tokens),
+        ("maxPromptTokens", limits.max_prompt_tokens),
+    ] {
+        problems.check(limit != Some(0), format!("limits.{name} is 0"));
+    }
+    let generates = manifest.kind == Kind::Generation;
+    problems.check(
+        generates || (limits.max_tokens.is_none() && limits.max_prompt_tokens.is_none()),
+        "limits.maxTokens and limits.maxPromptTokens are for generation",
+    );
+    problems.check(generates || !manifest.inputs.is_empty(), "inputs is empty");
+    let names: BTreeSet<&str> = manifest.inputs.iter().map(|i| i.name.as_str()).collect();
+    problems.check(
+        names.len() == manifest.inputs.len(),
+        "two inputs share a name",
+    );
+    for (index, golden) in manifest.golden.iter().enumerate() {
+        problems.check(
+            golden.text.is_some() == generates && golden.output.is_empty() == generates,
+            format!(
+                "golden[{index}]: {} is what is known of this kind's answer",
+                if generates { "text" } else { "output" }
+            ),
+        );
+    }
+    for entry in &manifest.files {
+        problems.check(
+            is_inside(&entry.path),
+            format!(
+                "file {}: only relative paths without `..` are allowed",
+                entry.path
+            ),
+        );
+    }
+}
+
+/// Whether a listed path stays inside the artefact directory.
+fn is_inside(path: &str) -> bool {
+    !path.is_empty()
+        && Path::new(path)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)))
+}
+
+fn check_input(input: &Input, problems: &mut Problems) {
+    let at = format!("input {}", input.name);
+    let mut check = |holds: bool, problem: &str| problems.check(holds, format!("{at}: {problem}"));
+    check(!input.name.is_empty(), "its name is empty");
+    if let (Some(min), Some(max)) = (input.min, input.max) {
+        check(min <= max, "min is above max");
+    }
+    let (is_text, is_tensor) = (
+        input.kind == InputType::String,
+        input.kind == InputType::Tensor,
+    );
+    let bounded = input.min.is_some() || input.max.is_some();
+    check(
+        !bounded || !matches!(input.kind, InputType::String | InputType::Boolean),
+        "min and max are for numbers",
+    );
+    check(
+        input.max_length.is_none() || is_text,
+        "maxLength is for strings",
+    );
+    check(
+        input.dtype.is_some() == is_tensor && input.shape.is_some() == is_tensor,
+        "dtype and shape belong to a tensor, and a tensor needs both",
+    );
+    check(!is_tensor || !input.nullable, "a tensor cannot be nullable");
+    check(
+        input.allowed.iter().all(|value| value.is_a(input.kind)),
+        "allowed has a value of another type",
+    );
+    check(
+        input.allowed.is_empty()
+            || matches!(
+                input.kind,
+                InputType::String | InputType::Number | InputType::Integer
+            ),
+        "allowed is for strings and numbers",
+    );
+}
+
+fn check_text(manifest: &Manifest, problems: &mut Problems) {
+    let (of_kind, texts, tasks) = if manifest.kind == Kind::Text {
+        let tasks: &[Task] = &[Task::SentenceEmbedding, Task::Classification];
+        ("a text model", 1, tasks)
+    } else {
+        let tasks: &[Task] = &[Task::Reranking, Task::Classification];
+        ("a text-pair model", 2, tasks)
+    };
+    problems.check(
+        tasks.contains(&manifest.task),
+        if texts == 1 {
+            "a text model's task must be sentence-embedding or classification"
+        } else {
+            "a text-pair model's task must be reranking or classification"
+        },
+    );
+    match &manifest.network {
+        Network::Bert { head, .. } => problems.check(
+            (*head == Head::None) == (manifest.task == Task::SentenceEmbedding),
+            "network.head must be none for sentence-embedding, and classifier for any other task",
+        ),
+        network => problems.check(
+            matches!(network, Network::Onnx { .. }),
+            format!("{of_kind}'s architecture must be bert or onnx"),
+        ),
+    }
+    let sound = |input: &Input| input.kind == InputType::String && !input.nullable;
+    problems.check(
+        manifest.inputs.len() == texts && manifest.inputs.iter().all(sound),
+        format!("{of_kind} takes exactly {texts} string input(s), not nullable"),
+    );
+    problems.check(
+        matches!(manifest.preprocessing.as_slice(), [Step::Tokenize { .. }]),
+        format!("{of_kind}'s preprocessing is exactly one tokenize step"),
+    );
+}
+
+fn check_tensor(manifest: &Manifest, problems: &mut Problems) {
+    problems.check(
+        matches!(
+            manifest.task,
+            Task::Classification | Task::Regression | Task::Raw
+        ),
+        "a tensor model's task must be classification, regression or raw",
+    );
+    problems.check(
+        matches!(manifest.network, Network::Onnx { .. }),
+        "a tensor model's architecture must be onnx",
+    );
+    for input in &manifest.inputs {
+        problems.check(
+            input.kind == InputType::Tensor,
+            format!("input {}: a tensor model takes tensors only", input.name),
+        );
+    }
+    let mut images = BTreeSet::new();
+    for (index, step) in manifest.preprocessing.iter().enumerate() {
+        let at = format!("preprocessing[{index}]");
+        let Step::Image {
+            input: name,
+            mean,
+            std,
+            ..
+        } = step
+        else {
+            problems.check(false, format!("{at}: {} is not for tensors", step.name()));
+            continue;
+        };
+        problems.check(
+            images.insert(name),
+            format!("{at}: a second step for {name}"),
+        );
+        problems.check(
+            std.iter().all(|divisor| *divisor != 0.0),
+            format!("{at}: a std is 0"),
+        );
+        let channels = manifest
+            .input(name)
+            .and_then(|input| match input.shape.as_deref() {
+                Some([_, _, Some(channels)]) if input.dtype != Some(Dtype::Bool) => Some(*channels),
+                _ => None,
+            });
+        problems.check(
+            channels.is_some_and(|channels| mean.len() == channels && std.len() == channels),
+            format!(
+                "{at}: {name} must be a tensor of numbers of height × width × channels, with a mean and a std for each channel"
+            ),
+        );
+    }
+}
+
+fn check_generation(manifest: &Manifest, problems: &mut Problems) {
+    problems.check(
+        manifest.task == Task::TextGeneration,
+        "a generation model's task must be text-generation",
+    );
+    problems.check(
+        matches!(manifest.network, Network::Gguf { .. }),
+        "a generation model's architecture must be gguf",
+    );
+    problems.check(
+        manifest.inputs.is_empty() && manifest.preprocessing.is_empty(),
+        "a generation model has neither inputs nor preprocessing: its tokeniser and template are in the weights file",
+    );
+}
+
+fn check_outputs(manifest: &Manifest, problems: &mut Problems) {
+    let outputs = &manifest.outputs;
+    let distinct = |names: &[String]| names.iter().collect::<BTreeSet<_>>().len() == names.len();
+    let classifies = manifest.task == Task::Classification;
+    problems.check(
+        !classifies || outputs.labels.len() >= 2,
+        "outputs.labels needs at least 2 labels",
+    );
+    problems.check(
+        classifies || outputs.labels.is_empty(),
+        "outputs.labels is for classification",
+    );
+    problems.check(distinct(&outputs.labels), "two labels are the same");
+    let embeds = manifest.task == Task::SentenceEmbedding;
+    problems.check(
+        outputs.dimensions.is_some_and(|length| length > 0) == embeds,
+        if embeds {
+            "outputs.dimensions is missing"
+        } else {
+            "outputs.dimensions is for sentence-embedding"
+        },
+    );
+    let regresses = manifest.task == Task::Regression;
+    problems.check(
+        regresses || (outputs.names.is_empty() && outputs.unit.is_none()),
+        "outputs.names and outputs.unit are for regression",
+    );
+    problems.check(distinct(&outputs.names), "two outputs share a name");
+    if let Network::Onnx { outputs, .. } = &manifest.network {
+        problems.check(
+            manifest.task == Task::Raw || outputs.len() == 1,
+            "network.outputs must name the one output of the graph that is the answer",
+        );
+        for output in outputs {
+            let fits = match manifest.task {
+                Task::Classification => matches!(
+                    output.holds,
+                    Holds::Probabilities | Holds::Logits | Holds::Label
+                ),
+                Task::SentenceEmbedding => {
+                    matches!(output.holds, Holds::Values | Holds::TokenVectors)
+                }
+                _ => output.holds == Holds::Values,
+            };
+            problems.check(
+                fits,
+                format!(
+                    "network.outputs {}: this is no answer of the task",
+                    output.name
+                ),
+            );
+        }
+    }
+    problems.check(
+        manifest.background.is_none() || manifest.kind == Kind::Tabular,
+        "background is for tabular models",
+    );
+}

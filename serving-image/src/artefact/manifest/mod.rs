@@ -1,0 +1,233 @@
+//! `serin-model.json`: what a model takes, how that is prepared, and what it answers.
+//!
+//! The types are here by theme; [`Manifest::parse`] reads them and checks that they fit together, so that what comes
+//! after may rely on it.
+
+mod checks;
+mod input;
+mod network;
+mod output;
+mod step;
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use input::{Dtype, Input, InputType, Scalar};
+pub use network::{Activation, GraphInput, GraphOutput, Head, Holds, Network, Pooling};
+pub use output::{Background, Distribution, Outputs, Reference};
+pub use step::{Drop, Step};
+
+/// The manifest's file name inside an artefact directory.
+pub const MANIFEST_FILE: &str = "serin-model.json";
+
+/// The only manifest layout that this build reads.
+const SCHEMA_VERSION: u32 = 1;
+
+/// A model artefact's manifest: the preprocessing contract and the list of files.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Manifest {
+    /// Layout of this file; 1.
+    pub schema_version: u32,
+    /// The model's name, such as `iris`.
+    pub name: String,
+    /// The model's version, such as `1.0.0`.
+    pub version: String,
+    /// What a person should know about the model, in a sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// SPDX expression of the weights' licence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub licence: String,
+    /// What one instance is.
+    pub kind: Kind,
+    /// What the answer means.
+    pub task: Task,
+    /// The fields of one instance. One `string` for a text, two for a pair of texts; none for generation.
+    pub inputs: Vec<Input>,
+    /// Applied in order to each valid instance.
+    pub preprocessing: Vec<Step>,
+    /// The network that turns prepared instances into outputs.
+    pub network: Network,
+    /// The answer's labels, names or length.
+    pub outputs: Outputs,
+    /// Bounds on one request.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Known answers; the process is not ready unless it reproduces them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub golden: Vec<Golden>,
+    /// How inputs and answers were distributed in training, which drift is measured against.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Reference>,
+    /// What explanations compare an instance with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub background: Option<Background>,
+    /// Every file of the artefact but the manifest. A file that is not listed is never read.
+    #[serde(default)]
+    pub files: Vec<FileEntry>,
+}
+
+/// What one instance is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// An object of named fields.
+    Tabular,
+    /// A text. Also read as `embedding`, its name while there was no other task for a text.
+    #[serde(alias = "embedding")]
+    Text,
+    /// An object of two texts, such as a question and a passage.
+    TextPair,
+    /// An object of named arrays of numbers, each of a type and shape.
+    Tensor,
+    /// A prompt, or the messages of a conversation.
+    Generation,
+}
+
+/// What the answer means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// One label, with a probability for each.
+    Classification,
+    /// One number, or several named ones.
+    Regression,
+    /// A vector of unit length whose dot products are similarities.
+    SentenceEmbedding,
+    /// One number for a pair of texts; the higher, the better they belong together.
+    Reranking,
+    /// A text that goes on where the prompt ends.
+    TextGeneration,
+    /// The graph's own tensors, by their names.
+    Raw,
+}
+
+/// Bounds on one request.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct Limits {
+    /// Most instances in one request. Default 1024.
+    pub max_instances: usize,
+    /// Most tokens that one request may generate (generation). Default: what the server allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<usize>,
+    /// Longest prompt in tokens, template included (generation). Default: the network's context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_prompt_tokens: Option<usize>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_instances: 1024,
+            max_tokens: None,
+            max_prompt_tokens: None,
+        }
+    }
+}
+
+/// A known answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Golden {
+    /// An instance, as a request would carry it; the prompt (generation).
+    pub instance: Value,
+    /// Probabilities in the order of the labels, or the numbers, or the vector, or all tensors one after the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<f32>,
+    /// How the likeliest text begins (generation): each next token is the one of the highest score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Largest absolute difference of a number that is accepted. Default 0.
+    #[serde(default)]
+    pub tolerance: f32,
+}
+
+/// One file of the artefact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FileEntry {
+    /// Path inside the artefact, with `/`.
+    pub path: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// Lower-case hexadecimal sha256 of the content.
+    pub sha256: String,
+}
+
+/// Why a manifest cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Not JSON, or not of this layout.
+    #[error("{MANIFEST_FILE} is not a manifest: {0}")]
+    Layout(#[from] serde_json::Error),
+    /// Well-formed, but it contradicts itself. All contradictions, one a line.
+    #[error("{MANIFEST_FILE} contradicts itself: {}", .0.join("; "))]
+    Contradiction(Vec<String>),
+}
+
+impl Manifest {
+    /// Reads a manifest and checks that its parts fit together.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let manifest: Self = serde_json::from_slice(bytes)?;
+        let problems = checks::contradictions(&manifest);
+        if problems.is_empty() {
+            Ok(manifest)
+        } else {
+            Err(ManifestError::Contradiction(problems))
+        }
+    }
+
+    /// The input of that name.
+    pub fn input(&self, name: &str) -> Option<&Input> {
+        self.inputs.iter().find(|input| input.name == name)
+    }
+
+    /// The fields in the order of the `order` step; none where there is no such step.
+    pub fn order(&self) -> Option<&[String]> {
+        self.preprocessing.iter().find_map(|step| match step {
+            Step::Order { features } => Some(features.as_slice()),
+            _ => None,
+        })
+    }
+
+    /// Names of the numbers in a prepared row, in the network's order: a field's own name, or `field=category` for each
+    /// column of a one-hot field. Empty without an `order` step.
+    pub fn features(&self) -> Vec<String> {
+        let order = self.order().unwrap_or_default();
+        order
+            .iter()
+            .flat_map(|field| match self.one_hot_columns(field) {
+                Some(columns) => columns
+                    .iter()
+                    .map(|category| format!("{field}={category}"))
+                    .collect(),
+                None => vec![field.clone()],
+            })
+            .collect()
+    }
+
+    /// The categories of a one-hot field that have a column.
+    fn one_hot_columns(&self, field: &str) -> Option<&[Scalar]> {
+        self.preprocessing.iter().find_map(|step| match step {
+            Step::OneHot {
+                categories, drop, ..
+            } => categories.get(field).map(|all| drop.columns(all)),
+            _ => None,
+        })
+    }
+
+    /// The numbers that one prediction consists of, where the manifest says so.
+    pub fn output_width(&self) -> Option<usize> {
+        match self.task {
+            Task::Classification => Some(self.outputs.labels.len()),
+            Task::Regression => Some(self.outputs.names.len().max(1)),
+            Task::Reranking => Some(1),
+            Task::SentenceEmbedding => self.outputs.dimensions,
+            Task::TextGeneration | Task::Raw => None,
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What the network's last layer stands for, and how it was distributed in training.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What the network's last layer stands for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Outputs {
+    /// Class labels, in the order of the last layer (classification).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// Length of the vector (embeddings).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dimensions: Option<usize>,
+    /// Names of the numbers, where there are several (regression).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    /// Unit of measure of the numbers, for people (regression).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+}
+
+/// How inputs and answers were distributed in training.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct Reference {
+    /// By input name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<String, Distribution>,
+    /// Of the labels (classification) or the first number (regression).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<Distribution>,
+}
+
+/// How one field was distributed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum Distribution {
+    /// Numbers, in bins.
+    Bins {
+        /// Rising bounds between the bins, at most 11: a value on a bound is in the lower bin.
+        edges: Vec<f64>,
+        /// Share of each bin, from below the first bound to above the last one: one more than there are bounds. Their
+        /// sum is 1.
+        shares: Vec<f64>,
+    },
+    /// Categories.
+    Categories {
+        /// Share of each category, by its text; what is missing to 1 are all others.
+        shares: BTreeMap<String, f64>,
+    },
+}
+
+/// What explanations compare an instance with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Background {
+    /// Mean of each number of a prepared row over the training data, by the names of [`super::Manifest::features`].
+    pub means: BTreeMap<String, f64>,
+}
