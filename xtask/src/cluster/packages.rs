@@ -1,5 +1,6 @@
 //! Debian packages, installed when something of theirs is missing.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -59,13 +60,16 @@ pub const ETCD: &[Package] = &[package("etcd-server", "/usr/bin/etcd")];
 /// Services that these packages would start, now and at each boot; none is wanted.
 const SERVICES: &[&str] = &["etcd", "containerd", "prometheus"];
 
-/// Installs what is missing of `packages`, without starting any service of theirs.
+/// Installs what is missing of `packages`, without starting any service of theirs. Two calls at the same time, also of two
+/// processes, take turns: the hook that keeps services off is one for the whole machine.
 pub fn ensure(packages: &[Package], progress: &Progress) -> Result<()> {
-    let missing: Vec<&str> = packages
-        .iter()
-        .filter(|package| !Path::new(package.proof).exists())
-        .map(|package| package.name)
-        .collect();
+    if missing(packages).is_empty() {
+        return Ok(());
+    }
+    let lock = fs::File::create(LOCK).with_context(|| format!("cannot write {LOCK}"))?;
+    lock.lock()
+        .context("cannot wait for the other installation")?;
+    let missing = missing(packages);
     if missing.is_empty() {
         return Ok(());
     }
@@ -90,6 +94,13 @@ pub fn ensure(packages: &[Package], progress: &Progress) -> Result<()> {
     Ok(())
 }
 
+fn missing(packages: &[Package]) -> Vec<&'static str> {
+    let missing = packages
+        .iter()
+        .filter(|package| !Path::new(package.proof).exists());
+    missing.map(|package| package.name).collect()
+}
+
 fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     command
@@ -97,6 +108,9 @@ fn apt_get() -> Command {
         .args(["-q", "-o", "DPkg::Lock::Timeout=600"]);
     command
 }
+
+/// Held while packages are installed.
+const LOCK: &str = "/run/lock/serin-packages";
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 const OUR_POLICY: &str =
@@ -108,7 +122,7 @@ struct ServicesStayOff;
 impl ServicesStayOff {
     fn new() -> Result<Self> {
         if !Path::new(POLICY).exists() {
-            std::fs::write(POLICY, OUR_POLICY).with_context(|| format!("cannot write {POLICY}"))?;
+            fs::write(POLICY, OUR_POLICY).with_context(|| format!("cannot write {POLICY}"))?;
             process::run(Command::new("chmod").args(["755", POLICY]))?;
         }
         Ok(Self)
@@ -123,7 +137,7 @@ impl Drop for ServicesStayOff {
 
 /// Removes the policy hook if it is ours, also one that an interrupted installation left.
 pub fn forget_policy() {
-    if std::fs::read_to_string(POLICY).is_ok_and(|text| text == OUR_POLICY) {
-        let _ = std::fs::remove_file(POLICY);
+    if fs::read_to_string(POLICY).is_ok_and(|text| text == OUR_POLICY) {
+        let _ = fs::remove_file(POLICY);
     }
 }

@@ -50,21 +50,6 @@ pub struct Args {
 
 /// Plays all rollouts, prints the tables, and fails where a bound is broken.
 pub fn run(args: &Args) -> Result<()> {
-    println!("{}", simulate(args)?);
-    Ok(())
-}
-
-/// What CI runs; its last line.
-pub fn short() -> Result<String> {
-    simulate(&Args {
-        short: true,
-        runs: None,
-        only: None,
-        out: None,
-    })
-}
-
-fn simulate(args: &Args) -> Result<String> {
     let started = Instant::now();
     let scale = Scale {
         runs: args.runs.unwrap_or(if args.short { 100 } else { 600 }),
@@ -89,7 +74,8 @@ fn simulate(args: &Args) -> Result<String> {
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
     }
-    conclude(&cells, started)
+    println!("{}", conclude(&cells, started)?);
+    Ok(())
 }
 
 fn conclude(cells: &[Cell], started: Instant) -> Result<String> {

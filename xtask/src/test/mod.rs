@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every check of the project, those first that fail cheapest.
+//! `cargo xtask test`: every check of the project, those first that fail cheapest, and those together that mostly wait.
 //!
 //! One target folder, one profile and one selection of packages for everything that is compiled: the same crate with
 //! other features would be another compilation.
@@ -6,12 +6,16 @@
 mod runner;
 mod stage;
 
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
+use self::stage::Lane;
 pub use self::stage::Stage;
 use crate::progress::Progress;
 
@@ -53,29 +57,68 @@ pub fn run(args: &Args, repository: &Path) -> Result<()> {
     if stages.is_empty() {
         bail!("--only and --skip leave no stage to run");
     }
-    let progress = Progress::new("test");
-    let mut outcomes: Vec<Outcome> = Vec::new();
-    for (index, stage) in stages.iter().copied().enumerate() {
-        let place = format!("[{}/{}] {stage}", index + 1, stages.len());
-        progress.say(format!("{place}: {}", stage.purpose()));
+    let run = Run {
+        stages: &stages,
+        repository,
+        keep_going: args.keep_going,
+        failed: AtomicBool::new(false),
+        progress: Progress::new("test"),
+    };
+    let mut outcomes = run.lane(Lane::First);
+    thread::scope(|scope| {
+        let run = &run;
+        let lanes = Lane::TOGETHER.map(|lane| scope.spawn(move || run.lane(lane)));
+        for lane in lanes {
+            outcomes.extend(lane.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+    });
+    outcomes.sort_by_key(|outcome| outcome.stage);
+    summarise(&outcomes, stages.len())
+}
+
+/// One run of the stages that were asked for.
+struct Run<'a> {
+    stages: &'a [Stage],
+    repository: &'a Path,
+    keep_going: bool,
+    /// A stage has failed: no other is begun.
+    failed: AtomicBool,
+    progress: Progress,
+}
+
+impl Run<'_> {
+    /// Runs the lane's stages, one after the other.
+    fn lane(&self, lane: Lane) -> Vec<Outcome> {
+        let stages = self.stages.iter().enumerate();
+        stages
+            .filter(|(_, stage)| stage.lane() == lane)
+            .map_while(|(index, stage)| {
+                let stop = self.failed.load(Ordering::Relaxed) && !self.keep_going;
+                (!stop).then(|| self.stage(index, *stage))
+            })
+            .collect()
+    }
+
+    fn stage(&self, index: usize, stage: Stage) -> Outcome {
+        let place = format!("[{}/{}] {stage}", index + 1, self.stages.len());
+        self.progress.say(format!("{place}: {}", stage.purpose()));
         let started = Instant::now();
-        let result = stage.run(repository);
+        let result = stage.run(self.repository);
         let took = started.elapsed();
         match &result {
-            Ok(_) => progress.say(format!("{place}: passed in {took:.1?}")),
-            Err(error) => progress.say(format!("{place}: FAILED after {took:.1?}: {error:#}")),
+            Ok(_) => self.progress.say(format!("{place}: passed in {took:.1?}")),
+            Err(error) => {
+                self.failed.store(true, Ordering::Relaxed);
+                self.progress
+                    .say(format!("{place}: FAILED after {took:.1?}: {error:#}"));
+            }
         }
-        let stop = result.is_err() && !args.keep_going;
-        outcomes.push(Outcome {
+        Outcome {
             stage,
             took,
             result,
-        });
-        if stop {
-            break;
         }
     }
-    summarise(&outcomes, stages.len())
 }
 
 /// The time of each stage, the runners' own summaries, and the sum of all tests as the last line.

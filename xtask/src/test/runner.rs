@@ -8,6 +8,8 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 
+use super::{Lane, Stage};
+
 /// How nextest's summary begins.
 const NEXTEST: &str = "Summary [";
 
@@ -96,8 +98,27 @@ impl Report {
     }
 }
 
-/// Runs `command`; both its outputs go to stderr line by line.
-pub fn run(command: &mut Command) -> Result<Report> {
+/// Runs `command`; both its outputs go to stderr line by line, behind the name of a stage that does not run alone.
+pub fn run(stage: Stage, command: &mut Command) -> Result<Report> {
+    let mut report = Report::default();
+    for line in lines(stage, command)? {
+        report.read(&line);
+    }
+    Ok(report)
+}
+
+/// As [`run`], for a command that is no test runner: the last line of its stdout says how it went.
+pub fn run_to_its_last_line(stage: Stage, command: &mut Command) -> Result<Report> {
+    let last = lines(stage, command)?.pop().unwrap_or_default();
+    Ok(Report::default().with_note(last.trim()))
+}
+
+/// Runs `command` and returns its output, what it wrote to stdout last.
+fn lines(stage: Stage, command: &mut Command) -> Result<Vec<String>> {
+    let prefix = match stage.lane() {
+        Lane::First => String::new(),
+        _ => format!("{:<10} | ", stage.to_string()),
+    };
     let program = command.get_program().to_string_lossy().into_owned();
     let mut child = command
         .stdin(Stdio::null())
@@ -105,28 +126,32 @@ pub fn run(command: &mut Command) -> Result<Report> {
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start {program}"))?;
-    let stderr = child.stderr.take().map(read_along);
-    let stdout = child.stdout.take().map(read_along);
-    let mut report = Report::default();
-    for reader in [stderr, stdout].into_iter().flatten() {
-        for line in reader.join().unwrap_or_default() {
-            report.read(&line);
-        }
-    }
+    let stderr = child
+        .stderr
+        .take()
+        .map(|output| read_along(output, prefix.clone()));
+    let stdout = child.stdout.take().map(|output| read_along(output, prefix));
+    let readers = [stderr, stdout].into_iter().flatten();
+    let lines = readers
+        .flat_map(|reader| reader.join().unwrap_or_default())
+        .collect();
     let status = child.wait()?;
     if !status.success() {
         bail!("{program} ended with {status}; its output is above");
     }
-    Ok(report)
+    Ok(lines)
 }
 
 /// Prints the lines as they come, and returns them.
-fn read_along(output: impl Read + Send + 'static) -> thread::JoinHandle<Vec<String>> {
+fn read_along(
+    output: impl Read + Send + 'static,
+    prefix: String,
+) -> thread::JoinHandle<Vec<String>> {
     thread::spawn(move || {
         let lines = BufReader::new(output).split(b'\n').map_while(Result::ok);
         lines
             .map(|line| String::from_utf8_lossy(&line).into_owned())
-            .inspect(|line| eprintln!("{line}"))
+            .inspect(|line| eprintln!("{prefix}{line}"))
             .collect()
     })
 }
@@ -211,6 +236,6 @@ mod tests {
 
     #[test]
     fn a_runner_that_fails_fails_its_stage() {
-        assert!(run(Command::new("sh").args(["-c", "exit 3"])).is_err());
+        assert!(run(Stage::Format, Command::new("sh").args(["-c", "exit 3"])).is_err());
     }
 }

@@ -9,10 +9,10 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use super::runner::{self, Report};
-use crate::{chart, cluster, process, simulate};
+use crate::{chart, cluster, process};
 
 /// One stage; the order of the variants is the order of the run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Stage {
     Format,
     Dependencies,
@@ -20,16 +20,51 @@ pub enum Stage {
     Clippy,
     Build,
     Unit,
+    Images,
     Simulate,
     World,
+    Prometheus,
     Serving,
     Envoy,
-    Prometheus,
     Api,
     Cluster,
 }
 
+/// What a stage runs beside. The lanes but the first start together: they wait for clocks, scrapes and pods most of their
+/// time, each for its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// One after the other, before all else: what fails here fails everything.
+    First,
+    /// Uses every core, so it runs at the lowest priority: nobody's deadlines are late because of it.
+    Computing,
+    /// Waits for scrapes.
+    Scraping,
+    /// Waits for API servers and pods.
+    Waiting,
+}
+
+impl Lane {
+    /// The lanes that start together when the first has ended.
+    pub const TOGETHER: [Self; 3] = [Self::Computing, Self::Scraping, Self::Waiting];
+}
+
 impl Stage {
+    /// Where the stage runs.
+    pub fn lane(self) -> Lane {
+        match self {
+            Self::Format
+            | Self::Dependencies
+            | Self::Chart
+            | Self::Clippy
+            | Self::Build
+            | Self::Unit => Lane::First,
+            Self::Images | Self::Simulate | Self::World => Lane::Computing,
+            Self::Prometheus => Lane::Scraping,
+            Self::Serving | Self::Envoy | Self::Api | Self::Cluster => Lane::Waiting,
+        }
+    }
+
     /// What a reader of the log is told.
     pub fn purpose(self) -> &'static str {
         match self {
@@ -39,6 +74,7 @@ impl Stage {
             Self::Clippy => "no warning of the compiler or of clippy",
             Self::Build => "compiling all tests (minutes at first)",
             Self::Unit => "unit and property tests",
+            Self::Images => "the images, from their Dockerfiles",
             Self::Simulate => "the gate on simulated rollouts, within its bounds",
             Self::World => "the loop in a world of its own, with all that can go wrong",
             Self::Serving => "the serving process over HTTP",
@@ -53,20 +89,31 @@ impl Stage {
     pub fn run(self, repository: &Path) -> Result<Report> {
         let silent = |result: Result<()>| result.map(|()| Report::default());
         match self {
-            Self::Format => runner::run(&mut cargo(repository, &["fmt", "--all", "--check"])),
+            Self::Format => runner::run(self, &mut cargo(repository, &["fmt", "--all", "--check"])),
             Self::Dependencies => dependencies(repository),
             Self::Chart => silent(chart::check()),
-            Self::Clippy => runner::run(cargo(repository, CLIPPY).args(["--", "-D", "warnings"])),
-            Self::Build => runner::run(nextest(repository)?.args(["run", "--no-run"]).args(ALL)),
+            Self::Clippy => runner::run(
+                self,
+                cargo(repository, CLIPPY).args(["--", "-D", "warnings"]),
+            ),
+            Self::Build => runner::run(
+                self,
+                nextest(repository)?.args(["run", "--no-run"]).args(ALL),
+            ),
             Self::Unit => run_tests(
+                self,
                 repository,
                 &format!("not ({SERVING} or {ENVOY} or {PROMETHEUS} or {API} or {WORLD})"),
             ),
-            Self::Simulate => Ok(Report::default().with_note(&simulate::short()?)),
+            Self::Images => runner::run(self, &mut unhurried(&xtask(&["images", "build"])?)),
+            Self::Simulate => runner::run_to_its_last_line(
+                self,
+                &mut unhurried(&xtask(&["simulate", "--short"])?),
+            ),
             Self::World => in_a_world(repository),
+            Self::Prometheus => run_tests(self, repository, PROMETHEUS),
             Self::Serving => serving(repository),
-            Self::Envoy => run_tests(repository, ENVOY),
-            Self::Prometheus => run_tests(repository, PROMETHEUS),
+            Self::Envoy => run_tests(self, repository, ENVOY),
             Self::Api => on_an_api_server(repository),
             Self::Cluster => on_a_cluster(repository),
         }
@@ -108,6 +155,31 @@ fn cargo(repository: &Path, args: &[&str]) -> Command {
     command
 }
 
+/// A command of this program.
+fn xtask(args: &[&str]) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe().context("where is this program?")?);
+    command.args(args);
+    Ok(command)
+}
+
+/// The command at the lowest priority: it takes what the others leave.
+fn unhurried(command: &Command) -> Command {
+    let mut nice = Command::new("nice");
+    nice.args(["-n", "19"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        nice.current_dir(folder);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => nice.env(name, value),
+            None => nice.env_remove(name),
+        };
+    }
+    nice
+}
+
 /// nextest with everything that tests look for in the environment; fetched where it is not installed.
 fn nextest(repository: &Path) -> Result<Command> {
     let mut command = cargo(repository, &["nextest"]);
@@ -123,10 +195,11 @@ fn nextest(repository: &Path) -> Result<Command> {
 }
 
 /// Runs the tests that a filter expression of nextest selects.
-fn run_tests(repository: &Path, filter: &str) -> Result<Report> {
+fn run_tests(stage: Stage, repository: &Path, filter: &str) -> Result<Report> {
     let mut command = nextest(repository)?;
     let quiet = ["--status-level", "slow"];
     runner::run(
+        stage,
         command
             .arg("run")
             .args(ALL)
@@ -140,7 +213,7 @@ fn serving(repository: &Path) -> Result<Report> {
     let mut fetch = Command::new("python3");
     fetch.arg(repository.join("serving-image/scripts/fetch_minilm.py"));
     process::run_visibly(&mut fetch)?;
-    run_tests(repository, SERVING)
+    run_tests(Stage::Serving, repository, SERVING)
 }
 
 /// In one process, for one API server that all tests share; four at a time keep two cores busy.
@@ -158,7 +231,7 @@ fn on_an_api_server(repository: &Path) -> Result<Report> {
         ])
         .env("KUBEBUILDER_ASSETS", cluster::assets()?)
         .env("SERIN_PROMETHEUS", cluster::tool("prometheus")?);
-    runner::run(&mut command)
+    runner::run(Stage::Api, &mut command)
 }
 
 /// One test at a time: each plays its worlds on all cores. What was played is in the tests' output.
@@ -168,7 +241,7 @@ fn in_a_world(repository: &Path) -> Result<Report> {
         .args(ALL)
         .args(["--test", "world", "--", "--show-output"])
         .args(["--test-threads", "1"]);
-    runner::run(&mut command)
+    runner::run(Stage::World, &mut unhurried(&command))
 }
 
 /// The ignored tests of xtask are those that start clusters: one after the other, and seen as they go. The cluster ends with
@@ -193,7 +266,7 @@ fn play_on_a_cluster(repository: &Path) -> Result<Report> {
         "only",
         "--no-capture",
     ]);
-    runner::run(&mut command)
+    runner::run(Stage::Cluster, &mut command)
 }
 
 /// `PATH` with a program's folder in front.
@@ -222,7 +295,7 @@ fn dependencies(repository: &Path) -> Result<Report> {
         .current_dir(repository)
         .args(["--workspace", "--locked", "check", "bans", "licenses"])
         .arg("sources");
-    let report = runner::run(&mut command)?;
+    let report = runner::run(Stage::Dependencies, &mut command)?;
     // Their database is a git repository on a host that not every machine reaches.
     Ok(report.with_note(
         "advisories are not checked here: `cargo deny check advisories` fetches their database",
