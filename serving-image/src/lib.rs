@@ -10,12 +10,14 @@
 //!
 //! The manifest `serin-model.json` is the only source of preprocessing, validation, `/openapi.json` and labels.
 
+pub mod answer;
 pub mod artefact;
 pub mod cli;
 pub mod compute;
 pub mod faults;
 pub mod healthcheck;
 pub mod http;
+pub mod json;
 pub mod lifecycle;
 pub mod metrics;
 pub mod model;

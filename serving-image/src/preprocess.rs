@@ -469,7 +469,7 @@ pub fn pointer(parent: &str, name: &str) -> String {
 }
 
 /// A name as a part of a JSON pointer.
-fn escape(name: &str) -> String {
+pub fn escape(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::Bounds;
 use super::problem::Problem;
+use crate::json;
 use crate::preprocess::FieldErrors;
 
 /// The body as a JSON object, or what is wrong with it.
@@ -17,56 +18,48 @@ pub(super) async fn read_object(
     request: Request,
     bounds: Bounds,
 ) -> Result<Map<String, Value>, Problem> {
-    if !is_json(request.headers()) {
-        let detail = "The body must be application/json, in UTF-8";
-        return Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported-media-type",
-            detail,
-        ));
-    }
+    check_media_type(request.headers())?;
     let body = read_body(request.into_body(), bounds).await?;
-    match serde_json::from_slice(&body) {
+    let mut duplicates = FieldErrors::default();
+    match json::parse(&body, &mut duplicates) {
+        Ok(_) if duplicates.total > 0 => Err(Problem::invalid(duplicates)),
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(Problem::invalid(FieldErrors::one("", "an object"))),
-        // The parser's own message is not passed on: it may repeat what was sent.
+        // What the parser says of wrong syntax is from a fixed list, with line and column; it never repeats what was
+        // sent.
         Err(error) => {
             let what = if error.is_eof() {
                 "ends too early"
             } else {
                 "is not JSON"
             };
-            let detail = format!(
-                "The body {what}, at line {} column {}",
-                error.line(),
-                error.column()
-            );
             Err(Problem::new(
                 StatusCode::BAD_REQUEST,
                 "malformed-json",
-                detail,
+                format!("The body {what}: {error}"),
             ))
         }
     }
 }
 
 async fn read_body(body: Body, bounds: Bounds) -> Result<Bytes, Problem> {
+    // A length that is announced is refused before a byte is read, and before `100 Continue` asks for it.
+    if body.size_hint().lower() > bounds.body as u64 {
+        return Err(too_large(bounds));
+    }
     let read = Limited::new(body, bounds.body).collect();
     let collected = tokio::time::timeout(bounds.body_time, read)
         .await
         .map_err(|_| {
-            let detail = format!(
-                "The body did not arrive within {} s",
-                bounds.body_time.as_secs_f64()
-            );
+            let seconds = bounds.body_time.as_secs_f64();
+            let detail = format!("The body did not arrive within {seconds} s");
             Problem::new(StatusCode::REQUEST_TIMEOUT, "body-timeout", detail)
         })?;
     collected
         .map(http_body_util::Collected::to_bytes)
         .map_err(|error| {
             if is_too_long(&*error) {
-                let detail = format!("The body may have {} bytes at most", bounds.body);
-                Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
+                too_large(bounds)
             } else {
                 Problem::new(
                     StatusCode::BAD_REQUEST,
@@ -77,20 +70,51 @@ async fn read_body(body: Body, bounds: Bounds) -> Result<Bytes, Problem> {
         })
 }
 
+fn too_large(bounds: Bounds) -> Problem {
+    let detail = format!("The body may have {} bytes at most", bounds.body);
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
+}
+
 /// Whether the limit is what ended the body, at any depth of the error.
 fn is_too_long(error: &(dyn Error + 'static)) -> bool {
     error.is::<LengthLimitError>() || error.source().is_some_and(is_too_long)
 }
 
+/// Only plain JSON in UTF-8. Compressed bodies are refused: some bytes of them can stand for gigabytes.
+fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let refuse = |kind, detail| {
+        Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            kind,
+            detail,
+        ))
+    };
+    let codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if codings
+        .into_iter()
+        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
+        return refuse("unsupported-encoding", "The body must not be compressed");
+    }
+    if !is_json(headers) {
+        return refuse(
+            "unsupported-media-type",
+            "The body must be application/json, in UTF-8",
+        );
+    }
+    Ok(())
+}
+
 /// `application/json` or a `+json` type; a `charset`, if there is one, must be UTF-8.
 fn is_json(headers: &HeaderMap) -> bool {
-    let Some(given) = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-    else {
+    let mut given = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(only), None) = (given.next(), given.next()) else {
         return false;
     };
-    let given = given.to_ascii_lowercase();
+    if only == "application/json" {
+        return true; // nearly always: without a copy
+    }
+    let given = only.to_str().unwrap_or_default().to_ascii_lowercase();
     let mut parts = given.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default();
     let is_json = essence == "application/json"

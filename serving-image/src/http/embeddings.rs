@@ -77,6 +77,7 @@ async fn embeddings(State(app): State<Arc<App>>, request: Request) -> Result<Res
             values,
             location,
             errors,
+            places: None,
         },
         render,
     )

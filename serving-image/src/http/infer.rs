@@ -22,7 +22,12 @@ pub(super) struct Instances {
     pub location: Location,
     /// What is wrong around them; told together with what is wrong in them.
     pub errors: FieldErrors,
+    /// Where the request has what is at a pointer into the instances; none where they are as it has them.
+    pub places: Option<Places>,
 }
+
+/// From a pointer into the instances to one into the request.
+pub(super) type Places = Box<dyn Fn(&str) -> String + Send>;
 
 impl Instances {
     fn prepare(&mut self, model: &Model) -> Result<Batch, FieldErrors> {
@@ -33,7 +38,14 @@ impl Instances {
             .map(|values| model.prepare(values, self.location));
         match batch {
             Some(Ok(batch)) if errors.total == 0 => return Ok(batch),
-            Some(Err(more)) => errors.append(more),
+            Some(Err(mut more)) => {
+                if let Some(places) = &self.places {
+                    for error in &mut more.listed {
+                        error.field = places(&error.field);
+                    }
+                }
+                errors.append(more);
+            }
             _ => {}
         }
         Err(errors)
@@ -49,11 +61,6 @@ pub(super) trait Wording: Send + 'static {
         model: &Model,
         predictions: &[Prediction],
     ) -> serde_json::Result<Vec<u8>>;
-
-    /// The answer to wrong instances.
-    fn refuse(&self, errors: FieldErrors) -> Problem {
-        Problem::invalid(errors)
-    }
 }
 
 /// A wording that needs nothing of the request.
@@ -85,9 +92,7 @@ pub(super) async fn infer(
     let work = {
         let (app, model) = (Arc::clone(app), Arc::clone(model));
         move || -> Result<Vec<u8>, Problem> {
-            let batch = instances
-                .prepare(&model)
-                .map_err(|errors| wording.refuse(errors))?;
+            let batch = instances.prepare(&model).map_err(Problem::invalid)?;
             let predictions = model.forward(&batch).map_err(|reason| {
                 error!(%reason, "the prediction failed");
                 Problem::internal()

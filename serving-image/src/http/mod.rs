@@ -2,12 +2,14 @@
 
 mod about;
 mod body;
+mod docs;
 mod embeddings;
 mod infer;
 mod observe;
 mod openapi;
 mod predict;
 mod problem;
+mod v2;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +19,14 @@ use axum::http::{HeaderValue, StatusCode, header::InvalidHeaderValue};
 use axum::middleware::from_fn_with_state;
 use serde_json::{Value, json};
 
-use crate::artefact::{Artefact, Kind};
+use crate::artefact::{Artefact, Kind, Task};
 use crate::compute::ComputePool;
 use crate::faults::Faults;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::metrics::Metrics;
 use crate::model::Model;
 use observe::{Counted, RequestIds};
+use openapi::Contract;
 use problem::Problem;
 
 /// Bounds on one request.
@@ -47,12 +50,14 @@ pub struct App {
     /// The series.
     pub metrics: Metrics,
     kind: Kind,
+    task: Task,
     compute: ComputePool,
     faults: Option<Faults>,
     bounds: Bounds,
     name_header: HeaderValue,
     version_header: HeaderValue,
     openapi: Value,
+    v2_metadata: Value,
     about: Value,
     ids: RequestIds,
 }
@@ -85,9 +90,17 @@ impl App {
         Ok(Self {
             name_header: HeaderValue::from_str(&name)?,
             version_header: HeaderValue::from_str(&version)?,
-            openapi: openapi::document(manifest, &name, &version, bounds.body),
+            openapi: Contract {
+                manifest,
+                name: &name,
+                version: &version,
+                max_body: bounds.body,
+            }
+            .document(),
+            v2_metadata: v2::describe(manifest, &name, &version),
             about,
             kind: manifest.kind,
+            task: manifest.task,
             lifecycle: Lifecycle::default(),
             metrics,
             compute,
@@ -115,12 +128,19 @@ impl App {
 
 /// The routes of this process's model: each face has its own file, and what is served depends on the manifest's kind.
 pub fn router(app: Arc<App>) -> Router {
-    let predictions = match app.kind {
-        Kind::Tabular | Kind::TextPair | Kind::Tensor => predict::routes(),
-        Kind::Text => predict::routes().merge(embeddings::routes()),
-        Kind::Generation => Router::new(),
-    };
-    let rest = about::routes().fallback(not_found);
+    let mut predictions = Router::new();
+    if app.kind != Kind::Generation {
+        predictions = predictions
+            .merge(predict::routes())
+            .merge(v2::predictions());
+    }
+    if app.task == Task::SentenceEmbedding {
+        predictions = predictions.merge(embeddings::routes());
+    }
+    let rest = about::routes()
+        .merge(docs::routes())
+        .merge(v2::about())
+        .fallback(not_found);
     let observed = |routes: Router<Arc<App>>, counted| {
         let state = (Arc::clone(&app), counted);
         routes

@@ -82,7 +82,11 @@ pub(super) async fn observe(
 
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        let mut rendered = problem.render(&app, &id);
+        let mut rendered = if path == "/v2" || path.starts_with("/v2/") {
+            problem.render_v2()
+        } else {
+            problem.render(&app, &id)
+        };
         if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
             rendered.headers_mut().insert(header::ALLOW, allow);
         }

@@ -13,7 +13,8 @@ use super::App;
 use super::body::{read_object, refuse_unknown};
 use super::infer::{Instances, Render, infer};
 use super::problem::Problem;
-use crate::artefact::Task;
+use crate::answer::Answer;
+use crate::artefact::Manifest;
 use crate::model::{Model, Prediction};
 use crate::preprocess::{FieldErrors, Location};
 
@@ -21,94 +22,49 @@ pub(super) fn routes() -> Router<Arc<App>> {
     Router::new().route("/predict", post(predict))
 }
 
-/// `{"instances": […]}`: named fields of a tabular model, texts of an embedding model.
+/// `{"instances": […]}`: what one instance is, the manifest's kind says.
 async fn predict(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let model = app.lifecycle.model().ok_or_else(Problem::loading)?;
     let mut body = read_object(request, app.bounds).await?;
     let mut errors = FieldErrors::default();
-    let instances = match body.remove("instances") {
+    let values = match body.remove("instances") {
         Some(Value::Array(instances)) => Some(instances),
         other => {
             let required = if other.is_none() { " (required)" } else { "" };
-            errors.push(
-                || "/instances".into(),
-                format!("an array of instances{required}"),
-            );
+            let expected = format!("an array of instances{required}");
+            errors.push(|| "/instances".into(), expected);
             None
         }
     };
     refuse_unknown(&body, "instances", &mut errors);
-    let render: Render = match model.manifest.task {
-        Task::Classification => render_classes,
-        _ => render_vectors,
-    };
     let request = Instances {
-        values: instances,
+        values,
         location: Location::List("/instances"),
         errors,
+        places: None,
     };
-    infer(&app, model, request, render).await
+    infer(&app, model, request, render as Render).await
 }
 
 #[derive(Serialize)]
-struct Answer<'a, P> {
+struct Page<'a> {
     model: &'a str,
     model_version: &'a str,
-    predictions: Vec<P>,
+    predictions: Answers<'a>,
 }
 
-#[derive(Serialize)]
-struct Class<'a> {
-    label: &'a str,
-    probabilities: Probabilities<'a>,
-}
+struct Answers<'a>(&'a Manifest, &'a [Prediction]);
 
-/// Serialised as `{"setosa": 0.97, …}`, in the order of the labels.
-struct Probabilities<'a>(&'a [String], &'a [f32]);
-
-impl Serialize for Probabilities<'_> {
+impl Serialize for Answers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().zip(self.1))
+        serializer.collect_seq(self.1.iter().map(|one| Answer::new(self.0, one)))
     }
 }
 
-#[derive(Serialize)]
-struct Vector<'a> {
-    embedding: &'a [f32],
-    tokens: usize,
-    truncated: bool,
-}
-
-fn render_classes<'a>(
-    app: &App,
-    model: &'a Model,
-    predictions: &'a [Prediction],
-) -> serde_json::Result<Vec<u8>> {
-    let labels = &model.manifest.outputs.labels;
-    let class = |prediction: &'a Prediction| Class {
-        label: &labels[prediction.class()],
-        probabilities: Probabilities(labels, &prediction.output),
-    };
-    render(app, predictions.iter().map(class).collect())
-}
-
-fn render_vectors<'a>(
-    app: &App,
-    _: &Model,
-    predictions: &'a [Prediction],
-) -> serde_json::Result<Vec<u8>> {
-    let vector = |prediction: &'a Prediction| Vector {
-        embedding: &prediction.output,
-        tokens: prediction.tokens,
-        truncated: prediction.truncated,
-    };
-    render(app, predictions.iter().map(vector).collect())
-}
-
-fn render<P: Serialize>(app: &App, predictions: Vec<P>) -> serde_json::Result<Vec<u8>> {
-    serde_json::to_vec(&Answer {
+fn render(app: &App, model: &Model, predictions: &[Prediction]) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&Page {
         model: &app.name,
         model_version: &app.version,
-        predictions,
+        predictions: Answers(&model.manifest, predictions),
     })
 }

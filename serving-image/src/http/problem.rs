@@ -1,7 +1,9 @@
 //! Errors as RFC 9457 `application/problem+json`.
 
+use std::fmt::Write as _;
+
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -100,6 +102,23 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "test-fault", detail)
     }
 
+    /// The answer's status and body, in the words of the Open Inference Protocol for its paths: one text, which lists
+    /// all wrong fields, and 400 for them.
+    pub(super) fn render_v2(&self) -> Response {
+        let mut error = self.detail.clone();
+        for FieldError { field, expected } in &self.errors.listed {
+            let field = if field.is_empty() { "the body" } else { field };
+            let _ = write!(error, "; {field}: expected {expected}"); // a String takes everything
+        }
+        let status = match self.status {
+            StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+            status => status,
+        };
+        let mut response = (status, Json(serde_json::json!({"error": error}))).into_response();
+        self.add_headers(response.headers_mut());
+        response
+    }
+
     /// The answer's status and body.
     pub(super) fn render(&self, app: &App, request_id: &str) -> Response {
         let listed = self.errors.listed.len();
@@ -120,13 +139,23 @@ impl Problem {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        if matches!(
-            self.status,
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
-        ) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
+        self.add_headers(headers);
         response
+    }
+
+    fn add_headers(&self, headers: &mut HeaderMap) {
+        match self.status {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+                headers.insert(
+                    header::ACCEPT_ENCODING,
+                    HeaderValue::from_static("identity"),
+                );
+            }
+            _ => {}
+        }
     }
 }
 

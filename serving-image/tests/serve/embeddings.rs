@@ -9,7 +9,7 @@ use crate::support::{Server, fixture};
 const TOLERANCE: f64 = 1e-4;
 
 /// The artefact that `serving-image/scripts/fetch_minilm.py` lays out, if it has been.
-fn minilm() -> Option<PathBuf> {
+pub fn minilm() -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));

@@ -7,4 +7,5 @@ mod embeddings;
 mod faults;
 mod support;
 mod tabular;
+mod v2;
 mod wrong_requests;

@@ -173,18 +173,15 @@ fn the_openapi_document_states_the_manifests_contract() {
     let server = Server::start(&iris("1.0.0"), &[]);
     let document = server.get("/openapi.json").json();
     assert_eq!(document["openapi"], "3.1.0");
-    let paths: Vec<_> = document["paths"].as_object().unwrap().keys().collect();
-    assert_eq!(
-        paths,
-        [
-            "/livez",
-            "/metrics",
-            "/openapi.json",
-            "/predict",
-            "/readyz",
-            "/version"
-        ]
-    );
+    for path in [
+        "/predict",
+        "/v2/models/{model}/versions/{version}/infer",
+        "/docs",
+        "/readyz",
+    ] {
+        assert!(document["paths"][path].is_object(), "{path}");
+    }
+    assert!(document["paths"].get("/v1/embeddings").is_none());
     let content =
         &document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"];
     let instances = &content["schema"]["properties"]["instances"];
@@ -197,4 +194,23 @@ fn the_openapi_document_states_the_manifests_contract() {
         instances["items"]["properties"]["petal_width"],
         json!({"type": "number", "minimum": 0.0, "maximum": 30.0, "description": "in cm"})
     );
+}
+
+#[test]
+fn the_docs_page_needs_nothing_from_elsewhere() {
+    let server = Server::start(&iris("1.0.0"), &[]);
+    let page = server.get("/docs");
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'"), "{policy}");
+    for (path, kind) in [
+        ("docs/page.js", "text/javascript"),
+        ("docs/page.css", "text/css"),
+    ] {
+        assert!(page.text().contains(&format!("\"{path}\"")), "{path}");
+        let file = server.get(&format!("/{path}"));
+        assert_eq!(file.status, 200);
+        assert!(file.header("content-type").unwrap().starts_with(kind));
+        assert!(!file.text().contains("://"), "{path} asks another host");
+    }
+    assert!(!page.text().contains("://"));
 }

@@ -1,0 +1,164 @@
+//! The Open Inference Protocol V2 (`/v2/…`), which KServe, Triton and MLServer speak, by its REST specification.
+//!
+//! Inputs are one tensor for each field, `[n]` or `[n, 1]` of n instances, or, where every field is a number, one tensor
+//! `[n, fields]`. Texts are `BYTES`. Errors are `{"error": "…"}`, with status 400 where `/predict` answers 422. Not
+//! offered: the binary tensor extension, which is refused by name.
+
+mod answer;
+mod datatype;
+mod request;
+
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::App;
+use super::body::read_object;
+use super::infer::infer;
+use super::problem::Problem;
+use crate::artefact::{Manifest, Network};
+use crate::lifecycle::Phase;
+use answer::V2Answer;
+
+pub(super) use request::example;
+
+/// Says that what follows the JSON is binary: the extension that is not offered.
+const BINARY_HEADER: &str = "inference-header-content-length";
+
+/// The paths that predict.
+pub(super) fn predictions() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v2/models/{model}/infer", post(infer_tensors))
+        .route(
+            "/v2/models/{model}/versions/{version}/infer",
+            post(infer_tensors),
+        )
+}
+
+/// The paths that tell about the server and its model.
+pub(super) fn about() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v2", get(server))
+        .route("/v2/", get(server))
+        .route("/v2/health/live", get(live))
+        .route("/v2/health/ready", get(ready))
+        .route("/v2/models/{model}", get(metadata))
+        .route("/v2/models/{model}/versions/{version}", get(metadata))
+        .route("/v2/models/{model}/ready", get(model_ready))
+        .route(
+            "/v2/models/{model}/versions/{version}/ready",
+            get(model_ready),
+        )
+}
+
+/// What the model metadata path answers.
+pub(super) fn describe(manifest: &Manifest, name: &str, version: &str) -> Value {
+    let platform = match manifest.network {
+        Network::Linear { .. } | Network::Mlp { .. } | Network::Bert { .. } => "candle_safetensors",
+        Network::Onnx { .. } => "onnxruntime_onnx",
+        Network::Gguf { .. } => "candle_gguf",
+    };
+    json!({
+        "name": name,
+        "versions": [version],
+        "platform": platform,
+        "inputs": request::tensors(manifest),
+        "outputs": answer::tensors(manifest),
+    })
+}
+
+/// The model that a path names.
+#[derive(Deserialize)]
+struct Target {
+    model: String,
+    version: Option<String>,
+}
+
+impl App {
+    /// A process serves one version of one model, by the name and version of its answers.
+    fn check_target(&self, target: Result<Path<Target>, PathRejection>) -> Result<(), Problem> {
+        let found = target.is_ok_and(|Path(target)| {
+            let version = target.version.as_ref();
+            target.model == self.name && version.is_none_or(|version| *version == self.version)
+        });
+        if found {
+            return Ok(());
+        }
+        let detail = format!("Served here is {} version {}", self.name, self.version);
+        Err(Problem::new(StatusCode::NOT_FOUND, "unknown-model", detail))
+    }
+}
+
+async fn server() -> Json<Value> {
+    Json(json!({
+        "name": "serin-serve",
+        "version": env!("CARGO_PKG_VERSION"),
+        "extensions": [],
+    }))
+}
+
+async fn live() -> Json<Value> {
+    Json(json!({"live": true}))
+}
+
+/// Its schema in the specification has the key `live`, its name and text say `ready`: both are here.
+async fn ready(State(app): State<Arc<App>>) -> Response {
+    readiness(&app, |ready| json!({"live": ready, "ready": ready}))
+}
+
+async fn model_ready(
+    State(app): State<Arc<App>>,
+    target: Result<Path<Target>, PathRejection>,
+) -> Result<Response, Problem> {
+    app.check_target(target)?;
+    Ok(readiness(
+        &app,
+        |ready| json!({"name": app.name, "ready": ready}),
+    ))
+}
+
+/// 200 if ready, else 503: probes look at the status alone.
+fn readiness(app: &App, body: impl Fn(bool) -> Value) -> Response {
+    if app.lifecycle.phase() == Phase::Ready {
+        Json(body(true)).into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, Json(body(false))).into_response()
+    }
+}
+
+async fn metadata(
+    State(app): State<Arc<App>>,
+    target: Result<Path<Target>, PathRejection>,
+) -> Result<Json<Value>, Problem> {
+    app.check_target(target)?;
+    Ok(Json(app.v2_metadata.clone()))
+}
+
+async fn infer_tensors(
+    State(app): State<Arc<App>>,
+    target: Result<Path<Target>, PathRejection>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Problem> {
+    app.check_target(target)?;
+    let model = app.lifecycle.model().ok_or_else(Problem::loading)?;
+    if headers.contains_key(BINARY_HEADER) {
+        let detail = "The binary tensor extension is not offered: send tensors as JSON";
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "no-binary-extension",
+            detail,
+        ));
+    }
+    let body = read_object(request, app.bounds).await?;
+    let (instances, wording): (_, V2Answer) =
+        request::read(body, &model.manifest).map_err(Problem::invalid)?;
+    infer(&app, model, instances, wording).await
+}
