@@ -84,6 +84,8 @@ impl Location {
 pub struct Tokens {
     /// Ids, special tokens included.
     pub ids: Vec<u32>,
+    /// The type of each token: 0 for the first text of a pair, 1 for the second. Empty where all are 0.
+    pub types: Vec<u32>,
     /// Whether the text was longer than what the ids stand for.
     pub truncated: bool,
 }
@@ -431,6 +433,7 @@ fn tokenize(
     }
     Ok(Tokens {
         ids: encoding.get_ids().to_vec(),
+        types: Vec::new(),
         truncated: !encoding.get_overflowing().is_empty(),
     })
 }

@@ -13,9 +13,11 @@ ENV CARGO_HOME=/cargo CARGO_TARGET_DIR=/target RUSTFLAGS="-C target-feature=+crt
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY serving-image/Cargo.toml serving-image/
+COPY serving-image/kernels/Cargo.toml serving-image/kernels/
 COPY xtask/Cargo.toml xtask/
 # Cargo wants a source file in every workspace member, also in those that are not built here.
-RUN mkdir serving-image/src xtask/src && touch serving-image/src/main.rs serving-image/src/lib.rs xtask/src/main.rs xtask/src/lib.rs
+RUN mkdir serving-image/src serving-image/kernels/src xtask/src && touch serving-image/src/main.rs serving-image/src/lib.rs \
+    serving-image/kernels/src/lib.rs xtask/src/main.rs xtask/src/lib.rs
 COPY src src
 RUN --mount=type=cache,id=serin-cargo,target=/cargo \
     --mount=type=cache,id=serin-operator-target,target=/target \

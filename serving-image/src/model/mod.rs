@@ -6,9 +6,7 @@ mod dense;
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 
-use crate::artefact::{
-    Artefact, ArtefactError, Digest, Head, Kind, Manifest, Network, Pooling, Step, Task,
-};
+use crate::artefact::{Artefact, ArtefactError, Digest, Kind, Manifest, Network, Step, Task};
 use crate::preprocess::{Batch, FieldErrors, Location, PreprocessError, Preprocessor};
 use bert::Bert;
 use dense::Dense;
@@ -131,7 +129,7 @@ impl Model {
                 let bytes = files.take(config)?;
                 let config = serde_json::from_slice(&bytes)
                     .map_err(|error| LoadError::Config(config.clone(), error.to_string()))?;
-                Computation::Bert(Bert::load(&weights, &config)?)
+                Computation::Bert(Bert::load(&weights, &config, &manifest)?)
             }
             _ => return Err(no_engine(&manifest)),
         };
@@ -162,7 +160,7 @@ impl Model {
                 };
                 Ok(dense.forward(rows)?.into_iter().map(plain).collect())
             }
-            (Computation::Bert(bert), Batch::Tokens(texts)) => bert.embed(texts),
+            (Computation::Bert(bert), Batch::Tokens(texts)) => bert.predict(texts),
             _ => candle_core::bail!("the network does not take what the preprocessing makes"),
         }
     }
@@ -223,9 +221,7 @@ impl Model {
 fn has_engine(manifest: &Manifest) -> bool {
     match &manifest.network {
         Network::Linear { .. } | Network::Mlp { .. } => manifest.task == Task::Classification,
-        Network::Bert { pooling, head, .. } => {
-            manifest.kind == Kind::Text && *pooling == Pooling::Mean && *head == Head::None
-        }
+        Network::Bert { .. } => true,
         Network::Onnx { .. } | Network::Gguf { .. } => false,
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Server, fixture};
 
-const TOLERANCE: f64 = 1e-4;
+const TOLERANCE: f64 = 1e-5;
 
 /// The artefact that `serving-image/scripts/fetch_minilm.py` lays out, if it has been.
 pub fn minilm() -> Option<PathBuf> {

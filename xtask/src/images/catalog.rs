@@ -28,10 +28,11 @@ pub enum Image {
 }
 
 /// Manifests that cargo reads whichever package it builds.
-const MANIFESTS: [&str; 4] = [
+const MANIFESTS: [&str; 5] = [
     "Cargo.toml",
     "Cargo.lock",
     "serving-image/Cargo.toml",
+    "serving-image/kernels/Cargo.toml",
     "xtask/Cargo.toml",
 ];
 
@@ -77,15 +78,15 @@ impl Image {
         let mut inputs = vec![Input::Path(self.dockerfile(repository))];
         match self {
             Self::Operator | Self::Serve => {
-                let source = if self == Self::Operator {
-                    "src"
+                let sources: &[&str] = if self == Self::Operator {
+                    &["src"]
                 } else {
-                    "serving-image/src"
+                    &["serving-image/src", "serving-image/kernels/src"]
                 };
                 inputs.extend(
                     MANIFESTS
                         .iter()
-                        .chain([&source])
+                        .chain(sources)
                         .map(|path| Input::Path(repository.join(path))),
                 );
                 inputs.push(Input::Value(process::output(
