@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::artefact::Digest;
+use crate::batch::BatchArgs;
 
 /// Serves one model artefact over HTTP.
 #[derive(Debug, Parser)]
@@ -24,6 +25,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve a model until SIGTERM
     Serve(Box<ServeArgs>),
+    /// Predict every row of a file: CSV, JSON lines or Parquet
+    Batch(Box<BatchArgs>),
     /// Exit 0 if the server on this machine answers 200: for a container's HEALTHCHECK
     Healthcheck {
         /// Where the server listens
@@ -86,15 +89,23 @@ pub struct ServeArgs {
     /// After the drain delay, the longest time for requests in flight
     #[arg(long, env = "SERIN_SERVE_DRAIN_TIMEOUT", default_value = "20s", value_parser = parse_duration)]
     pub drain_timeout: Duration,
+    /// The log.
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// Faults on purpose.
+    #[command(flatten)]
+    pub test: TestArgs,
+}
+
+/// Flags of the log.
+#[derive(Debug, Clone, Args)]
+pub struct LogArgs {
     /// Form of the log on standard error
     #[arg(long, env = "SERIN_SERVE_LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,
     /// What to log: a level, or directives such as info,serin_serve=debug. Probes are logged at debug
     #[arg(long, env = "SERIN_SERVE_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
-    /// Faults on purpose.
-    #[command(flatten)]
-    pub test: TestArgs,
 }
 
 /// Flags of the test facility.
@@ -133,7 +144,7 @@ impl ServeArgs {
 }
 
 /// A whole number and a unit: `300ms`, `5s`, `2m`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let expected = || "expected a number and ms, s or m, such as 300ms".to_owned();
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| expected())?;

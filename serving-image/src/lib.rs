@@ -12,6 +12,7 @@
 
 pub mod answer;
 pub mod artefact;
+pub mod batch;
 pub mod cli;
 pub mod compute;
 pub mod faults;
@@ -19,6 +20,7 @@ pub mod healthcheck;
 pub mod http;
 pub mod json;
 pub mod lifecycle;
+pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod preprocess;

@@ -12,7 +12,8 @@ use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::artefact::{Artefact, ArtefactError, write_manifest};
-use crate::cli::{Cli, Command, LogFormat, ServeArgs, TestArgs};
+use crate::batch::{self, BatchError};
+use crate::cli::{Cli, Command, LogArgs, LogFormat, ServeArgs, TestArgs};
 use crate::compute::ComputePool;
 use crate::faults::Faults;
 use crate::healthcheck::{self, Unhealthy};
@@ -51,6 +52,9 @@ pub enum RunError {
         "--test-error-share and --test-latency need --test-faults (SERIN_SERVE_TEST_FAULTS=true)"
     )]
     FaultsNotAllowed,
+    /// The batch job ended early.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
     /// The health check failed.
     #[error(transparent)]
     Unhealthy(#[from] Unhealthy),
@@ -59,11 +63,21 @@ pub enum RunError {
     Unfinished(#[from] Unfinished),
 }
 
+impl RunError {
+    /// The process's exit code: 1 but where a command has its own.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Batch(error) => error.exit_code(),
+            _ => 1,
+        }
+    }
+}
+
 /// Does what the command line says.
 pub fn run(cli: Cli) -> Result<(), RunError> {
     match cli.command {
         Command::Serve(args) => {
-            init_log(args.log_format, &args.log_level)?;
+            init_log(&args.log)?;
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()?;
@@ -71,6 +85,10 @@ pub fn run(cli: Cli) -> Result<(), RunError> {
             // A load that a SIGTERM overtook is not waited for.
             runtime.shutdown_background();
             outcome
+        }
+        Command::Batch(args) => {
+            init_log(&args.log)?;
+            Ok(batch::run(&args)?)
         }
         Command::Healthcheck { address, path } => Ok(healthcheck::check(address, &path)?),
         Command::Verify { directory, digest } => {
@@ -197,12 +215,12 @@ fn faults(args: &TestArgs) -> Result<Option<Faults>, RunError> {
     Ok(Some(Faults::new(error_share, latency)))
 }
 
-fn init_log(format: LogFormat, level: &str) -> Result<(), RunError> {
-    let filter: EnvFilter = level.parse()?;
+fn init_log(args: &LogArgs) -> Result<(), RunError> {
+    let filter: EnvFilter = args.log_level.parse()?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);
-    match format {
+    match args.log_format {
         LogFormat::Json => log
             .json()
             .flatten_event(true)

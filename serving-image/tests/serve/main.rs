@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod artefact;
+#[cfg(feature = "batch-parquet")]
+mod batch;
 mod drain;
 mod embeddings;
 mod faults;

@@ -1,0 +1,148 @@
+//! The command line of `batch`.
+
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use super::BatchError;
+use crate::artefact::Digest;
+use crate::cli::{LogArgs, parse_duration};
+
+/// Flags of `batch`.
+#[derive(Debug, Clone, Args)]
+pub struct BatchArgs {
+    /// Artefact directory, which holds serin-model.json
+    #[arg(long, env = "SERIN_SERVE_MODEL_DIR")]
+    pub model_dir: PathBuf,
+    /// Digest that the artefact must have, as sha256:HEX; any other artefact is refused
+    #[arg(long, env = "SERIN_SERVE_DIGEST")]
+    pub digest: Option<Digest>,
+    /// Name in the column `model` [default: the manifest's]
+    #[arg(long, env = "SERIN_SERVE_MODEL_NAME")]
+    pub model_name: Option<String>,
+    /// Version in the column `model_version` [default: the manifest's]
+    #[arg(long, env = "SERIN_SERVE_MODEL_VERSION")]
+    pub model_version: Option<String>,
+    /// File of instances, one a row
+    #[arg(long)]
+    pub input: PathBuf,
+    /// File of predictions; it appears under this name when it is complete
+    #[arg(long)]
+    pub output: PathBuf,
+    /// Format of the input [default: by its extension: .csv, .jsonl, .ndjson, .parquet]
+    #[arg(long)]
+    pub input_format: Option<Format>,
+    /// Format of the output [default: by its extension]
+    #[arg(long)]
+    pub output_format: Option<Format>,
+    /// Columns of the input that are carried over to the output, such as id,name
+    #[arg(long, value_delimiter = ',')]
+    pub keep: Vec<String>,
+    /// Cells of a CSV input that stand for a missing value, as the empty cell does, such as NA,null
+    #[arg(long, value_delimiter = ',')]
+    pub missing: Vec<String>,
+    /// What separates the cells of CSV, in and out: one ASCII character
+    #[arg(long, default_value = ",", value_parser = parse_delimiter)]
+    pub delimiter: u8,
+    /// File of rows that the model does not take: row number, field and what was expected, never a value
+    #[arg(long)]
+    pub rejects: Option<PathBuf>,
+    /// End with exit code 3 when more rows than this are rejected [default: no bound with --rejects, else 0]
+    #[arg(long)]
+    pub max_rejects: Option<u64>,
+    /// Rows predicted at once [default: 1024 of tabular models, else 32; never more than the manifest's maxInstances]
+    #[arg(long)]
+    pub chunk_rows: Option<NonZero<usize>>,
+    /// Rows in a row group of Parquet output, which is also its checkpoint
+    #[arg(long, default_value = "16384")]
+    pub row_group_rows: NonZero<u64>,
+    /// Longest time between two checkpoints of CSV and JSON lines: what a kill can cost
+    #[arg(long, default_value = "2s", value_parser = parse_duration)]
+    pub checkpoint_every: Duration,
+    /// Chunks predicted at the same time [default: the CPUs this process may use]
+    #[arg(long, env = "SERIN_SERVE_WORKERS")]
+    pub workers: Option<NonZero<usize>>,
+    /// Begin anew: discard the output, the rejects and the checkpoint of an earlier run
+    #[arg(long)]
+    pub overwrite: bool,
+    /// The log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// How rows are written in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// A header and a record a line (RFC 4180).
+    Csv,
+    /// One JSON value a line.
+    Jsonl,
+    /// Apache Parquet.
+    Parquet,
+}
+
+impl Format {
+    /// The format that was asked for, or the one of the extension.
+    pub(super) fn of(
+        asked: Option<Self>,
+        path: &Path,
+        flag: &'static str,
+    ) -> Result<Self, BatchError> {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let by_extension = || match extension?.to_ascii_lowercase().as_str() {
+            "csv" => Some(Self::Csv),
+            "jsonl" | "ndjson" => Some(Self::Jsonl),
+            "parquet" => Some(Self::Parquet),
+            _ => None,
+        };
+        let format = asked.or_else(by_extension).ok_or_else(|| {
+            BatchError::Usage(format!(
+                "the extension of {} is not known: give {flag} csv, jsonl or parquet",
+                path.display()
+            ))
+        })?;
+        if format == Self::Parquet && !cfg!(feature = "batch-parquet") {
+            return Err(BatchError::Usage(
+                "this build has no Parquet (cargo feature batch-parquet)".into(),
+            ));
+        }
+        Ok(format)
+    }
+}
+
+fn parse_delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        b"\\t" => Ok(b'\t'),
+        [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\r' | b'\n') => Ok(*byte),
+        _ => Err("expected one ASCII character, or \\t".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_format_is_asked_for_or_the_extensions() {
+        let of = |asked, path: &str| Format::of(asked, Path::new(path), "--input-format").ok();
+        assert_eq!(of(None, "a/b.CSV"), Some(Format::Csv));
+        assert_eq!(of(None, "b.ndjson"), Some(Format::Jsonl));
+        assert_eq!(of(Some(Format::Jsonl), "b.csv"), Some(Format::Jsonl));
+        assert_eq!(of(None, "b.txt"), None);
+        assert_eq!(of(None, "csv"), None);
+    }
+
+    #[test]
+    fn a_delimiter_is_one_character() {
+        assert_eq!(parse_delimiter(";"), Ok(b';'));
+        assert_eq!(parse_delimiter("\\t"), Ok(b'\t'));
+        for wrong in ["", ",,", "\"", "\n", "é"] {
+            assert!(parse_delimiter(wrong).is_err(), "{wrong}");
+        }
+    }
+}
