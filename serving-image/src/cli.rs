@@ -83,6 +83,10 @@ pub struct ServeArgs {
     /// Longest time in which a request's body must have arrived
     #[arg(long, env = "SERIN_SERVE_BODY_TIMEOUT", default_value = "30s", value_parser = parse_duration)]
     pub body_timeout: Duration,
+    /// Edges of the latency histogram in seconds, such as 0.05,0.1,0.25: a threshold that is judged must be one of them
+    /// [default: 20 edges from 0.001 to 10]
+    #[arg(long, env = "SERIN_SERVE_LATENCY_EDGES", value_parser = parse_edges, default_value = "", hide_default_value = true)]
+    pub latency_edges: LatencyEdges,
     /// After SIGTERM, go on serving for this time with /readyz at 503, so that routers can look elsewhere
     #[arg(long, env = "SERIN_SERVE_DRAIN_DELAY", default_value = "5s", value_parser = parse_duration)]
     pub drain_delay: Duration,
@@ -159,6 +163,28 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Rising edges of the latency histogram, in seconds.
+pub type LatencyEdges = std::sync::Arc<[f64]>;
+
+/// Most edges of the latency histogram: each is a series of every pod.
+const MAX_EDGES: usize = 50;
+
+/// Rising positive numbers; nothing for the default ones.
+fn parse_edges(text: &str) -> Result<LatencyEdges, String> {
+    if text.is_empty() {
+        return Ok(crate::metrics::DURATION_EDGES.into());
+    }
+    let expected = || format!("expected 1 to {MAX_EDGES} rising positive numbers: 0.05,0.1,0.25");
+    let edges: Vec<f64> = text
+        .split(',')
+        .map(|edge| edge.trim().parse().map_err(|_| expected()))
+        .collect::<Result<_, _>>()?;
+    let sound = edges.len() <= MAX_EDGES
+        && edges.iter().all(|edge| edge.is_finite() && *edge > 0.0)
+        && edges.windows(2).all(|pair| pair[0] < pair[1]);
+    sound.then(|| edges.into()).ok_or_else(expected)
+}
+
 fn parse_share(text: &str) -> Result<f64, String> {
     let share = text
         .parse()
@@ -169,12 +195,22 @@ fn parse_share(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use clap::CommandFactory as _;
 
     #[test]
     fn the_flags_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn edges_rise() {
+        assert_eq!(*parse_edges("0.05, 0.1").unwrap(), [0.05, 0.1]);
+        assert_eq!(parse_edges("").unwrap().len(), 20);
+        for wrong in ["0", "-1", "1,1", "2,1", "NaN", "inf", "1,,2", "1;2", "x"] {
+            assert!(parse_edges(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -143,6 +143,7 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
         compute,
         faults(&args.test)?,
         bounds,
+        &args.latency_edges,
     )?);
 
     // Liveness is answered while the model loads: a big one takes longer than a kubelet's patience.
@@ -163,7 +164,7 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
             _ = interrupt.recv() => {}
             outcome = &mut load => match outcome.unwrap_or_else(|panic| Err(loading_panicked(&panic))) {
                 Ok((model, took)) => {
-                    app.ready(model);
+                    app.ready(model, took);
                     info!(ms = took.as_millis(), "ready: artefact verified, golden examples reproduced, warm");
                     tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
                 }

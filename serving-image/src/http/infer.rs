@@ -9,7 +9,6 @@ use tracing::error;
 
 use super::App;
 use super::problem::Problem;
-use crate::artefact::Task;
 use crate::compute::ComputeError;
 use crate::model::{Model, Prediction};
 use crate::preprocess::{Batch, FieldErrors, Location};
@@ -97,7 +96,8 @@ pub(super) async fn infer(
                 error!(%reason, "the prediction failed");
                 Problem::internal()
             })?;
-            count(&app, &model, &predictions);
+            let accepted = instances.values.as_deref().unwrap_or_default();
+            app.metrics.predicted(accepted, &predictions);
             wording
                 .render(&app, &model, &predictions)
                 .map_err(|reason| {
@@ -114,21 +114,4 @@ pub(super) async fn infer(
         }
     })??;
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
-}
-
-fn count(app: &App, model: &Model, predictions: &[Prediction]) {
-    match model.manifest.task {
-        Task::Classification => {
-            for (class, label) in model.manifest.outputs.labels.iter().enumerate() {
-                let instances = predictions
-                    .iter()
-                    .filter(|prediction| prediction.class() == class)
-                    .count();
-                app.metrics.predicted(label, instances as u64);
-            }
-        }
-        Task::SentenceEmbedding => app.metrics.predicted("embedding", predictions.len() as u64),
-        // What has no classes has no series by class.
-        Task::Regression | Task::Reranking | Task::TextGeneration | Task::Raw => {}
-    }
 }

@@ -23,7 +23,7 @@ use crate::artefact::{Artefact, Kind, Task};
 use crate::compute::ComputePool;
 use crate::faults::Faults;
 use crate::lifecycle::{Lifecycle, Phase};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Served};
 use crate::model::Model;
 use observe::{Counted, RequestIds};
 use openapi::Contract;
@@ -73,13 +73,18 @@ impl App {
         compute: ComputePool,
         faults: Option<Faults>,
         bounds: Bounds,
+        latency_edges: &[f64],
     ) -> Result<Self, InvalidHeaderValue> {
         let manifest = &artefact.manifest;
         let digest = artefact.digest.to_string();
-        let metrics = Metrics::new(&name, &version, &digest, faults.is_some());
-        for class in &manifest.outputs.labels {
-            metrics.predicted(class, 0);
-        }
+        let served = Served {
+            manifest,
+            name: &name,
+            version: &version,
+            digest: &digest,
+            test_faults: faults.is_some(),
+        };
+        let metrics = Metrics::new(&served, latency_edges);
         let about = json!({
             "model": name,
             "model_version": version,
@@ -112,9 +117,10 @@ impl App {
         })
     }
 
-    /// Makes the process ready.
-    pub fn ready(&self, model: Model) {
+    /// Makes the process ready, after a load of that time.
+    pub fn ready(&self, model: Model, took: Duration) {
         self.lifecycle.ready(Arc::new(model));
+        self.metrics.set_loaded(took);
         self.metrics
             .set_ready(self.lifecycle.phase() == Phase::Ready);
     }

@@ -213,10 +213,7 @@ fn each_wrong_tensor_is_told_in_one_error_text() {
             vec!["/inputs/0/shape: expected [n] or [n, 1]"],
         ),
         (
-            with(
-                "/inputs/0/shape",
-                json!([4294967295_u32, 4294967295_u32, 4294967295_u32]),
-            ),
+            with("/inputs/0/shape", json!([u32::MAX, u32::MAX, u32::MAX])),
             vec!["/inputs/0/data: expected as many elements"],
         ),
         (

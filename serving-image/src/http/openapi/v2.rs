@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::schema::object;
 use super::{Contract, ok};
 use crate::artefact::Kind;
+use crate::http::v2;
 
 /// The protocol's names of the types of elements.
 const DATATYPES: [&str; 13] = [
@@ -93,14 +94,15 @@ fn infer(contract: &Contract) -> Value {
         "name": text, "shape": shape, "datatype": {"enum": DATATYPES}, "data": {"type": "array"},
     }));
     tensor["properties"]["parameters"] = parameters.clone();
-    let mut output = object(&json!({"name": text}));
+    let names = v2::output_names(contract.manifest);
+    let mut output = object(&json!({"name": {"enum": names}}));
     output["properties"]["parameters"] = parameters.clone();
     let inputs = json!({"type": "array", "items": tensor, "minItems": 1});
     let mut request = object(&json!({"inputs": inputs}));
     request["properties"]["id"] = text.clone();
     request["properties"]["outputs"] = json!({"type": "array", "items": output});
     request["properties"]["parameters"] = parameters;
-    if let Some(example) = super::super::v2::example(contract.manifest) {
+    if let Some(example) = v2::example(contract.manifest) {
         request["example"] = example;
     }
     let answered = object(&json!({

@@ -148,7 +148,7 @@ pub(super) fn tensors(manifest: &Manifest) -> Vec<Value> {
 }
 
 /// The names that a request may ask for.
-pub(super) fn names(manifest: &Manifest) -> Vec<String> {
+pub(in crate::http) fn names(manifest: &Manifest) -> Vec<String> {
     outputs(manifest, &[])
         .iter()
         .map(|tensor| tensor.name.to_owned())

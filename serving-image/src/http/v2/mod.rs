@@ -27,6 +27,7 @@ use crate::artefact::{Manifest, Network};
 use crate::lifecycle::Phase;
 use answer::V2Answer;
 
+pub(super) use answer::names as output_names;
 pub(super) use request::example;
 
 /// Says that what follows the JSON is binary: the extension that is not offered.

@@ -1,0 +1,77 @@
+//! The OpenAPI document, proven: schemathesis makes requests from it, right ones and wrong ones, and no answer may be
+//! one that it does not describe, nor a 5xx.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::embeddings::minilm;
+use crate::support::{Server, iris};
+
+/// The program that `scripts/install_schemathesis.py` installs; none where that cannot be.
+fn schemathesis() -> Option<PathBuf> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install_schemathesis.py");
+    let output = Command::new("python3").arg(script).output().ok()?;
+    if output.status.success() {
+        let path = String::from_utf8(output.stdout).unwrap();
+        return Some(path.trim().into());
+    }
+    let reason = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        std::env::var_os("SERIN_REQUIRE_MODELS").is_none(),
+        "schemathesis cannot be installed: {reason}"
+    );
+    println!("SKIPPED: schemathesis cannot be installed: {reason}");
+    None
+}
+
+/// Plays `examples` requests an operation, and more at the edges of the schemas.
+fn prove(model: &Path, examples: u32) {
+    let Some(program) = schemathesis() else {
+        return;
+    };
+    let server = Server::start(model, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("report.json");
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemathesis.toml");
+    let output = Command::new(program)
+        .current_dir(folder.path())
+        .arg("--config-file")
+        .arg(config)
+        .arg("run")
+        .arg(format!("http://{}/openapi.json", server.address))
+        .args(["--phases", "examples,coverage,fuzzing"])
+        .args(["--max-examples", &examples.to_string(), "--seed", "1"])
+        .args(["--continue-on-failure", "--report", "json"])
+        .arg("--report-json-path")
+        .arg(&report)
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{log}");
+    let report: Value = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
+    let cases = &report["test_cases"];
+    let made = cases["generated"].as_u64().unwrap();
+    assert!(made > 300, "only {made} requests: {log}");
+    assert_eq!(cases["with_failures"], 0, "{log}");
+    assert_eq!(cases["errored"], 0, "{log}");
+    assert_eq!(server.get("/readyz").status, 200);
+    println!(
+        "{}: {made} requests to {} operations, each answered as the document says",
+        model.display(),
+        report["operations"]["tested"]
+    );
+}
+
+#[test]
+fn a_tabular_model_answers_as_its_document_says() {
+    prove(&iris("1.0.0"), 100);
+}
+
+#[test]
+fn an_embedding_model_answers_as_its_document_says() {
+    if let Some(model) = minilm() {
+        prove(&model, 20);
+    }
+}
