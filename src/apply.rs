@@ -8,13 +8,9 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::{
-    apps::v1::{ControllerRevision, Deployment},
-    core::v1::Service,
-};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
 use kube_runtime::reflector::{Lookup, ObjectRef, Store};
 use serde::{Serialize, de::DeserializeOwned};
@@ -60,6 +56,21 @@ pub enum ApplyError {
     /// The API server did not answer in time.
     #[error("the API server did not answer within {} s", CALL_LIMIT.as_secs())]
     Timeout,
+    /// The plan takes something away, and nobody has confirmed that the state it was made from is still in force.
+    #[error("{what} may only be taken away by a state that is confirmed")]
+    Unconfirmed {
+        /// The object's kind and name.
+        what: String,
+    },
+}
+
+/// What is known of the state that a plan was made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// It was read; an API server that lags may have answered with one of long ago.
+    Read,
+    /// The API server has just accepted a write on top of it, so it was the newest one.
+    Confirmed,
 }
 
 /// Applies plans, and remembers what it applied so that nothing is written twice.
@@ -89,6 +100,9 @@ impl Applier {
     }
 
     /// Applies a plan in its order, then forgets the versions that it lets go of. Returns the number of writes.
+    ///
+    /// Pods and objects are only taken away on a confirmed basis, and only if nobody has written to them since they were
+    /// seen: else a request from an old state, or one that arrives late, would take them from a version with traffic.
     pub async fn apply(
         &self,
         client: &Client,
@@ -96,11 +110,13 @@ impl Applier {
         model: &ModelDeployment,
         slice_api: SliceApi,
         plan: &Plan,
+        basis: Basis,
     ) -> Result<usize, ApplyError> {
         let target = Target {
             client,
             model,
             memory: self,
+            basis,
         };
         let namespace = ResourceExt::namespace(model).unwrap_or_default();
         let client = || client.clone();
@@ -131,7 +147,7 @@ impl Applier {
             writes += usize::from(written);
         }
         for revision in &plan.forget {
-            writes += target.forget(revision).await?;
+            writes += target.forget(stores, revision).await?;
         }
         Ok(writes)
     }
@@ -142,6 +158,7 @@ struct Target<'a> {
     client: &'a Client,
     model: &'a ModelDeployment,
     memory: &'a Applier,
+    basis: Basis,
 }
 
 impl Target<'_> {
@@ -198,6 +215,9 @@ impl Target<'_> {
                 if self.is_as_wanted(&key, &body, live) {
                     return Ok(false);
                 }
+                if takes_pods(&body, live) {
+                    self.must_be_confirmed(&key)?;
+                }
                 // A request may arrive long after its sender gave it up, or lost the lease: it must not undo what was
                 // done since, such as shrink a version that has traffic again.
                 guarded["metadata"]["resourceVersion"] = Value::from(live.resource_version());
@@ -237,37 +257,73 @@ impl Target<'_> {
     }
 
     /// Deletes what belongs to a version that is beyond the history limit.
-    async fn forget(&self, revision: &Revision) -> Result<usize, ApplyError> {
-        let namespace = ResourceExt::namespace(self.model).unwrap_or_default();
+    async fn forget(&self, stores: &Stores, revision: &Revision) -> Result<usize, ApplyError> {
         let name = version_name(&self.model.name_any(), revision);
-        delete::<Deployment>(self.client, &namespace, &name).await?;
-        delete::<Service>(self.client, &namespace, &name).await?;
+        self.delete(&stores.deployments, &name).await?;
+        self.delete(&stores.services, &name).await?;
         // Last, since it is what the version is known by: a crash before it leaves something to go on from.
-        delete::<ControllerRevision>(self.client, &namespace, &name).await?;
+        self.delete(&stores.history, &name).await?;
         if let Some(objects) = self.memory.memory().get_mut(&self.key()) {
             objects.retain(|object, _| object.split_once('/').is_none_or(|(_, of)| of != name));
         }
         Ok(3)
     }
-}
 
-async fn delete<K>(client: &Client, namespace: &str, name: &str) -> Result<(), ApplyError>
-where
-    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + Debug,
-{
-    let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    match timely(api.delete(name, &DeleteParams::background())).await? {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(source) => Err(ApplyError::Refused {
-            kind: K::kind(&()).into_owned(),
+    /// Deletes an object of this model's, as it was seen: a request that arrives late finds another version, and fails.
+    async fn delete<K>(&self, store: &Store<K>, name: &str) -> Result<(), ApplyError>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + Lookup<DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + Debug,
+    {
+        let kind = <K as Resource>::kind(&()).into_owned();
+        let refused = |source: kube::Error| ApplyError::Refused {
+            kind: kind.clone(),
             name: name.to_owned(),
             source: Box::new(source),
-        }),
+        };
+        self.must_be_confirmed(&format!("{kind}/{name}"))?;
+        let (namespace, _) = self.key();
+        let api: Api<K> = Api::namespaced(self.client.clone(), &namespace);
+        let live = match store.get(&ObjectRef::new(name).within(&namespace)) {
+            Some(live) => (*live).clone(),
+            None => match timely(api.get_opt(name)).await?.map_err(refused)? {
+                Some(live) => live,
+                None => return Ok(()),
+            },
+        };
+        if !is_child(&live, self.model) {
+            return Ok(());
+        }
+        let as_seen = Preconditions {
+            uid: live.meta().uid.clone(),
+            resource_version: live.meta().resource_version.clone(),
+        };
+        let params = DeleteParams::background().preconditions(as_seen);
+        match timely(api.delete(name, &params)).await? {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(source) => Err(refused(source)),
+        }
     }
+
+    fn must_be_confirmed(&self, what: &str) -> Result<(), ApplyError> {
+        match self.basis {
+            Basis::Confirmed => Ok(()),
+            Basis::Read => Err(ApplyError::Unconfirmed {
+                what: what.to_owned(),
+            }),
+        }
+    }
+}
+
+/// Whether an apply would leave fewer pods than are asked for now.
+fn takes_pods<K: Serialize>(wanted: &Value, live: &K) -> bool {
+    let replicas = |object: &Value| object["spec"]["replicas"].as_i64();
+    let live = serde_json::to_value(live).unwrap_or_default();
+    replicas(wanted) < replicas(&live)
 }
 
 /// The generation where the kind has one (it changes with the spec alone), else the resource version.

@@ -2,7 +2,8 @@
 //!
 //! 1. a move back to stable is written before anything else; that one write *is* the move, since routers follow status;
 //! 2. a move forward is written only after the cluster has what the state before it says;
-//! 3. objects follow the state that is persisted, so a crash between any two writes re-applies and never skips.
+//! 3. objects follow the state that is persisted, so a crash between any two writes re-applies and never skips;
+//! 4. pods and objects are taken away only by a state that the API server has just confirmed to be the one in force.
 
 use std::{
     collections::HashMap,
@@ -26,16 +27,16 @@ use tracing::Instrument;
 
 use crate::{
     api::{
-        Commands, DecisionRecord, ModelDeployment, ModelDeploymentSpec, State, VersionRef,
-        VersionSpec,
+        Commands, DecisionRecord, ModelDeployment, ModelDeploymentSpec, ModelDeploymentStatus,
+        State, VersionRef, VersionSpec,
         conditions::reasons,
         validate::{Limits, validate},
     },
-    apply::{Applier, ApplyError, timely, words},
+    apply::{Applier, ApplyError, Basis, timely, words},
     clock::Clock,
     events::Events,
     metrics::Metrics,
-    observe::{self, Children, Snapshot},
+    observe::{self, Children, ReadError, Snapshot},
     plan::{Given, Site, plan},
     recordings::Recordings,
     replay::Recording,
@@ -90,8 +91,8 @@ pub enum ReconcileError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// The ModelDeployment could not be read.
-    #[error("cannot read the ModelDeployment: {}", words(.0))]
-    Read(#[source] kube::Error),
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// The status could not be written; a conflict means that somebody else wrote, and all is decided anew.
     #[error("cannot write the status: {}", words(.0))]
     Status(#[source] kube::Error),
@@ -163,10 +164,7 @@ async fn steps(
 ) -> Result<Action, ReconcileError> {
     // observe
     let api: Api<ModelDeployment> = Api::namespaced(context.client.clone(), namespace);
-    let Some(model) = timely(api.get_opt(name))
-        .await?
-        .map_err(ReconcileError::Read)?
-    else {
+    let Some(model) = observe::model(&api, &context.stores.models, namespace, name).await? else {
         context.recordings.forget(&format!("{namespace}/{name}"));
         return Ok(Action::await_change());
     };
@@ -199,10 +197,10 @@ async fn steps(
 
     // plan and apply what is persisted, unless traffic has to move back first
     if !moves_back(&snapshot.state, &decision.next)
-        && let Err(error) = bring_about(&model, &children, &snapshot.state, context).await
+        && let Err(error) = catch_up(&api, &model, &children, &snapshot.state, context).await
     {
-        let ApplyError::NameTaken { .. } = error else {
-            return Err(error.into());
+        let ReconcileError::Apply(ApplyError::NameTaken { .. }) = error else {
+            return Err(error);
         };
         let unchanged = Decision {
             next: snapshot.state.clone(),
@@ -223,9 +221,9 @@ async fn steps(
 
     // status, then what follows from it
     let next = decision.next.clone();
-    persist(&api, &model, &children, decision, &Standing::Valid, context).await?;
-    if next != snapshot.state {
-        bring_about(&model, &children, &next, context).await?;
+    let written = persist(&api, &model, &children, decision, &Standing::Valid, context).await?;
+    if written && next != snapshot.state {
+        bring_about(&model, &children, &next, Basis::Confirmed, context).await?;
     }
     Ok(requeue.map_or_else(Action::await_change, Action::requeue))
 }
@@ -331,11 +329,30 @@ fn moves_back(old: &State, new: &State) -> bool {
     weight(new) < weight(old) && !promoted
 }
 
+/// Makes the objects of a state that was read. Before anything is taken away by it, the API server has to confirm that it
+/// is still the one in force: a status that says nothing new is only accepted on top of the newest version.
+async fn catch_up(
+    api: &Api<ModelDeployment>,
+    model: &ModelDeployment,
+    children: &Children,
+    state: &State,
+    context: &Context,
+) -> Result<(), ReconcileError> {
+    match bring_about(model, children, state, Basis::Read, context).await {
+        Err(ApplyError::Unconfirmed { .. }) => {}
+        result => return Ok(result?),
+    }
+    replace_status(api, model, model.status.clone()).await?;
+    bring_about(model, children, state, Basis::Confirmed, context).await?;
+    Ok(())
+}
+
 /// Makes the objects that a state asks for.
 async fn bring_about(
     model: &ModelDeployment,
     children: &Children,
     state: &State,
+    basis: Basis,
     context: &Context,
 ) -> Result<(), ApplyError> {
     let given = Given {
@@ -353,13 +370,28 @@ async fn bring_about(
             model,
             context.site.slice_api,
             &plan,
+            basis,
         )
         .await?;
     context.metrics.wrote(writes);
     Ok(())
 }
 
-/// Writes the status if it says anything new, guarded by the version that was read; then tells the decisions.
+/// Writes a status, guarded by the version of the model that was read.
+async fn replace_status(
+    api: &Api<ModelDeployment>,
+    model: &ModelDeployment,
+    status: Option<ModelDeploymentStatus>,
+) -> Result<(), ReconcileError> {
+    let mut wanted = model.clone();
+    wanted.metadata.managed_fields = None;
+    wanted.status = status;
+    let written =
+        timely(api.replace_status(&model.name_any(), &PostParams::default(), &wanted)).await?;
+    written.map(drop).map_err(ReconcileError::Status)
+}
+
+/// Writes the status if it says anything new, then tells the decisions. Says whether it wrote.
 async fn persist(
     api: &Api<ModelDeployment>,
     model: &ModelDeployment,
@@ -367,7 +399,7 @@ async fn persist(
     decision: Decision,
     standing: &Standing,
     context: &Context,
-) -> Result<(), ReconcileError> {
+) -> Result<bool, ReconcileError> {
     let stable = decision
         .next
         .stable
@@ -383,16 +415,11 @@ async fn persist(
     if let Some(old) = &model.status
         && says_nothing_new(old, &status)
     {
-        return Ok(());
+        return Ok(false);
     }
     let newly_stuck = is_newly_stuck(model, standing);
     let newly_ignored = newly_ignored(model, &decision.next);
-    let mut wanted = model.clone();
-    wanted.metadata.managed_fields = None;
-    wanted.status = Some(status);
-    let written =
-        timely(api.replace_status(&model.name_any(), &PostParams::default(), &wanted)).await?;
-    written.map_err(ReconcileError::Status)?;
+    replace_status(api, model, Some(status)).await?;
     let about = model.object_ref(&());
     for record in &decision.records {
         tell(record, context);
@@ -423,7 +450,7 @@ async fn persist(
         }
         _ => {}
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Whether this generation of the spec has not been told to be unusable yet.
@@ -550,10 +577,11 @@ fn retry(model: Arc<ModelDeployment>, error: &ReconcileError, context: Arc<Conte
     *count = count.saturating_add(1);
     let conflict =
         matches!(error, ReconcileError::Status(kube::Error::Api(status)) if status.code == 409);
-    let (first, longest) = if conflict {
-        (CONFLICT_PAUSE, FIRST_PAUSE)
-    } else {
-        (FIRST_PAUSE, LONGEST_PAUSE)
+    let (first, longest) = match error {
+        _ if conflict => (CONFLICT_PAUSE, FIRST_PAUSE),
+        // Most often the news of a change has overtaken an answer that was on its way.
+        ReconcileError::Read(ReadError::Stale) => (CONFLICT_PAUSE, LONGEST_PAUSE),
+        _ => (FIRST_PAUSE, LONGEST_PAUSE),
     };
     let pause = first.saturating_mul(1 << (*count - 1).min(10)).min(longest);
     let pause_ms = pause.as_millis() as u64;

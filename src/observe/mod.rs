@@ -2,9 +2,11 @@
 
 mod cluster;
 mod evidence;
+mod live;
 pub mod metrics;
 mod snapshot;
 
 pub use cluster::{Children, children, endpoints, is_child};
 pub use evidence::Evidence;
+pub use live::{ReadError, model};
 pub use snapshot::{Snapshot, Unmeasurable, VersionHealth};

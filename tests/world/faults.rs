@@ -11,6 +11,9 @@ use crate::{
     wire::{Fate, Process},
 };
 
+/// How long the machine of the operator stands still, in seconds.
+pub const FROZEN_SECONDS: u64 = 30 * 60;
+
 /// One thing that goes wrong while its window is open. Chances are per mille.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -151,6 +154,8 @@ pub struct Faults {
     pub now_ms: u64,
     /// Writes that operators have tried.
     pub writes: u64,
+    /// When the last write that is on its way for long will have arrived.
+    last_arrival_ms: Option<u64>,
 }
 
 impl Faults {
@@ -159,16 +164,22 @@ impl Faults {
         Self::of(seed, Vec::new())
     }
 
-    pub fn of(seed: u64, windows: Vec<Window>) -> Self {
+    pub fn of(seed: u64, mut windows: Vec<Window>) -> Self {
+        for window in &mut windows {
+            if window.fault == Fault::Freeze {
+                window.to_ms = window.from_ms + FROZEN_SECONDS * 1000;
+            }
+        }
         Self {
             windows,
             dice: Dice::new(seed, "faults"),
             now_ms: 0,
             writes: 0,
+            last_arrival_ms: None,
         }
     }
 
-    /// One to four faults, within the first ten minutes.
+    /// One to four faults, which begin within the first four minutes.
     pub fn draw(seed: u64) -> Self {
         let mut dice = Dice::new(seed, "plan");
         let count = dice.between(1, 4);
@@ -185,7 +196,9 @@ impl Faults {
 
     /// Whether nothing will go wrong any more.
     pub fn are_over(&self) -> bool {
-        self.windows.iter().all(|window| window.to_ms < self.now_ms)
+        let ends = self.windows.iter().map(|window| window.to_ms);
+        ends.chain(self.last_arrival_ms)
+            .all(|end| end < self.now_ms)
     }
 
     /// Whether anything is wrong now, or was within the last so many milliseconds.
@@ -297,17 +310,23 @@ impl Faults {
                     };
                 }
                 Fault::LateApplies(seconds) if request.verb == Verb::Apply => {
-                    return Fate::Late(seconds);
+                    return self.late(seconds);
                 }
                 Fault::Late { chance, seconds }
                     if writes && !about_events && dice.chance(chance) =>
                 {
-                    return Fate::Late(seconds);
+                    return self.late(seconds);
                 }
                 _ => {}
             }
         }
         Fate::Delivered
+    }
+
+    fn late(&mut self, seconds: u64) -> Fate {
+        let arrival_ms = self.now_ms + seconds * 1000 + 10;
+        self.last_arrival_ms = self.last_arrival_ms.max(Some(arrival_ms));
+        Fate::Late(seconds)
     }
 
     /// How many writes the API server lags.

@@ -196,6 +196,19 @@ impl Objects {
         Some(self.commit(key, next))
     }
 
+    /// Deletes an object if it is still the one that was seen, as the request's body says it.
+    pub fn delete_as_seen(&mut self, key: &Key, body: &Value) -> Result<Arc<Value>, Refusal> {
+        let live = self.live.get(key);
+        let live = live.ok_or_else(|| Refusal::not_found(key))?;
+        for field in ["uid", "resourceVersion"] {
+            let seen = &body["preconditions"][field];
+            if !seen.is_null() && live["metadata"][field] != *seen {
+                return Err(Refusal::conflict(key));
+            }
+        }
+        self.delete(key)
+    }
+
     /// Deletes an object; one with finalizers is only marked.
     pub fn delete(&mut self, key: &Key) -> Result<Arc<Value>, Refusal> {
         let live = self

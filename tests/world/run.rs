@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 use crate::{
     dice::Dice,
-    faults::{Fault, Faults},
+    faults::{FROZEN_SECONDS, Fault, Faults},
     judge,
     kinds::Kind,
     operator::Operator,
     story::Story,
-    world::{Counts, World},
+    world::{Counts, State, World},
 };
 
 /// A world that takes longer than this does not converge, in seconds.
@@ -24,8 +24,6 @@ const MOST_RECONCILES: u64 = 900;
 const MOST_IN_A_SECOND: u64 = 60;
 /// Nothing may be written for this long after the end, in seconds.
 const REST: u64 = 300;
-/// How long the machine of the operator stands still.
-const FROZEN: Duration = Duration::from_secs(30 * 60);
 
 /// How a world ended.
 pub struct Outcome {
@@ -153,26 +151,22 @@ async fn live(seed: u64, story: Story, faults: Faults) -> Outcome {
     };
     let begin = Instant::now();
     let mut second = 0;
-    let mut played = 0;
     // Reconciles and writes at the moment from which nothing is left to be done.
     let mut calm: Option<Counts> = None;
     let mut last = Counts::default();
     let mut rested_since: Option<(u64, Counts)> = None;
     loop {
-        let begins = world.with(|state| {
-            while played <= second {
-                state.step(played);
-                played += 1;
-            }
-            let begins = state.faults.beginning();
-            befall(state, &begins);
-            begins
-        });
-        staff.look(second, &begins);
+        let mut begins = world.with(|state| goes_on(state, second));
         if begins.contains(&Fault::Freeze) {
-            world.with(|state| state.note("fault", "everything stands still"));
-            tokio::time::advance(FROZEN).await;
+            world.with(|state| state.note("fault", "the operator stands still"));
+            let each = |state: &mut State, second| begins.extend(goes_on(state, second));
+            world
+                .outruns_the_operators(second, FROZEN_SECONDS, each)
+                .await;
+            world.with(|state| state.note("fault", "the operator goes on"));
+            second += FROZEN_SECONDS;
         }
+        staff.look(second, &begins);
         let (done, over, counts) = world.with(|state| {
             let over = state.story.is_told() && state.faults.are_over();
             let done = over && judge::is_done(&state.objects, &state.story);
@@ -249,8 +243,16 @@ async fn live(seed: u64, story: Story, faults: Faults) -> Outcome {
     })
 }
 
+/// One second of the world. Returns what begins to go wrong in it.
+fn goes_on(state: &mut State, second: u64) -> Vec<Fault> {
+    state.step(second);
+    let begins = state.faults.beginning();
+    befall(state, &begins);
+    begins
+}
+
 /// What begins to go wrong in the cluster.
-fn befall(state: &mut crate::world::State, begins: &[Fault]) {
+fn befall(state: &mut State, begins: &[Fault]) {
     "fault".clone_into(&mut state.objects.actor);
     for fault in begins {
         match fault {

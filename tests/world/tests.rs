@@ -204,7 +204,7 @@ type Between = &'static [(Fault, u64, u64)];
 /// What seeds have found and is mended since, each told as plainly as it can be.
 #[test]
 fn what_was_found_stays_mended() {
-    const FOUND: [(&str, Between); 4] = [
+    const FOUND: [(&str, Between); 9] = [
         // A sentence that tells an age was written at each look, and each write caused the next look (seed 31).
         (
             "a version is promoted",
@@ -222,6 +222,33 @@ fn what_was_found_stays_mended() {
             "a refused version is retried",
             &[(Fault::LateApplies(70), 40, 48)],
         ),
+        // Started anew on an API server whose reads lag, while its watches do not: a read from before the canary began took
+        // the pods from under it, and the version of the Deployment, which was the newest, did not stop that (seed 427).
+        ("21: paused and resumed", &[(Fault::Behind(29), 34, 305)]),
+        // The same with a read from before more replicas were asked for: stable shrank in mid-rollout (seed 222).
+        (
+            "more replicas in mid-rollout",
+            &[(Fault::Behind(12), 40, 120)],
+        ),
+        // The same with a read from before the model was made: it was taken for deleted, and never looked at again (seed 409).
+        (
+            "a version that fails is rolled back",
+            &[(Fault::Behind(31), 8, 107)],
+        ),
+        // Writes that were long under way arrived at rest, and were taken for new ones: the judge's mistake (seed 404).
+        (
+            "a version that fails is rolled back",
+            &[(
+                Fault::Late {
+                    chance: 400,
+                    seconds: 118,
+                },
+                20,
+                90,
+            )],
+        ),
+        // A freeze was over in no time, and half an hour of failures with it: the world's mistake (seed 468).
+        ("21: paused, then failing", &[(Fault::Freeze, 51, 132)]),
     ];
     for (name, faults) in FOUND {
         let index = (0..Story::count()).find(|index| Story::number(*index).name == name);

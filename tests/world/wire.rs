@@ -129,6 +129,7 @@ impl Wire {
         }
         let (fate, latency) = world.with(|state| {
             let latency = state.faults.latency();
+            state.counts.writes += u64::from(request.verb.writes());
             (state.faults.fate(process, request), latency)
         });
         if fate != Fate::Delivered {
@@ -288,7 +289,9 @@ fn answer(
         Verb::ReplaceStatus => objects
             .replace_status(&key, &request.body)
             .map(|object| (*object).clone()),
-        Verb::Delete => objects.delete(&key).map(|object| (*object).clone()),
+        Verb::Delete => objects
+            .delete_as_seen(&key, &request.body)
+            .map(|object| (*object).clone()),
         Verb::Watch => unreachable!("a watch is answered in pieces"),
     }
 }

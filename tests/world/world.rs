@@ -1,6 +1,9 @@
 //! The world: everything outside the operator, behind one lock, moved by one clock.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -45,6 +48,8 @@ pub struct State {
     aloud: bool,
     /// Changes up to this version have been looked at.
     seen: u64,
+    /// How far the world is ahead of the operators' time, in milliseconds: they stand still.
+    ahead_ms: u64,
 }
 
 /// What operators asked of the API server.
@@ -52,7 +57,7 @@ pub struct State {
 pub struct Counts {
     /// Reconciles: each begins with a read of the model.
     pub reconciles: u64,
-    /// Writes tried.
+    /// Writes sent; what becomes of them, and when, is not their sender's doing.
     pub writes: u64,
     /// Writes that changed something.
     pub accepted: u64,
@@ -75,6 +80,7 @@ impl World {
             counts: Counts::default(),
             aloud: std::env::var_os("SERIN_WORLD_ALOUD").is_some(),
             seen: 0,
+            ahead_ms: 0,
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -86,7 +92,7 @@ impl World {
     /// Does something in the world, now; then looks at what it changed.
     pub fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock().unwrap();
-        let now_ms = self.begin.elapsed().as_millis() as u64;
+        let now_ms = self.begin.elapsed().as_millis() as u64 + state.ahead_ms;
         state.objects.now_ms = now_ms;
         state.objects.now_text = timestamp(now_ms);
         state.faults.now_ms = now_ms;
@@ -99,6 +105,22 @@ impl World {
             self.changed.notify_waiters();
         }
         result
+    }
+
+    /// The world alone goes on, second by second, after `second`; then the operators' time follows at once.
+    pub async fn outruns_the_operators(
+        &self,
+        second: u64,
+        seconds: u64,
+        mut each: impl FnMut(&mut State, u64),
+    ) {
+        let is_ahead = |ms: u64| self.state.lock().unwrap().ahead_ms = ms;
+        for ahead in 1..=seconds {
+            is_ahead(ahead * 1000);
+            self.with(|state| each(state, second + ahead));
+        }
+        is_ahead(0);
+        tokio::time::advance(Duration::from_secs(seconds)).await;
     }
 
     /// Resolves with the next change of any object.
@@ -195,9 +217,8 @@ impl State {
         }
     }
 
-    /// An operator wrote, or tried to.
+    /// A write of an operator has arrived.
     pub fn wrote(&mut self, process: &str, request: &Request, done: &Result<Value, Refusal>) {
-        self.counts.writes += 1;
         match done {
             Ok(_) => {
                 self.counts.accepted += 1;
