@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::artefact::Digest;
 use crate::batch::BatchArgs;
+use crate::fetch::FetchArgs;
 
 /// Serves one model artefact over HTTP.
 #[derive(Debug, Parser)]
@@ -27,6 +28,11 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Predict every row of a file: CSV, JSON lines or Parquet
     Batch(Box<BatchArgs>),
+    /// Fetch an artefact into a directory, verified, whole or not at all
+    #[command(
+        after_help = "Exit codes: 2 wrong flags or credentials, 3 not allowed, 4 refused by the source, 5 not what was asked for, 6 unreachable, 7 cannot be written."
+    )]
+    Fetch(Box<FetchArgs>),
     /// Exit 0 if the server on this machine answers 200: for a container's HEALTHCHECK
     Healthcheck {
         /// Where the server listens

@@ -3,6 +3,7 @@
 //! The way of a process, and of a request, by module:
 //!
 //! ```text
+//! before   cli ─► fetch (in a pod's init container: from a registry, bucket or server into the artefact directory)
 //! start    cli ─► artefact (digest check) ─► model (load, golden check, warm-up) ─► lifecycle: Ready
 //! request  http (limits, JSON) ─► preprocess (manifest's contract) ─► compute (bounded threads) ─► model
 //! end      lifecycle: Draining ─► server (serve on, stop accepting, finish what is in flight)
@@ -16,6 +17,7 @@ pub mod batch;
 pub mod cli;
 pub mod compute;
 pub mod faults;
+pub mod fetch;
 pub mod healthcheck;
 pub mod http;
 pub mod json;

@@ -5,11 +5,17 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use serin_serve::{cli::Cli, run::run};
 
+/// What a container writes here is shown in its pod's status; no file is there outside of pods.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("serin-serve: {error}");
+            if std::fs::exists(TERMINATION_LOG).unwrap_or_default() {
+                let _ = std::fs::write(TERMINATION_LOG, error.to_string());
+            }
             ExitCode::from(error.exit_code())
         }
     }

@@ -16,6 +16,7 @@ use crate::batch::{self, BatchError};
 use crate::cli::{Cli, Command, LogArgs, LogFormat, ServeArgs, TestArgs};
 use crate::compute::ComputePool;
 use crate::faults::Faults;
+use crate::fetch::{self, FetchError};
 use crate::healthcheck::{self, Unhealthy};
 use crate::http::{App, Bounds, router};
 use crate::model::{LoadError, Model};
@@ -55,6 +56,9 @@ pub enum RunError {
     /// The batch job ended early.
     #[error(transparent)]
     Batch(#[from] BatchError),
+    /// The artefact was not fetched.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// The health check failed.
     #[error(transparent)]
     Unhealthy(#[from] Unhealthy),
@@ -68,6 +72,7 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Batch(error) => error.exit_code(),
+            Self::Fetch(error) => error.exit_code(),
             _ => 1,
         }
     }
@@ -89,6 +94,11 @@ pub fn run(cli: Cli) -> Result<(), RunError> {
         Command::Batch(args) => {
             init_log(&args.log)?;
             Ok(batch::run(&args)?)
+        }
+        Command::Fetch(args) => {
+            init_log(&args.log)?;
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            Ok(runtime.enable_all().build()?.block_on(fetch::run(&args))?)
         }
         Command::Healthcheck { address, path } => Ok(healthcheck::check(address, &path)?),
         Command::Verify { directory, digest } => {

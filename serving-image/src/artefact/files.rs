@@ -21,6 +21,11 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// The digest of all that a hasher has seen.
+    pub fn from_hash(hash: Sha256) -> Self {
+        Self(hash.finalize().into())
+    }
+
     /// The 64 hexadecimal digits, without `sha256:`.
     pub fn hex(&self) -> String {
         use fmt::Write as _;
