@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::artefact::Digest;
 use crate::batch::BatchArgs;
 use crate::fetch::FetchArgs;
+use crate::load::BenchArgs;
 
 /// Serves one model artefact over HTTP.
 #[derive(Debug, Parser)]
@@ -33,6 +34,8 @@ pub enum Command {
         after_help = "Exit codes: 2 wrong flags or credentials, 3 not allowed, 4 refused by the source, 5 not what was asked for, 6 unreachable, 7 cannot be written."
     )]
     Fetch(Box<FetchArgs>),
+    /// Load a server with requests at a fixed rate, and report honest latencies
+    Bench(Box<BenchArgs>),
     /// Exit 0 if the server on this machine answers 200: for a container's HEALTHCHECK
     Healthcheck {
         /// Where the server listens
@@ -191,7 +194,7 @@ fn parse_edges(text: &str) -> Result<LatencyEdges, String> {
     sound.then(|| edges.into()).ok_or_else(expected)
 }
 
-fn parse_share(text: &str) -> Result<f64, String> {
+pub(crate) fn parse_share(text: &str) -> Result<f64, String> {
     let share = text
         .parse()
         .ok()

@@ -22,6 +22,7 @@ pub mod healthcheck;
 pub mod http;
 pub mod json;
 pub mod lifecycle;
+pub mod load;
 pub mod memory;
 pub mod metrics;
 pub mod model;

@@ -19,6 +19,7 @@ use crate::faults::Faults;
 use crate::fetch::{self, FetchError};
 use crate::healthcheck::{self, Unhealthy};
 use crate::http::{App, Bounds, router};
+use crate::load::{self, BenchError};
 use crate::model::{LoadError, Model};
 use crate::server::{self, Unfinished};
 
@@ -59,6 +60,9 @@ pub enum RunError {
     /// The artefact was not fetched.
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    /// The load test has no good end.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     /// The health check failed.
     #[error(transparent)]
     Unhealthy(#[from] Unhealthy),
@@ -73,6 +77,7 @@ impl RunError {
         match self {
             Self::Batch(error) => error.exit_code(),
             Self::Fetch(error) => error.exit_code(),
+            Self::Bench(error) => error.exit_code(),
             _ => 1,
         }
     }
@@ -100,6 +105,7 @@ pub fn run(cli: Cli) -> Result<(), RunError> {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             Ok(runtime.enable_all().build()?.block_on(fetch::run(&args))?)
         }
+        Command::Bench(args) => Ok(load::run(&args)?),
         Command::Healthcheck { address, path } => Ok(healthcheck::check(address, &path)?),
         Command::Verify { directory, digest } => {
             let artefact = Artefact::open(&directory, digest)?;

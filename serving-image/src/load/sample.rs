@@ -9,13 +9,23 @@ const MAX_DEPTH: usize = 16;
 
 /// Words of made-up texts.
 const WORDS: [&str; 16] = [
-    "the", "canary", "sings", "while", "a", "small", "finch", "watches", "over", "every", "road", "to", "green",
-    "harbour", "lights", "tonight",
+    "the", "canary", "sings", "while", "a", "small", "finch", "watches", "over", "every", "road",
+    "to", "green", "harbour", "lights", "tonight",
 ];
 
 /// A value of `schema`; `document` is where its references point into. Arrays get `length` elements where they may.
-pub(super) fn sample(schema: &Value, document: &Value, length: usize, random: &mut Random) -> Value {
-    Sampler { document, length, random }.value(schema, 0)
+pub(super) fn sample(
+    schema: &Value,
+    document: &Value,
+    length: usize,
+    random: &mut Random,
+) -> Value {
+    Sampler {
+        document,
+        length,
+        random,
+    }
+    .value(schema, 0)
 }
 
 struct Sampler<'a> {
@@ -29,14 +39,19 @@ impl Sampler<'_> {
         if depth > MAX_DEPTH {
             return Value::Null;
         }
-        let reference = schema["$ref"].as_str().and_then(|path| path.strip_prefix('#'));
+        let reference = schema["$ref"]
+            .as_str()
+            .and_then(|path| path.strip_prefix('#'));
         if let Some(target) = reference.and_then(|path| self.document.pointer(path)) {
             return self.value(target, depth + 1);
         }
         if let Some(constant) = schema.get("const") {
             return constant.clone();
         }
-        if let Some(choices) = schema["enum"].as_array().filter(|choices| !choices.is_empty()) {
+        if let Some(choices) = schema["enum"]
+            .as_array()
+            .filter(|choices| !choices.is_empty())
+        {
             return choices[self.random.below(choices.len())].clone();
         }
         for union in ["oneOf", "anyOf"] {
@@ -52,7 +67,11 @@ impl Sampler<'_> {
             Some("object") => self.object(schema, depth),
             Some("array") => self.array(schema, depth),
             Some("boolean") => (self.random.below(2) == 1).into(),
-            Some("integer") => json!(self.number(schema, 1.0).floor().max(bound(schema, "minimum").ceil()) as i64),
+            Some("integer") => json!(
+                self.number(schema, 1.0)
+                    .floor()
+                    .max(bound(schema, "minimum").ceil()) as i64
+            ),
             Some("number") => json!((self.number(schema, 0.0) * 1e4).round() / 1e4),
             Some("string") => self.text(schema).into(),
             _ => Value::Null,
@@ -72,21 +91,32 @@ impl Sampler<'_> {
 
     fn array(&mut self, schema: &Value, depth: usize) -> Value {
         let limit = |name: &str| schema[name].as_u64().map(|limit| limit as usize);
-        let length = self.length.max(limit("minItems").unwrap_or(0)).min(limit("maxItems").unwrap_or(usize::MAX));
-        (0..length).map(|_| self.value(&schema["items"], depth + 1)).collect()
+        let length = self
+            .length
+            .max(limit("minItems").unwrap_or(0))
+            .min(limit("maxItems").unwrap_or(usize::MAX));
+        (0..length)
+            .map(|_| self.value(&schema["items"], depth + 1))
+            .collect()
     }
 
     /// Evenly from the allowed range, or from 0 to 1 where it is open; `beyond` is added to its end.
     fn number(&mut self, schema: &Value, beyond: f64) -> f64 {
         let (minimum, maximum) = (schema["minimum"].as_f64(), schema["maximum"].as_f64());
-        let low = minimum.or(maximum.map(|maximum| maximum.min(0.0))).unwrap_or(0.0);
+        let low = minimum
+            .or(maximum.map(|maximum| maximum.min(0.0)))
+            .unwrap_or(0.0);
         let high = maximum.unwrap_or(low.max(0.0) + 1.0);
         (low + self.random.share() * (high - low + beyond)).min(high)
     }
 
     fn text(&mut self, schema: &Value) -> String {
-        let longest = schema["maxLength"].as_u64().map_or(usize::MAX, |longest| longest as usize);
-        let words: Vec<&str> = (0..4 + self.random.below(24)).map(|_| WORDS[self.random.below(WORDS.len())]).collect();
+        let longest = schema["maxLength"]
+            .as_u64()
+            .map_or(usize::MAX, |longest| longest as usize);
+        let words: Vec<&str> = (0..4 + self.random.below(24))
+            .map(|_| WORDS[self.random.below(WORDS.len())])
+            .collect();
         words.join(" ").chars().take(longest).collect()
     }
 }
@@ -123,15 +153,29 @@ mod tests {
         for _ in 0..200 {
             let value = sample(&schema, &document, 9, &mut random);
             ages.insert(value["age"].as_i64());
-            assert!(value["height"].as_f64().is_some_and(|height| (1.5..=2.5).contains(&height)), "{value}");
+            assert!(
+                value["height"]
+                    .as_f64()
+                    .is_some_and(|height| (1.5..=2.5).contains(&height)),
+                "{value}"
+            );
             assert!(["red", "green"].map(Value::from).contains(&value["colour"]));
             assert_eq!(value["list"], json!([7, 7, 7, 7]));
-            assert!(value["name"].as_str().is_some_and(|name| (1..=10).contains(&name.len())));
+            assert!(
+                value["name"]
+                    .as_str()
+                    .is_some_and(|name| (1..=10).contains(&name.len()))
+            );
             assert!(value["yes"].is_boolean() && value.get("optional").is_none());
             assert_eq!(value["pick"], json!(-2));
         }
         assert_eq!(ages, [Some(3), Some(4), Some(5)].into());
-        let endless = sample(&document["components"]["schemas"]["Loop"], &document, 1, &mut random);
+        let endless = sample(
+            &document["components"]["schemas"]["Loop"],
+            &document,
+            1,
+            &mut random,
+        );
         assert!(endless.is_object());
     }
 }

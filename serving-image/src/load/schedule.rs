@@ -109,7 +109,10 @@ mod tests {
         for _ in 0..5_000 {
             seen[random.below(5)] += 1;
         }
-        assert!(seen.iter().all(|count| (800..1_200).contains(count)), "{seen:?}");
+        assert!(
+            seen.iter().all(|count| (800..1_200).contains(count)),
+            "{seen:?}"
+        );
         assert_eq!(random.below(1), 0);
     }
 }

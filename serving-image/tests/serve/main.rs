@@ -4,6 +4,7 @@
 mod artefact;
 #[cfg(feature = "batch-parquet")]
 mod batch;
+mod bench;
 mod contract;
 mod drain;
 mod embeddings;
