@@ -9,6 +9,7 @@ mod observe;
 mod openapi;
 mod predict;
 mod problem;
+mod trace;
 mod v2;
 
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::faults::Faults;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::metrics::{Metrics, Served};
 use crate::model::Model;
-use observe::{Counted, RequestIds};
+use observe::Counted;
 use openapi::Contract;
 use problem::Problem;
 
@@ -59,7 +60,7 @@ pub struct App {
     openapi: Value,
     v2_metadata: Value,
     about: Value,
-    ids: RequestIds,
+    ids: trace::Ids,
 }
 
 impl App {
@@ -111,7 +112,7 @@ impl App {
             compute,
             faults,
             bounds,
-            ids: RequestIds::default(),
+            ids: trace::Ids::default(),
             name,
             version,
         })

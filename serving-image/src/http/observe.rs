@@ -1,8 +1,7 @@
 //! Around every request: its id, the model's headers, the metrics and one log line. Never its payload.
 
-use std::hash::{BuildHasher, RandomState};
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use axum::body::HttpBody as _;
@@ -14,6 +13,7 @@ use tracing::{debug, info};
 
 use super::App;
 use super::problem::Problem;
+use super::trace::TRACERESPONSE;
 use crate::lifecycle::Phase;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -25,37 +25,6 @@ const MAX_REQUEST_ID: usize = 128;
 
 /// Longest path in a log line, in bytes.
 const MAX_LOGGED_PATH: usize = 128;
-
-/// Makes request ids: 128 bits from two keyed hashes of a counter, with keys of this process.
-#[derive(Debug, Default)]
-pub(super) struct RequestIds {
-    keys: [RandomState; 2],
-    requests: AtomicU64,
-}
-
-impl RequestIds {
-    fn next(&self) -> String {
-        let number = self.requests.fetch_add(1, Ordering::Relaxed);
-        let [high, low] = [0, 1].map(|key: usize| self.keys[key].hash_one(number));
-        format!("{high:016x}{low:016x}")
-    }
-
-    /// The client's id if it is short, printable and has no space; else a new one.
-    fn of(&self, headers: &HeaderMap) -> String {
-        let given = headers
-            .get(&REQUEST_ID)
-            .and_then(|value| value.to_str().ok());
-        match given {
-            Some(id)
-                if (1..=MAX_REQUEST_ID).contains(&id.len())
-                    && id.bytes().all(|b| b.is_ascii_graphic()) =>
-            {
-                id.to_owned()
-            }
-            _ => self.next(),
-        }
-    }
-}
 
 /// Whether a route's answers are counted in `model_requests_total` and the latency histogram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,19 +42,26 @@ pub(super) async fn observe(
     next: Next,
 ) -> Response {
     let started = Instant::now();
-    let id = app.ids.of(request.headers());
+    let trace = app.ids.trace(request.headers());
+    let given_id = request_id(request.headers());
     let method = request.method().clone();
-    let path = loggable(request.uri().path());
+    let uri = request.uri().clone(); // shares its bytes
     let bytes_in = request.body().size_hint().exact(); // none if the body is chunked
     let is_prediction = counted == Counted::Prediction;
     let in_flight = is_prediction.then(|| app.metrics.enter());
 
     let mut response = next.run(request).await;
+    // A request without an id of its own has that of its trace: one number less to look for.
+    let id = given_id
+        .as_ref()
+        .and_then(|id| id.to_str().ok())
+        .unwrap_or_else(|| trace.id());
+    let path = uri.path();
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let mut rendered = if path == "/v2" || path.starts_with("/v2/") {
             problem.render_v2()
         } else {
-            problem.render(&app, &id)
+            problem.render(&app, id)
         };
         if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
             rendered.headers_mut().insert(header::ALLOW, allow);
@@ -95,8 +71,11 @@ pub(super) async fn observe(
     let headers = response.headers_mut();
     headers.insert(MODEL_NAME, app.name_header.clone());
     headers.insert(MODEL_VERSION, app.version_header.clone());
-    if let Ok(id) = HeaderValue::from_str(&id) {
+    if let Some(id) = given_id.clone().or_else(|| trace.id().parse().ok()) {
         headers.insert(REQUEST_ID, id);
+    }
+    if let Some(trace) = trace.header() {
+        headers.insert(TRACERESPONSE, trace);
     }
     if app.lifecycle.phase() == Phase::Draining {
         // Whoever holds a connection is sent elsewhere before it is closed: nothing can be lost on it then.
@@ -110,14 +89,25 @@ pub(super) async fn observe(
         app.metrics.answered(status, elapsed);
     }
     let bytes_out = response.body().size_hint().exact();
+    let path = &*loggable(path);
+    let (trace_id, span_id) = (trace.id(), trace.span());
     let version = app.version.as_str();
     let ms = (elapsed * 1e6).round() / 1e3;
-    if is_probe(&method, &path) && status < 500 {
-        debug!(id, %method, path, version, status, ms, bytes_in, bytes_out, "request");
+    if is_probe(&method, path) && status < 500 {
+        debug!(id, trace_id, span_id, %method, path, version, status, ms, bytes_in, bytes_out, "request");
     } else {
-        info!(id, %method, path, version, status, ms, bytes_in, bytes_out, "request");
+        info!(id, trace_id, span_id, %method, path, version, status, ms, bytes_in, bytes_out, "request");
     }
     response
+}
+
+/// The client's id if it is short, printable and has no space.
+fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let given = headers.get(&REQUEST_ID)?;
+    let bytes = given.as_bytes();
+    let sound =
+        (1..=MAX_REQUEST_ID).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
+    sound.then(|| given.clone())
 }
 
 /// Probes and scrapes come every few seconds for ever; a log of them hides the requests.
@@ -126,15 +116,16 @@ fn is_probe(method: &Method, path: &str) -> bool {
 }
 
 /// The path without its query, which may be personal data, and not longer than a log line bears.
-fn loggable(path: &str) -> String {
-    path.bytes()
-        .take(MAX_LOGGED_PATH)
-        .map(|byte| {
-            if byte.is_ascii() {
-                char::from(byte)
-            } else {
-                '?'
-            }
-        })
-        .collect()
+fn loggable(path: &str) -> Cow<'_, str> {
+    if path.len() <= MAX_LOGGED_PATH && path.is_ascii() {
+        return path.into();
+    }
+    let shown = path.bytes().take(MAX_LOGGED_PATH).map(|byte| {
+        if byte.is_ascii() {
+            char::from(byte)
+        } else {
+            '?'
+        }
+    });
+    shown.collect()
 }

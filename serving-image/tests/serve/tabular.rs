@@ -97,6 +97,32 @@ fn a_request_id_is_taken_over_or_made() {
 }
 
 #[test]
+fn a_trace_is_taken_over_answered_and_logged() {
+    let server = Server::start(&iris("1.0.0"), &["--drain-delay", "0s"]);
+    let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let given = format!("00-{id}-00f067aa0ba902b7-01");
+    let response = Client::new(server.address)
+        .send("GET", "/version", &[("traceparent", &given)], b"")
+        .unwrap();
+    let answered = response.header("traceresponse").unwrap();
+    let span = &answered[36..52];
+    assert_eq!(answered, format!("00-{id}-{span}-01"));
+    assert_ne!(span, "00f067aa0ba902b7");
+    assert_eq!(response.header("x-request-id"), Some(id));
+    server.terminate();
+    let (_, log) = server.wait();
+    let line = log
+        .iter()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .find(|line| line["path"] == "/version")
+        .unwrap();
+    assert_eq!(
+        (&line["trace_id"], &line["span_id"]),
+        (&json!(id), &json!(span))
+    );
+}
+
+#[test]
 fn what_was_served_is_in_the_metrics_and_no_payload_is_in_the_log() {
     let server = Server::start(&iris("2.0.0"), &["--drain-delay", "0s"]);
     let reference = fixture("iris-2.0.0.json");

@@ -109,7 +109,7 @@ async fn live() -> Json<Value> {
     Json(json!({"live": true}))
 }
 
-/// Its schema in the specification has the key `live`, its name and text say `ready`: both are here.
+/// Its schema in the specification has the key `live`, its name and text say `ready`: both are here, with one value.
 async fn ready(State(app): State<Arc<App>>) -> Response {
     readiness(&app, |ready| json!({"live": ready, "ready": ready}))
 }

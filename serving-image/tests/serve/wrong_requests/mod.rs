@@ -1,0 +1,171 @@
+//! A table of wrong requests, each with the answer that it gets; and `docs/bad-requests.md`, written from the answers.
+
+mod cases;
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, Response, Server, iris, one_flower};
+use cases::{Case, MAX_BODY, SECRET, Told, cases};
+
+/// Iris' weights behind fields of every type: a number, an integer, a number that may be missing, a truth value.
+fn model(directory: &Path) {
+    let manifest = std::fs::read(iris("1.0.0").join("serin-model.json")).unwrap();
+    let mut manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    manifest["limits"]["maxInstances"] = json!(900); // so that too many fit the body
+    manifest["inputs"][1]["type"] = json!("integer");
+    manifest["inputs"][2]["nullable"] = json!(true);
+    let petal_width = &mut manifest["inputs"][3];
+    *petal_width = json!({"name": "petal_width", "type": "boolean"});
+    let impute = json!({"step": "impute", "values": {"petal_length": 4.35}});
+    let steps = manifest["preprocessing"].as_array_mut().unwrap();
+    steps.insert(0, impute);
+    manifest["golden"] = json!([]);
+    let file = directory.join("serin-model.json");
+    std::fs::write(file, manifest.to_string()).unwrap();
+    let weights = "model.safetensors";
+    std::fs::copy(iris("1.0.0").join(weights), directory.join(weights)).unwrap();
+}
+
+#[test]
+fn each_wrong_request_gets_its_answer() {
+    let directory = tempfile::tempdir().unwrap();
+    model(directory.path());
+    let bytes = MAX_BODY.to_string();
+    let bounds = ["--max-body-bytes", &bytes, "--body-timeout", "300ms"];
+    let server = Server::start(directory.path(), &bounds);
+    let cases = cases();
+    let mut rows = String::new();
+    for case in &cases {
+        let response = Client::new(server.address)
+            .raw(case.request.as_bytes())
+            .unwrap();
+        let told = check(case, &response);
+        let (name, status) = (case.name, case.status);
+        writeln!(rows, "| {name} | {status} | {told} |").unwrap();
+    }
+    // After all of them the server serves as before.
+    let good = json!({"instances": [{"sepal_length": 5.1, "sepal_width": 3, "petal_width": true}]});
+    assert_eq!(server.post("/predict", &good).status, 200);
+    println!(
+        "{} wrong requests, each answered as the table says",
+        cases.len()
+    );
+    assert!(cases.len() >= 60);
+    compare_with_the_document(&rows, cases.len());
+}
+
+/// Holds an answer to its case, and words it for the document.
+fn check(case: &Case, response: &Response) -> String {
+    let name = case.name;
+    let text = response.text();
+    assert_eq!(response.status, case.status, "{name}: {text}");
+    for part in [SECRET, "4711"] {
+        assert!(!text.contains(part), "{name} repeats what was sent: {text}");
+    }
+    if case.status == 405 {
+        assert!(response.header("allow").is_some(), "{name}");
+    }
+    if case.status == 415 {
+        assert_eq!(response.header("accept-encoding"), Some("identity"));
+    }
+    match &case.told {
+        Told::Bare => {
+            assert!(text.is_empty(), "{name}: {text}");
+            "no body".to_owned()
+        }
+        Told::V2(parts) => {
+            let body = response.json();
+            let error = body["error"].as_str().unwrap();
+            for part in parts {
+                assert!(error.contains(part), "{name}: {error}");
+            }
+            assert_eq!(response.header("content-type"), Some("application/json"));
+            escape(error)
+        }
+        Told::Problem(kind, fields) => {
+            let body = response.json();
+            let content_type = response.header("content-type");
+            assert_eq!(content_type, Some("application/problem+json"), "{name}");
+            assert_eq!(body["status"], case.status, "{name}");
+            assert_eq!(body["type"], format!("urn:serin:problem:{kind}"), "{name}");
+            let id = response.header("x-request-id").unwrap();
+            assert_eq!(body["request_id"], id, "{name}");
+            let errors = body["errors"].as_array().cloned().unwrap_or_default();
+            let text = |error: &Value, key: &str| error[key].as_str().unwrap().to_owned();
+            let named: Vec<String> = errors.iter().map(|error| text(error, "field")).collect();
+            assert_eq!(named, *fields, "{name}: {body}");
+            let detail = body["detail"].as_str().unwrap();
+            let mut told = format!("**{kind}** {detail}");
+            for error in &errors {
+                let (field, expected) = (text(error, "field"), text(error, "expected"));
+                write!(told, "; `{field}`: {expected}").unwrap();
+            }
+            escape(&told)
+        }
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+/// The document is what this test saw: it is written with `SERIN_WRITE_DOCS=1`, and else compared.
+fn compare_with_the_document(rows: &str, count: usize) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/bad-requests.md");
+    let document = format!(
+        "# {count} wrong requests, and what each gets\n\n\
+         Written by the test `wrong_requests` from the answers of a server (`SERIN_WRITE_DOCS=1 cargo test -p serin-serve\n\
+         --test serve wrong_requests`). The model takes `sepal_length` (a number), `sepal_width` (an integer), `petal_length`\n\
+         (a number that may be missing) and `petal_width` (true or false); a body may have {MAX_BODY} bytes and 300 ms.\n\
+         Every wrong field is listed, and no value that was sent is repeated.\n\n\
+         | request | status | what the answer tells |\n|---|---|---|\n{rows}"
+    );
+    if std::env::var_os("SERIN_WRITE_DOCS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, document).unwrap();
+    } else {
+        let written = std::fs::read_to_string(&path).unwrap();
+        assert!(
+            written == document,
+            "{} is not what the server answers; write it anew with SERIN_WRITE_DOCS=1",
+            path.display()
+        );
+    }
+}
+
+/// What is not the request's fault, at other servers than that of the table.
+#[test]
+fn what_the_server_cannot_do_now_is_told_as_well() {
+    let faulty = Server::start(
+        &iris("1.0.0"),
+        &["--test-faults", "--test-error-share", "1"],
+    );
+    let answer = faulty.post("/predict", &one_flower());
+    assert_eq!(answer.status, 500);
+    assert_eq!(answer.json()["type"], "urn:serin:problem:test-fault");
+    let tensor = json!({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}]});
+    let answer = faulty.post("/v2/models/iris/infer", &tensor);
+    assert_eq!(answer.status, 500);
+    assert!(answer.json()["error"].is_string());
+
+    let draining = Server::start(&iris("1.0.0"), &["--drain-delay", "30s"]);
+    draining.terminate();
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    while draining.get("/readyz").status == 200 {
+        assert!(std::time::Instant::now() < deadline);
+    }
+    let ready = draining.get("/readyz");
+    assert_eq!(
+        (ready.status, ready.header("retry-after")),
+        (503, Some("1"))
+    );
+    assert_eq!(ready.json()["type"], "urn:serin:problem:draining");
+    let ready = draining.get("/v2/health/ready");
+    assert_eq!(ready.status, 503);
+    assert_eq!(ready.json(), json!({"live": false, "ready": false}));
+    assert_eq!(draining.get("/v2/models/iris/ready").status, 503);
+    assert_eq!(draining.post("/predict", &one_flower()).status, 200);
+}
