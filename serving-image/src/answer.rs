@@ -3,6 +3,7 @@
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
+use crate::array::NamedArray;
 use crate::artefact::{Kind, Manifest, Task};
 use crate::model::Prediction;
 
@@ -14,6 +15,7 @@ use crate::model::Prediction;
 /// | regression | `value`, or `values` by name |
 /// | reranking | `score` |
 /// | sentence-embedding | `embedding` |
+/// | raw | `outputs`: `shape` and `data` by name |
 ///
 /// Texts add `tokens` and `truncated`.
 #[derive(Debug, Clone, Copy)]
@@ -48,13 +50,23 @@ impl Serialize for Answer<'_> {
             Task::Regression => map.serialize_entry("values", &Named(&outputs.names, output))?,
             Task::Reranking => map.serialize_entry("score", &output.first())?,
             Task::SentenceEmbedding => map.serialize_entry("embedding", output)?,
-            Task::TextGeneration | Task::Raw => map.serialize_entry("output", output)?,
+            Task::Raw => map.serialize_entry("outputs", &Arrays(&self.prediction.arrays))?,
+            Task::TextGeneration => map.serialize_entry("output", output)?,
         }
         if matches!(self.manifest.kind, Kind::Text | Kind::TextPair) {
             map.serialize_entry("tokens", &self.prediction.tokens)?;
             map.serialize_entry("truncated", &self.prediction.truncated)?;
         }
         map.end()
+    }
+}
+
+/// The graph's own tensors: `{"logits": {"shape": [2], "data": [0.1, 0.9]}, …}`.
+struct Arrays<'a>(&'a [NamedArray]);
+
+impl Serialize for Arrays<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|named| (&named.name, &named.array)))
     }
 }
 

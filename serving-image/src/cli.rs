@@ -20,6 +20,9 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// ONNX Runtime's library, which models in ONNX need [default: libonnxruntime.so where the system's loader looks]
+    #[arg(long, env = "ORT_DYLIB_PATH", global = true)]
+    pub onnxruntime: Option<PathBuf>,
 }
 
 /// What to do.
@@ -226,7 +229,7 @@ mod tests {
     fn a_duration_needs_a_number_and_a_unit() {
         assert_eq!(parse_duration("300ms"), Ok(Duration::from_millis(300)));
         assert_eq!(parse_duration("5s"), Ok(Duration::from_secs(5)));
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_mins(2)));
         for wrong in [
             "",
             "5",

@@ -20,7 +20,7 @@ use crate::fetch::{self, FetchError};
 use crate::healthcheck::{self, Unhealthy};
 use crate::http::{App, Bounds, router};
 use crate::load::{self, BenchError};
-use crate::model::{LoadError, Model};
+use crate::model::{LoadError, Model, use_library};
 use crate::server::{self, Unfinished};
 
 /// Why the process ends with another code than 0.
@@ -85,6 +85,9 @@ impl RunError {
 
 /// Does what the command line says.
 pub fn run(cli: Cli) -> Result<(), RunError> {
+    if let Some(library) = &cli.onnxruntime {
+        use_library(library);
+    }
     match cli.command {
         Command::Serve(args) => {
             init_log(&args.log)?;

@@ -20,7 +20,7 @@ const MAX_CONNECTIONS: usize = 10_000;
 
 /// An idle connection is closed after this time. Longer than a proxy's own (Envoy: 1 h), because a server that closes
 /// first races with the proxy's next request on that connection, which is then lost.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(2 * 3_600);
+const IDLE_TIMEOUT: Duration = Duration::from_hours(2);
 
 /// The pause after a failed accept: out of file descriptors, the next one fails as well.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -2,14 +2,18 @@
 
 mod bert;
 mod dense;
+mod onnx;
 
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 
-use crate::artefact::{Artefact, ArtefactError, Digest, Kind, Manifest, Network, Step, Task};
+use crate::array::NamedArray;
+use crate::artefact::{Artefact, ArtefactError, Digest, Files, Manifest, Network};
 use crate::preprocess::{Batch, FieldErrors, Location, PreprocessError, Preprocessor};
 use bert::Bert;
 use dense::Dense;
+use onnx::Onnx;
+pub use onnx::{OnnxError, use_library};
 
 /// Why a model cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +30,9 @@ pub enum LoadError {
     /// The weights do not fit the network.
     #[error("the weights do not fit the manifest's network: {0}")]
     Weights(#[from] candle_core::Error),
+    /// The graph cannot be computed.
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
     /// The encoder's configuration is unusable.
     #[error("{0}: {1}")]
     Config(String, String),
@@ -61,20 +68,46 @@ pub struct Model {
     /// The artefact's digest.
     pub digest: Digest,
     preprocessor: Preprocessor,
-    network: Computation,
+    engine: Engine,
 }
 
+/// What computes; one file or folder each.
 #[derive(Debug)]
-enum Computation {
+enum Engine {
     Dense(Dense),
     Bert(Bert),
+    Onnx(Onnx),
+}
+
+impl Engine {
+    /// Reads the network's files.
+    fn load(manifest: &Manifest, files: &mut Files) -> Result<Self, LoadError> {
+        let weights = files.take(manifest.network.weights())?;
+        let tensors = || candle_core::safetensors::load_buffer(&weights, &Device::Cpu);
+        Ok(match &manifest.network {
+            Network::Linear { .. } => Self::Dense(Dense::load(&tensors()?, None, manifest)?),
+            Network::Mlp { activation, .. } => {
+                Self::Dense(Dense::load(&tensors()?, Some(*activation), manifest)?)
+            }
+            Network::Bert { config, .. } => {
+                let bytes = files.take(config)?;
+                let config = serde_json::from_slice(&bytes)
+                    .map_err(|error| LoadError::Config(config.clone(), error.to_string()))?;
+                Self::Bert(Bert::load(&tensors()?, &config, manifest)?)
+            }
+            Network::Onnx { .. } => Self::Onnx(Onnx::load(&weights, manifest)?),
+            Network::Gguf { .. } => return Err(no_engine(manifest)),
+        })
+    }
 }
 
 /// The network's answer to one instance.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Prediction {
-    /// Probabilities in the order of the labels, or the vector.
+    /// Probabilities in the order of the labels, or the numbers, or the vector, or all arrays one after the other.
     pub output: Vec<f32>,
+    /// The graph's own tensors (the task `raw`).
+    pub arrays: Vec<NamedArray>,
     /// Tokens that were computed, special ones included (texts).
     pub tokens: usize,
     /// Whether the text was cut.
@@ -104,40 +137,14 @@ impl Model {
         }
         let mut files = artefact.read_files()?;
         let manifest = artefact.manifest;
-        let preprocessor = match manifest.kind {
-            Kind::Tabular => Preprocessor::tabular(&manifest)?,
-            Kind::Text => {
-                let tokenizer = manifest.preprocessing.iter().find_map(|step| match step {
-                    Step::Tokenize { tokenizer, .. } => Some(tokenizer),
-                    _ => None,
-                });
-                let path = tokenizer.ok_or(PreprocessError::MissingStep("tokenize"))?;
-                Preprocessor::text(&manifest, &files.take(path)?)?
-            }
-            Kind::TextPair | Kind::Tensor | Kind::Generation => return Err(no_engine(&manifest)),
-        };
-        let weights = {
-            let bytes = files.take(manifest.network.weights())?;
-            candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?
-        };
-        let network = match &manifest.network {
-            Network::Linear { .. } => Computation::Dense(Dense::load(&weights, None, &manifest)?),
-            Network::Mlp { activation, .. } => {
-                Computation::Dense(Dense::load(&weights, Some(*activation), &manifest)?)
-            }
-            Network::Bert { config, .. } => {
-                let bytes = files.take(config)?;
-                let config = serde_json::from_slice(&bytes)
-                    .map_err(|error| LoadError::Config(config.clone(), error.to_string()))?;
-                Computation::Bert(Bert::load(&weights, &config, &manifest)?)
-            }
-            _ => return Err(no_engine(&manifest)),
-        };
+        let tokenizer = manifest.tokenizer().map(|path| files.take(path));
+        let preprocessor = Preprocessor::new(&manifest, tokenizer.transpose()?.as_deref())?;
+        let engine = Engine::load(&manifest, &mut files)?;
         let model = Self {
             manifest,
             digest: artefact.digest,
             preprocessor,
-            network,
+            engine,
         };
         model.check_golden()?;
         model.warm_up()?;
@@ -151,16 +158,16 @@ impl Model {
 
     /// Predicts. Blocks: call it on the compute pool.
     pub fn forward(&self, batch: &Batch) -> candle_core::Result<Vec<Prediction>> {
-        match (&self.network, batch) {
-            (Computation::Dense(dense), Batch::Features(rows)) => {
-                let plain = |output| Prediction {
+        match (&self.engine, batch) {
+            (Engine::Dense(dense), Batch::Features(rows)) => {
+                let prediction = |output| Prediction {
                     output,
-                    tokens: 0,
-                    truncated: false,
+                    ..Default::default()
                 };
-                Ok(dense.forward(rows)?.into_iter().map(plain).collect())
+                Ok(dense.forward(rows).into_iter().map(prediction).collect())
             }
-            (Computation::Bert(bert), Batch::Tokens(texts)) => bert.predict(texts),
+            (Engine::Bert(bert), Batch::Tokens(texts)) => bert.predict(texts),
+            (Engine::Onnx(onnx), batch) => onnx.forward(batch),
             _ => candle_core::bail!("the network does not take what the preprocessing makes"),
         }
     }
@@ -220,9 +227,11 @@ impl Model {
 /// Whether this build can compute what the manifest describes.
 fn has_engine(manifest: &Manifest) -> bool {
     match &manifest.network {
-        Network::Linear { .. } | Network::Mlp { .. } => manifest.task == Task::Classification,
-        Network::Bert { .. } => true,
-        Network::Onnx { .. } | Network::Gguf { .. } => false,
+        Network::Linear { .. }
+        | Network::Mlp { .. }
+        | Network::Bert { .. }
+        | Network::Onnx { .. } => true,
+        Network::Gguf { .. } => false,
     }
 }
 

@@ -11,7 +11,7 @@ use std::{io, thread};
 use serde_json::{Value, json};
 
 /// Longer than anything here takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The path of an example model.
 pub fn iris(version: &str) -> PathBuf {

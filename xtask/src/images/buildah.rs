@@ -21,6 +21,10 @@ pub struct Recipe {
     pub dockerfile: PathBuf,
     /// The folder that COPY lines read from.
     pub context: PathBuf,
+    /// The stage that is built, where it is not the last one.
+    pub target: Option<&'static str>,
+    /// Further folders that COPY lines name, as (name, folder).
+    pub contexts: Vec<(&'static str, PathBuf)>,
     /// `--build-arg`, as (name, value).
     pub build_args: Vec<(String, String)>,
     /// For RUN lines that compile: the Dockerfile of the stand-in for the public `rust` image, into which this
@@ -87,6 +91,13 @@ impl Store {
         }
         for (name, value) in &recipe.build_args {
             command.arg("--build-arg").arg(format!("{name}={value}"));
+        }
+        for (name, folder) in &recipe.contexts {
+            let context = format!("{name}={}", folder.display());
+            command.args(["--build-context", &context]);
+        }
+        if let Some(target) = recipe.target {
+            command.args(["--target", target]);
         }
         command
             .args(["--tag", reference, "--file"])

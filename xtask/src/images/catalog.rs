@@ -19,6 +19,8 @@ pub enum Image {
     Operator,
     /// The inference server
     Serve,
+    /// The inference server with ONNX Runtime's library
+    ServeOnnx,
     /// The inference server with the example models under /models/NAME/VERSION
     ServeExamples,
     /// Envoy, from the Python wheel
@@ -38,7 +40,17 @@ const MANIFESTS: [&str; 5] = [
 
 impl Image {
     /// Every image, each after those that it rests on.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
+        Self::Operator,
+        Self::Serve,
+        Self::ServeOnnx,
+        Self::ServeExamples,
+        Self::Envoy,
+        Self::Prometheus,
+    ];
+
+    /// What the local cluster runs.
+    pub const CLUSTER: [Self; 5] = [
         Self::Operator,
         Self::Serve,
         Self::ServeExamples,
@@ -51,6 +63,7 @@ impl Image {
         match self {
             Self::Operator => "operator",
             Self::Serve => "serve",
+            Self::ServeOnnx => "serve-onnx",
             Self::ServeExamples => "serve-examples",
             Self::Envoy => "envoy",
             Self::Prometheus => "prometheus",
@@ -62,6 +75,7 @@ impl Image {
         match self {
             Self::Operator => "localhost/serin-operator:dev",
             Self::Serve => "localhost/serin-serve:dev",
+            Self::ServeOnnx => "localhost/serin-serve-onnx:dev",
             Self::ServeExamples => "localhost/serin-serve-examples:dev",
             Self::Envoy => "localhost/envoy:1.40",
             Self::Prometheus => "localhost/prometheus:2.42",
@@ -77,7 +91,7 @@ impl Image {
     pub(super) fn inputs(self, repository: &Path) -> Result<Vec<Input>> {
         let mut inputs = vec![Input::Path(self.dockerfile(repository))];
         match self {
-            Self::Operator | Self::Serve => {
+            Self::Operator | Self::Serve | Self::ServeOnnx => {
                 let sources: &[&str] = if self == Self::Operator {
                     &["src"]
                 } else {
@@ -92,6 +106,9 @@ impl Image {
                 inputs.push(Input::Value(process::output(
                     Command::new("rustc").arg("-vV"),
                 )?));
+                if self == Self::ServeOnnx {
+                    inputs.push(Input::Path(repository.join(FETCH_ONNXRUNTIME)));
+                }
             }
             Self::ServeExamples => {
                 for model in models(repository)? {
@@ -112,7 +129,7 @@ impl Image {
 
     /// Makes the folder that COPY lines read from, and returns it.
     pub(super) fn stage_context(self, repository: &Path, scratch: &Path) -> Result<PathBuf> {
-        if matches!(self, Self::Operator | Self::Serve) {
+        if self.is_compiled() {
             return Ok(repository.to_owned());
         }
         if scratch.exists() {
@@ -133,24 +150,38 @@ impl Image {
     }
 
     /// What buildah is told, once the context lies there.
-    pub(super) fn recipe(self, repository: &Path, context: PathBuf) -> Recipe {
+    pub(super) fn recipe(self, repository: &Path, context: PathBuf) -> Result<Recipe> {
         let version = match self {
-            Self::Operator | Self::Serve | Self::ServeExamples => env!("CARGO_PKG_VERSION"),
+            Self::Operator | Self::Serve | Self::ServeOnnx | Self::ServeExamples => {
+                env!("CARGO_PKG_VERSION")
+            }
             Self::Envoy => "1.40.0",
             Self::Prometheus => "2.42.0",
         };
-        Recipe {
+        let mut contexts = Vec::new();
+        if self == Self::ServeOnnx {
+            contexts.push(("onnxruntime", fetch_onnxruntime(repository)?));
+        }
+        Ok(Recipe {
             dockerfile: self.dockerfile(repository),
             context,
+            target: (self == Self::ServeOnnx).then_some("serve-onnx"),
+            contexts,
             build_args: vec![("VERSION".to_owned(), version.to_owned())],
-            toolchain: matches!(self, Self::Operator | Self::Serve)
+            toolchain: self
+                .is_compiled()
                 .then(|| repository.join("xtask/images/toolchain.Dockerfile")),
-        }
+        })
+    }
+
+    /// Whether it is compiled from this repository.
+    fn is_compiled(self) -> bool {
+        matches!(self, Self::Operator | Self::Serve | Self::ServeOnnx)
     }
 
     fn dockerfile(self, repository: &Path) -> PathBuf {
         match self {
-            Self::Serve => repository.join("serving-image/Dockerfile"),
+            Self::Serve | Self::ServeOnnx => repository.join("serving-image/Dockerfile"),
             _ => repository.join(format!("xtask/images/{}.Dockerfile", self.name())),
         }
     }
@@ -164,9 +195,21 @@ impl Image {
                 (PathBuf::from("/usr/bin/sleep"), "usr/bin/sleep"),
             ],
             Self::Prometheus => vec![(cluster::tool("prometheus")?, "usr/local/bin/prometheus")],
-            Self::Operator | Self::Serve | Self::ServeExamples => Vec::new(),
+            Self::Operator | Self::Serve | Self::ServeOnnx | Self::ServeExamples => Vec::new(),
         })
     }
+}
+
+/// Fetches ONNX Runtime's library, and pins its version and sha256.
+const FETCH_ONNXRUNTIME: &str = "serving-image/scripts/fetch_onnxruntime.py";
+
+/// The folder that holds ONNX Runtime's library, and nothing else but its licences.
+fn fetch_onnxruntime(repository: &Path) -> Result<PathBuf> {
+    let folder = cluster::Layout::from_env()?.cached("images/onnxruntime");
+    let mut fetch = Command::new("python3");
+    fetch.arg(repository.join(FETCH_ONNXRUNTIME)).arg(&folder);
+    process::run(&mut fetch)?;
+    Ok(folder)
 }
 
 /// An artefact directory, ready to be copied into an image.
@@ -189,7 +232,8 @@ fn models(repository: &Path) -> Result<Vec<Model>> {
     ] {
         for name in folders(&root)? {
             for folder in folders(&name)? {
-                if folder.join(MODEL_MANIFEST).is_file() {
+                let manifest = folder.join(MODEL_MANIFEST);
+                if manifest.is_file() && !is_graph(&manifest)? {
                     models.push(Model {
                         name: file_name(&name),
                         version: file_name(&folder),
@@ -203,6 +247,13 @@ fn models(repository: &Path) -> Result<Vec<Model>> {
         bail!("no model found below examples/models");
     }
     Ok(models)
+}
+
+/// Whether a model needs ONNX Runtime, which the image that carries the examples has not.
+fn is_graph(manifest: &Path) -> Result<bool> {
+    let manifest: serde_json::Value = serde_json::from_slice(&fs::read(manifest)?)
+        .with_context(|| format!("cannot read {}", manifest.display()))?;
+    Ok(manifest["network"]["architecture"] == "onnx")
 }
 
 fn folders(root: &Path) -> Result<Vec<PathBuf>> {

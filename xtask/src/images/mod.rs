@@ -124,7 +124,7 @@ fn build_one(cache: &Path, image: Image) -> Result<BuiltImage> {
     }
     let log = cache.join(format!("{}.log", image.name()));
     store.build(
-        &image.recipe(&repository, context),
+        &image.recipe(&repository, context)?,
         &reference,
         &log,
         &progress,

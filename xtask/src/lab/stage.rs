@@ -17,7 +17,7 @@ pub fn set(cluster: &Cluster) -> Result<()> {
     let progress = Progress::new("stage");
     cluster.ensure()?;
     progress.say("images: built from their Dockerfiles where their sources have changed");
-    let built = images::build(&Image::ALL)?;
+    let built = images::build(&Image::CLUSTER)?;
     for image in &built {
         if !is_loaded(cluster, image)? {
             cluster.load(&image.archive)?;

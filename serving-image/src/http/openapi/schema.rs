@@ -122,9 +122,16 @@ pub(super) fn prediction(manifest: &Manifest) -> Value {
         Task::Regression => json!({"values": named(&outputs.names, &number)}),
         Task::Reranking => json!({"score": number}),
         Task::SentenceEmbedding => json!({"embedding": vector(manifest)}),
-        Task::TextGeneration | Task::Raw => {
-            json!({"output": {"type": "array", "items": number}})
+        Task::Raw => {
+            let length = json!({"type": "integer", "minimum": 0});
+            let element = json!({"type": ["number", "boolean", "string"]});
+            let array = object(&json!({
+                "shape": {"type": "array", "items": length},
+                "data": {"type": "array", "items": element},
+            }));
+            json!({"outputs": {"type": "object", "additionalProperties": array}})
         }
+        Task::TextGeneration => json!({"output": {"type": "array", "items": number}}),
     };
     if matches!(manifest.kind, Kind::Text | Kind::TextPair) {
         properties["tokens"] = json!({"type": "integer"});

@@ -82,6 +82,7 @@ impl Bert {
                 output,
                 tokens: text.ids.len(),
                 truncated: text.truncated,
+                ..Default::default()
             });
         Ok(predictions.collect())
     }

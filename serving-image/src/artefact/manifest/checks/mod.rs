@@ -283,6 +283,7 @@ fn check_outputs(manifest: &Manifest, problems: &mut Problems) {
                 Task::SentenceEmbedding => {
                     matches!(output.holds, Holds::Values | Holds::TokenVectors)
                 }
+                Task::Reranking => matches!(output.holds, Holds::Values | Holds::Logits),
                 _ => output.holds == Holds::Values,
             };
             problems.check(

@@ -1,0 +1,32 @@
+"""Runs a script in a virtual environment of its own, with the packages that it was written against.
+
+`enter(...)` at the head of a script makes the environment under ~/.cache/serin/venvs on the first run, and starts the
+script anew inside. Nothing but Python 3 with venv and pip is needed beforehand.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def cache():
+    """Where this project keeps what it downloads."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "serin"
+
+
+def enter(*packages):
+    """Goes on inside an environment that holds exactly these packages, each with its version."""
+    key = hashlib.sha256("\n".join(packages).encode()).hexdigest()[:12]
+    home = cache() / "venvs" / key
+    if Path(sys.prefix).resolve() == home.resolve():
+        return
+    done = home / "complete"
+    if not done.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
+        pip = [home / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        print(f"installing {', '.join(packages)} into {home}", flush=True)
+        subprocess.run([*pip, *packages], check=True)
+        done.touch()
+    os.execv(home / "bin/python", [str(home / "bin/python"), *sys.argv])
