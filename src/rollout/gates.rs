@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::gate::{
-    Criterion, DriftState, GatePolicy, GateState, GateVerdict, Limits, Look, MarginState,
-    ValueState,
+    Criterion, DriftState, GatePolicy, GateState, GateVerdict, Judgement, Limits, Look,
+    MarginState, ValueState,
 };
 use crate::{
     api::{Gate, GateRecord, ModelDeploymentSpec},
@@ -256,45 +256,8 @@ impl Memory {
     pub fn judge(&self, terms: &Terms<'_>) -> Finding {
         let policy = &terms.policy;
         match self {
-            Self::Requests(state) => {
-                let criterion = terms.criterion();
-                let judged = state.judge(policy, terms.next_weight);
-                let mut finding = Finding {
-                    verdict: judged.verdict,
-                    suspect: judged.suspect,
-                    guard: judged.guard.is_some(),
-                    sentence: judged.sentence(&criterion, terms.rate(&judged.step)),
-                    limit: format!("{criterion}{}", terms.snapped()),
-                    counts: Some((judged.step, judged.rollout)),
-                    value: None,
-                    bound: Some((judged.upper_bound, judged.bound_needed)),
-                };
-                if let (Gate::LatencyOfStable { quantile, by }, None) =
-                    (terms.gate, terms.threshold)
-                {
-                    finding.verdict = GateVerdict::NeedMoreData;
-                    finding.limit = format!("stable's p{} and {} %", quantile * 100.0, by * 100.0);
-                    finding.sentence = format!(
-                        "Stable's p{} is not known yet: it needs {:.0} requests within an hour.",
-                        quantile * 100.0,
-                        5.0 / (1.0 - quantile)
-                    );
-                }
-                finding
-            }
-            Self::Margin(state) => {
-                let judged = state.judge(policy, terms.next_weight);
-                Finding {
-                    verdict: judged.verdict,
-                    suspect: judged.suspect,
-                    guard: judged.guard.is_some(),
-                    sentence: judged.sentence(terms.rate(&judged.step)),
-                    limit: judged.limit(),
-                    counts: Some((judged.step, judged.rollout)),
-                    value: None,
-                    bound: Some((judged.upper_bound.clamp(0.0, 1.0), judged.bound_needed)),
-                }
-            }
+            Self::Requests(state) => terms.finding(&state.judge(policy, terms.next_weight)),
+            Self::Margin(state) => terms.finding(&state.judge(policy, terms.next_weight)),
             Self::Drift(state) => {
                 let judged = state.judge(policy);
                 Finding {
@@ -326,6 +289,31 @@ impl Memory {
 }
 
 impl Terms<'_> {
+    /// What a judgement on counted requests comes to.
+    fn finding(&self, judged: &Judgement) -> Finding {
+        let criterion = self.criterion();
+        let mut finding = Finding {
+            verdict: judged.verdict,
+            suspect: judged.suspect,
+            guard: judged.guard.is_some(),
+            sentence: judged.sentence(&criterion, self.rate(&judged.step)),
+            limit: format!("{criterion}{}", self.snapped()),
+            counts: Some((judged.step, judged.rollout)),
+            value: None,
+            bound: Some((judged.upper_bound.clamp(0.0, 1.0), judged.bound_needed)),
+        };
+        if let (Gate::LatencyOfStable { quantile, by }, None) = (self.gate, self.threshold) {
+            finding.verdict = GateVerdict::NeedMoreData;
+            finding.limit = format!("stable's p{} and {} %", quantile * 100.0, by * 100.0);
+            finding.sentence = format!(
+                "Stable's p{} is not known yet: it needs {:.0} requests within an hour.",
+                quantile * 100.0,
+                5.0 / (1.0 - quantile)
+            );
+        }
+        finding
+    }
+
     /// The canary's requests a second in this step.
     fn rate(&self, step: &Look) -> Option<f64> {
         let seconds = self.baked.as_secs_f64();
@@ -354,6 +342,7 @@ impl Terms<'_> {
                 quantile: *quantile,
                 max: edge.unwrap_or_default(),
             },
+            Gate::ErrorRateOfStable { margin } => Criterion::Margin { margin: *margin },
             _ => Criterion::ErrorRate {
                 max: self.policy.budget,
             },

@@ -48,6 +48,10 @@ pub(super) const RELATIVE_ALTERNATIVES: [(f64, f64); 5] = [
 
 /// One look multiplies a stake by no more than this, so that a single burst is not yet proof.
 pub(super) const LOOK_CAP: f64 = 20.0;
+/// So many looks of a fresh rollout never fail it by evidence, however bad they are…
+const LOOKS_NEVER_ENOUGH: u32 = 2;
+/// …and so many don't where they are bad by a few budgets only: scrapes that a burst of half a minute touches.
+const MILD_LOOKS_NEVER_ENOUGH: u32 = 3;
 
 /// Part of the unit staked at the first look of the rollout…
 const OPENING_STAKE: f64 = 0.5;
@@ -208,17 +212,51 @@ pub(super) fn stake(look: u32, opens: Opens, steps: u32, staked: f64) -> f64 {
     (step + every_look).min((1.0 - staked).max(0.0))
 }
 
-/// What one look can multiply a stake by: 20, or less where 20 would let the first two looks of a
-/// rollout fail a gate by themselves.
+/// What one look can multiply a stake by, where `allowed` is the bad share that the canary may have: how many times as
+/// many of its requests were bad.
 ///
-/// They turn the stakes into at most `(w1·cap + w2)·cap`, which must stay below `G/α`: for two gates a cap of 18.2
-/// does that, `(0.6·18.2 + 0.033)·18.2 = 199`; for one gate 12.8; from three gates on it is 20.
-pub(super) fn look_cap(policy: &GatePolicy) -> f64 {
-    let first = stake(1, Opens::Step, policy.steps, 0.0);
-    let second = stake(2, Opens::Nothing, policy.steps, first);
+/// The likelihood ratios take requests to fail independently of each other. In a burst they don't: a hiccup of half a
+/// minute in which 8 % fail is one event, not 50 failures. If nothing is known of how a look's requests hang together,
+/// no fair bet on "on average at most `allowed`" pays more than `share/allowed` (Markov's inequality; Clerico 2024: the
+/// bets `1 + λ(share − allowed)`, `λ ≤ 1/allowed`, are all that there are). So 20 % against 1 % speak at once, while
+/// 8 % have to last a look longer than a burst does: three looks pay 8³ = 512, and the three that a burst of 30 s
+/// touches, two looks' worth in all, at most 8·4·4 = 128.
+///
+/// The cap stays between two others. Above: two looks never fail a fresh rollout, `(0.6·c + 0.033)·c < G/α` (18.2 for
+/// two gates, 12.8 for one, 20 from three on). Below: nor do three, which 6.9, 5.4 and 7.9 ensure; less would only
+/// delay what lies close to the budget, where a burst cannot be told from chance either.
+pub(super) fn look_cap(policy: &GatePolicy, look: Tally, allowed: f64) -> f64 {
+    let never_enough = |looks| cap_of(policy, looks).min(LOOK_CAP);
+    let (least, most) = (
+        never_enough(MILD_LOOKS_NEVER_ENOUGH),
+        never_enough(LOOKS_NEVER_ENOUGH),
+    );
+    (look.bad_share() / allowed).clamp(least, most)
+}
+
+/// The cap with which the first `looks` looks of a rollout, all at the cap, just don't reach `G/α`: bisected, since
+/// what they win grows with it.
+fn cap_of(policy: &GatePolicy, looks: u32) -> f64 {
+    let mut bets = [0.0; MILD_LOOKS_NEVER_ENOUGH as usize];
+    let mut staked = 0.0;
+    for (look, bet) in (1..=looks).zip(&mut bets) {
+        *bet = stake(look, Opens::Nothing, policy.steps, staked);
+        staked += *bet;
+    }
+    let bets = &bets[..looks as usize];
+    // What is not staked yet counts as well: at most the unit.
     let room = (policy.fail_threshold() - 1.0).max(1.0);
-    let cap = ((second * second + 4.0 * first * room).sqrt() - second) / (2.0 * first);
-    cap.min(LOOK_CAP)
+    let won = |cap: f64| bets.iter().fold(0.0, |won, bet| (won + bet) * cap);
+    let (mut low, mut high) = (1.0, room / bets[0]);
+    for _ in 0..48 {
+        let middle = f64::midpoint(low, high);
+        if won(middle) < room {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    low
 }
 
 /// Stakes `stake` more on each alternative and settles one look.

@@ -20,18 +20,15 @@
 //! before: it is held to the upper confidence bound of the whole rollout, `s`, so `c = s + δ`.
 //!
 //! For Pass, `next weight · (upper bound on pc − lower bound on ps) ≤ δ`: what callers in all would
-//! lose. Each bound takes half of `β/G`.
+//! lose. Each bound takes half of `β`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bound::BadShareBound;
-use super::evidence::{
-    GUARD_SHARE, Opens, SLO_ALTERNATIVES, canary_share, evidence, look_cap, nine_digits, settle,
-    stake, trips_guard,
-};
-use super::sentence::{about, count, one_in, percent, percent_up, plural};
-use super::{GatePolicy, GateVerdict, Look, SUSPECT, Tally};
+use super::evidence::{GUARD_SHARE, SLO_ALTERNATIVES, evidence, look_cap, settle};
+use super::ledger::Ledger;
+use super::{GatePolicy, GateVerdict, Judgement, Look, SUSPECT, Tally};
 
 /// How many requests at a share of δ stable is taken to have answered before.
 const STABLE_PRIOR: f64 = 50.0;
@@ -42,55 +39,22 @@ const HIGHEST_SHARE: f64 = 0.95;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MarginState {
-    /// The canary's weight in this step, in percent.
-    weight: u8,
-    /// Looks since the rollout began, empty ones not counted.
-    looks: u32,
-    /// Looks since the step began, empty ones not counted.
-    step_looks: u32,
-    /// The part of the evidence's unit that has been staked so far, 0 to 1.
-    staked: f64,
+    #[serde(flatten)]
+    ledger: Ledger,
     /// Evidence for each alternative "the canary is worse by m margins".
     worse: [f64; SLO_ALTERNATIVES.len()],
-    /// The strongest evidence for failing since the step began; 1 means none.
-    strongest: f64,
-    /// The look that tripped the hard guard in this step.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    guard: Option<Look>,
-    /// Requests since the step began.
-    step: Look,
-    /// Requests since the rollout began.
-    rollout: Look,
 }
 
-/// What the evidence says of the margin.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct MarginJudgement {
-    /// What to do.
-    pub verdict: GateVerdict,
-    /// Evidence that the canary is worse than stable by more than the margin; 1 means none.
-    pub e_worse: f64,
-    /// The strongest such evidence since the step began.
-    pub strongest: f64,
-    /// The one look that tripped the hard guard in this step.
-    pub guard: Option<Look>,
-    /// Upper confidence bound on how much the canary's bad share is above stable's.
-    pub upper_bound: f64,
-    /// The bound that the next weight needs: `margin · 100 / next weight`.
-    pub bound_needed: f64,
-    /// How many more requests of the canary, all of them clean, would let it pass, suspicion aside.
-    /// `None` if more than a billion are.
-    pub clean_requests_needed: Option<u64>,
-    /// `e_worse` ≥ [`SUSPECT`].
-    pub suspect: bool,
-    /// The margin δ.
-    pub margin: f64,
-    /// The weight that the canary asks for, in percent; `None` where it asks to be promoted.
-    pub next_weight: Option<u8>,
-    /// Requests since the step began.
-    pub step: Look,
-    /// Requests since the rollout began.
-    pub rollout: Look,
+/// The bad shares that let the canary get a weight.
+struct Allowed {
+    /// How much it may be above stable's.
+    above_stable: f64,
+    /// Lower confidence bound on stable's.
+    least_of_stable: f64,
+    /// What its own may be in the whole rollout, by its upper confidence bound…
+    in_rollout: f64,
+    /// …and in the step alone.
+    in_step: f64,
 }
 
 impl Default for MarginState {
@@ -103,36 +67,25 @@ impl MarginState {
     /// The memory of a rollout that has not begun.
     pub fn new() -> Self {
         Self {
-            weight: 0,
-            looks: 0,
-            step_looks: 0,
-            staked: 0.0,
+            ledger: Ledger::new(),
             worse: [0.0; SLO_ALTERNATIVES.len()],
-            strongest: 1.0,
-            guard: None,
-            step: Look::default(),
-            rollout: Look::default(),
         }
     }
 
     /// Requests since the step began.
     pub fn step(&self) -> &Look {
-        &self.step
+        &self.ledger.step
     }
 
     /// Requests since the rollout began.
     pub fn rollout(&self) -> &Look {
-        &self.rollout
+        &self.ledger.rollout
     }
 
     /// Begins a step with `weight` percent of the traffic on the canary. Evidence carries over; a
     /// failure does not, since whoever goes on after one has overruled it.
     pub fn begin_step(&mut self, weight: u8) {
-        self.weight = weight;
-        self.step_looks = 0;
-        self.strongest = 1.0;
-        self.guard = None;
-        self.step = Look::default();
+        self.ledger.begin_step(weight);
     }
 
     /// Takes in what one scrape brought. A look without any requests changes nothing.
@@ -141,68 +94,78 @@ impl MarginState {
         if look.requests() == 0 {
             return;
         }
-        let opens = Opens::look(self.step_looks, self.runs_alone());
-        self.looks = self.looks.saturating_add(1);
-        self.step_looks = self.step_looks.saturating_add(1);
-
-        let stake = stake(self.looks, opens, policy.steps, self.staked);
-        let ratios = self.log_ratios(&look, policy);
-        settle(&mut self.worse, stake, &ratios, look_cap(policy));
-        self.staked = nine_digits(self.staked + stake);
-        self.strongest = self.strongest.max(nine_digits(self.e_worse()));
-
-        let share = (!self.runs_alone()).then(|| canary_share(&look, &self.step, self.weight));
+        let stake = self.ledger.stake(policy);
         let allowed = (self.stable_share(policy) + policy.p0()).min(HIGHEST_SHARE);
-        if self.guard.is_none() && trips_guard(&look, allowed, share, GUARD_SHARE) {
-            self.guard = Some(look);
-        }
-        self.step.add(&look);
-        self.rollout.add(&look);
+        let cap = look_cap(policy, look.canary, allowed);
+        let ratios = self.log_ratios(&look, policy);
+        settle(&mut self.worse, stake, &ratios, cap);
+        self.ledger.settled(self.e_worse());
+        self.ledger.guard(&look, allowed, GUARD_SHARE);
+        self.ledger.count(&look);
     }
 
     /// What the evidence so far says. `next_weight` is the weight, in percent, that the canary would
     /// get on Pass; `None` if it would be promoted.
-    pub fn judge(&self, policy: &GatePolicy, next_weight: Option<u8>) -> MarginJudgement {
-        let (canary, stable) = (self.rollout.canary, self.rollout.stable);
+    pub fn judge(&self, policy: &GatePolicy, next_weight: Option<u8>) -> Judgement {
+        let Ledger { step, rollout, .. } = self.ledger;
         let bound = Self::bound(policy);
-        let least_of_stable = bound.lower_bound(stable);
-        let bound_needed = policy.share_allowed_at(next_weight.unwrap_or(100));
-        let allowed = (bound_needed + least_of_stable).min(1.0);
-        // The step alone must not contradict what the whole rollout proves. At full weight stable's past stands for it.
-        let beside = if self.runs_alone() {
-            stable
-        } else {
-            self.step.stable
-        };
-        let step_allowed = (bound_needed + beside.bad_share()).min(1.0);
-        let step_requests = ((self.step.canary.bad as f64 / step_allowed).ceil() as u64)
-            .max(policy.min_requests)
-            .saturating_sub(self.step.canary.requests);
-        let clean_requests_needed = bound
-            .clean_requests_until(canary, allowed)
-            .map(|lacking| lacking.max(step_requests));
+        let allowed = self.allowed(policy, next_weight);
         let e_worse = self.e_worse();
-        let suspect = e_worse >= SUSPECT;
-        let verdict = if self.guard.is_some() || self.strongest >= policy.fail_threshold() {
-            GateVerdict::Fail
-        } else if clean_requests_needed == Some(0) && !suspect {
-            GateVerdict::Pass
-        } else {
-            GateVerdict::NeedMoreData
-        };
-        MarginJudgement {
-            verdict,
-            e_worse,
-            strongest: self.strongest,
-            guard: self.guard,
-            upper_bound: bound.upper_bound(canary) - least_of_stable,
-            bound_needed,
-            clean_requests_needed,
-            suspect,
-            margin: policy.p0(),
+        Judgement {
+            verdict: self.verdict_within(policy, &allowed),
+            e_slo: e_worse,
+            e_rel: e_worse,
+            strongest: self.ledger.strongest,
+            fail_threshold: policy.fail_threshold(),
+            guard: self.ledger.guard,
+            upper_bound: bound.upper_bound(rollout.canary) - allowed.least_of_stable,
+            bound_needed: allowed.above_stable,
+            clean_requests_needed: self.ledger.clean_requests_needed(
+                policy,
+                bound,
+                allowed.in_rollout,
+                allowed.in_step,
+            ),
+            suspect: self.is_suspect(),
+            budget: policy.p0(),
             next_weight,
-            step: self.step,
-            rollout: self.rollout,
+            step,
+            rollout,
+        }
+    }
+
+    /// The verdict of [`judge`](Self::judge) alone, at a fraction of its cost.
+    pub fn verdict(&self, policy: &GatePolicy, next_weight: Option<u8>) -> GateVerdict {
+        self.verdict_within(policy, &self.allowed(policy, next_weight))
+    }
+
+    /// Whether the canary may not advance, though it need not fail.
+    pub fn is_suspect(&self) -> bool {
+        self.e_worse() >= SUSPECT
+    }
+
+    fn verdict_within(&self, policy: &GatePolicy, allowed: &Allowed) -> GateVerdict {
+        self.ledger.verdict(policy, self.is_suspect(), || {
+            self.ledger.step_requests_needed(policy, allowed.in_step) == 0
+                && Self::bound(policy).excludes(self.ledger.rollout.canary, allowed.in_rollout)
+        })
+    }
+
+    fn allowed(&self, policy: &GatePolicy, next_weight: Option<u8>) -> Allowed {
+        let Ledger { step, rollout, .. } = &self.ledger;
+        let above_stable = policy.share_allowed_at(next_weight.unwrap_or(100));
+        let least_of_stable = Self::bound(policy).lower_bound(rollout.stable);
+        // The step alone must not contradict what the whole rollout proves. At full weight stable's past stands for it.
+        let beside = if self.ledger.runs_alone() {
+            rollout.stable
+        } else {
+            step.stable
+        };
+        Allowed {
+            above_stable,
+            least_of_stable,
+            in_rollout: (above_stable + least_of_stable).min(1.0),
+            in_step: (above_stable + beside.bad_share()).min(1.0),
         }
     }
 
@@ -215,25 +178,20 @@ impl MarginState {
     }
 
     fn e_worse(&self) -> f64 {
-        evidence(&self.worse, &SLO_ALTERNATIVES, self.staked)
-    }
-
-    /// At full weight no stable traffic runs beside the canary.
-    fn runs_alone(&self) -> bool {
-        self.weight >= 100
+        evidence(&self.worse, &SLO_ALTERNATIVES, self.ledger.staked)
     }
 
     /// Stable's bad share by what it answered before this look.
     fn stable_share(&self, policy: &GatePolicy) -> f64 {
-        let Tally { requests, bad } = self.rollout.stable;
+        let Tally { requests, bad } = self.ledger.rollout.stable;
         (bad as f64 + STABLE_PRIOR * policy.p0()) / (requests as f64 + STABLE_PRIOR)
     }
 
     /// `ln L(m)` of one look, for each of [`SLO_ALTERNATIVES`].
     fn log_ratios(&self, look: &Look, policy: &GatePolicy) -> [f64; SLO_ALTERNATIVES.len()] {
         let margin = policy.p0();
-        let of_stable = if self.runs_alone() {
-            Self::bound(policy).upper_bound(self.rollout.stable)
+        let of_stable = if self.ledger.runs_alone() {
+            Self::bound(policy).upper_bound(self.ledger.rollout.stable)
         } else {
             self.stable_share(policy)
         };
@@ -244,13 +202,13 @@ impl MarginState {
             if of_canary <= of_stable + margin {
                 return 0.0; // no room: no bet
             }
-            let claimed = if self.runs_alone() {
+            let claimed = if self.ledger.runs_alone() {
                 of_stable
             } else {
                 closest_claim(look, of_canary, of_stable, margin)
             };
             let canary = log_ratio(look.canary, of_canary, claimed + margin);
-            if self.runs_alone() {
+            if self.ledger.runs_alone() {
                 canary
             } else {
                 canary + log_ratio(look.stable, of_stable, claimed)
@@ -289,112 +247,17 @@ fn closest_claim(look: &Look, of_canary: f64, of_stable: f64, margin: f64) -> f6
     f64::midpoint(low, high)
 }
 
-impl MarginJudgement {
-    /// The judgement in words. `canary_rate` is the canary's requests a second, to tell how long the
-    /// requests still lacking will take; `None` leaves that out.
-    pub fn sentence(&self, canary_rate: Option<f64>) -> String {
-        match (self.verdict, self.guard) {
-            (GateVerdict::Fail, Some(look)) => format!(
-                "{} in one scrape. A version no worse than stable has less than one such scrape in a million.",
-                shares(&look)
-            ),
-            (GateVerdict::Fail, None) => format!(
-                "{}: worse by more than {}. The chance that a version within that margin looks this bad is under {}.",
-                shares(&self.step),
-                points(self.margin),
-                one_in(self.strongest)
-            ),
-            (GateVerdict::NeedMoreData, _) if self.suspect => format!(
-                "{}. Suspect: the chance that a version at most {} worse than stable looks this bad is under {}, \
-                 which is too little to roll back; holding.",
-                shares(&self.rollout),
-                points(self.margin),
-                one_in(self.e_worse)
-            ),
-            (verdict, _) => {
-                let lacking = if verdict == GateVerdict::Pass {
-                    String::new()
-                } else {
-                    self.lacking(canary_rate)
-                };
-                let next = match self.next_weight {
-                    Some(weight) => format!("moving to {weight} %"),
-                    None => "promoting it".to_owned(),
-                };
-                format!(
-                    "{}: worse by {}; {next} needs below {}{lacking}.",
-                    shares(&self.rollout),
-                    self.at_most(),
-                    points(self.bound_needed)
-                )
-            }
-        }
-    }
-
-    /// The limit in words.
-    pub fn limit(&self) -> String {
-        format!("stable's share and {}", points(self.margin))
-    }
-
-    fn at_most(&self) -> String {
-        if self.upper_bound >= 1.0 {
-            "an unknown share".to_owned()
-        } else {
-            let bound = percent_up(self.upper_bound.max(0.0));
-            format!("less than {} points", bound.trim_end_matches(" %"))
-        }
-    }
-
-    /// ", about 65 more clean requests (≈ 54 min at this traffic)"
-    fn lacking(&self, canary_rate: Option<f64>) -> String {
-        let Some(lacking) = self.clean_requests_needed else {
-            return ", more than a billion more clean requests".to_owned();
-        };
-        let time = canary_rate
-            .filter(|rate| *rate > 0.0)
-            .and_then(|rate| std::time::Duration::try_from_secs_f64(lacking as f64 / rate).ok())
-            .map(|time| format!(" (≈ {} at this traffic)", about(time)))
-            .unwrap_or_default();
-        format!(
-            ", about {} more clean {}{time}",
-            count(lacking),
-            plural(lacking)
-        )
-    }
-}
-
-/// "31 of 150 canary requests failed (21 %), stable 2 of 1,350 (0.15 %)"
-fn shares(look: &Look) -> String {
-    let Look { canary, stable } = look;
-    let beside = if stable.requests == 0 {
-        "stable had no requests".to_owned()
-    } else {
-        format!(
-            "stable {} of {} ({})",
-            count(stable.bad),
-            count(stable.requests),
-            percent(stable.bad_share())
-        )
-    };
-    format!(
-        "{} of {} canary {} failed ({}), {beside}",
-        count(canary.bad),
-        count(canary.requests),
-        plural(canary.requests),
-        percent(canary.bad_share())
-    )
-}
-
-/// "0.5 percentage points"
-fn points(share: f64) -> String {
-    let percent = percent(share);
-    format!("{} percentage points", percent.trim_end_matches(" %"))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::Criterion;
     use super::*;
+
+    /// The judgement in words.
+    fn sentence(judged: &Judgement) -> String {
+        let margin = judged.budget;
+        judged.sentence(&Criterion::Margin { margin }, None)
+    }
 
     fn policy(margin: f64) -> GatePolicy {
         GatePolicy::new(margin, 2, 4)
@@ -452,11 +315,9 @@ mod tests {
     #[test]
     fn the_mean_of_the_ratio_is_at_most_one_while_the_claim_holds() {
         // Exactly, over all outcomes of a look of 6 and 9 requests.
-        let state = MarginState {
-            weight: 40,
-            rollout: look((0, 0), (100, 3)),
-            ..MarginState::new()
-        };
+        let mut state = MarginState::new();
+        state.begin_step(40);
+        state.ledger.count(&look((0, 0), (100, 3)));
         let chance = |n: u64, k: u64, p: f64| {
             let choose = (0..k).fold(1.0, |c, i| c * (n - i) as f64 / (i + 1) as f64);
             choose * p.powi(k as i32) * (1.0 - p).powi((n - k) as i32)
@@ -514,7 +375,7 @@ mod tests {
         let judged = state.judge(&policy, Some(25));
         assert_eq!(judged.verdict, GateVerdict::NeedMoreData);
         let lacking = judged.clean_requests_needed.unwrap();
-        assert!(judged.sentence(None).contains(
+        assert!(sentence(&judged).contains(
             "0 of 40 canary requests failed (0 %), stable 0 of 360 (0 %): worse by less than"
         ));
         state.observe(&look((lacking, 0), (9 * lacking, 0)), &policy);
@@ -532,7 +393,7 @@ mod tests {
         let judged = state.judge(&policy, Some(25));
         assert_eq!(judged.verdict, GateVerdict::Fail);
         assert_eq!(
-            judged.sentence(None),
+            sentence(&judged),
             "30 of 30 canary requests failed (100 %), stable 0 of 270 (0 %) in one scrape. \
              A version no worse than stable has less than one such scrape in a million."
         );
@@ -551,7 +412,7 @@ mod tests {
             ] {
                 state.observe(&look, &policy);
                 let judged = state.judge(&policy, None);
-                assert!(judged.e_worse.is_finite() && judged.upper_bound.is_finite());
+                assert!(judged.e_slo.is_finite() && judged.upper_bound.is_finite());
                 let json = serde_json::to_string(&state).unwrap();
                 assert_eq!(serde_json::from_str::<MarginState>(&json).unwrap(), state);
             }

@@ -40,6 +40,7 @@
 mod bound;
 mod drift;
 mod evidence;
+mod ledger;
 mod margin;
 mod sentence;
 mod state;
@@ -56,7 +57,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use drift::{Distance, DriftJudgement, DriftState};
-pub use margin::{MarginJudgement, MarginState};
+pub use margin::MarginState;
 pub use sentence::Criterion;
 pub use state::GateState;
 pub use value::{Limits, ValueState};
@@ -203,7 +204,7 @@ pub struct Judgement {
     /// ever reaches `x` with probability at most `1/x`.
     pub e_slo: f64,
     /// Evidence that the canary is worse than stable; 1 means none, same guarantee. At weight 100 stable is what it
-    /// was earlier in the rollout.
+    /// was earlier in the rollout. Where the objective is a margin above stable, the same as `e_slo`.
     pub e_rel: f64,
     /// The strongest evidence for failing since the step began: the highest `min(e_slo, e_rel)`.
     pub strongest: f64,
@@ -211,7 +212,8 @@ pub struct Judgement {
     pub fail_threshold: f64,
     /// The one look that tripped the hard guard in this step.
     pub guard: Option<Look>,
-    /// Upper confidence bound on the canary's bad share over the whole rollout.
+    /// Upper confidence bound on the canary's bad share over the whole rollout; where the objective is a margin above
+    /// stable, on how much it is above stable's, which may be less than 0.
     pub upper_bound: f64,
     /// The bound that the next weight needs: `budget · 100 / next weight`.
     pub bound_needed: f64,
@@ -220,7 +222,7 @@ pub struct Judgement {
     pub clean_requests_needed: Option<u64>,
     /// `e_slo` ≥ [`SUSPECT`].
     pub suspect: bool,
-    /// The objective's budget, `p0`.
+    /// The objective's budget, `p0`, or its margin above stable.
     pub budget: f64,
     /// The weight that the canary asks for, in percent; `None` where it asks to be promoted.
     pub next_weight: Option<u8>,

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 use std::time::Duration;
 
-use super::{GateVerdict, Judgement, Tally};
+use super::{GateVerdict, Judgement, Look, Tally};
 
 /// What makes a request bad, for the words of a [`Judgement`] and for the gate's budget.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,6 +20,11 @@ pub enum Criterion {
         /// The longest time that this quantile may take.
         max: Duration,
     },
+    /// The answer was a 5xx; and what counts is how many more of them the canary gives than stable.
+    Margin {
+        /// How much the canary's share may be above stable's: 0.005 for half a percentage point.
+        margin: f64,
+    },
 }
 
 impl Criterion {
@@ -29,13 +34,14 @@ impl Criterion {
         match *self {
             Self::ErrorRate { max } => max,
             Self::Latency { quantile, .. } => 1.0 - quantile,
+            Self::Margin { margin } => margin,
         }
     }
 
     /// "31 of 150 canary requests *failed*".
     fn verb(&self) -> String {
         match self {
-            Self::ErrorRate { .. } => "failed".to_owned(),
+            Self::ErrorRate { .. } | Self::Margin { .. } => "failed".to_owned(),
             Self::Latency { max, .. } => format!("took over {}", span(*max)),
         }
     }
@@ -43,16 +49,16 @@ impl Criterion {
     /// "0 *errors* in 40 requests".
     fn noun(&self, count: u64) -> &'static str {
         match (self, count) {
-            (Self::ErrorRate { .. }, 1) => "error",
-            (Self::ErrorRate { .. }, _) => "errors",
             (Self::Latency { .. }, _) => "too slow",
+            (_, 1) => "error",
+            (_, _) => "errors",
         }
     }
 
     /// "*the rate* is below 9.5 %".
     fn share(&self) -> String {
         match self {
-            Self::ErrorRate { .. } => "the rate".to_owned(),
+            Self::ErrorRate { .. } | Self::Margin { .. } => "the rate".to_owned(),
             Self::Latency { max, .. } => format!("the share over {}", span(*max)),
         }
     }
@@ -67,6 +73,7 @@ impl Display for Criterion {
                 let (quantile, max) = (tidy(quantile * 100.0), span(*max));
                 write!(f, "p{quantile} ≤ {max} (share over {max} ≤ {budget})")
             }
+            Self::Margin { margin } => write!(f, "stable's share and {}", points(*margin)),
         }
     }
 }
@@ -79,6 +86,9 @@ impl Judgement {
     /// evidence, no estimate: a version that stays within its objective, or within stable's bad share,
     /// ever brings the evidence to `N` with probability at most `1/N`.
     pub fn sentence(&self, criterion: &Criterion, canary_rate: Option<f64>) -> String {
+        if let Criterion::Margin { margin } = *criterion {
+            return self.beside_stable(margin, canary_rate);
+        }
         match self.verdict {
             GateVerdict::Fail => self.fail_sentence(criterion),
             GateVerdict::Pass => {
@@ -160,6 +170,48 @@ impl Judgement {
         )
     }
 
+    /// The same where the canary is held to stable's share and a margin.
+    fn beside_stable(&self, margin: f64, canary_rate: Option<f64>) -> String {
+        let margin = points(margin);
+        match (self.verdict, self.guard) {
+            (GateVerdict::Fail, Some(look)) => format!(
+                "{} in one scrape. A version no worse than stable has less than one such scrape in a million.",
+                side_by_side(&look)
+            ),
+            (GateVerdict::Fail, None) => format!(
+                "{}: worse by more than {margin}. The chance that a version within that margin looks this bad is \
+                 under {}.",
+                side_by_side(&self.step),
+                one_in(self.strongest)
+            ),
+            (GateVerdict::NeedMoreData, _) if self.suspect => format!(
+                "{}. Suspect: the chance that a version at most {margin} worse than stable looks this bad is under \
+                 {}, which is too little to roll back; holding.",
+                side_by_side(&self.rollout),
+                one_in(self.e_slo)
+            ),
+            (verdict, _) => {
+                let worse_by = if self.upper_bound >= 1.0 {
+                    "an unknown share".to_owned()
+                } else {
+                    let bound = percent_up(self.upper_bound.max(0.0));
+                    format!("less than {} points", bound.trim_end_matches(" %"))
+                };
+                let lacking = if verdict == GateVerdict::Pass {
+                    String::new()
+                } else {
+                    self.lacking(canary_rate)
+                };
+                format!(
+                    "{}: worse by {worse_by}; {} needs below {}{lacking}.",
+                    side_by_side(&self.rollout),
+                    self.next(),
+                    points(self.bound_needed)
+                )
+            }
+        }
+    }
+
     /// "moving to 25 %", "promoting it"
     fn next(&self) -> String {
         match self.next_weight {
@@ -213,6 +265,33 @@ fn stable(tally: Tally) -> String {
     }
 }
 
+/// "31 of 150 canary requests failed (21 %), stable 2 of 1,350 (0.15 %)"
+fn side_by_side(look: &Look) -> String {
+    let Look {
+        canary,
+        stable: beside,
+    } = *look;
+    let share = if beside.requests == 0 {
+        String::new()
+    } else {
+        format!(" ({})", percent(beside.bad_share()))
+    };
+    format!(
+        "{} of {} canary {} failed ({}), {}{share}",
+        count(canary.bad),
+        count(canary.requests),
+        plural(canary.requests),
+        percent(canary.bad_share()),
+        stable(beside)
+    )
+}
+
+/// "0.5 percentage points"
+fn points(share: f64) -> String {
+    let percent = percent(share);
+    format!("{} percentage points", percent.trim_end_matches(" %"))
+}
+
 /// "1 in 340", rounded so that the chance is not understated; no more than a million is claimed.
 pub(super) fn one_in(evidence: f64) -> String {
     let evidence = evidence.clamp(1.0, 1e6);
@@ -220,7 +299,7 @@ pub(super) fn one_in(evidence: f64) -> String {
     format!("1 in {}", count(((evidence / unit).floor() * unit) as u64))
 }
 
-pub(super) fn plural(requests: u64) -> &'static str {
+fn plural(requests: u64) -> &'static str {
     if requests == 1 { "request" } else { "requests" }
 }
 
@@ -243,7 +322,7 @@ pub(super) fn percent(share: f64) -> String {
 }
 
 /// The same, rounded up: an upper bound must stay one.
-pub(super) fn percent_up(share: f64) -> String {
+fn percent_up(share: f64) -> String {
     // The tolerance keeps 4.000000000000001 from becoming 4.1.
     two_digits(share * 100.0, |value| (value - 1e-9).ceil())
 }
@@ -271,12 +350,109 @@ fn span(time: Duration) -> String {
 }
 
 /// A time to wait, in its largest fitting unit: "45 s", "54 min", "6.1 h", "3 d".
-pub(super) fn about(time: Duration) -> String {
+fn about(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     match seconds {
         ..120.0 => format!("{seconds:.0} s"),
         ..7_200.0 => format!("{:.0} min", seconds / 60.0),
         ..172_800.0 => format!("{:.1} h", seconds / 3_600.0),
         _ => format!("{:.0} d", seconds / 86_400.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{after, close, look, policy};
+    use super::*;
+
+    const ERRORS: Criterion = Criterion::ErrorRate { max: 0.01 };
+    const P99: Criterion = Criterion::Latency {
+        quantile: 0.99,
+        max: Duration::from_millis(250),
+    };
+
+    #[test]
+    fn sentences_say_what_was_counted_and_what_it_means() {
+        let policy = policy();
+        let judge = |looks: &[Look], next| after(looks, &policy).judge(&policy, next);
+        let failing = [look((6, 30), (0, 270)), look((6, 30), (1, 270))];
+        let failing = [failing[0], failing[1], look((19, 90), (1, 810))];
+        let mut bad_second_step = after(&[look((0, 100_000), (0, 900_000))], &policy);
+        bad_second_step.begin_step(25);
+        bad_second_step.observe(&look((9, 100), (0, 300)), &policy);
+        bad_second_step.observe(&look((3, 60), (0, 180)), &policy);
+        for (judgement, criterion, rate, words) in [
+            (
+                judge(&[look((0, 40), (0, 360))], Some(25)),
+                ERRORS,
+                Some(0.02),
+                "0 errors in 40 canary requests (stable 0 of 360): the rate is below 8.5 %; moving to \
+                 25 % needs below 4 %, about 47 more clean requests (≈ 39 min at this traffic).",
+            ),
+            (
+                judge(&[look((1, 900), (9, 8_100))], Some(25)),
+                P99,
+                None,
+                "1 too slow in 900 canary requests (stable 9 of 8,100): the share over 250 ms is below \
+                 0.69 %; moving to 25 % needs below 4 %.",
+            ),
+            (
+                judge(&failing, Some(25)),
+                ERRORS,
+                None,
+                "31 of 150 canary requests failed (21 %, objective 1 %); stable 2 of 1,350. The chance \
+                 that a good version looks this bad is under 1 in 3,400.",
+            ),
+            (
+                judge(&failing, Some(25)),
+                P99,
+                None,
+                "31 of 150 canary requests took over 250 ms (21 %, objective p99 ≤ 250 ms (share over \
+                 250 ms ≤ 1 %)); stable 2 of 1,350. The chance that a good version looks this bad is \
+                 under 1 in 3,400.",
+            ),
+            (
+                judge(&[look((28, 30), (0, 270))], Some(25)),
+                ERRORS,
+                None,
+                "28 of 30 canary requests failed in one scrape (93 %, objective 1 %); stable 0 of 270. A \
+                 version within its objective has less than one such scrape in a million.",
+            ),
+            (
+                judge(&[look((9, 300), (81, 2_700)); 10], Some(25)),
+                ERRORS,
+                None,
+                "90 of 3,000 canary requests failed (3 %, objective 1 %); stable 810 of 27,000. Suspect: \
+                 the chance that a version within its objective looks this bad is under 1 in 1,000,000, \
+                 but it is not proven worse than stable, so rolling back may not help; holding.",
+            ),
+            (
+                bad_second_step.judge(&policy, Some(50)),
+                ERRORS,
+                Some(10.0),
+                "12 errors in 100,160 canary requests (stable 0 of 900,480): the rate is below 0.027 %; in \
+                 this step alone 12 of 160, about 440 more clean requests (≈ 44 s at this traffic).",
+            ),
+            (
+                judge(&[look((0, 0), (0, 300))], None),
+                ERRORS,
+                Some(0.0),
+                "No canary requests yet (stable 0 of 300); promoting it needs below 1 %, about 351 more \
+                 clean requests.",
+            ),
+        ] {
+            assert_eq!(judgement.sentence(&criterion, rate), words);
+        }
+    }
+
+    #[test]
+    fn a_criterion_knows_its_budget() {
+        close(ERRORS.budget(), 0.01);
+        close(P99.budget(), 0.01);
+        let p999 = Criterion::Latency {
+            quantile: 0.999,
+            max: Duration::from_millis(1_500),
+        };
+        assert_eq!(p999.to_string(), "p99.9 ≤ 1.5 s (share over 1.5 s ≤ 0.1 %)");
     }
 }

@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::bound::BadShareBound;
 use super::evidence::{
-    GUARD_SHARE, LOOK_CAP, Opens, RELATIVE_ALTERNATIVES, SLO_ALTERNATIVES, WARM_UP_GUARD_SHARE,
-    canary_share, evidence, log_ratios_to_past, log_relative_ratios, log_slo_ratios, look_cap,
-    nine_digits, settle, stake, trips_guard,
+    GUARD_SHARE, LOOK_CAP, RELATIVE_ALTERNATIVES, SLO_ALTERNATIVES, WARM_UP_GUARD_SHARE, evidence,
+    log_ratios_to_past, log_relative_ratios, log_slo_ratios, look_cap, settle,
 };
+use super::ledger::Ledger;
 use super::{GatePolicy, GateVerdict, Judgement, Look, SUSPECT};
 
 /// The memory of one gate over one rollout. It is kept in the resource's status, so an operator that
@@ -16,31 +16,16 @@ use super::{GatePolicy, GateVerdict, Judgement, Look, SUSPECT};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GateState {
-    /// The canary's weight in this step, in percent.
-    weight: u8,
-    /// Looks since the rollout began, empty ones not counted.
-    looks: u32,
-    /// Looks since the step began, empty ones not counted.
-    step_looks: u32,
-    /// The part of the evidence's unit that has been staked so far, 0 to 1.
-    staked: f64,
+    #[serde(flatten)]
+    ledger: Ledger,
     /// Evidence for each alternative "the bad share is m times the budget".
     slo: [f64; SLO_ALTERNATIVES.len()],
     /// Evidence for each alternative "a canary request is ω times as likely bad as a stable one"; at full weight: as
     /// stable's were before, or as the objective allows.
     relative: [f64; RELATIVE_ALTERNATIVES.len()],
-    /// The strongest evidence for failing since the step began; 1 means none.
-    strongest: f64,
-    /// The look that tripped the hard guard in this step.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    guard: Option<Look>,
     /// What the canary answered while it was warming up, all scrapes together; gone with the first look after that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     warm_up: Option<Look>,
-    /// Requests since the step began.
-    step: Look,
-    /// Requests since the rollout began.
-    rollout: Look,
 }
 
 impl Default for GateState {
@@ -54,44 +39,33 @@ impl GateState {
     /// with it.
     pub fn new() -> Self {
         Self {
-            weight: 0,
-            looks: 0,
-            step_looks: 0,
-            staked: 0.0,
+            ledger: Ledger::new(),
             slo: [0.0; SLO_ALTERNATIVES.len()],
             relative: [0.0; RELATIVE_ALTERNATIVES.len()],
-            strongest: 1.0,
-            guard: None,
             warm_up: None,
-            step: Look::default(),
-            rollout: Look::default(),
         }
     }
 
     /// Requests since the step began.
     pub fn step(&self) -> &Look {
-        &self.step
+        &self.ledger.step
     }
 
     /// Requests since the rollout began.
     pub fn rollout(&self) -> &Look {
-        &self.rollout
+        &self.ledger.rollout
     }
 
     /// Begins a step with `weight` percent of the traffic on the canary. Evidence carries over; a
     /// failure does not, since whoever goes on after one has overruled it.
     pub fn begin_step(&mut self, weight: u8) {
-        self.weight = weight;
-        self.step_looks = 0;
-        self.strongest = 1.0;
-        self.guard = None;
+        self.ledger.begin_step(weight);
         self.warm_up = None;
-        self.step = Look::default();
     }
 
     /// Whether no look has been taken in yet, other than those of the warm-up.
     pub fn is_new(&self) -> bool {
-        self.looks == 0
+        self.ledger.looks == 0
     }
 
     /// Whether all that has been taken in so far is the warm-up.
@@ -107,7 +81,7 @@ impl GateState {
     /// count. The hard guard needs 90 % of bad ones instead of 50.
     pub fn warm_up(&mut self, look: &Look, policy: &GatePolicy) {
         let look = look.consistent();
-        self.guard(&look, policy, WARM_UP_GUARD_SHARE);
+        self.ledger.guard(&look, policy.p0(), WARM_UP_GUARD_SHARE);
         self.warm_up.get_or_insert_default().add(&look);
     }
 
@@ -120,39 +94,24 @@ impl GateState {
         if let Some(early) = self.warm_up.take().filter(|early| early.requests() > 0) {
             self.weigh(&early, policy, LOOK_CAP);
         }
-        self.guard(&look, policy, GUARD_SHARE);
-        self.weigh(&look, policy, look_cap(policy));
-        self.step.add(&look);
-        self.rollout.add(&look);
+        self.ledger.guard(&look, policy.p0(), GUARD_SHARE);
+        let cap = look_cap(policy, look.canary, policy.p0());
+        self.weigh(&look, policy, cap);
+        self.ledger.count(&look);
     }
 
-    /// Settles the bets on one look, which multiplies no stake by more than `cap`.
+    /// Settles the bets on one look, which multiplies no stake on a bad share by more than `cap`.
     fn weigh(&mut self, look: &Look, policy: &GatePolicy, cap: f64) {
-        let opens = Opens::look(self.step_looks, self.runs_alone());
-        self.looks = self.looks.saturating_add(1);
-        self.step_looks = self.step_looks.saturating_add(1);
-
         let p0 = policy.p0();
-        let stake = stake(self.looks, opens, policy.steps, self.staked);
-        let relative = if self.runs_alone() {
-            log_ratios_to_past(look.canary, self.rollout.stable, p0)
+        let stake = self.ledger.stake(policy);
+        let relative = if self.ledger.runs_alone() {
+            log_ratios_to_past(look.canary, self.ledger.rollout.stable, p0)
         } else {
-            log_relative_ratios(look, canary_share(look, &self.step, self.weight))
+            log_relative_ratios(look, self.ledger.canary_share(look))
         };
         settle(&mut self.slo, stake, &log_slo_ratios(look.canary, p0), cap);
-        settle(&mut self.relative, stake, &relative, cap);
-        self.staked = nine_digits(self.staked + stake);
-        let evidence = self.e_slo().min(self.e_rel());
-        self.strongest = self.strongest.max(nine_digits(evidence));
-    }
-
-    /// Keeps the first look of the step that is so bad that it needs no further evidence.
-    fn guard(&mut self, look: &Look, policy: &GatePolicy, bad_share: f64) {
-        let share = canary_share(look, &self.step, self.weight);
-        let compared = (!self.runs_alone()).then_some(share);
-        if self.guard.is_none() && trips_guard(look, policy.p0(), compared, bad_share) {
-            self.guard = Some(*look);
-        }
+        settle(&mut self.relative, stake, &relative, LOOK_CAP);
+        self.ledger.settled(self.e_slo().min(self.e_rel()));
     }
 
     /// What the evidence so far says. `next_weight` is the weight, in percent, that the canary would
@@ -167,41 +126,37 @@ impl GateState {
     pub fn judge(&self, policy: &GatePolicy, next_weight: Option<u8>) -> Judgement {
         let bound = BadShareBound::new(policy);
         let bound_needed = policy.share_allowed_at(next_weight.unwrap_or(100));
-        let clean_requests_needed = bound
-            .clean_requests_until(self.rollout.canary, bound_needed)
-            .map(|lacking| lacking.max(self.step_requests_needed(policy, bound_needed)));
-        let verdict = self.verdict(policy, next_weight);
+        let Ledger { step, rollout, .. } = self.ledger;
         Judgement {
-            verdict,
+            verdict: self.verdict(policy, next_weight),
             e_slo: self.e_slo(),
             e_rel: self.e_rel(),
-            strongest: self.strongest,
+            strongest: self.ledger.strongest,
             fail_threshold: policy.fail_threshold(),
-            guard: self.guard,
-            upper_bound: bound.upper_bound(self.rollout.canary),
+            guard: self.ledger.guard,
+            upper_bound: bound.upper_bound(rollout.canary),
             bound_needed,
-            clean_requests_needed,
+            clean_requests_needed: self.ledger.clean_requests_needed(
+                policy,
+                bound,
+                bound_needed,
+                bound_needed,
+            ),
             suspect: self.is_suspect(),
             budget: policy.p0(),
             next_weight,
-            step: self.step,
-            rollout: self.rollout,
+            step,
+            rollout,
         }
     }
 
     /// The verdict of [`judge`](Self::judge) alone, at a tenth of its cost: no number has to be searched for.
     pub fn verdict(&self, policy: &GatePolicy, next_weight: Option<u8>) -> GateVerdict {
         let needed = policy.share_allowed_at(next_weight.unwrap_or(100));
-        if self.fails(policy) {
-            GateVerdict::Fail
-        } else if !self.is_suspect()
-            && self.step_requests_needed(policy, needed) == 0
-            && BadShareBound::new(policy).excludes(self.rollout.canary, needed)
-        {
-            GateVerdict::Pass
-        } else {
-            GateVerdict::NeedMoreData
-        }
+        self.ledger.verdict(policy, self.is_suspect(), || {
+            self.ledger.step_requests_needed(policy, needed) == 0
+                && BadShareBound::new(policy).excludes(self.ledger.rollout.canary, needed)
+        })
     }
 
     /// Whether the canary may not advance, though it need not fail: `E_slo` ≥ [`SUSPECT`].
@@ -209,28 +164,17 @@ impl GateState {
         self.e_slo() >= SUSPECT
     }
 
-    /// Requests that this step still needs, so that there are enough and their bad share fits the next weight.
-    fn step_requests_needed(&self, policy: &GatePolicy, share: f64) -> u64 {
-        ((self.step.canary.bad as f64 / share).ceil() as u64)
-            .max(policy.min_requests)
-            .saturating_sub(self.step.canary.requests)
-    }
-
     /// Whether the verdict is Fail.
+    #[cfg(test)]
     pub(super) fn fails(&self, policy: &GatePolicy) -> bool {
-        self.guard.is_some() || self.strongest >= policy.fail_threshold()
+        self.ledger.fails(policy)
     }
 
     fn e_slo(&self) -> f64 {
-        evidence(&self.slo, &SLO_ALTERNATIVES, self.staked)
+        evidence(&self.slo, &SLO_ALTERNATIVES, self.ledger.staked)
     }
 
     fn e_rel(&self) -> f64 {
-        evidence(&self.relative, &RELATIVE_ALTERNATIVES, self.staked)
-    }
-
-    /// At full weight no stable traffic runs beside the canary.
-    fn runs_alone(&self) -> bool {
-        self.weight >= 100
+        evidence(&self.relative, &RELATIVE_ALTERNATIVES, self.ledger.staked)
     }
 }

@@ -1,0 +1,139 @@
+//! What every gate of counted requests keeps: the step, the looks, what was staked on them, and what they counted.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::bound::BadShareBound;
+use super::evidence::{Opens, canary_share, nine_digits, stake, trips_guard};
+use super::{GatePolicy, GateVerdict, Look};
+
+/// The books of one gate over one rollout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Ledger {
+    /// The canary's weight in this step, in percent.
+    pub(super) weight: u8,
+    /// Looks since the rollout began, empty ones not counted.
+    pub(super) looks: u32,
+    /// Looks since the step began, empty ones not counted.
+    step_looks: u32,
+    /// The part of the evidence's unit that has been staked so far, 0 to 1.
+    pub(super) staked: f64,
+    /// The strongest evidence for failing since the step began; 1 means none.
+    pub(super) strongest: f64,
+    /// The look that tripped the hard guard in this step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) guard: Option<Look>,
+    /// Requests since the step began.
+    pub(super) step: Look,
+    /// Requests since the rollout began.
+    pub(super) rollout: Look,
+}
+
+impl Ledger {
+    /// The books of a rollout that has not begun.
+    pub(super) fn new() -> Self {
+        Self {
+            weight: 0,
+            looks: 0,
+            step_looks: 0,
+            staked: 0.0,
+            strongest: 1.0,
+            guard: None,
+            step: Look::default(),
+            rollout: Look::default(),
+        }
+    }
+
+    /// Begins a step with `weight` percent of the traffic on the canary. Evidence carries over; a failure does not,
+    /// since whoever goes on after one has overruled it.
+    pub(super) fn begin_step(&mut self, weight: u8) {
+        self.weight = weight;
+        self.step_looks = 0;
+        self.strongest = 1.0;
+        self.guard = None;
+        self.step = Look::default();
+    }
+
+    /// At full weight no stable traffic runs beside the canary.
+    pub(super) fn runs_alone(&self) -> bool {
+        self.weight >= 100
+    }
+
+    /// The share of a look's requests that the canary is taken to have.
+    pub(super) fn canary_share(&self, look: &Look) -> f64 {
+        canary_share(look, &self.step, self.weight)
+    }
+
+    /// Opens the next look: what is staked on it.
+    pub(super) fn stake(&mut self, policy: &GatePolicy) -> f64 {
+        let opens = Opens::look(self.step_looks, self.runs_alone());
+        self.looks = self.looks.saturating_add(1);
+        self.step_looks = self.step_looks.saturating_add(1);
+        let stake = stake(self.looks, opens, policy.steps, self.staked);
+        self.staked = nine_digits(self.staked + stake);
+        stake
+    }
+
+    /// Writes down the evidence for failing that there is after a look.
+    pub(super) fn settled(&mut self, evidence: f64) {
+        self.strongest = self.strongest.max(nine_digits(evidence));
+    }
+
+    /// Keeps the first look of the step that is so bad that it needs no further evidence. `allowed` is the bad share
+    /// that the canary may have, `bad_share` the least with which a look can be so bad.
+    pub(super) fn guard(&mut self, look: &Look, allowed: f64, bad_share: f64) {
+        let share = (!self.runs_alone()).then(|| self.canary_share(look));
+        if self.guard.is_none() && trips_guard(look, allowed, share, bad_share) {
+            self.guard = Some(*look);
+        }
+    }
+
+    /// Counts a look's requests.
+    pub(super) fn count(&mut self, look: &Look) {
+        self.step.add(look);
+        self.rollout.add(look);
+    }
+
+    /// Whether the verdict is Fail.
+    pub(super) fn fails(&self, policy: &GatePolicy) -> bool {
+        self.guard.is_some() || self.strongest >= policy.fail_threshold()
+    }
+
+    /// Requests that this step still needs, so that there are enough and their bad share is at most `share`.
+    pub(super) fn step_requests_needed(&self, policy: &GatePolicy, share: f64) -> u64 {
+        ((self.step.canary.bad as f64 / share).ceil() as u64)
+            .max(policy.min_requests)
+            .saturating_sub(self.step.canary.requests)
+    }
+
+    /// How many more requests, all of them clean, exclude by `bound` that the canary's bad share is `share`, and fit
+    /// the step's own to `step_share`.
+    pub(super) fn clean_requests_needed(
+        &self,
+        policy: &GatePolicy,
+        bound: BadShareBound,
+        share: f64,
+        step_share: f64,
+    ) -> Option<u64> {
+        bound
+            .clean_requests_until(self.rollout.canary, share)
+            .map(|lacking| lacking.max(self.step_requests_needed(policy, step_share)))
+    }
+
+    /// Fail before Pass before holding; whoever is suspect does not pass.
+    pub(super) fn verdict(
+        &self,
+        policy: &GatePolicy,
+        is_suspect: bool,
+        proven: impl FnOnce() -> bool,
+    ) -> GateVerdict {
+        if self.fails(policy) {
+            GateVerdict::Fail
+        } else if !is_suspect && proven() {
+            GateVerdict::Pass
+        } else {
+            GateVerdict::NeedMoreData
+        }
+    }
+}
