@@ -4,16 +4,14 @@ use std::time::Duration;
 
 use crate::{
     objects::world,
-    world::{World, canary, condition, stable},
+    world::{World, canary},
 };
 
 #[tokio::test]
 async fn a_good_version_takes_every_step_and_is_promoted() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     world.roll_out("2").await;
-    let status = world
-        .until("version 2 serves", |status| stable(status) == Some("2"))
-        .await;
+    let status = world.until_serves("2").await;
     assert_eq!(status.state.refused, []);
     assert_eq!(world.weights("2"), [0, 10, 50, 100]);
     let status = world
@@ -22,11 +20,7 @@ async fn a_good_version_takes_every_step_and_is_promoted() {
         })
         .await;
     assert_eq!(canary(&status), None);
-    world
-        .until("it is Ready", |status| {
-            condition(status, "Ready").reason == "Promoted"
-        })
-        .await;
+    world.until_reason("Promoted").await;
 }
 
 #[tokio::test]
@@ -34,12 +28,7 @@ async fn a_version_with_errors_is_rolled_back_and_the_numbers_are_told() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     world.fail("2", 0.2);
     world.roll_out("2").await;
-    let status = world
-        .until("version 2 is rolled back", |status| {
-            condition(status, "Ready").reason == "RolledBack"
-        })
-        .await;
-    assert_eq!((stable(&status), canary(&status)), (Some("1"), None));
+    let status = world.until_rolled_back().await;
     assert_eq!(world.weights("2"), [0, 10]);
     let reason = &status.state.refused[0].reason;
     assert!(reason.contains("canary requests failed"), "{reason}");
@@ -50,18 +39,9 @@ async fn a_version_with_errors_is_rolled_back_and_the_numbers_are_told() {
 async fn a_version_that_turns_bad_at_half_the_traffic_is_rolled_back_from_there() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     world.roll_out("2").await;
-    world
-        .until("version 2 has half", |status| {
-            canary(status) == Some(("2", 50))
-        })
-        .await;
+    world.until_canary("2", 50).await;
     world.fail("2", 0.5);
-    let status = world
-        .until("version 2 is rolled back", |status| {
-            condition(status, "Ready").reason == "RolledBack"
-        })
-        .await;
-    assert_eq!((stable(&status), canary(&status)), (Some("1"), None));
+    world.until_rolled_back().await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(world.weights("2").last(), Some(&50), "it never got more");
 }

@@ -7,25 +7,18 @@ use serin::api::Phase;
 use crate::{
     objects::world,
     operator::{FIRST, SECOND},
-    world::{PATIENCE, World, canary, condition, stable, wait},
+    world::{World, canary, condition, stable, wait},
 };
 
 /// Kills the operator as soon as the status is at `phase` and `weight`, starts it again, and expects the usual end.
 async fn promoted_although_killed_at(phase: Phase, weight: u8) {
     let mut world = world!(World::with_metrics()).with_stable("1").await;
     world.roll_out("2").await;
-    world
-        .until("the moment has come", |status| {
-            let now = canary(status).map_or(0, |(_, weight)| weight);
-            status.state.phase == phase && now == weight
-        })
-        .await;
+    world.until_phase(phase, weight).await;
     world.kill_operator();
     tokio::time::sleep(Duration::from_secs(1)).await;
     world.start_operator();
-    world
-        .until("version 2 serves", |status| stable(status) == Some("2"))
-        .await;
+    world.until_serves("2").await;
     world
         .until("version 1 is let go", |status| {
             status.state.retiring.is_empty()
@@ -85,19 +78,9 @@ async fn of_two_operators_one_acts_and_the_other_takes_over_when_it_dies() {
     let mut world = world!(World::new()).with_stable("1").await;
     let _second = world.operator_named(SECOND);
     world.roll_out("2").await;
-    world
-        .until("version 2 has weight", |status| {
-            canary(status) == Some(("2", 10))
-        })
-        .await;
-    let acts = |pod: &str| {
-        let requests = world.server.requests(pod, &world.namespace);
-        requests
-            .iter()
-            .any(|request| request.is_write() && request.resource != "leases")
-    };
-    assert!(acts(FIRST));
-    assert!(!acts(SECOND), "a follower only watches");
+    world.until_canary("2", 10).await;
+    assert!(world.writes(FIRST) > 0);
+    assert_eq!(world.writes(SECOND), 0, "a follower only watches");
     world.kill_operator();
     world.roll_out("1").await;
     world
@@ -105,13 +88,5 @@ async fn of_two_operators_one_acts_and_the_other_takes_over_when_it_dies() {
             canary(status).is_none()
         })
         .await;
-    let second_acts = || {
-        let requests = world.server.requests(SECOND, &world.namespace);
-        requests
-            .iter()
-            .any(|request| request.is_write() && request.resource != "leases")
-    };
-    tokio::time::timeout(PATIENCE, wait("the second acts", async || second_acts()))
-        .await
-        .unwrap();
+    wait("the second acts", async || world.writes(SECOND) > 0).await;
 }

@@ -10,7 +10,7 @@ use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use serin::{
     api::{ModelDeployment, Phase},
     k8s::EndpointSlice,
@@ -19,37 +19,25 @@ use serin::{
 use crate::{
     objects::world,
     operator::FIRST,
-    server::Request,
-    world::{MODEL, World, canary, condition, decision, manifest, stable, wait, with},
+    world::{A_WHILE, MODEL, World, canary, condition, decision, manifest, wait, with},
 };
 
-/// Long enough for three looks at the metrics: what would have moved has moved.
-const A_WHILE: Duration = Duration::from_secs(4);
-
-fn steps(weights: &[(u8, &str)]) -> Value {
-    weights
+/// Applies version 2 with these steps, each as short as its time.
+async fn roll_out_by(world: &World, weights: &[(u8, &str)]) {
+    let steps = weights
         .iter()
         .map(|(weight, time)| json!({"weight": weight, "minDuration": time}))
-        .collect()
-}
-
-fn with_steps(version: &str, weights: &[(u8, &str)]) -> Value {
-    with(manifest(version), "/spec/rollout/steps", steps(weights))
+        .collect();
+    world.change("2", "/spec/rollout/steps", steps).await;
 }
 
 #[tokio::test]
 async fn a_change_of_the_configuration_alone_is_a_version_of_its_own() {
     let world = world!(World::new()).with_stable("1").await;
     let before = world.status().await.state.stable.unwrap();
-    let configured = with(
-        manifest("1"),
-        "/spec/serving",
-        json!({"env": [{"name": "THREADS", "value": "2"}]}),
-    );
-    world.apply(&configured).await.unwrap();
-    let status = world
-        .until("it is on trial", |status| canary(status) == Some(("1", 10)))
-        .await;
+    let threads = json!({"env": [{"name": "THREADS", "value": "2"}]});
+    world.change("1", "/spec/serving", threads).await;
+    let status = world.until_canary("1", 10).await;
     let canary = status.state.canary.unwrap();
     assert_ne!(canary.revision, before.revision);
     assert_eq!(
@@ -62,26 +50,13 @@ async fn a_change_of_the_configuration_alone_is_a_version_of_its_own() {
 #[tokio::test]
 async fn steps_shortened_below_the_weight_take_it_back_and_never_raise_it() {
     let world = world!(World::with_metrics()).with_stable("1").await;
-    let usual = with_steps("2", &[(10, "1s"), (50, "1h"), (100, "1s")]);
-    world.apply(&usual).await.unwrap();
-    world
-        .until("version 2 has half", |status| {
-            canary(status) == Some(("2", 50))
-        })
-        .await;
-    let lower = with_steps("2", &[(20, "1h"), (100, "1s")]);
-    world.apply(&lower).await.unwrap();
-    let status = world
-        .until("it goes back to a step that there is", |status| {
-            canary(status) == Some(("2", 20))
-        })
-        .await;
+    roll_out_by(&world, &[(10, "1s"), (50, "1h"), (100, "1s")]).await;
+    world.until_canary("2", 50).await;
+    roll_out_by(&world, &[(20, "1h"), (100, "1s")]).await;
+    let status = world.until_canary("2", 20).await;
     decision(&status, "StepsChanged");
-    let higher = with_steps("2", &[(60, "1h"), (100, "1s")]);
-    world.apply(&higher).await.unwrap();
-    world
-        .until("it starts over", |status| canary(status) == Some(("2", 60)))
-        .await;
+    roll_out_by(&world, &[(60, "1h"), (100, "1s")]).await;
+    world.until_canary("2", 60).await;
     assert_eq!(world.weights("2"), [0, 10, 50, 20, 0, 60]);
 }
 
@@ -89,53 +64,36 @@ async fn steps_shortened_below_the_weight_take_it_back_and_never_raise_it() {
 async fn a_new_version_is_watched_with_all_traffic_while_the_old_one_keeps_its_pods() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     let old = world.status().await.state.stable.unwrap().revision;
-    let watched = with(manifest("2"), "/spec/rollout/watch", json!("6s"));
-    world.apply(&watched).await.unwrap();
-    world
-        .until("it has all traffic", |status| {
-            canary(status) == Some(("2", 100))
-        })
-        .await;
+    world.change("2", "/spec/rollout/watch", json!("6s")).await;
+    world.until_canary("2", 100).await;
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(4) {
         assert_eq!(world.replicas(&old).await, 2);
         assert_eq!(canary(&world.status().await), Some(("2", 100)));
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    world
-        .until("version 2 serves", |status| stable(status) == Some("2"))
-        .await;
+    world.until_serves("2").await;
 }
 
 #[tokio::test]
 async fn a_breach_under_watch_puts_all_traffic_back() {
     let world = world!(World::with_metrics()).with_stable("1").await;
-    let watched = with(manifest("2"), "/spec/rollout/watch", json!("1h"));
-    world.apply(&watched).await.unwrap();
-    world
-        .until("it has all traffic", |status| {
-            canary(status) == Some(("2", 100))
-        })
-        .await;
+    world.change("2", "/spec/rollout/watch", json!("1h")).await;
+    world.until_canary("2", 100).await;
     tokio::time::sleep(A_WHILE).await;
     world.fail("2", 0.3);
-    let status = world
-        .until("it is rolled back", |status| {
-            condition(status, "Ready").reason == "RolledBack"
-        })
-        .await;
-    assert_eq!((stable(&status), canary(&status)), (Some("1"), None));
+    world.until_rolled_back().await;
 }
 
 #[tokio::test]
 async fn the_old_version_keeps_its_pods_for_the_scale_down_delay() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     let old = world.status().await.state.stable.unwrap().revision;
-    let delayed = with(manifest("2"), "/spec/rollout/scaleDownDelay", json!("5s"));
-    world.apply(&delayed).await.unwrap();
+    let delay = json!("5s");
     world
-        .until("version 2 serves", |status| stable(status) == Some("2"))
+        .change("2", "/spec/rollout/scaleDownDelay", delay)
         .await;
+    world.until_serves("2").await;
     let promoted = Instant::now();
     while promoted.elapsed() < Duration::from_secs(3) {
         assert_eq!(world.replicas(&old).await, 2, "the way back is warm");
@@ -150,11 +108,7 @@ async fn no_weight_is_raised_before_stable_can_take_it_all_back() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     world.hold("2");
     world.roll_out("2").await;
-    world
-        .until("version 2 is prepared", |status| {
-            canary(status) == Some(("2", 0))
-        })
-        .await;
+    world.until_canary("2", 0).await;
     // Stable loses its pods: an eviction, a node, a hand.
     world.hold("1");
     world
@@ -173,22 +127,15 @@ async fn no_weight_is_raised_before_stable_can_take_it_all_back() {
     tokio::time::sleep(A_WHILE).await;
     assert_eq!(canary(&world.status().await), Some(("2", 0)));
     world.release("1");
-    world
-        .until("version 2 serves", |status| stable(status) == Some("2"))
-        .await;
+    world.until_serves("2").await;
     assert_eq!(world.weights("2"), [0, 10, 50, 100]);
 }
 
 #[tokio::test]
 async fn scaled_down_in_mid_rollout_stable_holds_the_weight_and_still_takes_all_back() {
     let world = world!(World::with_metrics()).with_stable("1").await;
-    let slow = with_steps("2", &[(10, "4s"), (50, "1s"), (100, "1s")]);
-    world.apply(&slow).await.unwrap();
-    world
-        .until("version 2 has weight", |status| {
-            canary(status) == Some(("2", 10))
-        })
-        .await;
+    roll_out_by(&world, &[(10, "4s"), (50, "1s"), (100, "1s")]).await;
+    world.until_canary("2", 10).await;
     world.hold("1");
     world
         .until("it is held", |status| {
@@ -199,12 +146,7 @@ async fn scaled_down_in_mid_rollout_stable_holds_the_weight_and_still_takes_all_
     tokio::time::sleep(A_WHILE).await;
     assert_eq!(canary(&world.status().await), Some(("2", 10)));
     world.fail("2", 0.3);
-    let status = world
-        .until("it is rolled back", |status| {
-            condition(status, "Ready").reason == "RolledBack"
-        })
-        .await;
-    assert_eq!((stable(&status), canary(&status)), (Some("1"), None));
+    let status = world.until_rolled_back().await;
     assert_eq!(
         condition(&status, "Available").status,
         "False",
@@ -226,11 +168,7 @@ async fn without_evidence(then: &str) -> Option<World> {
 #[tokio::test]
 async fn without_enough_data_pause_waits_and_says_so() {
     let world = world!(without_evidence("Pause"));
-    world
-        .until("it is told", |status| {
-            condition(status, "Ready").reason == "InsufficientData"
-        })
-        .await;
+    world.until_reason("InsufficientData").await;
     tokio::time::sleep(A_WHILE).await;
     assert_eq!(canary(&world.status().await), Some(("2", 10)));
 }
@@ -238,35 +176,26 @@ async fn without_enough_data_pause_waits_and_says_so() {
 #[tokio::test]
 async fn without_enough_data_advance_goes_on() {
     let world = world!(without_evidence("Advance"));
-    world
-        .until("version 2 serves", |status| stable(status) == Some("2"))
-        .await;
+    world.until_serves("2").await;
     assert_eq!(world.weights("2"), [0, 10, 50, 100]);
 }
 
 #[tokio::test]
 async fn without_enough_data_rollback_gives_up() {
     let world = world!(without_evidence("Rollback"));
-    let status = world
-        .until("it is rolled back", |status| {
-            condition(status, "Ready").reason == "RolledBack"
-        })
-        .await;
-    assert_eq!((stable(&status), canary(&status)), (Some("1"), None));
+    world.until_rolled_back().await;
 }
 
 #[tokio::test]
 async fn pods_that_never_get_ready_are_given_up_at_the_deadline() {
     let world = world!(World::new()).with_stable("1").await;
     world.hold("2");
-    let hurried = with(manifest("2"), "/spec/rollout/progressDeadline", json!("3s"));
     let start = Instant::now();
-    world.apply(&hurried).await.unwrap();
-    let status = world
-        .until("it is rolled back", |status| {
-            condition(status, "Ready").reason == "RolledBack"
-        })
+    let deadline = json!("3s");
+    world
+        .change("2", "/spec/rollout/progressDeadline", deadline)
         .await;
+    let status = world.until_reason("RolledBack").await;
     assert!(start.elapsed() >= Duration::from_secs(3));
     let reason = &status.state.refused[0].reason;
     assert!(reason.contains("progressDeadline"), "{reason}");
@@ -277,8 +206,8 @@ async fn pods_that_never_get_ready_are_given_up_at_the_deadline() {
 async fn an_adaptive_start_is_chosen_by_stables_traffic() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     world.metrics.as_ref().unwrap().scraped().await;
-    let adaptive = with(manifest("2"), "/spec/rollout/firstStep", json!("Adaptive"));
-    world.apply(&adaptive).await.unwrap();
+    let adaptive = json!("Adaptive");
+    world.change("2", "/spec/rollout/firstStep", adaptive).await;
     let status = world
         .until("it has weight", |status| {
             canary(status).is_some_and(|(_, weight)| weight > 0)
@@ -287,9 +216,7 @@ async fn an_adaptive_start_is_chosen_by_stables_traffic() {
     // Some seconds of traffic in five minutes are too little for steps of one second.
     let sentence = &decision(&status, "CanaryStarted").sentence;
     assert!(sentence.contains("requests/s"), "{sentence}");
-    world
-        .until("version 2 serves", |status| stable(status) == Some("2"))
-        .await;
+    world.until_serves("2").await;
     assert_eq!(world.weights("2"), [0, 50, 100]);
 }
 
@@ -300,12 +227,7 @@ async fn deleted_at(phase: Phase, weight: u8) {
         world.hold("2");
     }
     world.roll_out("2").await;
-    world
-        .until("the moment has come", |status| {
-            let now = canary(status).map_or(0, |(_, weight)| weight);
-            status.state.phase == phase && now == weight
-        })
-        .await;
+    world.until_phase(phase, weight).await;
     let model: ModelDeployment = world.get(MODEL).await.unwrap();
     let models: Api<ModelDeployment> = world.api();
     models
@@ -313,14 +235,13 @@ async fn deleted_at(phase: Phase, weight: u8) {
         .await
         .unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let writes = || {
-        let all = world.server.requests(FIRST, &world.namespace);
-        let write = |request: &Request| request.is_write() && request.resource != "leases";
-        all.into_iter().filter(write).count()
-    };
-    let before = writes();
+    let before = world.writes(FIRST);
     tokio::time::sleep(A_WHILE).await;
-    assert_eq!(writes(), before, "nobody works for a model that is gone");
+    assert_eq!(
+        world.writes(FIRST),
+        before,
+        "nobody works for a model that is gone"
+    );
 
     // What the garbage collector does; none runs here.
     let uid = model.uid().unwrap();
@@ -337,11 +258,7 @@ async fn deleted_at(phase: Phase, weight: u8) {
 
     world.release("2");
     world.roll_out("2").await;
-    let status = world
-        .until("another of its name serves", |status| {
-            stable(status) == Some("2")
-        })
-        .await;
+    let status = world.until_serves("2").await;
     assert_eq!(
         status.state.refused,
         [],

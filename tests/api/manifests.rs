@@ -763,11 +763,7 @@ async fn told_by_operator(models: &Api<ModelDeployment>, name: &str) -> String {
 async fn a_wrong_change_leaves_the_serving_version_untouched_and_a_canary_without_weight() {
     let world = world!(World::new()).with_stable("1").await;
     world.roll_out("2").await;
-    world
-        .until("version 2 has weight", |status| {
-            canary(status) == Some(("2", 10))
-        })
-        .await;
+    world.until_canary("2", 10).await;
     let revision = world.status().await.state.stable.unwrap().revision;
     let deployment = format!("iris-{revision}");
     let before: Deployment = world.get(&deployment).await.unwrap();
@@ -778,11 +774,7 @@ async fn a_wrong_change_leaves_the_serving_version_untouched_and_a_canary_withou
         println!("skipped: needs an API server without CEL; this one says: {error}");
         return;
     }
-    let status = world
-        .until("it is told", |status| {
-            condition(status, "Ready").reason == "InvalidSpec"
-        })
-        .await;
+    let status = world.until_reason("InvalidSpec").await;
     assert_eq!((stable(&status), canary(&status)), (Some("1"), None));
     let message = &condition(&status, "Ready").message;
     assert!(
@@ -794,9 +786,5 @@ async fn a_wrong_change_leaves_the_serving_version_untouched_and_a_canary_withou
     assert_eq!(after.metadata.generation, before.metadata.generation);
 
     world.roll_out("2").await;
-    world
-        .until("mended, it goes on", |status| {
-            canary(status) == Some(("2", 10))
-        })
-        .await;
+    world.until_canary("2", 10).await;
 }

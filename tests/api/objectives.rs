@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 
 use crate::{
     objects::world,
-    world::{World, canary, condition, manifest, stable, with},
+    world::{World, canary, stable},
 };
 
-fn held_to(version: &str, objectives: Value) -> Value {
-    with(manifest(version), "/spec/objectives", objectives)
+/// Applies version 2, held to these objectives.
+async fn hold_to(world: &World, objectives: Value) {
+    world.change("2", "/spec/objectives", objectives).await;
 }
 
 #[tokio::test]
@@ -18,13 +19,8 @@ async fn a_version_worse_than_stable_is_rolled_back_though_stable_fails_as_well(
     world.fail("1", 0.02);
     world.fail("2", 0.3);
     let no_worse = json!([{"noWorseThanStable": {"errorRate": "1%"}}]);
-    world.apply(&held_to("2", no_worse)).await.unwrap();
-    let status = world
-        .until("version 2 is rolled back", |status| {
-            condition(status, "Ready").reason == "RolledBack"
-        })
-        .await;
-    assert_eq!((stable(&status), canary(&status)), (Some("1"), None));
+    hold_to(&world, no_worse).await;
+    let status = world.until_rolled_back().await;
     assert_eq!(world.weights("2"), [0, 10]);
     let reason = &status.state.refused[0].reason;
     assert!(reason.contains("canary requests failed"), "{reason}");
@@ -40,16 +36,8 @@ async fn a_query_beyond_its_limit_waits_for_a_person_where_its_then_is_pause() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     let query =
         json!([{"query": {"name": "five", "promql": "vector(5)", "max": 3, "then": "Pause"}}]);
-    world.apply(&held_to("2", query)).await.unwrap();
-    let status = world
-        .until("it is held", |status| {
-            status
-                .state
-                .decisions
-                .last()
-                .is_some_and(|last| last.action == "FailureHeld")
-        })
-        .await;
+    hold_to(&world, query).await;
+    let status = world.until_decided("FailureHeld").await;
     assert_eq!(canary(&status), Some(("2", 10)));
     let record = status.state.decisions.last().unwrap();
     assert_eq!(record.evidence[0].value, Some(5.0));
@@ -68,16 +56,8 @@ async fn an_objective_that_cannot_be_measured_is_told_before_traffic_moves_and_m
 {
     let world = world!(World::with_metrics()).with_stable("1").await;
     let scalar = json!([{"query": {"name": "five", "promql": "5", "max": 3}}]);
-    world.apply(&held_to("2", scalar)).await.unwrap();
-    let status = world
-        .until("it is told", |status| {
-            status
-                .state
-                .decisions
-                .last()
-                .is_some_and(|last| last.action == "NotMeasurable")
-        })
-        .await;
+    hold_to(&world, scalar).await;
+    let status = world.until_decided("NotMeasurable").await;
     let message = &status.state.message;
     assert!(
         message.contains(
@@ -92,9 +72,7 @@ async fn an_objective_that_cannot_be_measured_is_told_before_traffic_moves_and_m
     assert_eq!(world.weights("2"), [0]);
 
     let mended = json!([{"query": {"name": "five", "promql": "vector(2)", "max": 3}}]);
-    world.apply(&held_to("2", mended)).await.unwrap();
-    world
-        .until("version 2 serves", |status| stable(status) == Some("2"))
-        .await;
+    hold_to(&world, mended).await;
+    world.until_serves("2").await;
     assert_eq!(world.weights("2"), [0, 10, 50, 100]);
 }

@@ -16,7 +16,7 @@ use serin::{api::ModelDeployment, k8s::EndpointSlice};
 use crate::{
     operator::FIRST,
     server::{Request, TEST},
-    world::{MODEL, World, canary, condition, manifest, stable, wait, with},
+    world::{MODEL, World, condition, manifest, stable, wait, with},
 };
 
 macro_rules! world {
@@ -35,11 +35,7 @@ async fn the_first_version_gets_its_objects_and_once_ready_all_traffic() {
     world.hold("1");
     world.roll_out("1").await;
 
-    let status = world
-        .until("version 1 is being started", |status| {
-            canary(status) == Some(("1", 0))
-        })
-        .await;
+    let status = world.until_canary("1", 0).await;
     assert_eq!(condition(&status, "Ready").status, "False");
     assert_eq!(condition(&status, "Reconciling").status, "True");
     let revision = status.state.canary.unwrap().revision;
@@ -52,9 +48,7 @@ async fn the_first_version_gets_its_objects_and_once_ready_all_traffic() {
     assert_eq!(stable(&world.status().await), None, "no pod is Ready");
 
     world.release("1");
-    let status = world
-        .until("version 1 serves", |status| stable(status) == Some("1"))
-        .await;
+    let status = world.until_serves("1").await;
     let status = if condition(&status, "Ready").status == "True" {
         status
     } else {
@@ -105,10 +99,7 @@ async fn the_first_version_gets_its_objects_and_once_ready_all_traffic() {
 async fn a_change_of_replicas_scales_and_rolls_nothing_out() {
     let world = world!(World::new()).with_stable("1").await;
     let before = world.status().await.state.stable.unwrap();
-    world
-        .apply(&with(manifest("1"), "/spec/replicas", json!(3)))
-        .await
-        .unwrap();
+    world.change("1", "/spec/replicas", json!(3)).await;
     let status = world
         .until("three pods are Ready", |status| status.ready_replicas == 3)
         .await;
@@ -293,9 +284,7 @@ async fn versions_beyond_the_history_limit_go_and_those_within_keep_no_pods() {
         with(manifest, "/spec/rollout/progressDeadline", json!("1s"))
     };
     world.apply(&short("1")).await.unwrap();
-    world
-        .until("version 1 serves", |status| stable(status) == Some("1"))
-        .await;
+    world.until_serves("1").await;
     let mut revisions = Vec::new();
     for version in ["2", "3", "4"] {
         world.hold(version);

@@ -8,26 +8,15 @@ use serin::{
     report::explain,
 };
 
-use crate::{
-    objects::world,
-    world::{World, canary, condition},
-};
+use crate::{objects::world, world::World};
 
 #[tokio::test]
 async fn a_rollback_is_recorded_with_its_evidence_and_replays_to_the_same_decisions() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     world.roll_out("2").await;
-    world
-        .until("version 2 has half", |status| {
-            canary(status) == Some(("2", 50))
-        })
-        .await;
+    world.until_canary("2", 50).await;
     world.fail("2", 0.5);
-    let status = world
-        .until("version 2 is rolled back", |status| {
-            condition(status, "Ready").reason == "RolledBack"
-        })
-        .await;
+    let status = world.until_reason("RolledBack").await;
 
     let decisions = &status.state.decisions;
     let rolled_back = decisions

@@ -7,16 +7,12 @@ use serin::api::ModelDeployment;
 
 use crate::{
     objects::world,
-    world::{MODEL, World, canary, condition, decision, manifest, stable, with},
+    world::{A_WHILE, MODEL, World, canary, condition, decision, stable},
 };
-
-/// Long enough for three looks at the metrics: what would have moved has moved.
-const A_WHILE: Duration = Duration::from_secs(4);
 
 /// Applies version 2 with one field changed, and waits until it has weight.
 async fn canary_v2(world: &World, pointer: &str, value: Value) {
-    let manifest = with(manifest("2"), pointer, value);
-    world.apply(&manifest).await.unwrap();
+    world.change("2", pointer, value).await;
     world
         .until("version 2 has weight", |status| {
             canary(status).is_some_and(|(version, weight)| version == "2" && weight > 0)
@@ -29,25 +25,13 @@ async fn canary_v2_at_ten(world: &World) {
     canary_v2(world, "/spec/rollout/steps/0/minDuration", json!("1h")).await;
 }
 
-async fn reason(world: &World, reason: &str) {
-    world
-        .until(reason, |status| condition(status, "Ready").reason == reason)
-        .await;
-}
-
-async fn served_by(world: &World, version: &str) {
-    world
-        .until("it serves", |status| stable(status) == Some(version))
-        .await;
-}
-
 #[tokio::test]
 async fn paused_a_good_version_stays_where_it_is_and_resumed_it_goes_on() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     canary_v2(&world, "/spec/rollout/steps/0/minDuration", json!("4s")).await;
     let said = world.kubectl_serin(&["pause", MODEL]).await.unwrap();
     assert!(said.contains("Version 2 stays at 10 %"), "{said}");
-    reason(&world, "Paused").await;
+    world.until_reason("Paused").await;
     world.event("Paused").await;
     tokio::time::sleep(A_WHILE * 2).await;
     assert_eq!(canary(&world.status().await), Some(("2", 10)));
@@ -55,7 +39,7 @@ async fn paused_a_good_version_stays_where_it_is_and_resumed_it_goes_on() {
     assert!(said.contains("already"), "{said}");
 
     world.kubectl_serin(&["resume", MODEL]).await.unwrap();
-    served_by(&world, "2").await;
+    world.until_serves("2").await;
     world.event("Resumed").await;
     assert_eq!(world.weights("2"), [0, 10, 50, 100]);
 }
@@ -65,25 +49,23 @@ async fn a_breach_while_paused_is_rolled_back_all_the_same() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     canary_v2_at_ten(&world).await;
     world.kubectl_serin(&["pause", MODEL]).await.unwrap();
-    reason(&world, "Paused").await;
+    world.until_reason("Paused").await;
     world.fail("2", 0.2);
-    reason(&world, "RolledBack").await;
-    let status = world.status().await;
-    assert_eq!((stable(&status), canary(&status)), (Some("1"), None));
+    world.until_rolled_back().await;
 }
 
 #[tokio::test]
 async fn a_step_with_pause_is_left_when_a_person_agrees_and_who_it_was_is_recorded() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     canary_v2(&world, "/spec/rollout/steps/0/pause", json!(true)).await;
-    reason(&world, "AwaitingApproval").await;
+    world.until_reason("AwaitingApproval").await;
     world.event("AwaitingApproval").await;
     tokio::time::sleep(A_WHILE).await;
     assert_eq!(canary(&world.status().await), Some(("2", 10)));
 
     let said = world.kubectl_serin(&["promote", MODEL]).await.unwrap();
     assert!(said.contains("version 2 gets 50 %"), "{said}");
-    served_by(&world, "2").await;
+    world.until_serves("2").await;
     let status = world.status().await;
     assert_eq!(decision(&status, "Approved").by.as_deref(), Some("ada"));
     assert!(world.event("Approved").await.contains("ada approved"));
@@ -116,7 +98,7 @@ async fn with_approval_the_promotion_waits_for_a_person_who_is_recorded() {
     let revision = status.state.canary.unwrap().revision;
     let yes = json!({"serin.dev/approve": format!("{revision}@100"), "serin.dev/requested-by": "the release team"});
     world.annotate(yes).await;
-    served_by(&world, "2").await;
+    world.until_serves("2").await;
     let status = world.status().await;
     let by = &decision(&status, "Promoted").by;
     assert_eq!(by.as_deref(), Some("the release team"));
@@ -131,7 +113,7 @@ async fn a_skipped_step_is_left_without_its_evidence() {
         .await
         .unwrap();
     assert!(said.contains("gets 50 % now"), "{said}");
-    served_by(&world, "2").await;
+    world.until_serves("2").await;
     assert_eq!(world.weights("2"), [0, 10, 50, 100]);
     let status = world.status().await;
     assert_eq!(decision(&status, "StepAdvanced").weight, 100);
@@ -150,7 +132,7 @@ async fn a_skipped_step_is_left_without_its_evidence() {
 async fn no_step_is_skipped_blindly_but_a_promotion_in_full_is_a_persons_own() {
     let world = world!(World::new()).with_stable("1").await; // without any metrics
     canary_v2_at_ten(&world).await;
-    reason(&world, "MetricsOutage").await;
+    world.until_reason("MetricsOutage").await;
     world
         .kubectl_serin(&["promote", MODEL, "--skip-step"])
         .await
@@ -168,7 +150,7 @@ async fn no_step_is_skipped_blindly_but_a_promotion_in_full_is_a_persons_own() {
         .await
         .unwrap();
     assert!(said.contains("whatever its evidence says"), "{said}");
-    served_by(&world, "2").await;
+    world.until_serves("2").await;
     assert_eq!(world.weights("2"), [0, 10], "and then all, as stable");
     let status = world.status().await;
     assert_eq!(decision(&status, "Promoted").by.as_deref(), Some("ada"));
@@ -179,9 +161,7 @@ async fn promoted_in_full_while_its_pods_start_it_serves_all_once_they_are_ready
     let world = world!(World::new()).with_stable("1").await;
     world.hold("2");
     world.roll_out("2").await;
-    world
-        .until("it is prepared", |status| canary(status) == Some(("2", 0)))
-        .await;
+    world.until_canary("2", 0).await;
     world
         .kubectl_serin(&["promote", MODEL, "--full"])
         .await
@@ -189,7 +169,7 @@ async fn promoted_in_full_while_its_pods_start_it_serves_all_once_they_are_ready
     tokio::time::sleep(A_WHILE).await;
     assert_eq!(stable(&world.status().await), Some("1"));
     world.release("2");
-    served_by(&world, "2").await;
+    world.until_serves("2").await;
     assert_eq!(world.weights("2"), [0]);
 }
 
@@ -209,7 +189,7 @@ async fn aborted_it_is_refused_until_retried_and_the_old_word_is_dead() {
             .await
             .contains("ada aborted the rollout")
     );
-    reason(&world, "RolledBack").await;
+    world.until_reason("RolledBack").await;
 
     // Git alone changes the token; the annotation stands there still.
     let token = json!({"spec": {"rollout": {"retryToken": "1"}}});
@@ -219,11 +199,7 @@ async fn aborted_it_is_refused_until_retried_and_the_old_word_is_dead() {
         .patch(MODEL, &kube::api::PatchParams::default(), &patch)
         .await
         .unwrap();
-    world
-        .until("it is tried again", |status| {
-            canary(status) == Some(("2", 10))
-        })
-        .await;
+    world.until_canary("2", 10).await;
     tokio::time::sleep(A_WHILE).await;
     assert_eq!(canary(&world.status().await), Some(("2", 10)));
 }
@@ -234,14 +210,10 @@ async fn a_retry_tries_again_and_makes_room_for_another_abort() {
     canary_v2_at_ten(&world).await;
     for _ in 0..2 {
         world.kubectl_serin(&["abort", MODEL]).await.unwrap();
-        reason(&world, "RolledBack").await;
+        world.until_reason("RolledBack").await;
         let said = world.kubectl_serin(&["retry", MODEL]).await.unwrap();
         assert!(said.contains("Version 2 is tried again"), "{said}");
-        world
-            .until("it is tried again", |status| {
-                canary(status) == Some(("2", 10))
-            })
-            .await;
+        world.until_canary("2", 10).await;
         tokio::time::sleep(Duration::from_secs(1)).await; // another second, another token
     }
     let error = world.kubectl_serin(&["retry", MODEL]).await.unwrap_err();
@@ -259,7 +231,7 @@ async fn an_undo_goes_back_at_once_while_a_version_is_on_trial() {
         .until("all is back", |status| canary(status).is_none())
         .await;
     assert_eq!(status.state.stable.unwrap().revision, revision);
-    reason(&world, "Promoted").await;
+    world.until_reason("Promoted").await;
     assert_eq!(world.status().await.state.refused, []);
 }
 
@@ -268,7 +240,7 @@ async fn an_undo_to_a_revision_rolls_that_very_version_out_again() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     let first = world.status().await.state.stable.unwrap().revision;
     world.roll_out("2").await;
-    served_by(&world, "2").await;
+    world.until_serves("2").await;
     let history = world.kubectl_serin(&["history", MODEL]).await.unwrap();
     let lines: Vec<_> = history.lines().collect();
     assert_eq!(lines.len(), 3, "{history}");
@@ -278,7 +250,7 @@ async fn an_undo_to_a_revision_rolls_that_very_version_out_again() {
     let arguments = ["undo", MODEL, "--to-revision", &first.0];
     let said = world.kubectl_serin(&arguments).await.unwrap();
     assert!(said.contains("rolled out again"), "{said}");
-    served_by(&world, "1").await;
+    world.until_serves("1").await;
     let status = world.status().await;
     assert_eq!(
         status.state.stable.unwrap().revision,
@@ -288,7 +260,7 @@ async fn an_undo_to_a_revision_rolls_that_very_version_out_again() {
     assert_eq!(world.weights("1"), [0, 10, 50, 100], "on its evidence");
     // Without a revision: to the one before, which is 2 again.
     world.kubectl_serin(&["undo", MODEL]).await.unwrap();
-    served_by(&world, "2").await;
+    world.until_serves("2").await;
 }
 
 #[tokio::test]
@@ -296,7 +268,7 @@ async fn with_on_failure_pause_a_failing_version_is_held_for_a_person() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     world.fail("2", 0.2);
     canary_v2(&world, "/spec/rollout/onFailure", json!("Pause")).await;
-    reason(&world, "FailureHeld").await;
+    world.until_reason("FailureHeld").await;
     world.event("FailureHeld").await;
     assert_eq!(
         condition(&world.status().await, "Stalled").status,

@@ -33,12 +33,14 @@ use serin::{
 use crate::{
     operator::{FIRST, Operator},
     player::{self, Held},
-    server::{Server, TEST, server},
+    server::{Request, Server, TEST, server},
     traffic::Metrics,
 };
 
 /// Long enough for a busy machine of two cores; nothing here normally takes a tenth of it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Long enough for three looks at the metrics: what would have moved has moved.
+pub const A_WHILE: Duration = Duration::from_secs(4);
 /// Nothing listens there.
 const NO_PROMETHEUS: &str = "http://127.0.0.1:1";
 /// The one model of a test.
@@ -211,13 +213,16 @@ impl World {
         self.apply(&manifest(version)).await.unwrap();
     }
 
+    /// Applies a version of the model with one field changed.
+    pub async fn change(&self, version: &str, pointer: &str, value: Value) {
+        let changed = with(manifest(version), pointer, value);
+        self.apply(&changed).await.unwrap();
+    }
+
     /// The first version, serving.
     pub async fn with_stable(self, version: &str) -> Self {
         self.roll_out(version).await;
-        self.until("the first version serves", |status| {
-            stable(status) == Some(version)
-        })
-        .await;
+        self.until_serves(version).await;
         self
     }
 
@@ -291,6 +296,58 @@ impl World {
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Waits until this version serves.
+    pub async fn until_serves(&self, version: &str) -> ModelDeploymentStatus {
+        let what = format!("version {version} serves");
+        self.until(&what, |status| stable(status) == Some(version))
+            .await
+    }
+
+    /// Waits until this version is on trial with so many percent of the traffic.
+    pub async fn until_canary(&self, version: &str, weight: u8) -> ModelDeploymentStatus {
+        let what = format!("version {version} has {weight} %");
+        self.until(&what, |status| canary(status) == Some((version, weight)))
+            .await
+    }
+
+    /// Waits until the rollout is in this phase, its canary with so many percent of the traffic; 0 where there is none.
+    pub async fn until_phase(&self, phase: Phase, weight: u8) -> ModelDeploymentStatus {
+        self.until("the moment has come", |status| {
+            let now = canary(status).map_or(0, |(_, weight)| weight);
+            status.state.phase == phase && now == weight
+        })
+        .await
+    }
+
+    /// Waits until the condition `Ready` has this reason.
+    pub async fn until_reason(&self, reason: &str) -> ModelDeploymentStatus {
+        self.until(reason, |status| condition(status, "Ready").reason == reason)
+            .await
+    }
+
+    /// Waits until the newest decision is of this kind.
+    pub async fn until_decided(&self, action: &str) -> ModelDeploymentStatus {
+        self.until(action, |status| {
+            let newest = status.state.decisions.last();
+            newest.is_some_and(|newest| newest.action == action)
+        })
+        .await
+    }
+
+    /// Waits until the canary is rolled back, and version 1 has all traffic.
+    pub async fn until_rolled_back(&self) -> ModelDeploymentStatus {
+        let status = self.until_reason("RolledBack").await;
+        assert_eq!((stable(&status), canary(&status)), (Some("1"), None));
+        status
+    }
+
+    /// What an operator has written to the API server so far, its lease aside.
+    pub fn writes(&self, pod: &str) -> usize {
+        let all = self.server.requests(pod, &self.namespace);
+        let write = |request: &Request| request.is_write() && request.resource != "leases";
+        all.into_iter().filter(write).count()
     }
 
     /// Every status that was written and differs from the one before.
