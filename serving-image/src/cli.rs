@@ -89,6 +89,15 @@ pub struct ServeArgs {
     /// Requests that may wait for a worker; more are answered 429
     #[arg(long, env = "SERIN_SERVE_QUEUE", default_value_t = 256)]
     pub queue: usize,
+    /// Texts of many requests are computed together, up to this many tokens; a longer text is computed alone
+    #[arg(long, env = "SERIN_SERVE_BATCH_TOKENS", default_value = "1024")]
+    pub batch_tokens: NonZero<usize>,
+    /// And up to this many texts
+    #[arg(long, env = "SERIN_SERVE_BATCH_TEXTS", default_value = "64")]
+    pub batch_texts: NonZero<usize>,
+    /// Longest time to a prediction's answer, then 504; the header x-request-timeout-ms may shorten it for a request
+    #[arg(long, env = "SERIN_SERVE_DEADLINE", default_value = "30s", value_parser = parse_duration)]
+    pub deadline: Duration,
     /// Largest request body, in bytes
     #[arg(long, env = "SERIN_SERVE_MAX_BODY_BYTES", default_value_t = 1 << 20)]
     pub max_body_bytes: usize,

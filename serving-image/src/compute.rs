@@ -5,7 +5,8 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{io, thread};
 
@@ -17,7 +18,10 @@ type Job = Box<dyn FnOnce() + Send>;
 /// A fixed number of threads behind a bounded queue.
 #[derive(Debug, Clone)]
 pub struct ComputePool {
-    queue: SyncSender<Job>,
+    queue: Sender<Job>,
+    /// Jobs that wait or run.
+    jobs: Arc<AtomicUsize>,
+    most_jobs: usize,
 }
 
 /// Why a computation has no result.
@@ -34,7 +38,7 @@ pub enum ComputeError {
 impl ComputePool {
     /// Starts `threads` threads behind a queue of `queue` jobs. The threads end when the last clone is dropped.
     pub fn start(threads: usize, queue: usize) -> io::Result<Self> {
-        let (sender, receiver) = sync_channel::<Job>(queue);
+        let (sender, receiver) = channel::<Job>();
         let receiver = Arc::new(Mutex::new(receiver));
         for index in 0..threads {
             let receiver = Arc::clone(&receiver);
@@ -46,7 +50,11 @@ impl ComputePool {
                     }
                 })?;
         }
-        Ok(Self { queue: sender })
+        Ok(Self {
+            queue: sender,
+            jobs: Arc::default(),
+            most_jobs: threads + queue,
+        })
     }
 
     /// Runs `work` on a thread of the pool. Work that nobody waits for any more is skipped.
@@ -54,21 +62,63 @@ impl ComputePool {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ComputeError> {
+        let place = Place::take(&self.jobs);
+        if place.number >= self.most_jobs {
+            return Err(ComputeError::Overloaded);
+        }
+        self.enqueue(place, work).await
+    }
+
+    /// Runs the end of a request's work, which is not refused: most has been paid for it already.
+    pub async fn finish<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ComputeError> {
+        self.enqueue(Place::take(&self.jobs), work).await
+    }
+
+    async fn enqueue<T: Send + 'static>(
+        &self,
+        place: Place,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ComputeError> {
         let (answer, result) = oneshot::channel();
         let job: Job = Box::new(move || {
             if !answer.is_closed() {
                 let outcome = catch_unwind(AssertUnwindSafe(work))
                     .map_err(|panic| ComputeError::Panicked(panic_text(&*panic)));
+                drop(place); // before the answer: whoever has it may send the next request at once
                 let _ = answer.send(outcome); // the caller may have gone meanwhile
             }
         });
-        self.queue.try_send(job).map_err(|error| match error {
-            TrySendError::Full(_) => ComputeError::Overloaded,
-            TrySendError::Disconnected(_) => ComputeError::Panicked("no worker is left".into()),
-        })?;
+        self.queue
+            .send(job)
+            .map_err(|_| ComputeError::Panicked("no worker is left".into()))?;
         result
             .await
             .unwrap_or_else(|_| Err(ComputeError::Panicked("the worker is gone".into())))
+    }
+}
+
+/// Counts a job until it is dropped.
+struct Place {
+    jobs: Arc<AtomicUsize>,
+    /// Jobs before this one.
+    number: usize,
+}
+
+impl Place {
+    fn take(jobs: &Arc<AtomicUsize>) -> Self {
+        Self {
+            number: jobs.fetch_add(1, Ordering::Relaxed),
+            jobs: Arc::clone(jobs),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.jobs.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -92,6 +142,8 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::mpsc::sync_channel;
+
     use super::*;
 
     #[tokio::test]
@@ -124,8 +176,13 @@ mod tests {
         });
         tokio::task::yield_now().await; // the second now fills the queue's only place
         assert_eq!(pool.run(|| ()).await, Err(ComputeError::Overloaded));
+        let end = tokio::spawn({
+            let pool = pool.clone();
+            async move { pool.finish(|| 7).await }
+        });
         release.send(()).unwrap();
         first.await.unwrap().unwrap().unwrap();
         second.await.unwrap().unwrap();
+        assert_eq!(end.await.unwrap(), Ok(7));
     }
 }

@@ -6,6 +6,7 @@
 //! before   cli ─► fetch (in a pod's init container: from a registry, bucket or server into the artefact directory)
 //! start    cli ─► artefact (digest check) ─► model (load, golden check, warm-up) ─► lifecycle: Ready
 //! request  http (limits, JSON) ─► preprocess (manifest's contract) ─► compute (bounded threads) ─► model
+//!          texts go from there through batching, which computes those of many requests together
 //! end      lifecycle: Draining ─► server (serve on, stop accepting, finish what is in flight)
 //! ```
 //!
@@ -15,6 +16,7 @@ pub mod answer;
 pub mod array;
 pub mod artefact;
 pub mod batch;
+pub mod batching;
 pub mod cli;
 pub mod compute;
 pub mod faults;

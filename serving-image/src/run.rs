@@ -13,12 +13,13 @@ use tracing_subscriber::EnvFilter;
 
 use crate::artefact::{Artefact, ArtefactError, write_manifest};
 use crate::batch::{self, BatchError};
+use crate::batching::{self, BatchMetrics, Batcher};
 use crate::cli::{Cli, Command, LogArgs, LogFormat, ServeArgs, TestArgs};
 use crate::compute::ComputePool;
 use crate::faults::Faults;
 use crate::fetch::{self, FetchError};
 use crate::healthcheck::{self, Unhealthy};
-use crate::http::{App, Bounds, router};
+use crate::http::{App, Bounds, Workers, router};
 use crate::load::{self, BenchError};
 use crate::model::{LoadError, Model, use_library};
 use crate::server::{self, Unfinished};
@@ -150,16 +151,27 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
             "served under another version than the artefact's own"
         );
     }
+    // The threads inside a prediction, by which candle multiplies too: as many as there are workers, not more.
+    let _ = rayon::ThreadPoolBuilder::new()
+        .num_threads(args.workers())
+        .build_global(); // fails only where there is a pool already
     let compute = ComputePool::start(args.workers(), args.queue)?;
+    let limits = batching::Limits {
+        tokens: args.batch_tokens.get(),
+        texts: args.batch_texts.get(),
+        requests: args.queue,
+    };
+    let batcher = Batcher::start(limits, BatchMetrics::default())?;
     let bounds = Bounds {
         body: args.max_body_bytes,
         body_time: args.body_timeout,
+        deadline: args.deadline,
     };
     let app = Arc::new(App::new(
         &artefact,
         name,
         version,
-        compute,
+        Workers { compute, batcher },
         faults(&args.test)?,
         bounds,
         &args.latency_edges,

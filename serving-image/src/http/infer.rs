@@ -9,9 +9,10 @@ use tracing::error;
 
 use super::App;
 use super::problem::Problem;
+use crate::batching::BatchError;
 use crate::compute::ComputeError;
 use crate::model::{Model, Prediction};
-use crate::preprocess::{Batch, FieldErrors, Location};
+use crate::preprocess::{Batch, FieldErrors, Location, Tokens};
 
 /// The instances of a request, not validated yet.
 pub(super) struct Instances {
@@ -90,28 +91,82 @@ pub(super) async fn infer(
     }
     let work = {
         let (app, model) = (Arc::clone(app), Arc::clone(model));
-        move || -> Result<Vec<u8>, Problem> {
+        move || -> Result<Step<_>, Problem> {
             let batch = instances.prepare(&model).map_err(Problem::invalid)?;
-            let predictions = model.forward(&batch).map_err(|reason| {
-                error!(%reason, "the prediction failed");
-                Problem::internal()
-            })?;
-            let accepted = instances.values.as_deref().unwrap_or_default();
-            app.metrics.predicted(accepted, &predictions);
-            wording
-                .render(&app, &model, &predictions)
-                .map_err(|reason| {
-                    error!(%reason, "the answer could not be written");
-                    Problem::internal()
-                })
+            let accepted = Accepted {
+                values: instances.values.unwrap_or_default(),
+                wording,
+            };
+            if let Batch::Tokens(texts) = batch {
+                return Ok(Step::Encode(texts, accepted));
+            }
+            // What is computed in microseconds goes straight through.
+            let predictions = model.forward(&batch).map_err(|reason| failed(&reason))?;
+            let body = accepted.answer(&app, &model, &predictions)?;
+            Ok(Step::Answer(body))
         }
     };
-    let body = app.compute.run(work).await.map_err(|error| match error {
+    let body = match app.compute.run(work).await.map_err(not_computed)?? {
+        Step::Answer(body) => body,
+        Step::Encode(texts, accepted) => {
+            let engine = Arc::clone(model);
+            let predictions = app.batcher.predict(engine, texts).await;
+            let predictions = predictions.map_err(|error| match error {
+                BatchError::Overloaded => Problem::overloaded(),
+                BatchError::Engine(reason) => failed(&reason),
+            })?;
+            let work = {
+                let (app, model) = (Arc::clone(app), Arc::clone(model));
+                move || accepted.answer(&app, &model, &predictions)
+            };
+            app.compute.finish(work).await.map_err(not_computed)??
+        }
+    };
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// How far the first visit to the compute pool brings a request.
+enum Step<W> {
+    /// To its answer's body.
+    Answer(Vec<u8>),
+    /// To texts, which are computed with those of other requests.
+    Encode(Vec<Tokens>, Accepted<W>),
+}
+
+/// Instances that are valid, and how to word the answer to them.
+struct Accepted<W> {
+    values: Vec<Value>,
+    wording: W,
+}
+
+impl<W: Wording> Accepted<W> {
+    /// Counts, and words the answer.
+    fn answer(
+        &self,
+        app: &App,
+        model: &Model,
+        predictions: &[Prediction],
+    ) -> Result<Vec<u8>, Problem> {
+        app.metrics.predicted(&self.values, predictions);
+        let body = self.wording.render(app, model, predictions);
+        body.map_err(|reason| {
+            error!(%reason, "the answer could not be written");
+            Problem::internal()
+        })
+    }
+}
+
+fn failed(reason: &impl std::fmt::Display) -> Problem {
+    error!(%reason, "the prediction failed");
+    Problem::internal()
+}
+
+fn not_computed(error: ComputeError) -> Problem {
+    match error {
         ComputeError::Overloaded => Problem::overloaded(),
         ComputeError::Panicked(reason) => {
             error!(%reason, "the prediction panicked");
             Problem::internal()
         }
-    })??;
-    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+    }
 }

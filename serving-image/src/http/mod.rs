@@ -2,6 +2,7 @@
 
 mod about;
 mod body;
+mod deadline;
 mod docs;
 mod embeddings;
 mod infer;
@@ -21,6 +22,7 @@ use axum::middleware::from_fn_with_state;
 use serde_json::{Value, json};
 
 use crate::artefact::{Artefact, Kind, Task};
+use crate::batching::Batcher;
 use crate::compute::ComputePool;
 use crate::faults::Faults;
 use crate::lifecycle::{Lifecycle, Phase};
@@ -37,6 +39,17 @@ pub struct Bounds {
     pub body: usize,
     /// Longest time in which a body must have arrived.
     pub body_time: Duration,
+    /// Longest time to a prediction's answer; a request's headers may shorten it.
+    pub deadline: Duration,
+}
+
+/// What computes.
+#[derive(Debug)]
+pub struct Workers {
+    /// Prepares and words requests, and predicts what takes microseconds.
+    pub compute: ComputePool,
+    /// Encodes texts.
+    pub batcher: Batcher,
 }
 
 /// What every handler sees.
@@ -53,6 +66,7 @@ pub struct App {
     kind: Kind,
     task: Task,
     compute: ComputePool,
+    batcher: Batcher,
     faults: Option<Faults>,
     bounds: Bounds,
     name_header: HeaderValue,
@@ -71,7 +85,7 @@ impl App {
         artefact: &Artefact,
         name: String,
         version: String,
-        compute: ComputePool,
+        workers: Workers,
         faults: Option<Faults>,
         bounds: Bounds,
         latency_edges: &[f64],
@@ -85,7 +99,11 @@ impl App {
             digest: &digest,
             test_faults: faults.is_some(),
         };
-        let metrics = Metrics::new(&served, latency_edges);
+        let Workers { compute, batcher } = workers;
+        let mut metrics = Metrics::new(&served, latency_edges);
+        if matches!(manifest.kind, Kind::Text | Kind::TextPair) {
+            metrics.add_batching(&served, batcher.metrics());
+        }
         let about = json!({
             "model": name,
             "model_version": version,
@@ -110,6 +128,7 @@ impl App {
             lifecycle: Lifecycle::default(),
             metrics,
             compute,
+            batcher,
             faults,
             bounds,
             ids: trace::Ids::default(),
@@ -154,7 +173,8 @@ pub fn router(app: Arc<App>) -> Router {
             .method_not_allowed_fallback(method_not_allowed)
             .layer(from_fn_with_state(state, observe::observe))
     };
-    observed(predictions, Counted::Prediction)
+    let in_time = from_fn_with_state(Arc::clone(&app), deadline::enforce);
+    observed(predictions.route_layer(in_time), Counted::Prediction)
         .merge(observed(rest, Counted::No))
         .with_state(app)
 }

@@ -20,6 +20,7 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 
 use crate::artefact::Manifest;
+use crate::batching::BatchMetrics;
 use crate::model::Prediction;
 use drift::Drift;
 use requests::Requests;
@@ -120,6 +121,13 @@ impl Metrics {
             ready,
             load_seconds,
         }
+    }
+
+    /// Adds the series of batching, with the model's labels.
+    pub fn add_batching(&mut self, served: &Served, batching: &BatchMetrics) {
+        let labels = [("model", served.name), ("model_version", served.version)]
+            .map(|(label, value)| (label.into(), value.to_owned().into()));
+        batching.register(self.registry.sub_registry_with_labels(labels.into_iter()));
     }
 
     /// Counts a prediction request's answer.

@@ -60,6 +60,9 @@ pub enum LoadError {
     },
 }
 
+/// Tokens of the warm-up: those of a batch, by the default of `--batch-tokens`.
+const WARM_UP_TOKENS: usize = 1024;
+
 /// One model version, ready to predict.
 #[derive(Debug)]
 pub struct Model {
@@ -205,15 +208,20 @@ impl Model {
         Ok(())
     }
 
-    /// The first prediction pays for page faults and thread pools; no client should.
+    /// The first batch of full size pays for page faults and thread pools; no client should.
     fn warm_up(&self) -> Result<(), LoadError> {
         let example = [self.preprocessor.example()];
-        let batch = self
+        let mut batch = self
             .preprocessor
             .prepare(&example, Location::List("/example"))
             .map_err(|errors| LoadError::GoldenInstance { index: 0, errors })?;
-        let prediction = self.forward(&batch)?;
-        let sound = prediction
+        if let Batch::Tokens(texts) = &mut batch {
+            let tokens = texts.iter().map(|text| text.ids.len()).sum::<usize>();
+            let copies = WARM_UP_TOKENS.div_ceil(tokens.max(1));
+            *texts = vec![std::mem::take(texts); copies].concat();
+        }
+        let predictions = self.forward(&batch)?;
+        let sound = predictions
             .iter()
             .all(|p| p.output.iter().all(|value| value.is_finite()));
         if sound {

@@ -4,6 +4,7 @@
 mod artefact;
 #[cfg(feature = "batch-parquet")]
 mod batch;
+mod batching;
 mod bench;
 mod contract;
 mod drain;
