@@ -29,4 +29,5 @@ def enter(*packages):
         print(f"installing {', '.join(packages)} into {home}", flush=True)
         subprocess.run([*pip, *packages], check=True)
         done.touch()
+    os.environ["PYTHONHASHSEED"] = "0"  # what iterates over a set writes the same file every time
     os.execv(home / "bin/python", [str(home / "bin/python"), *sys.argv])

@@ -198,8 +198,16 @@ def candle_cancer():
         "network": {"architecture": "mlp", "activation": "logistic", "weights": "model.safetensors"},
         "outputs": {"labels": ["malignant", "benign"]},
     }
+    outputs, source = pipeline.predict_proba(frame), "scikit-learn predict_proba"
     what = "Breast cancer (scikit-learn's data set) by a perceptron with one logistic output."
-    record("cancer-mlp", what, manifest, frame, pipeline.predict_proba(frame), "scikit-learn predict_proba", 1e-5, dense(model))
+    record("cancer-mlp", what, dict(manifest), frame, outputs, source, 1e-5, dense(model))
+    # The same weights behind the same preprocessing as a graph: which engine is faster?
+    types = [("X", FloatTensorType([None, len(frame.columns)]))]
+    graph = to_onnx(model, initial_types=types, options={"zipmap": False}, target_opset=OPSET, name="model")
+    output = {"name": "probabilities", "holds": "probabilities"}
+    manifest["network"] = {"architecture": "onnx", "graph": "model.onnx", "outputs": [output]}
+    what += " As a graph."
+    record("cancer-mlp-graph", what, manifest, frame, outputs, source, 1e-5, {"model.onnx": graph.SerializeToString()})
 
 
 def candle_passengers():
@@ -255,7 +263,7 @@ def onnx_matrix(name, description, frame, target, model, labels, options, output
     x = frame.to_numpy(np.float32)
     if graph is None:
         types = [("X", FloatTensorType([None, x.shape[1]]))]
-        graph = to_onnx(model, initial_types=types, options=options, target_opset=OPSET)
+        graph = to_onnx(model, initial_types=types, options=options, target_opset=OPSET, name="model")
     else:
         graph = graph(model, x.shape[1])
     if labels is None:
@@ -294,7 +302,7 @@ def onnx_models():
     boosting = GradientBoostingClassifier(n_estimators=20, max_depth=3, random_state=1)
     onnx_matrix("cancer-boosting", "Breast cancer by scikit-learn's gradient boosting.", cancer, malignant, boosting, labels,
                 {"zipmap": False}, {"name": "probabilities", "holds": "probabilities"})  # fmt: skip
-    tools = lambda convert: lambda model, width: convert(model, initial_types=[("X", ToolsFloat([None, width]))], target_opset=15)
+    tools = lambda convert: lambda model, width: convert(model, initial_types=[("X", ToolsFloat([None, width]))], target_opset=15, name="model")
     xgboost = XGBClassifier(n_estimators=20, max_depth=3, random_state=1, n_jobs=1)
     onnx_matrix("cancer-xgboost", "Breast cancer by XGBoost.", cancer, malignant, xgboost, labels, None,
                 {"name": "probabilities", "holds": "probabilities"}, tools(convert_xgboost))  # fmt: skip
@@ -320,7 +328,7 @@ def onnx_passengers():
     frame = frame.drop(columns="class")
     pipeline = make_pipeline(columns, RandomForestClassifier(n_estimators=10, max_depth=4, random_state=1)).fit(frame, target)
     types = [(n, StringTensorType([None, 1]) if n in ("meal", "port") else FloatTensorType([None, 1])) for n in frame]
-    graph = to_onnx(pipeline, initial_types=types, options={"zipmap": False}, target_opset=OPSET)
+    graph = to_onnx(pipeline, initial_types=types, options={"zipmap": False}, target_opset=OPSET, name="model")
     gaps = with_gaps(frame)
     imputed = {"age": 33.0, "port": "Southampton"}
     manifest = {

@@ -16,7 +16,7 @@ use super::hosts::{GuardedResolver, HostList, Origin, system_lookup};
 /// Redirects that are followed: a registry's to its storage, and one or two of a CDN.
 const MAX_HOPS: usize = 5;
 /// Longest wait that a source may ask for.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+const MAX_RETRY_AFTER: Duration = Duration::from_mins(1);
 
 /// Patience with sources.
 #[derive(Debug, Clone, Copy)]

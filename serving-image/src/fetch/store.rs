@@ -25,7 +25,7 @@ use crate::artefact::{Digest, MANIFEST_FILE};
 /// How often a lock that another process holds is tried.
 const LOCK_INTERVAL: Duration = Duration::from_millis(200);
 /// What an interrupted process left in staging for so long is not picked up any more.
-const STALE: Duration = Duration::from_secs(7 * 24 * 3600);
+const STALE: Duration = Duration::from_hours(7 * 24);
 
 /// A place for one artefact among others.
 pub(super) struct Store {

@@ -130,6 +130,7 @@ fn graphs_of_scikit_learn_xgboost_and_lightgbm_are_theirs() {
         "iris-forest",
         "iris-logistic",
         "iris-svm",
+        "cancer-mlp-graph",
         "cancer-boosting",
         "cancer-xgboost",
         "cancer-lightgbm",

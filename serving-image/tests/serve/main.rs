@@ -10,6 +10,7 @@ mod contract;
 mod drain;
 mod embeddings;
 mod faults;
+mod graphs;
 mod support;
 mod tabular;
 mod v2;
