@@ -55,6 +55,21 @@ fn header(field: &str, text: &str) -> Result<HeaderValue, FetchError> {
     Ok(value)
 }
 
+/// The files that are looked for.
+const KEYS: [&str; 11] = [
+    ".dockerconfigjson",
+    "config.json",
+    "username",
+    "password",
+    "token",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_ENDPOINT_URL_S3",
+    "ca.crt",
+];
+
 /// Everything that credentials can say. Each key is a file of the Secret, or a variable of the environment:
 ///
 /// | key | variable | used by |
@@ -93,6 +108,18 @@ impl Credentials {
             return Err(FetchError::usage(
                 "--credentials",
                 format!("{} is no directory", directory.display()),
+            ));
+        }
+        if let Some(directory) = directory
+            && KEYS.iter().all(|key| !directory.join(key).exists())
+        {
+            return Err(FetchError::usage(
+                "the credentials",
+                format!(
+                    "{} holds none of {}; does the Secret (spec.model.credentials) exist in this namespace, with one of these keys?",
+                    directory.display(),
+                    KEYS.join(", ")
+                ),
             ));
         }
         let file = |name: &str| read_key(directory, name);
@@ -271,7 +298,7 @@ mod tests {
             "{shown}"
         );
         assert_eq!(
-            secret(&[]).unwrap().token,
+            secret(&[("ca.crt", "-")]).unwrap().token,
             Some(Secret::new("from-the-environment"))
         );
         let headers = [
@@ -284,6 +311,8 @@ mod tests {
     #[test]
     fn what_is_half_or_malformed_is_said_without_quoting_it() {
         for (files, word) in [
+            (vec![], "does the Secret"),
+            (vec![("Username", "ada")], "does the Secret"),
             (vec![("username", "ada")], "password is missing"),
             (
                 vec![("AWS_SECRET_ACCESS_KEY", "hunter2")],

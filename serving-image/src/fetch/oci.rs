@@ -206,6 +206,11 @@ struct Token {
 }
 
 impl Session {
+    /// Whether there is neither a password nor a token for this registry.
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.pair.is_none() && self.token.is_none()
+    }
+
     /// What the registry accepted, or may accept.
     pub(super) fn header(&self) -> Option<HeaderValue> {
         self.header

@@ -46,6 +46,15 @@ impl Access {
         Ok(Self::Fixed(header))
     }
 
+    /// Whether nobody asks.
+    fn is_anonymous(&self) -> bool {
+        match self {
+            Self::Open => true,
+            Self::Fixed(_) | Self::Signed(_) => false,
+            Self::Registry(session) => session.is_anonymous(),
+        }
+    }
+
     fn headers(&self, url: &Url) -> Result<HeaderMap, FetchError> {
         let mut headers = HeaderMap::new();
         match self {
@@ -99,8 +108,10 @@ impl Remote {
         let code = error_code(response).await;
         let code = code.map(|code| format!(" ({code})")).unwrap_or_default();
         let remedy = match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => match self.access {
-                Access::Open => "Give credentials (spec.model.credentials, --credentials)",
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => match &self.access {
+                access if access.is_anonymous() => {
+                    "Give credentials (spec.model.credentials, --credentials)"
+                }
                 _ => "Check the credentials, and that they may read this",
             },
             StatusCode::NOT_FOUND => "Check the address, and that the artefact is published there",

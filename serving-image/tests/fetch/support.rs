@@ -213,3 +213,13 @@ impl Outcome {
         );
     }
 }
+
+/// Whether a test can run; says so where it cannot, which is an error where `SERIN_REQUIRE_SOURCES` is set.
+pub fn needs(there: bool, what: &str) -> bool {
+    let required = std::env::var_os("SERIN_REQUIRE_SOURCES").is_some();
+    assert!(there || !required, "missing: {what}");
+    if !there {
+        println!("skipped: needs {what}");
+    }
+    there
+}

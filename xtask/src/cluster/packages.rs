@@ -54,11 +54,17 @@ pub const PROMETHEUS: &[Package] = &[package("prometheus", "/usr/bin/prometheus"
 /// What builds images.
 pub const BUILDAH: &[Package] = &[package("buildah", "/usr/bin/buildah")];
 
+/// A registry, and what makes certificates: sources for `serin-serve fetch` in the tests of the serving image.
+pub const REGISTRY: &[Package] = &[
+    package("docker-registry", "/usr/bin/docker-registry"),
+    package("openssl", "/usr/bin/openssl"),
+];
+
 /// etcd alone, for an API server without nodes.
 pub const ETCD: &[Package] = &[package("etcd-server", "/usr/bin/etcd")];
 
 /// Services that these packages would start, now and at each boot; none is wanted.
-const SERVICES: &[&str] = &["etcd", "containerd", "prometheus"];
+const SERVICES: &[&str] = &["etcd", "containerd", "prometheus", "docker-registry"];
 
 /// Installs what is missing of `packages`, without starting any service of theirs. Two calls at the same time, also of two
 /// processes, take turns: the hook that keeps services off is one for the whole machine.

