@@ -62,7 +62,7 @@ impl Serialize for Answer<'_> {
 }
 
 /// The graph's own tensors: `{"logits": {"shape": [2], "data": [0.1, 0.9]}, …}`.
-struct Arrays<'a>(&'a [NamedArray]);
+pub(crate) struct Arrays<'a>(pub &'a [NamedArray]);
 
 impl Serialize for Arrays<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::artefact::Digest;
 use crate::batch::BatchArgs;
+use crate::check::CheckArgs;
 use crate::fetch::FetchArgs;
 use crate::load::BenchArgs;
 
@@ -48,14 +49,9 @@ pub enum Command {
         #[arg(long, default_value = "/readyz")]
         path: String,
     },
-    /// Verify an artefact as `serve` does before it is ready, then exit
-    Verify {
-        /// The artefact directory
-        directory: PathBuf,
-        /// The digest it must have
-        #[arg(long)]
-        digest: Option<Digest>,
-    },
+    /// Check a directory: is it servable, what is wrong, how large and how fast is it
+    #[command(alias = "verify")]
+    Check(CheckArgs),
     /// List a directory's files with size and sha256 in its serin-model.json, and print the artefact's digest
     Manifest {
         /// The artefact directory, with a serin-model.json of which `files` may be missing

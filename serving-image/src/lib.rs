@@ -17,6 +17,7 @@ pub mod array;
 pub mod artefact;
 pub mod batch;
 pub mod batching;
+pub mod check;
 pub mod cli;
 pub mod compute;
 pub mod faults;

@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 use crate::artefact::{Artefact, ArtefactError, write_manifest};
 use crate::batch::{self, BatchError};
 use crate::batching::{self, BatchMetrics, Batcher};
+use crate::check::{self, NotServable};
 use crate::cli::{Cli, Command, LogArgs, LogFormat, ServeArgs, TestArgs};
 use crate::compute::ComputePool;
 use crate::faults::Faults;
@@ -61,6 +62,9 @@ pub enum RunError {
     /// The artefact was not fetched.
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    /// The directory cannot be served.
+    #[error(transparent)]
+    NotServable(#[from] NotServable),
     /// The load test has no good end.
     #[error(transparent)]
     Bench(#[from] BenchError),
@@ -111,20 +115,7 @@ pub fn run(cli: Cli) -> Result<(), RunError> {
         }
         Command::Bench(args) => Ok(load::run(&args)?),
         Command::Healthcheck { address, path } => Ok(healthcheck::check(address, &path)?),
-        Command::Verify { directory, digest } => {
-            let artefact = Artefact::open(&directory, digest)?;
-            let model = Model::load(artefact)?;
-            let golden = model.manifest.golden.len();
-            println!(
-                "{} {}: {}",
-                model.manifest.name, model.manifest.version, model.digest
-            );
-            println!(
-                "{} files verified, {golden} golden examples reproduced",
-                model.manifest.files.len()
-            );
-            Ok(())
-        }
+        Command::Check(args) => Ok(check::run(&args)?),
         Command::Manifest { directory } => {
             println!("{}", write_manifest(&directory)?);
             Ok(())

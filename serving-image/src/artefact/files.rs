@@ -156,6 +156,12 @@ impl Artefact {
         })
     }
 
+    /// What is wrong with each listed file that is not as the manifest says.
+    pub fn wrong_files(&self) -> Vec<ArtefactError> {
+        let wrong = |entry| read_verified(&self.directory, entry).err();
+        self.manifest.files.iter().filter_map(wrong).collect()
+    }
+
     /// Reads every listed file, each once, and verifies its size and sha256.
     pub fn read_files(&self) -> Result<Files, ArtefactError> {
         let read =

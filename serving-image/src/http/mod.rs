@@ -21,7 +21,7 @@ use axum::http::{HeaderValue, StatusCode, header::InvalidHeaderValue};
 use axum::middleware::from_fn_with_state;
 use serde_json::{Value, json};
 
-use crate::artefact::{Artefact, Kind, Task};
+use crate::artefact::{Artefact, Kind, Manifest, Task};
 use crate::batching::Batcher;
 use crate::compute::ComputePool;
 use crate::faults::Faults;
@@ -193,4 +193,15 @@ async fn method_not_allowed() -> Problem {
         "method-not-allowed",
         "This path takes another method; the Allow header names it",
     )
+}
+
+/// The OpenAPI document of a model, under its own name, with the default bound on a body.
+pub fn contract(manifest: &Manifest) -> Value {
+    let contract = Contract {
+        manifest,
+        name: &manifest.name,
+        version: &manifest.version,
+        max_body: 1 << 20,
+    };
+    contract.document()
 }

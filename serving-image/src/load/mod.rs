@@ -158,3 +158,14 @@ async fn measure(args: &BenchArgs) -> Result<Findings, BenchError> {
         memory,
     })
 }
+
+/// Instances that a server's contract allows, for measuring without a server.
+pub(crate) fn sample_instances(contract: &Value) -> Vec<Value> {
+    let request = &contract["paths"]["/predict"]["post"]["requestBody"]["content"];
+    let schema = &request["application/json"]["schema"]["properties"]["instances"];
+    let mut random = schedule::Random::new(1);
+    match sample::sample(schema, contract, 32, &mut random) {
+        Value::Array(instances) => instances,
+        _ => Vec::new(),
+    }
+}

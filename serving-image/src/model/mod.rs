@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use serde_json::Value;
 
 use crate::array::NamedArray;
-use crate::artefact::{Artefact, ArtefactError, Digest, Files, Manifest, Network};
+use crate::artefact::{Artefact, ArtefactError, Digest, Files, Golden, Manifest, Network};
 use crate::preprocess::{Batch, FieldErrors, Location, PreprocessError, Preprocessor};
 use bert::Bert;
 use dense::Dense;
@@ -176,33 +176,37 @@ impl Model {
     }
 
     fn check_golden(&self) -> Result<(), LoadError> {
-        for (index, golden) in self.manifest.golden.iter().enumerate() {
-            let instance = std::slice::from_ref(&golden.instance);
-            let batch = self
-                .preprocessor
-                .prepare(instance, Location::List("/golden"))
-                .map_err(|errors| LoadError::GoldenInstance { index, errors })?;
-            let output = self
-                .forward(&batch)?
-                .pop()
-                .map(|prediction| prediction.output)
-                .unwrap_or_default();
-            let tolerance = golden.tolerance;
-            let differs = |position, difference| LoadError::GoldenOutput {
-                index,
-                position,
-                difference,
-                tolerance,
-            };
-            if output.len() != golden.output.len() {
-                return Err(differs(output.len().min(golden.output.len()), f32::NAN));
-            }
-            for (position, (found, expected)) in output.iter().zip(&golden.output).enumerate() {
-                let difference = (found - expected).abs();
-                // Written so that a NaN, which compares false with everything, is refused too.
-                if difference.is_nan() || difference > tolerance {
-                    return Err(differs(position, difference));
-                }
+        let mut golden = self.manifest.golden.iter().enumerate();
+        golden.try_for_each(|(index, golden)| self.reproduces(index, golden))
+    }
+
+    /// Predicts a golden example, the `index`th, and holds the output to the one that it should have.
+    pub fn reproduces(&self, index: usize, golden: &Golden) -> Result<(), LoadError> {
+        let instance = std::slice::from_ref(&golden.instance);
+        let batch = self
+            .preprocessor
+            .prepare(instance, Location::List("/golden"))
+            .map_err(|errors| LoadError::GoldenInstance { index, errors })?;
+        let output = self
+            .forward(&batch)?
+            .pop()
+            .map(|prediction| prediction.output)
+            .unwrap_or_default();
+        let tolerance = golden.tolerance;
+        let differs = |position, difference| LoadError::GoldenOutput {
+            index,
+            position,
+            difference,
+            tolerance,
+        };
+        if output.len() != golden.output.len() {
+            return Err(differs(output.len().min(golden.output.len()), f32::NAN));
+        }
+        for (position, (found, expected)) in output.iter().zip(&golden.output).enumerate() {
+            let difference = (found - expected).abs();
+            // Written so that a NaN, which compares false with everything, is refused too.
+            if difference.is_nan() || difference > tolerance {
+                return Err(differs(position, difference));
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::support::{Server, iris, one_flower, serin_serve};
 
-fn copy_of_iris() -> TempDir {
+pub fn copy_of_iris() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     for file in fs::read_dir(iris("1.0.0")).unwrap() {
         let file = file.unwrap();
@@ -19,7 +19,7 @@ fn copy_of_iris() -> TempDir {
     directory
 }
 
-fn edit(directory: &Path, change: impl FnOnce(&mut Value)) {
+pub fn edit(directory: &Path, change: impl FnOnce(&mut Value)) {
     let path = directory.join("serin-model.json");
     let mut manifest = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     change(&mut manifest);
@@ -143,13 +143,14 @@ fn the_manifest_command_lists_what_lies_there_and_prints_the_digest() {
     assert!(output.status.success());
     let printed = String::from_utf8(output.stdout).unwrap();
     assert_eq!(printed.trim(), digest(directory.path()));
-    let verified = serin_serve(&["verify", "--digest", printed.trim()])
+    let verified = serin_serve(&["check", "--quick", "--digest", printed.trim()])
         .arg(directory.path())
         .output()
         .unwrap();
+    assert!(verified.status.success());
     let said = String::from_utf8(verified.stdout).unwrap();
     assert!(
-        said.contains("2 files verified, 5 golden examples reproduced"),
+        said.contains("size     2 files") && said.contains("golden   5 of 5 examples reproduced"),
         "{said}"
     );
 }

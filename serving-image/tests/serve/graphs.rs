@@ -63,12 +63,12 @@ fn a_graph_of_texts_and_numbers_is_served() {
 
 #[test]
 fn a_graph_without_the_library_is_refused_and_told_where_it_was_looked_for() {
-    let output = serin_serve(&["verify", "--onnxruntime", "/nowhere/libonnxruntime.so"])
+    let output = serin_serve(&["check", "--onnxruntime", "/nowhere/libonnxruntime.so"])
         .arg(model("iris-forest"))
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stderr).unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
     assert!(
         said.contains("this model needs ONNX Runtime")
             && said.contains("looked for /nowhere/libonnxruntime.so")

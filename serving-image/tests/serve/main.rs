@@ -6,6 +6,7 @@ mod artefact;
 mod batch;
 mod batching;
 mod bench;
+mod check;
 mod contract;
 mod drain;
 mod embeddings;

@@ -23,7 +23,7 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::{Type, TypePtr};
 use serde_json::Value;
 
-use super::shape::{Holds, label, number};
+use super::shape::{Holds, arrays, label, number};
 use super::{Due, Header, Sink, partial, parts};
 use crate::batch::score::{Answer, Scored};
 use crate::batch::source::KeepType;
@@ -118,6 +118,10 @@ impl Parquet {
                     group.required::<FloatType>(predictions().map(|p| number(p, place)))?;
                 }
                 Holds::Vector => group.lists(predictions().map(|p| p.output.as_slice()))?,
+                Holds::Arrays => {
+                    let arrays = predictions().map(|p| arrays(p).into_bytes().into());
+                    group.required::<ByteArrayType>(arrays)?;
+                }
                 Holds::Tokens => {
                     let tokens = predictions().map(|p| (p.tokens as u64).cast_signed());
                     group.required::<Int64Type>(tokens)?;
@@ -290,7 +294,7 @@ fn schema(header: &Header) -> Result<TypePtr, ParquetError> {
     for column in &header.columns {
         let name = column.name.as_str();
         fields.push(match column.holds {
-            Holds::Label => required(name, Physical::BYTE_ARRAY)?,
+            Holds::Label | Holds::Arrays => required(name, Physical::BYTE_ARRAY)?,
             Holds::Number(_) => required(name, Physical::FLOAT)?,
             Holds::Tokens => required(name, Physical::INT64)?,
             Holds::Truncated => required(name, Physical::BOOLEAN)?,

@@ -1,5 +1,6 @@
 //! How a prediction is laid out in columns, by the manifest's task.
 
+use crate::answer::Arrays;
 use crate::artefact::{Kind, Manifest, Task};
 use crate::model::Prediction;
 
@@ -19,6 +20,8 @@ pub(in crate::batch) enum Holds {
     Number(usize),
     /// All of the output.
     Vector,
+    /// The graph's own tensors, as JSON.
+    Arrays,
     /// How many tokens were computed.
     Tokens,
     /// Whether the text was cut.
@@ -48,7 +51,8 @@ pub(in crate::batch) fn columns(manifest: &Manifest) -> Vec<Column> {
         Task::Regression => numbers("value", &outputs.names),
         Task::Reranking => vec![column("score", Holds::Number(0))],
         Task::SentenceEmbedding => vec![column("embedding", Holds::Vector)],
-        Task::TextGeneration | Task::Raw => vec![column("output", Holds::Vector)],
+        Task::Raw => vec![column("outputs", Holds::Arrays)],
+        Task::TextGeneration => vec![column("output", Holds::Vector)],
     };
     if matches!(manifest.kind, Kind::Text | Kind::TextPair) {
         columns.push(column("tokens", Holds::Tokens));
@@ -64,6 +68,7 @@ impl Holds {
             Self::Label => label(manifest, prediction).to_owned(),
             Self::Number(place) => decimal(&number(prediction, place)),
             Self::Vector => decimal(&prediction.output),
+            Self::Arrays => arrays(prediction),
             Self::Tokens => prediction.tokens.to_string(),
             Self::Truncated => prediction.truncated.to_string(),
         }
@@ -81,7 +86,12 @@ pub(super) fn number(prediction: &Prediction, place: usize) -> f32 {
     prediction.output.get(place).copied().unwrap_or(f32::NAN)
 }
 
+/// The graph's own tensors, as `/predict` words them.
+pub(super) fn arrays(prediction: &Prediction) -> String {
+    decimal(&Arrays(&prediction.arrays))
+}
+
 /// The shortest decimals that are read as the same 32-bit floats.
 fn decimal(numbers: &(impl serde::Serialize + ?Sized)) -> String {
-    serde_json::to_string(numbers).unwrap_or_default() // floats cannot fail
+    serde_json::to_string(numbers).unwrap_or_default() // numbers cannot fail
 }

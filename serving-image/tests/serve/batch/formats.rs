@@ -1,17 +1,18 @@
 //! Every format, in and out, against what the server answers.
 
 use std::fs::File;
+use std::path::Path;
 
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::RowAccessor as _;
 use serde_json::{Value, json};
 
 use super::{FIELDS, Job, csv, done, fixture_path, flowers, lines};
-use crate::support::{Server, iris};
+use crate::support::{Server, fixture, iris};
 
 /// What `/predict` answers to these instances, in requests of so many.
-fn answers(version: &str, instances: &[Value], chunk: usize) -> Vec<Value> {
-    let server = Server::start(&iris(version), &[]);
+fn answers(model: &Path, instances: &[Value], chunk: usize) -> Vec<Value> {
+    let server = Server::start(model, &[]);
     let answer = |instances: &[Value]| {
         let answer = server.post("/predict", &json!({"instances": instances}));
         answer.json()["predictions"].as_array().unwrap().clone()
@@ -36,7 +37,7 @@ fn a_batch_answers_what_predict_answers_bit_for_bit() {
     let as_lines = as_lines.join("\n");
     for version in ["1.0.0", "2.0.0"] {
         for chunk in [1, 7, 150] {
-            let expected = answers(version, &flowers, chunk);
+            let expected = answers(&iris(version), &flowers, chunk);
             for (name, content) in [("in.csv", csv(150)), ("in.jsonl", as_lines.clone())] {
                 let mut job = Job::new(name, &content);
                 job.model = iris(version);
@@ -46,6 +47,72 @@ fn a_batch_answers_what_predict_answers_bit_for_bit() {
                     .map(prediction)
                     .collect();
                 assert_eq!(found, expected, "iris {version} from {name} by {chunk}");
+            }
+        }
+    }
+}
+
+/// Categories, integers, missing values and a regression: what CSV has no types for.
+#[test]
+fn every_type_of_field_is_the_same_from_csv_and_from_json() {
+    for name in ["passengers-logistic", "diabetes-ridge"] {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/models")
+            .join(name);
+        let instances = fixture(&format!("{name}.json"))["instances"]
+            .as_array()
+            .unwrap()
+            .clone();
+        let fields: Vec<&String> = instances[0].as_object().unwrap().keys().collect();
+        let mut csv = csv::Writer::from_writer(Vec::new());
+        csv.write_record(&fields).unwrap();
+        for instance in &instances {
+            csv.write_record(fields.iter().map(|field| match &instance[field.as_str()] {
+                Value::Null => String::new(),
+                Value::String(text) => text.clone(),
+                number => number.to_string(),
+            }))
+            .unwrap();
+        }
+        let csv = String::from_utf8(csv.into_inner().unwrap()).unwrap();
+        let expected = answers(&model, &instances, 50);
+        let mut job = Job::new("in.csv", &csv);
+        job.model = model;
+        job.run("out.jsonl", &["--chunk-rows", "50"]);
+        let found: Vec<Value> = lines(&job.read("out.jsonl"))
+            .into_iter()
+            .map(prediction)
+            .collect();
+        assert_eq!(found, expected, "{name}");
+
+        // The same columns again in the other formats.
+        job.run("out.csv", &["--chunk-rows", "50"]);
+        job.run("out.parquet", &["--chunk-rows", "50"]);
+        let answer = if name == "diabetes-ridge" {
+            "value"
+        } else {
+            "label"
+        };
+        let text = job.read("out.csv");
+        assert!(text.starts_with(&format!("row,{answer}")), "{text}");
+        let reader =
+            SerializedFileReader::new(File::open(job.path("out.parquet")).unwrap()).unwrap();
+        let rows: Vec<_> = reader
+            .get_row_iter(None)
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(rows.len(), instances.len());
+        for (row, expected) in rows.iter().zip(&expected) {
+            match answer {
+                "value" => assert_eq!(
+                    row.get_float(1).ok(),
+                    expected["value"].to_string().parse().ok()
+                ),
+                _ => assert_eq!(
+                    row.get_string(1).unwrap(),
+                    expected["label"].as_str().unwrap()
+                ),
             }
         }
     }
@@ -165,7 +232,7 @@ fn parquet_of_pyarrow_is_read_and_ours_has_the_same_rows() {
         .into_iter()
         .map(prediction)
         .collect();
-    assert_eq!(found, answers("1.0.0", &narrow, 150));
+    assert_eq!(found, answers(&iris("1.0.0"), &narrow, 150));
 }
 
 #[test]
