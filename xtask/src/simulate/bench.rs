@@ -9,7 +9,7 @@ use serin::rollout::gate::{GatePolicy, GateState, Look, Tally};
 use super::decide::Decided;
 use super::gate::{Gate, Move, SCRAPE, STEPS};
 use super::prometheus::{Counters, Prometheus, Sample};
-use super::serin::{BUDGET, GATES, Patience};
+use super::serin::{BUDGET, GATES, Setting};
 
 /// What is measured.
 #[derive(Debug, clap::Subcommand)]
@@ -88,7 +88,7 @@ fn gate(all_numbers: bool) -> f64 {
 
 /// Microseconds a decision, and the rollout after the last of them: both versions fail 3 %, so the canary is held.
 fn decision() -> Result<(f64, Decided)> {
-    let mut rollout = Decided::new(Patience::Pause)?;
+    let mut rollout = Decided::new(Setting::Plain, 20.0)?;
     let mut prometheus = Prometheus::default();
     let (mut canary, mut stable) = (Counters::default(), Counters::default());
     let mut spent = 0.0;

@@ -10,8 +10,7 @@ use super::decide::Decided;
 use super::gate::Contender;
 use super::play::{End, Outcome, play};
 use super::requests::mix;
-use super::scenario::{Deserves, SCENARIOS, Scenario};
-use super::serin::Patience;
+use super::scenario::{Deserves, SCENARIOS, Scenario, Story};
 
 /// One rollout in so many is also decided by the operator's own code.
 const DECIDED_EVERY: u64 = 25;
@@ -28,12 +27,15 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// Rollouts at this rate: a tenth where there are 200 requests a second, of which nothing differs but the cost.
-    fn runs(self, rate: f64) -> u64 {
-        if self.short && rate > 100.0 {
-            (self.runs / 5).max(1)
-        } else {
-            self.runs
+    /// Rollouts of a cell: in the short form a fifth where there are 200 requests a second, of which nothing differs but
+    /// the cost. Where a false rollback is rare and its bound near, more: five times as many rollouts at low rates, and
+    /// at high ones no fewer.
+    fn runs(self, scenario: &Scenario, rate: f64) -> u64 {
+        match scenario.story {
+            Story::BothFail(_) if rate < 10.0 && !self.short => self.runs * 5,
+            Story::CanaryBursts(_) if scenario.has_all_rates() => self.runs,
+            _ if self.short && rate > 100.0 => (self.runs / 5).max(1),
+            _ => self.runs,
         }
     }
 
@@ -65,17 +67,13 @@ pub struct Cell {
     /// By gate, as in [`Contender::ALL`]; then by run.
     outcomes: [Vec<Outcome>; Contender::ALL.len()],
     /// Rollouts that were also decided by the operator's own code.
-    pub decided: u64,
+    pub decided: usize,
 }
 
 impl Cell {
     /// One gate's rollouts.
     pub fn of(&self, gate: Contender) -> Outcomes<'_> {
-        let index = Contender::ALL
-            .iter()
-            .position(|other| *other == gate)
-            .unwrap_or_default();
-        Outcomes(&self.outcomes[index])
+        Outcomes(&self.outcomes[gate.place()])
     }
 }
 
@@ -149,7 +147,7 @@ pub fn play_all(scale: Scale, wanted: impl Fn(&Scenario) -> bool) -> Result<Vec<
         .collect();
     let mut chunks = Vec::new();
     for (index, cell) in cells.iter().enumerate() {
-        let runs = scale.runs(cell.rate);
+        let runs = scale.runs(cell.scenario, cell.rate);
         for first in (0..runs).step_by(CHUNK as usize) {
             let runs = CHUNK.min(runs - first);
             chunks.push(Chunk {
@@ -192,12 +190,14 @@ pub fn play_all(scale: Scale, wanted: impl Fn(&Scenario) -> bool) -> Result<Vec<
     played.sort_by_key(|(chunk, _)| (chunk.cell, chunk.first));
     for (chunk, runs) in played {
         let cell = &mut cells[chunk.cell];
-        cell.decided += (chunk.first..chunk.first + chunk.runs)
+        let decided = (chunk.first..chunk.first + chunk.runs)
             .filter(|run| run.is_multiple_of(DECIDED_EVERY))
-            .count() as u64;
+            .count();
+        let settings = players(cell.scenario).filter(|gate| gate.is_serin());
+        cell.decided += decided * settings.count();
         for outcomes in runs {
-            for (all, outcome) in cell.outcomes.iter_mut().zip(outcomes) {
-                all.push(outcome);
+            for (gate, outcome) in players(cell.scenario).zip(outcomes) {
+                cell.outcomes[gate.place()].push(outcome);
             }
         }
     }
@@ -210,19 +210,30 @@ fn play_chunk(cell: &Cell, chunk: &Chunk, scale: Scale) -> Result<Vec<Vec<Outcom
         .collect()
 }
 
+/// The gates that play a scenario.
+fn players(scenario: &Scenario) -> impl Iterator<Item = Contender> {
+    let all = Contender::ALL.into_iter();
+    all.filter(|gate| gate.plays(scenario))
+}
+
 /// One run of all gates; the same requests in each scenario, so that cells may be compared.
 fn play_run(cell: &Cell, run: u64, scale: Scale) -> Result<Vec<Outcome>> {
-    let mut gates: Vec<_> = Contender::ALL.map(Contender::gate).into();
+    let players: Vec<_> = players(cell.scenario).collect();
+    let mut gates: Vec<_> = players.iter().map(|gate| gate.gate(cell.rate)).collect();
     let decided = run.is_multiple_of(DECIDED_EVERY);
     if decided {
-        for patience in [Patience::Pause, Patience::Advance] {
-            gates.push(Box::new(Decided::new(patience)?));
+        for setting in players.iter().filter_map(|gate| gate.setting()) {
+            gates.push(Box::new(Decided::new(setting, cell.rate)?));
         }
     }
     let horizon = scale.horizon(cell.scenario, cell.rate);
     let mut outcomes = play(cell.scenario, cell.rate, mix(run), horizon, gates);
-    let by_operator = outcomes.split_off(Contender::ALL.len());
-    let by_rules = &outcomes[outcomes.len() - 2..];
+    let by_operator = outcomes.split_off(players.len());
+    let by_rules: Vec<_> = players
+        .iter()
+        .zip(&outcomes)
+        .filter_map(|(gate, outcome)| gate.is_serin().then_some(*outcome))
+        .collect();
     if decided && by_operator != by_rules {
         bail!(
             "run {run} of \"{}\" at {} requests a second: the operator's own decisions end in {by_operator:?}, the \

@@ -14,7 +14,7 @@ use serin::rollout::gate::Look;
 
 use super::gate::{Gate, Move, SCRAPE, STEPS};
 use super::prometheus::Prometheus;
-use super::serin::{Patience, Reader};
+use super::serin::{Reader, Setting};
 
 /// One rollout of version 2 beside version 1, decided by the operator's own code.
 pub struct Decided {
@@ -23,26 +23,33 @@ pub struct Decided {
     reader: Reader,
     /// When the canary got its first weight.
     began: Timestamp,
+    first_weight: u8,
+    /// Requests a second that stable had before.
+    stable_rate: f64,
 }
 
 impl Decided {
-    /// A rollout whose canary has just got its first weight.
-    pub fn new(patience: Patience) -> Result<Self> {
+    /// A rollout whose canary has just got its first weight, beside a stable version that has had so many requests a
+    /// second.
+    pub fn new(setting: Setting, rate: f64) -> Result<Self> {
         let mut rollout = Self {
-            spec: spec("1", patience)?,
+            spec: spec("1", setting)?,
             state: State::default(),
             reader: Reader::default(),
             began: Timestamp::UNIX_EPOCH,
+            first_weight: 0,
+            stable_rate: rate,
         };
         // Version 1 starts and serves; version 2 starts beside it and gets the first step's weight.
         for version in ["1", "1", "2", "2"] {
-            rollout.spec = spec(version, patience)?;
+            rollout.spec = spec(version, setting)?;
             rollout.decide(0, Vec::new());
         }
-        let weight = rollout.weight();
-        (weight == Some(STEPS[0]))
-            .then_some(rollout)
-            .with_context(|| format!("the canary's first weight is {weight:?}"))
+        rollout.first_weight = rollout
+            .weight()
+            .filter(|weight| STEPS.contains(weight))
+            .context("the canary has no first weight")?;
+        Ok(rollout)
     }
 
     /// The persisted state.
@@ -66,7 +73,7 @@ impl Decided {
             readings,
             commands: serin::api::Commands::default(),
             unmeasurable: Vec::new(),
-            stable_rate: None,
+            stable_rate: Some(Ok(self.stable_rate)),
         };
         let now = self.began + SignedDuration::from_secs(second.into());
         let interval = Duration::from_secs(SCRAPE.into());
@@ -91,6 +98,10 @@ impl Decided {
 }
 
 impl Gate for Decided {
+    fn first_weight(&self) -> u8 {
+        self.first_weight
+    }
+
     fn turn(&mut self, now: u32, prometheus: &Prometheus) -> Move {
         let before = self.weight();
         let stable = self.state.stable.clone();
@@ -111,20 +122,26 @@ impl Gate for Decided {
     }
 }
 
-fn spec(version: &str, patience: Patience) -> Result<ModelDeploymentSpec> {
-    let then = match patience {
-        Patience::Pause => "Pause",
-        Patience::Advance => "Advance",
+fn spec(version: &str, setting: Setting) -> Result<ModelDeploymentSpec> {
+    let then = match setting {
+        Setting::Advance => "Advance",
+        _ => "Pause",
+    };
+    let first_step = match setting {
+        Setting::Adaptive => "Adaptive",
+        _ => "Declared",
+    };
+    let errors = match setting {
+        Setting::BesideStable => json!({"noWorseThanStable": {"errorRate": "0.5%"}}),
+        _ => json!({"errorRate": {"max": "1%"}}),
     };
     let spec = json!({
         "model": {"uri": "https://models.example.com/m", "version": version, "digest": "sha256:0"},
         "replicas": 1,
-        "objectives": [
-            {"errorRate": {"max": "1%"}},
-            {"latency": {"quantile": 0.99, "max": "250ms"}},
-        ],
+        "objectives": [errors, {"latency": {"quantile": 0.99, "max": "250ms"}}],
         "rollout": {
             "steps": STEPS.map(|weight| json!({"weight": weight, "minDuration": "5m"})),
+            "firstStep": first_step,
             "watch": "5m",
             "onInsufficientData": {"after": "30m", "then": then},
         },

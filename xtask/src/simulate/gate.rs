@@ -4,7 +4,8 @@ use super::argo::{Argo, Condition};
 use super::flagger::Flagger;
 use super::kayenta::Kayenta;
 use super::prometheus::Prometheus;
-use super::serin::{Patience, Serin};
+use super::scenario::{Scenario, Scraping, Story, Traffic};
+use super::serin::{Serin, Setting};
 
 /// The steps of every rollout; each lasts at least five minutes.
 pub const STEPS: [u8; 4] = [10, 25, 50, 100];
@@ -22,8 +23,13 @@ pub enum Move {
     RollBack,
 }
 
-/// The judge of one rollout. The rollout begins with the first step's weight.
+/// The judge of one rollout.
 pub trait Gate {
+    /// The weight that the rollout begins with: the first step's.
+    fn first_weight(&self) -> u8 {
+        STEPS[0]
+    }
+
     /// Called each 15 s, `now` seconds after the rollout began.
     fn turn(&mut self, now: u32, prometheus: &Prometheus) -> Move;
 }
@@ -46,11 +52,26 @@ pub enum Contender {
     Serin,
     /// Serin with `onInsufficientData: {after: 30m, then: Advance}`.
     SerinPatient,
+    /// Serin with `firstStep: Adaptive`.
+    SerinAdaptive,
+    /// Serin with `noWorseThanStable: {errorRate: 0.5%}` instead of `errorRate: 1%`.
+    SerinBesideStable,
 }
 
 impl Contender {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
+        Self::Flagger,
+        Self::Argo,
+        Self::ArgoMissingPasses,
+        Self::Kayenta,
+        Self::Serin,
+        Self::SerinPatient,
+        Self::SerinAdaptive,
+        Self::SerinBesideStable,
+    ];
+    /// Those of the tables' columns.
+    pub const COLUMNS: [Self; 6] = [
         Self::Flagger,
         Self::Argo,
         Self::ArgoMissingPasses,
@@ -58,6 +79,8 @@ impl Contender {
         Self::Serin,
         Self::SerinPatient,
     ];
+    /// Serin, set in one way or another: the columns of a table of its own.
+    pub const SETTINGS: [Self; 3] = [Self::Serin, Self::SerinAdaptive, Self::SerinBesideStable];
 
     /// As in the tables.
     pub fn name(self) -> &'static str {
@@ -68,23 +91,62 @@ impl Contender {
             Self::Kayenta => "Kayenta",
             Self::Serin => "Serin",
             Self::SerinPatient => "Serin, 30 min",
+            Self::SerinAdaptive => "`firstStep: Adaptive`",
+            Self::SerinBesideStable => "`noWorseThanStable: {errorRate: 0.5%}`",
         }
+    }
+
+    /// Its place among all.
+    pub fn place(self) -> usize {
+        let is_it = |other: &Self| *other == self;
+        Self::ALL.iter().position(is_it).unwrap_or_default()
     }
 
     /// Whether it is Serin, whichever way it is set.
     pub fn is_serin(self) -> bool {
-        matches!(self, Self::Serin | Self::SerinPatient)
+        self.setting().is_some()
     }
 
-    /// A judge for one rollout.
-    pub fn gate(self) -> Box<dyn Gate> {
+    /// How it is set, if it is Serin.
+    pub fn setting(self) -> Option<Setting> {
+        match self {
+            Self::Serin => Some(Setting::Plain),
+            Self::SerinPatient => Some(Setting::Advance),
+            Self::SerinAdaptive => Some(Setting::Adaptive),
+            Self::SerinBesideStable => Some(Setting::BesideStable),
+            Self::Flagger | Self::Argo | Self::ArgoMissingPasses | Self::Kayenta => None,
+        }
+    }
+
+    /// Whether it plays a scenario: what is compared with Serin alone, those where it makes a difference.
+    pub fn plays(self, scenario: &Scenario) -> bool {
+        match self {
+            Self::SerinAdaptive | Self::SerinBesideStable => {
+                let differs = matches!(
+                    scenario.story,
+                    Story::Healthy
+                        | Story::SharedBursts
+                        | Story::BothFail(_)
+                        | Story::Fails { from_weight: 0, .. }
+                );
+                differs
+                    && scenario.scraping == Scraping::Steady
+                    && scenario.traffic == Traffic::Even
+            }
+            _ => true,
+        }
+    }
+
+    /// A judge for one rollout at a rate.
+    pub fn gate(self, rate: f64) -> Box<dyn Gate> {
+        if let Some(setting) = self.setting() {
+            return Box::new(Serin::new(setting, rate));
+        }
         match self {
             Self::Flagger => Box::new(Flagger::default()),
             Self::Argo => Box::new(Argo::new(Condition::Plain)),
             Self::ArgoMissingPasses => Box::new(Argo::new(Condition::MissingPasses)),
-            Self::Kayenta => Box::new(Kayenta::default()),
-            Self::Serin => Box::new(Serin::new(Patience::Pause)),
-            Self::SerinPatient => Box::new(Serin::new(Patience::Advance)),
+            _ => Box::new(Kayenta::default()),
         }
     }
 }

@@ -91,7 +91,7 @@ fn conclude(cells: &[Cell], started: Instant) -> Result<String> {
             runs.iter().sum::<usize>()
         })
         .sum();
-    let decided: u64 = cells.iter().map(|cell| cell.decided * 2).sum();
+    let decided: usize = cells.iter().map(|cell| cell.decided).sum();
     let summary = format!(
         "{} bounds hold, {} broken; {rollouts} rollouts, {decided} of Serin's decided by the operator's own code as well, \
          in {:.0} s",

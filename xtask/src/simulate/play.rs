@@ -1,6 +1,6 @@
 //! One rollout: the same requests for each of several gates, each with its own weight and its own Prometheus.
 
-use super::gate::{Gate, Move, SCRAPE, STEPS};
+use super::gate::{Gate, Move, SCRAPE};
 use super::prometheus::{Counters, Prometheus, Sample};
 use super::requests::{Request, Stream, Version, mix, uniform};
 use super::scenario::{Odds, Scenario, Scraping};
@@ -100,8 +100,8 @@ pub fn play(
 impl Player {
     fn new(gate: Box<dyn Gate>) -> Self {
         Self {
+            weight: gate.first_weight(),
             gate,
-            weight: STEPS[0],
             canary: Counters::default(),
             stable: Counters::default(),
             bad: 0,
@@ -186,8 +186,8 @@ mod tests {
     #[test]
     fn a_rollout_ends_alike_whoever_else_is_playing() {
         let scenario = named("2 % (twice the budget)");
-        let alone = play(scenario, 2.0, 5, 3_600, vec![Contender::Flagger.gate()]);
-        let gates = Contender::ALL.map(Contender::gate).into();
+        let alone = play(scenario, 2.0, 5, 3_600, vec![Contender::Flagger.gate(2.0)]);
+        let gates = Contender::ALL.map(|gate| gate.gate(2.0)).into();
         let together = play(scenario, 2.0, 5, 3_600, gates);
         assert_eq!(alone[0], together[0]);
     }
@@ -199,7 +199,7 @@ mod tests {
             20.0,
             1,
             3_600,
-            vec![Contender::Serin.gate()],
+            vec![Contender::Serin.gate(20.0)],
         )[0];
         assert_eq!((outcome.end, outcome.seconds), (End::RolledBack, 15));
         assert!((15..60).contains(&outcome.bad), "{outcome:?}");

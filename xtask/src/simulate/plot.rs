@@ -32,7 +32,7 @@ fn colour(gate: Contender) -> &'static str {
         Contender::ArgoMissingPasses => "#e0a400",
         Contender::Kayenta => "#7f7f7f",
         Contender::Serin => "#1f77b4",
-        Contender::SerinPatient => "#17becf",
+        _ => "#17becf",
     }
 }
 
@@ -48,7 +48,7 @@ pub fn svg(cells: &[Cell]) -> String {
 <text x="{LEFT}" y="42" fill="#555">20 requests a second; points are 100 % errors, 20 %, p99 doubled and 2 % (twice the budget)</text>"##
     );
     axes(&mut text);
-    for gate in Contender::ALL {
+    for gate in Contender::COLUMNS {
         series(&mut text, cells, gate);
     }
     text.push_str("</svg>\n");
@@ -142,10 +142,7 @@ fn series(text: &mut String, cells: &[Cell], gate: Contender) {
             height - 9.0
         );
     }
-    let place = Contender::ALL
-        .iter()
-        .position(|other| *other == gate)
-        .unwrap_or_default() as f64;
+    let place = gate.place() as f64;
     let _ = writeln!(
         text,
         r#"<circle cx="{0:.1}" cy="{1:.1}" r="5" fill="{colour}"/><text x="{2:.1}" y="{3:.1}">{4}, {5:.1} %</text>"#,

@@ -15,8 +15,12 @@ pub fn tables(cells: &[Cell]) -> String {
     text.push_str(&RATES.map(|rate| rate.to_string()).join(" / "));
     text.push_str(" requests a second in all:\n");
     rows(&mut text, cells, |scenario| {
-        scenario.deserves != Deserves::Rollback
+        scenario.deserves != Deserves::Rollback && scenario.has_all_rates()
     });
+    text.push_str(
+        "\nBursts that hit the canary only, once in five minutes: rolled back %, at 20 / 200 requests a second:\n",
+    );
+    bursts(&mut text, cells);
     text.push_str(
         "\nWhat became of the others (%, promoted / held at the end of the simulated time):\n",
     );
@@ -28,6 +32,11 @@ pub fn tables(cells: &[Cell]) -> String {
     text.push_str("\nMedian time until a healthy version has all traffic:\n");
     times(&mut text, cells);
     text.push_str(
+        "\nSerin, set otherwise. Healthy: rolled back % · median time to all traffic; others: rolled back % \
+         (promoted %, where any) · median/p95 time · median bad answers of the canary:\n",
+    );
+    settings(&mut text, cells);
+    text.push_str(
         "\nWhat information allows (no test of the same certainty is faster on average):\n",
     );
     information(&mut text, cells);
@@ -35,7 +44,7 @@ pub fn tables(cells: &[Cell]) -> String {
 }
 
 fn head(text: &mut String, first: &str) {
-    let names = Contender::ALL.map(|gate| {
+    let names = Contender::COLUMNS.map(|gate| {
         if gate.is_serin() {
             format!("**{}**", gate.name())
         } else {
@@ -43,7 +52,7 @@ fn head(text: &mut String, first: &str) {
         }
     });
     let _ = writeln!(text, "| {first} | {} |", names.join(" | "));
-    let _ = writeln!(text, "|---{}|", "|---".repeat(Contender::ALL.len()));
+    let _ = writeln!(text, "|---{}|", "|---".repeat(Contender::COLUMNS.len()));
 }
 
 /// The cells of one scenario, by rate.
@@ -68,7 +77,7 @@ fn rows(text: &mut String, cells: &[Cell], wanted: impl Fn(&Scenario) -> bool) {
     head(text, "");
     for name in names(cells, wanted) {
         let cells = of_scenario(cells, name);
-        let columns = Contender::ALL.map(|gate| {
+        let columns = Contender::COLUMNS.map(|gate| {
             let shares: Vec<String> = cells
                 .iter()
                 .map(|cell| percent(cell.of(gate).share(End::RolledBack)))
@@ -85,7 +94,7 @@ fn held(text: &mut String, cells: &[Cell]) {
         matches!(scenario.story, Story::BothFail(_) | Story::BadInputs(_))
     }) {
         let cells = of_scenario(cells, name);
-        let columns = Contender::ALL.map(|gate| {
+        let columns = Contender::COLUMNS.map(|gate| {
             let ends: Vec<String> = cells
                 .iter()
                 .map(|cell| {
@@ -109,7 +118,7 @@ fn regressions(text: &mut String, cells: &[Cell]) {
         .iter()
         .filter(|cell| cell.scenario.deserves == Deserves::Rollback)
     {
-        let columns = Contender::ALL.map(|gate| regression(cell.of(gate)));
+        let columns = Contender::COLUMNS.map(|gate| regression(cell.of(gate)));
         let _ = writeln!(
             text,
             "| {}, {} rps | {} |",
@@ -143,9 +152,54 @@ fn regression(outcomes: Outcomes<'_>) -> String {
 fn times(text: &mut String, cells: &[Cell]) {
     head(text, "rate");
     for cell in of_scenario(cells, "healthy") {
-        let columns =
-            Contender::ALL.map(|gate| cell.of(gate).full_after(0.5).map_or("–".to_owned(), time));
+        let columns = Contender::COLUMNS
+            .map(|gate| cell.of(gate).full_after(0.5).map_or("–".to_owned(), time));
         let _ = writeln!(text, "| {} rps | {} |", cell.rate, columns.join(" | "));
+    }
+}
+
+/// Serin's rollouts where the canary has bursts.
+fn bursts(text: &mut String, cells: &[Cell]) {
+    text.push_str("| | Serin |\n|---|---|\n");
+    let is_burst = |scenario: &Scenario| matches!(scenario.story, Story::CanaryBursts(_));
+    for name in names(cells, is_burst) {
+        let cells = of_scenario(cells, name);
+        let busy = cells.iter().filter(|cell| cell.rate >= 20.0);
+        let shares: Vec<String> = busy
+            .map(|cell| percent(cell.of(Contender::Serin).share(End::RolledBack)))
+            .collect();
+        let _ = writeln!(text, "| {name} | {} |", shares.join("/"));
+    }
+}
+
+/// What other settings gain and cost, where they make a difference.
+fn settings(text: &mut String, cells: &[Cell]) {
+    let names = Contender::SETTINGS.map(Contender::name);
+    let _ = writeln!(text, "| | {} |", names.join(" | "));
+    let _ = writeln!(text, "|---{}|", "|---".repeat(names.len()));
+    let differs = |cell: &&Cell| {
+        Contender::SETTINGS
+            .iter()
+            .all(|gate| gate.plays(cell.scenario))
+    };
+    for cell in cells.iter().filter(differs) {
+        let columns = Contender::SETTINGS.map(|gate| {
+            let outcomes = cell.of(gate);
+            if cell.scenario.deserves == Deserves::Rollback {
+                regression(outcomes)
+            } else {
+                let full = outcomes.full_after(0.5);
+                let rolled_back = percent(outcomes.share(End::RolledBack));
+                format!("{rolled_back} · {}", full.map_or("–".to_owned(), time))
+            }
+        });
+        let _ = writeln!(
+            text,
+            "| {}, {} rps | {} |",
+            cell.scenario.name,
+            cell.rate,
+            columns.join(" | ")
+        );
     }
 }
 

@@ -14,8 +14,21 @@ const Z99: f64 = 2.326_347_874;
 
 /// How often a burst comes: once in each stretch of so many seconds, at a hashed moment.
 const BURST_EVERY: u32 = 300;
-const BURST_SECONDS: u32 = 30;
-const BURST_ERRORS: f64 = 0.08;
+
+/// A while in which requests fail together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Burst {
+    /// The share of requests that fail.
+    pub errors: f64,
+    /// How long it lasts.
+    pub seconds: u32,
+}
+
+/// The burst of the design's tables.
+const BURST: Burst = Burst {
+    errors: 0.08,
+    seconds: 30,
+};
 
 /// What a scenario's canary deserves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +50,8 @@ pub enum Story {
     Healthy,
     /// Both versions fail 8 % for 30 s, every five minutes.
     SharedBursts,
-    /// The canary alone does.
-    CanaryBursts,
+    /// The canary alone fails so, every five minutes.
+    CanaryBursts(Burst),
     /// Both versions fail this share, over the objective.
     BothFail(f64),
     /// The canary fails this share from a weight on.
@@ -113,6 +126,15 @@ const fn regression(name: &'static str, story: Story, rates: &'static [f64]) -> 
     }
 }
 
+/// Bursts beyond the one of the first table: how long, and how bad, may they be?
+const fn canary_bursts(name: &'static str, errors: f64, seconds: u32) -> Scenario {
+    let story = Story::CanaryBursts(Burst { errors, seconds });
+    Scenario {
+        rates: &[20.0, 200.0],
+        ..scenario(name, Deserves::Patience, story)
+    }
+}
+
 const fn fails(share: f64) -> Story {
     Story::Fails {
         share,
@@ -121,7 +143,7 @@ const fn fails(share: f64) -> Story {
 }
 
 /// All scenarios, in the tables' order.
-pub const SCENARIOS: [Scenario; 19] = [
+pub const SCENARIOS: [Scenario; 23] = [
     scenario("healthy", Deserves::Trust, Story::Healthy),
     scenario(
         "bursts that hit both versions (8 %, 30 s)",
@@ -131,7 +153,7 @@ pub const SCENARIOS: [Scenario; 19] = [
     scenario(
         "bursts that hit the canary only",
         Deserves::Patience,
-        Story::CanaryBursts,
+        Story::CanaryBursts(BURST),
     ),
     Scenario {
         scraping: Scraping::Away {
@@ -174,6 +196,10 @@ pub const SCENARIOS: [Scenario; 19] = [
         Deserves::Either,
         Story::BadInputs(0.01),
     ),
+    canary_bursts("4 % for 60 s", 0.04, 60),
+    canary_bursts("16 % for 15 s", 0.16, 15),
+    canary_bursts("8 % for 60 s", 0.08, 60),
+    canary_bursts("20 % for 30 s", 0.2, 30),
     regression("100 % errors", fails(1.0), &[2.0, 20.0]),
     regression("20 %", fails(0.2), &RATES),
     regression("p99 doubles", Story::Slow(2.0), &[2.0, 20.0, 200.0]),
@@ -217,6 +243,11 @@ pub const SCENARIOS: [Scenario; 19] = [
 ];
 
 impl Scenario {
+    /// Whether it is played at all rates of the first table.
+    pub fn has_all_rates(&self) -> bool {
+        self.rates.len() == RATES.len()
+    }
+
     /// Times the mean rate at a moment, in seconds.
     pub fn load(&self, second: u32) -> f64 {
         match self.traffic {
@@ -232,7 +263,8 @@ impl Scenario {
     pub fn canary(&self, seed: u64, second: u32, weight: u8) -> Behaviour {
         let healthy = Behaviour::HEALTHY;
         match self.story {
-            Story::SharedBursts | Story::CanaryBursts => bursting(seed, second),
+            Story::SharedBursts => BURST.at(seed, second),
+            Story::CanaryBursts(burst) => burst.at(seed, second),
             Story::BothFail(share) => Behaviour::failing(share),
             Story::Fails { share, from_weight } if weight >= from_weight => {
                 Behaviour::failing(share)
@@ -264,22 +296,24 @@ impl Scenario {
     /// How the stable version answers at a moment.
     pub fn stable(&self, seed: u64, second: u32) -> Behaviour {
         match self.story {
-            Story::SharedBursts => bursting(seed, second),
+            Story::SharedBursts => BURST.at(seed, second),
             Story::BothFail(share) => Behaviour::failing(share),
             _ => Behaviour::HEALTHY,
         }
     }
 }
 
-/// 8 % for 30 s at a hashed moment of each five minutes.
-fn bursting(seed: u64, second: u32) -> Behaviour {
-    let stretch = second / BURST_EVERY;
-    let draw = uniform(mix(seed ^ mix(u64::from(stretch) + 0x0B)));
-    let start = stretch * BURST_EVERY + (draw * f64::from(BURST_EVERY - BURST_SECONDS)) as u32;
-    if (start..start + BURST_SECONDS).contains(&second) {
-        Behaviour::failing(BURST_ERRORS)
-    } else {
-        Behaviour::HEALTHY
+impl Burst {
+    /// How a version answers that has it at a hashed moment of each five minutes.
+    fn at(self, seed: u64, second: u32) -> Behaviour {
+        let stretch = second / BURST_EVERY;
+        let draw = uniform(mix(seed ^ mix(u64::from(stretch) + 0x0B)));
+        let start = stretch * BURST_EVERY + (draw * f64::from(BURST_EVERY - self.seconds)) as u32;
+        if (start..start + self.seconds).contains(&second) {
+            Behaviour::failing(self.errors)
+        } else {
+            Behaviour::HEALTHY
+        }
     }
 }
 
@@ -399,7 +433,7 @@ mod tests {
         for seed in 0..20 {
             for stretch in 0..4 {
                 let burst = (stretch * 300..(stretch + 1) * 300)
-                    .filter(|second| bursting(seed, *second).errors > 0.05)
+                    .filter(|second| BURST.at(seed, *second).errors > 0.05)
                     .count();
                 assert_eq!(burst, 30);
             }

@@ -4,13 +4,15 @@
 //! much as the gate. So that they are the same, every n-th rollout is also played by the real
 //! [`serin::rollout::decide`] (`decide.rs`), and the two must end alike, to the second.
 
-use serin::rollout::gate::{GatePolicy, GateState, GateVerdict, Look, Tally};
+use serin::rollout::gate::{GatePolicy, GateState, GateVerdict, Look, MarginState, Tally};
 
 use super::gate::{Gate, Move, SCRAPE, STEPS};
 use super::prometheus::{Counters, Prometheus, Sample};
 
 /// "At most 1 % errors" and "p99 ≤ 250 ms": both allow 1 % of requests to be bad.
 pub const BUDGET: f64 = 0.01;
+/// `noWorseThanStable: {errorRate: 0.5%}`.
+pub const MARGIN: f64 = 0.005;
 /// The number of objectives.
 pub const GATES: u32 = 2;
 /// The latency objective's place among them.
@@ -30,13 +32,20 @@ const SHARE_CHECK_REQUESTS: u64 = 200;
 /// …and may be so many times off.
 const SHARE_TOLERANCE: f64 = 3.0;
 
-/// `onInsufficientData.then`.
+/// `firstStep: Adaptive` never starts above this weight.
+const HIGHEST_START: u8 = 50;
+
+/// How Serin is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Patience {
-    /// Waits for the proof.
-    Pause,
-    /// Takes the step unless the canary is suspect.
+pub enum Setting {
+    /// As it is without a word: it waits for the proof.
+    Plain,
+    /// `onInsufficientData: {after: 30m, then: Advance}`: takes the step then, unless the canary is suspect.
     Advance,
+    /// `firstStep: Adaptive`: with little traffic it starts at a higher step.
+    Adaptive,
+    /// `noWorseThanStable: {errorRate: 0.5%}` instead of `errorRate: 1%`.
+    BesideStable,
 }
 
 /// What one gate sees: the look at the errors and the look at the latency.
@@ -70,13 +79,81 @@ impl Reader {
     }
 }
 
+/// What judges one objective.
+#[derive(Debug)]
+struct Judge {
+    policy: GatePolicy,
+    memory: Memory,
+}
+
+/// The memory of an objective of its own, or of one beside stable.
+#[derive(Debug)]
+enum Memory {
+    Requests(GateState),
+    Margin(MarginState),
+}
+
+impl Judge {
+    fn requests() -> Self {
+        Self {
+            policy: GatePolicy::new(BUDGET, GATES, STEPS.len() as u32),
+            memory: Memory::Requests(GateState::new()),
+        }
+    }
+
+    fn margin() -> Self {
+        Self {
+            policy: GatePolicy::new(MARGIN, GATES, STEPS.len() as u32),
+            memory: Memory::Margin(MarginState::new()),
+        }
+    }
+
+    fn begin_step(&mut self, weight: u8) {
+        match &mut self.memory {
+            Memory::Requests(gate) => gate.begin_step(weight),
+            Memory::Margin(gate) => gate.begin_step(weight),
+        }
+    }
+
+    fn step(&self) -> &Look {
+        match &self.memory {
+            Memory::Requests(gate) => gate.step(),
+            Memory::Margin(gate) => gate.step(),
+        }
+    }
+
+    fn observe(&mut self, look: &Look, warms_up: bool) {
+        match &mut self.memory {
+            Memory::Requests(gate) if warms_up && gate.is_new() => gate.warm_up(look, &self.policy),
+            Memory::Requests(gate) => gate.observe(look, &self.policy),
+            Memory::Margin(gate) => gate.observe(look, &self.policy),
+        }
+    }
+
+    /// The verdict, and whether the canary is suspect.
+    fn verdict(&self, next: Option<u8>) -> (GateVerdict, bool) {
+        match &self.memory {
+            Memory::Requests(gate) => (gate.verdict(&self.policy, next), gate.is_suspect()),
+            Memory::Margin(gate) => (gate.verdict(&self.policy, next), gate.is_suspect()),
+        }
+    }
+
+    /// Clean requests that a version without history needs before the next step.
+    fn clean_requests_needed(&self, next: Option<u8>) -> u64 {
+        let judged = match &self.memory {
+            Memory::Requests(gate) => gate.judge(&self.policy, next),
+            Memory::Margin(gate) => gate.judge(&self.policy, next),
+        };
+        judged.clean_requests_needed.unwrap_or(u64::MAX)
+    }
+}
+
 /// One rollout by Serin.
 #[derive(Debug)]
 pub struct Serin {
-    patience: Patience,
+    setting: Setting,
     reader: Reader,
-    policy: GatePolicy,
-    gates: [GateState; GATES as usize],
+    gates: [Judge; GATES as usize],
     step: usize,
     step_since: u32,
     /// Blind seconds in this step, the present ones left out.
@@ -95,19 +172,25 @@ struct Said {
 }
 
 impl Serin {
-    /// A rollout with this patience.
-    pub fn new(patience: Patience) -> Self {
-        let gate = || {
-            let mut gate = GateState::new();
-            gate.begin_step(STEPS[0]);
-            gate
+    /// A rollout beside a stable version that has had so many requests a second.
+    pub fn new(setting: Setting, rate: f64) -> Self {
+        let errors = match setting {
+            Setting::BesideStable => Judge::margin(),
+            _ => Judge::requests(),
         };
+        let mut gates = [errors, Judge::requests()];
+        let step = match setting {
+            Setting::Adaptive => adapted(&gates, rate),
+            _ => 0,
+        };
+        for gate in &mut gates {
+            gate.begin_step(STEPS[step]);
+        }
         Self {
-            patience,
+            setting,
             reader: Reader::default(),
-            policy: GatePolicy::new(BUDGET, GATES, STEPS.len() as u32),
-            gates: [gate(), gate()],
-            step: 0,
+            gates,
+            step,
             step_since: 0,
             blind: 0,
             blind_since: None,
@@ -128,17 +211,12 @@ impl Serin {
         };
         for (index, gate) in self.gates.iter_mut().enumerate() {
             if let Some(looks) = looks {
-                let warms_up = index == LATENCY && now <= WARM_UP && gate.is_new();
-                if warms_up {
-                    gate.warm_up(&looks[index], &self.policy);
-                } else {
-                    gate.observe(&looks[index], &self.policy);
-                }
+                gate.observe(&looks[index], index == LATENCY && now <= WARM_UP);
             }
-            let verdict = gate.verdict(&self.policy, next);
+            let (verdict, suspect) = gate.verdict(next);
             said.fail |= verdict == GateVerdict::Fail;
             said.pass &= verdict == GateVerdict::Pass;
-            said.suspect |= gate.is_suspect();
+            said.suspect |= suspect;
         }
         self.said = Some(said);
         said
@@ -171,7 +249,27 @@ impl Serin {
     }
 }
 
+/// Where `firstStep: Adaptive` starts: `src/rollout/start.rs`.
+fn adapted(gates: &[Judge], rate: f64) -> usize {
+    let candidates = STEPS
+        .iter()
+        .take_while(|weight| **weight <= HIGHEST_START)
+        .count();
+    (0..candidates)
+        .find(|step| {
+            let expected = rate * f64::from(STEPS[*step]) / 100.0 * f64::from(MIN_DURATION);
+            let next = STEPS.get(step + 1).copied();
+            let needed = gates.iter().map(|gate| gate.clean_requests_needed(next));
+            expected >= needed.max().unwrap_or_default() as f64
+        })
+        .unwrap_or(candidates - 1)
+}
+
 impl Gate for Serin {
+    fn first_weight(&self) -> u8 {
+        STEPS[self.step]
+    }
+
     fn turn(&mut self, now: u32, prometheus: &Prometheus) -> Move {
         let looks = self.reader.read(now, prometheus);
         let said = self.judge(now, looks.as_ref());
@@ -190,7 +288,7 @@ impl Gate for Serin {
             self.blind += now - since;
         }
         let baked = now - self.step_since - self.blind;
-        let patient = baked >= PATIENCE && self.patience == Patience::Advance;
+        let patient = baked >= PATIENCE && self.setting == Setting::Advance;
         if said.pass && baked >= MIN_DURATION || !said.pass && patient && !said.suspect {
             return self.advance(now);
         }
