@@ -20,6 +20,7 @@ pub mod batching;
 pub mod check;
 pub mod cli;
 pub mod compute;
+pub mod explain;
 pub mod faults;
 pub mod fetch;
 pub mod healthcheck;

@@ -25,6 +25,9 @@ use crate::load::{self, BenchError};
 use crate::model::{LoadError, Model, use_library};
 use crate::server::{self, Unfinished};
 
+/// Requests for explanations that may wait for the one thread that explains; more are answered 429.
+const EXPLANATIONS: usize = 4;
+
 /// Why the process ends with another code than 0.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -162,7 +165,11 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
         &artefact,
         name,
         version,
-        Workers { compute, batcher },
+        Workers {
+            compute,
+            batcher,
+            explanations: ComputePool::start(1, EXPLANATIONS)?,
+        },
         faults(&args.test)?,
         bounds,
         &args.latency_edges,

@@ -5,6 +5,7 @@ mod body;
 mod deadline;
 mod docs;
 mod embeddings;
+mod explain;
 mod infer;
 mod observe;
 mod openapi;
@@ -50,6 +51,8 @@ pub struct Workers {
     pub compute: ComputePool,
     /// Encodes texts.
     pub batcher: Batcher,
+    /// Explains answers, one request after the other.
+    pub explanations: ComputePool,
 }
 
 /// What every handler sees.
@@ -67,6 +70,8 @@ pub struct App {
     task: Task,
     compute: ComputePool,
     batcher: Batcher,
+    explanations: ComputePool,
+    is_explained: bool,
     faults: Option<Faults>,
     bounds: Bounds,
     name_header: HeaderValue,
@@ -99,7 +104,11 @@ impl App {
             digest: &digest,
             test_faults: faults.is_some(),
         };
-        let Workers { compute, batcher } = workers;
+        let Workers {
+            compute,
+            batcher,
+            explanations,
+        } = workers;
         let mut metrics = Metrics::new(&served, latency_edges);
         if matches!(manifest.kind, Kind::Text | Kind::TextPair) {
             metrics.add_batching(&served, batcher.metrics());
@@ -129,6 +138,8 @@ impl App {
             metrics,
             compute,
             batcher,
+            explanations,
+            is_explained: manifest.is_explained(),
             faults,
             bounds,
             ids: trace::Ids::default(),
@@ -163,10 +174,11 @@ pub fn router(app: Arc<App>) -> Router {
     if app.task == Task::SentenceEmbedding {
         predictions = predictions.merge(embeddings::routes());
     }
-    let rest = about::routes()
-        .merge(docs::routes())
-        .merge(v2::about())
-        .fallback(not_found);
+    let mut rest = about::routes().merge(docs::routes()).merge(v2::about());
+    if app.is_explained {
+        rest = rest.merge(explain::routes());
+    }
+    let rest = rest.fallback(not_found);
     let observed = |routes: Router<Arc<App>>, counted| {
         let state = (Arc::clone(&app), counted);
         routes

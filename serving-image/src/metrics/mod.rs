@@ -150,6 +150,11 @@ impl Metrics {
         self.load_seconds.set(took.as_secs_f64());
     }
 
+    /// Whether a prediction request is being answered.
+    pub fn is_predicting(&self) -> bool {
+        self.requests.are_in_flight()
+    }
+
     /// Counts a request as in flight until the guard is dropped, also if its client goes away.
     pub fn enter(&self) -> InFlight {
         self.requests.enter()

@@ -77,6 +77,10 @@ impl Requests {
         self.duration.observe(seconds);
     }
 
+    pub(super) fn are_in_flight(&self) -> bool {
+        self.in_flight.get() > 0
+    }
+
     pub(super) fn enter(&self) -> InFlight {
         self.in_flight.inc();
         InFlight(self.in_flight.clone())

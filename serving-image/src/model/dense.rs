@@ -26,6 +26,22 @@ pub(super) struct Dense {
     end: End,
 }
 
+/// A linear network's sums: before softmax, or the log odds of either of two labels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Linear {
+    /// For each output the bias, then the weight of each number of a prepared row.
+    outputs: Vec<Vec<f64>>,
+}
+
+impl Linear {
+    /// An output's weights and bias.
+    pub fn output(&self, index: usize) -> (&[f64], f64) {
+        self.outputs[index]
+            .split_first()
+            .map_or((&[], 0.0), |(bias, weights)| (weights, *bias))
+    }
+}
+
 /// What makes the answer of the last layer's outputs.
 #[derive(Debug, Clone, Copy)]
 enum End {
@@ -78,6 +94,24 @@ impl Dense {
             activation,
             end,
         })
+    }
+
+    /// The weights, where there is one layer alone.
+    pub(super) fn linear(&self) -> Option<Linear> {
+        let [layer] = self.layers.as_slice() else {
+            return None;
+        };
+        let output = |output: usize| {
+            let panel = &layer.panels[output / LANES * (layer.inputs + 1)..][..=layer.inputs];
+            let numbers = panel.iter().map(|lanes| f64::from(lanes[output % LANES]));
+            numbers.collect()
+        };
+        let mut outputs: Vec<Vec<f64>> = (0..layer.outputs).map(output).collect();
+        if let End::Logistic = self.end {
+            // What speaks for the second label speaks against the first.
+            outputs.insert(0, outputs[0].iter().map(|number| -number).collect());
+        }
+        Some(Linear { outputs })
     }
 
     /// Probabilities or values, one vector for each row.

@@ -9,9 +9,11 @@ use serde_json::Value;
 
 use crate::array::NamedArray;
 use crate::artefact::{Artefact, ArtefactError, Digest, Files, Golden, Manifest, Network};
+use crate::explain::{ExplainError, Explainer};
 use crate::preprocess::{Batch, FieldErrors, Location, PreprocessError, Preprocessor};
 use bert::Bert;
 use dense::Dense;
+pub use dense::Linear;
 use onnx::Onnx;
 pub use onnx::{OnnxError, use_library};
 
@@ -36,6 +38,9 @@ pub enum LoadError {
     /// The encoder's configuration is unusable.
     #[error("{0}: {1}")]
     Config(String, String),
+    /// The background of explanations is unusable.
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
     /// A golden example is no valid instance.
     #[error("golden example {index} is refused by the manifest's own preprocessing: {errors:?}")]
     GoldenInstance {
@@ -72,6 +77,7 @@ pub struct Model {
     pub digest: Digest,
     preprocessor: Preprocessor,
     engine: Engine,
+    explainer: Option<Explainer>,
 }
 
 /// What computes; one file or folder each.
@@ -83,10 +89,9 @@ enum Engine {
 }
 
 impl Engine {
-    /// Reads the network's files.
-    fn load(manifest: &Manifest, files: &mut Files) -> Result<Self, LoadError> {
-        let weights = files.take(manifest.network.weights())?;
-        let tensors = || candle_core::safetensors::load_buffer(&weights, &Device::Cpu);
+    /// Reads the network's weights, and what other files it has.
+    fn load(manifest: &Manifest, weights: &[u8], files: &mut Files) -> Result<Self, LoadError> {
+        let tensors = || candle_core::safetensors::load_buffer(weights, &Device::Cpu);
         Ok(match &manifest.network {
             Network::Linear { .. } => Self::Dense(Dense::load(&tensors()?, None, manifest)?),
             Network::Mlp { activation, .. } => {
@@ -98,7 +103,7 @@ impl Engine {
                     .map_err(|error| LoadError::Config(config.clone(), error.to_string()))?;
                 Self::Bert(Bert::load(&tensors()?, &config, manifest)?)
             }
-            Network::Onnx { .. } => Self::Onnx(Onnx::load(&weights, manifest)?),
+            Network::Onnx { .. } => Self::Onnx(Onnx::load(weights, manifest)?),
             Network::Gguf { .. } => return Err(no_engine(manifest)),
         })
     }
@@ -142,14 +147,17 @@ impl Model {
         let manifest = artefact.manifest;
         let tokenizer = manifest.tokenizer().map(|path| files.take(path));
         let preprocessor = Preprocessor::new(&manifest, tokenizer.transpose()?.as_deref())?;
-        let engine = Engine::load(&manifest, &mut files)?;
-        let model = Self {
+        let weights = files.take(manifest.network.weights())?;
+        let engine = Engine::load(&manifest, &weights, &mut files)?;
+        let mut model = Self {
             manifest,
             digest: artefact.digest,
             preprocessor,
             engine,
+            explainer: None,
         };
         model.check_golden()?;
+        model.explainer = Explainer::new(&model, &weights)?;
         model.warm_up()?;
         Ok(model)
     }
@@ -173,6 +181,19 @@ impl Model {
             (Engine::Onnx(onnx), batch) => onnx.forward(batch),
             _ => candle_core::bail!("the network does not take what the preprocessing makes"),
         }
+    }
+
+    /// The weights of a linear network.
+    pub fn linear(&self) -> Option<Linear> {
+        match &self.engine {
+            Engine::Dense(dense) => dense.linear(),
+            _ => None,
+        }
+    }
+
+    /// How its answers are explained, where they are ([`Manifest::is_explained`]).
+    pub fn explainer(&self) -> Option<&Explainer> {
+        self.explainer.as_ref()
     }
 
     fn check_golden(&self) -> Result<(), LoadError> {

@@ -60,7 +60,7 @@ impl Bucket {
             .stderr(Stdio::null());
         let server = command.spawn().unwrap();
         let script = include_str!("bucket.py");
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         while TcpStream::connect(address).is_err() {
             assert!(Instant::now() < deadline, "moto does not listen");
             std::thread::sleep(Duration::from_millis(100));

@@ -1,33 +1,20 @@
 //! all-MiniLM-L6-v2 with its real weights, against vectors computed by numpy in 64-bit floats.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::{Server, fixture};
+use crate::support::{Server, cached, fixture};
 
 const TOLERANCE: f64 = 1e-5;
 
 /// The artefact that `serving-image/scripts/fetch_minilm.py` lays out, if it has been.
 pub fn minilm() -> Option<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
-    let directory = cache?.join("serin/models/all-minilm-l6-v2/1.0.0");
-    if directory.join("serin-model.json").is_file() {
-        return Some(directory);
-    }
-    // Where the weights are promised (SERIN_REQUIRE_MODELS=1), their absence is a failure, not a skip.
-    assert!(
-        std::env::var_os("SERIN_REQUIRE_MODELS").is_none(),
-        "{} is missing",
-        directory.display()
-    );
-    println!(
-        "SKIPPED: no {}; run `python3 serving-image/scripts/fetch_minilm.py`",
-        directory.display()
-    );
-    None
+    let manifest = cached(
+        "models/all-minilm-l6-v2/1.0.0/serin-model.json",
+        "fetch_minilm.py",
+    )?;
+    manifest.parent().map(Path::to_path_buf)
 }
 
 fn vector(value: &Value) -> Vec<f64> {

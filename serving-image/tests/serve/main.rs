@@ -10,6 +10,7 @@ mod check;
 mod contract;
 mod drain;
 mod embeddings;
+mod explain;
 mod faults;
 mod graphs;
 mod support;

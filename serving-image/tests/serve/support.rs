@@ -20,6 +20,31 @@ pub fn iris(version: &str) -> PathBuf {
         .join(version)
 }
 
+/// A model of `tests/models/explained`.
+pub fn explained(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/models/explained")
+        .join(name)
+}
+
+/// A path below the project's cache, where a script lays out what the repository does not hold. None where it is missing,
+/// unless it is promised (SERIN_REQUIRE_MODELS=1): then its absence is a failure, not a skip.
+pub fn cached(path: &str, script: &str) -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || Path::new(&std::env::var_os("HOME").unwrap()).join(".cache");
+    let path = cache.unwrap_or_else(home).join("serin").join(path);
+    if path.exists() {
+        return Some(path);
+    }
+    let missing = format!("{} is missing; scripts/{script} fetches it", path.display());
+    assert!(
+        std::env::var_os("SERIN_REQUIRE_MODELS").is_none(),
+        "{missing}"
+    );
+    println!("skipped: {missing}");
+    None
+}
+
 /// A file of `tests/fixtures`.
 pub fn fixture(name: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))

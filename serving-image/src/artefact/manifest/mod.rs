@@ -210,6 +210,23 @@ impl Manifest {
             .collect()
     }
 
+    /// Numbers of a prepared row that a field becomes.
+    pub fn columns(&self, field: &str) -> usize {
+        self.one_hot_columns(field).map_or(1, <[Scalar]>::len)
+    }
+
+    /// Whether answers can be explained: those of a tabular model with classes or numbers, if the manifest says what to
+    /// compare with.
+    pub fn is_explained(&self) -> bool {
+        let is_linear = matches!(self.network, Network::Linear { .. });
+        let has_background = self.background.as_ref().is_some_and(|background| {
+            !background.instances.is_empty() || (is_linear && !background.means.is_empty())
+        });
+        self.kind == Kind::Tabular
+            && matches!(self.task, Task::Classification | Task::Regression)
+            && has_background
+    }
+
     /// The categories of a one-hot field that have a column.
     fn one_hot_columns(&self, field: &str) -> Option<&[Scalar]> {
         self.preprocessing.iter().find_map(|step| match step {

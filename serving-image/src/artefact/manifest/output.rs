@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// What the network's last layer stands for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -53,10 +54,14 @@ pub enum Distribution {
     },
 }
 
-/// What explanations compare an instance with.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+/// What explanations compare an instance with: the means are enough for a linear network, every other needs instances.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Background {
     /// Mean of each number of a prepared row over the training data, by the names of [`super::Manifest::features`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub means: BTreeMap<String, f64>,
+    /// Instances of the training data, at most 100; where there are any, a linear network takes its means from them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<Map<String, Value>>,
 }

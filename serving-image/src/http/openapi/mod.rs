@@ -3,6 +3,7 @@
 //! Each face of the router has its paths here; a test sends thousands of requests made from the document, and what they
 //! get must be in it.
 
+mod explain;
 mod schema;
 mod v2;
 
@@ -34,6 +35,7 @@ impl Contract<'_> {
             paths.insert("/v1/embeddings".into(), self.embeddings());
         }
         paths.extend(v2::paths(self));
+        paths.extend(explain::paths(self));
         json!({
             "openapi": "3.1.0",
             "info": {"title": self.name, "version": self.version, "description": manifest.description},

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Problems;
 use crate::artefact::manifest::{InputType, Manifest, Network, Scalar, Step, Task};
 
+/// Most instances of a background: each costs its part of every explanation.
+const MAX_BACKGROUND: usize = 100;
+
 /// A tabular model's steps, in order, with what the steps before have established.
 pub(super) struct Tabular<'a> {
     manifest: &'a Manifest,
@@ -90,11 +93,14 @@ impl<'a> Tabular<'a> {
         }
         if let Some(background) = &manifest.background {
             let features = manifest.features();
+            let has = |name| background.means.contains_key(name);
             problems.check(
-                features
-                    .iter()
-                    .all(|name| background.means.contains_key(name))
-                    && background.means.len() == features.len(),
+                background.instances.len() <= MAX_BACKGROUND,
+                format!("background.instances may be {MAX_BACKGROUND} at most"),
+            );
+            problems.check(
+                (background.means.is_empty() && !background.instances.is_empty())
+                    || (background.means.len() == features.len() && features.iter().all(has)),
                 format!(
                     "background.means needs one number for each of {}",
                     features.join(", ")

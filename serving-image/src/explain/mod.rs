@@ -1,0 +1,174 @@
+//! Why a tabular model answered as it did: what each field added to the answer, compared with the background that the
+//! manifest gives (Shapley values).
+//!
+//! ```text
+//! linear network           ─► weight · (number − mean), exact
+//! trees that take the row  ─► each leaf pays its features, exact
+//! any other, few fields    ─► every coalition of fields, exact
+//! any other                ─► random orders of the fields, with a standard error
+//! ```
+//! What the last two need of the model is its answers, through the same preprocessing and forward pass as predictions.
+
+mod methods;
+mod onnx;
+mod shapley;
+mod tree;
+
+use serde_json::{Map, Value};
+
+use crate::artefact::{Manifest, Task};
+use crate::model::Model;
+use crate::preprocess::{Batch, FieldErrors, Location, Rows};
+use methods::Method;
+
+/// How a model's answers are explained; built once, when the model is loaded.
+#[derive(Debug)]
+pub struct Explainer {
+    /// The manifest's inputs, in their order.
+    fields: Vec<String>,
+    method: Method,
+}
+
+/// Why there is no explanation.
+#[derive(Debug, thiserror::Error)]
+pub enum ExplainError {
+    /// An instance of the manifest's background is not valid.
+    #[error("the background is refused by the manifest's own preprocessing: {0:?}")]
+    Instance(FieldErrors),
+    /// The model failed.
+    #[error("the model failed: {0}")]
+    Model(#[from] candle_core::Error),
+}
+
+/// How much work an explanation may be.
+pub trait Effort {
+    /// Whether sampling ends, which it does after two pairs of orders at the earliest.
+    fn is_enough(&mut self, pairs: usize) -> bool;
+    /// Called after every few hundred evaluations: predictions go first.
+    fn rest(&mut self);
+}
+
+/// What an explanation is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// A valid instance.
+    pub instance: &'a Map<String, Value>,
+    /// Index of the output to explain; the likeliest class where there is none.
+    pub output: Option<usize>,
+    /// Where sampling starts: the same seed and number of orders give the same explanation.
+    pub seed: u64,
+}
+
+/// Why the answer is what it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explanation {
+    /// Index of the output that is explained.
+    pub output: usize,
+    /// What the numbers are: `logit`, `probability` or `value`.
+    pub scale: &'static str,
+    /// The model's answer, on that scale.
+    pub value: f64,
+    /// The background's mean answer.
+    pub base_value: f64,
+    /// What each field added, in the manifest's order of inputs.
+    pub contributions: Vec<f64>,
+    /// Standard error of each contribution, where it was sampled.
+    pub standard_errors: Option<Vec<f64>>,
+    /// How it was found: `linear`, `trees`, `coalitions` or `permutations`.
+    pub method: &'static str,
+    /// Orders that were drawn; 0 where the contributions are exact.
+    pub permutations: usize,
+}
+
+impl Explanation {
+    /// `base_value + Σ contributions − value`: 0 up to rounding where the contributions are exact.
+    pub fn residual(&self) -> f64 {
+        self.base_value + self.contributions.iter().sum::<f64>() - self.value
+    }
+}
+
+impl Explainer {
+    /// How `model` is explained, whose weights file holds these bytes. None where its manifest gives nothing to compare
+    /// with ([`Manifest::is_explained`]).
+    pub fn new(model: &Model, weights: &[u8]) -> Result<Option<Self>, ExplainError> {
+        let manifest = &model.manifest;
+        if !manifest.is_explained() {
+            return Ok(None);
+        }
+        let fields = manifest.inputs.iter().map(|input| input.name.clone());
+        Ok(Some(Self {
+            fields: fields.collect(),
+            method: Method::new(model, weights)?,
+        }))
+    }
+
+    /// The fields that contributions are of, in their order.
+    pub fn fields(&self) -> &[String] {
+        &self.fields
+    }
+
+    /// Explains one output. Blocks.
+    pub fn explain(
+        &self,
+        model: &Model,
+        question: &Question<'_>,
+        effort: &mut impl Effort,
+    ) -> Result<Explanation, ExplainError> {
+        let answer = answers(model, std::slice::from_ref(question.instance))?;
+        let answer = answer.into_iter().next().unwrap_or_default();
+        let likeliest = (0..answer.len()).fold(0, |best, index| {
+            if answer[index] > answer[best] {
+                index
+            } else {
+                best
+            }
+        });
+        let output = question.output.unwrap_or(likeliest);
+        match &self.method {
+            Method::Linear(linear) => linear.explain(model, question, output),
+            Method::Trees(trees) => trees.explain(model, question, output, effort),
+            Method::Answers(sampled) => {
+                let value = f64::from(answer[output]);
+                sampled.explain(model, question, (output, value), effort)
+            }
+        }
+    }
+}
+
+/// The scale of a model's answers themselves.
+fn own_scale(manifest: &Manifest) -> &'static str {
+    if manifest.task == Task::Classification {
+        "probability"
+    } else {
+        "value"
+    }
+}
+
+/// The model's answers, as predictions have them.
+fn answers(model: &Model, instances: &[Map<String, Value>]) -> Result<Vec<Vec<f32>>, ExplainError> {
+    let mut answers = Vec::with_capacity(instances.len());
+    for part in instances.chunks(model.manifest.limits.max_instances) {
+        let predictions = model.forward(&prepare(model, part)?)?;
+        answers.extend(predictions.into_iter().map(|prediction| prediction.output));
+    }
+    Ok(answers)
+}
+
+/// The prepared rows, one after the other.
+fn rows(model: &Model, instances: &[Map<String, Value>]) -> Result<Vec<Vec<f32>>, ExplainError> {
+    let mut all = Vec::with_capacity(instances.len());
+    for part in instances.chunks(model.manifest.limits.max_instances) {
+        let Batch::Features(Rows { width, values }) = prepare(model, part)? else {
+            return Err(candle_core::Error::Msg("such instances have no rows".into()).into());
+        };
+        all.extend(values.chunks(width).map(<[f32]>::to_vec));
+    }
+    Ok(all)
+}
+
+fn prepare(model: &Model, instances: &[Map<String, Value>]) -> Result<Batch, ExplainError> {
+    let values: Vec<Value> = instances.iter().cloned().map(Value::Object).collect();
+    model
+        .prepare(&values, Location::List("/background/instances"))
+        .map_err(ExplainError::Instance)
+}

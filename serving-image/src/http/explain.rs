@@ -1,0 +1,256 @@
+//! `POST /explain`: what each field added to an answer. On a thread of its own, and never before a prediction.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
+use tracing::error;
+
+use super::App;
+use super::body::{read_object, refuse_unknown};
+use super::problem::Problem;
+use crate::compute::ComputeError;
+use crate::explain::{Effort, ExplainError, Explainer, Explanation, Question};
+use crate::model::Model;
+use crate::preprocess::{FieldErrors, Location};
+
+/// Most instances in one request.
+pub(super) const MAX_INSTANCES: usize = 64;
+/// Time for the sampling of all instances of a request, in milliseconds, where the request names none.
+pub(super) const DEFAULT_TIME: u64 = 1_000;
+/// Longest such time that a request may name.
+pub(super) const MAX_TIME: u64 = 30_000;
+/// Most random orders of the fields, where the request names no number.
+const DEFAULT_PERMUTATIONS: u64 = 2_000;
+/// Largest seed.
+pub(super) const MAX_SEED: u64 = u32::MAX as u64;
+/// Most random orders that a request may name.
+pub(super) const MAX_PERMUTATIONS: u64 = 100_000;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new().route("/explain", post(explain))
+}
+
+/// A request, validated but for its instances.
+struct Wish {
+    instances: Vec<Value>,
+    output: Option<usize>,
+    permutations: u64,
+    time: Duration,
+    seed: u64,
+}
+
+async fn explain(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let model = app.lifecycle.model().ok_or_else(Problem::loading)?;
+    let body = read_object(request, app.bounds).await?;
+    let wish = read(model, body).map_err(Problem::invalid)?;
+    let work = {
+        let (app, model) = (Arc::clone(&app), Arc::clone(model));
+        move || answer(&app, &model, &wish)
+    };
+    let body = app
+        .explanations
+        .run(work)
+        .await
+        .map_err(|error| match error {
+            ComputeError::Overloaded => Problem::overloaded(),
+            ComputeError::Panicked(reason) => {
+                error!(%reason, "the explanation panicked");
+                Problem::internal()
+            }
+        })??;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// `{"instances": […], "output": "setosa", "permutations": 2000, "time_limit_ms": 1000, "seed": 0}`, all but the first
+/// optional.
+fn read(model: &Model, mut body: Map<String, Value>) -> Result<Wish, FieldErrors> {
+    let mut errors = FieldErrors::default();
+    let instances = match body.remove("instances") {
+        Some(Value::Array(instances)) if (1..=MAX_INSTANCES).contains(&instances.len()) => {
+            instances
+        }
+        _ => {
+            let expected = format!("an array of 1 to {MAX_INSTANCES} instances (required)");
+            errors.push(|| "/instances".into(), expected);
+            Vec::new()
+        }
+    };
+    let outputs = &model.manifest.outputs;
+    let names = if outputs.labels.is_empty() {
+        &outputs.names
+    } else {
+        &outputs.labels
+    };
+    let output = body.remove("output").and_then(|given| {
+        let index = given
+            .as_str()
+            .and_then(|given| names.iter().position(|name| name == given));
+        if index.is_none() {
+            let expected = match names.as_slice() {
+                [] => "nothing: the model has one output".to_owned(),
+                names => format!("one of {}, or nothing", names.join(", ")),
+            };
+            errors.push(|| "/output".into(), expected);
+        }
+        index
+    });
+    let mut whole = |name: &str, from: u64, to: u64, default: u64| match body.remove(name) {
+        None => default,
+        Some(given) => {
+            let number = given.as_u64().filter(|number| (from..=to).contains(number));
+            number.unwrap_or_else(|| {
+                let expected = format!("a whole number from {from} to {to}, or nothing");
+                errors.push(|| format!("/{name}"), expected);
+                default
+            })
+        }
+    };
+    let permutations = whole("permutations", 4, MAX_PERMUTATIONS, DEFAULT_PERMUTATIONS);
+    let time = whole("time_limit_ms", 1, MAX_TIME, DEFAULT_TIME);
+    let seed = whole("seed", 0, MAX_SEED, 0);
+    refuse_unknown(
+        &body,
+        "instances, output, permutations, time_limit_ms, seed",
+        &mut errors,
+    );
+    if let Err(more) = model.prepare(&instances, Location::List("/instances"))
+        && !instances.is_empty()
+    {
+        errors.append(more);
+    }
+    if errors.total > 0 {
+        return Err(errors);
+    }
+    Ok(Wish {
+        instances,
+        output,
+        permutations,
+        time: Duration::from_millis(time),
+        seed,
+    })
+}
+
+fn answer(app: &App, model: &Model, wish: &Wish) -> Result<Vec<u8>, Problem> {
+    let explainer = model.explainer().ok_or_else(Problem::internal)?;
+    let started = Instant::now();
+    let count = wish.instances.len() as u32;
+    let mut explanations = Vec::with_capacity(wish.instances.len());
+    for (index, instance) in (1..).zip(&wish.instances) {
+        let Value::Object(instance) = instance else {
+            return Err(Problem::internal()); // `read` has prepared it
+        };
+        let mut effort = Patience {
+            app,
+            deadline: started + wish.time * index / count,
+            pairs: (wish.permutations / 2) as usize,
+            worked_since: Instant::now(),
+        };
+        let question = Question {
+            instance,
+            output: wish.output,
+            seed: wish.seed,
+        };
+        let explanation =
+            explainer
+                .explain(model, &question, &mut effort)
+                .map_err(|reason: ExplainError| {
+                    error!(%reason, "the explanation failed");
+                    Problem::internal()
+                })?;
+        explanations.push(explanation);
+    }
+    let answer = Answer {
+        model: &app.name,
+        model_version: &app.version,
+        explanations: explanations
+            .iter()
+            .map(|explanation| Worded::new(model, explainer, explanation))
+            .collect(),
+    };
+    serde_json::to_vec(&answer).map_err(|reason| {
+        error!(%reason, "the answer could not be written");
+        Problem::internal()
+    })
+}
+
+/// Samples until the time is over; rests as long as it worked while predictions are being made.
+struct Patience<'a> {
+    app: &'a App,
+    deadline: Instant,
+    pairs: usize,
+    worked_since: Instant,
+}
+
+impl Effort for Patience<'_> {
+    fn is_enough(&mut self, pairs: usize) -> bool {
+        pairs >= self.pairs || Instant::now() >= self.deadline
+    }
+
+    fn rest(&mut self) {
+        if self.app.metrics.is_predicting() {
+            std::thread::sleep(self.worked_since.elapsed().min(Duration::from_millis(10)));
+        }
+        self.worked_since = Instant::now();
+    }
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    model: &'a str,
+    model_version: &'a str,
+    explanations: Vec<Worded<'a>>,
+}
+
+#[derive(Serialize)]
+struct Worded<'a> {
+    /// The label or name of the output that is explained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<&'a str>,
+    scale: &'static str,
+    value: f64,
+    base_value: f64,
+    contributions: Named<'a>,
+    method: &'static str,
+    exact: bool,
+    residual: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    standard_errors: Option<Named<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permutations: Option<usize>,
+}
+
+impl<'a> Worded<'a> {
+    fn new(model: &'a Model, explainer: &'a Explainer, explanation: &'a Explanation) -> Self {
+        let outputs = &model.manifest.outputs;
+        let name = |names: &'a [String]| names.get(explanation.output).map(String::as_str);
+        let named = |values| Named(explainer.fields(), values);
+        Self {
+            output: name(&outputs.labels).or_else(|| name(&outputs.names)),
+            scale: explanation.scale,
+            value: explanation.value,
+            base_value: explanation.base_value,
+            contributions: named(explanation.contributions.as_slice()),
+            method: explanation.method,
+            exact: explanation.standard_errors.is_none(),
+            residual: explanation.residual(),
+            standard_errors: explanation.standard_errors.as_deref().map(named),
+            permutations: (explanation.permutations > 0).then_some(explanation.permutations),
+        }
+    }
+}
+
+/// `{"petal_length": 0.41, …}`, in the manifest's order of inputs.
+struct Named<'a>(&'a [String], &'a [f64]);
+
+impl Serialize for Named<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().zip(self.1))
+    }
+}
