@@ -21,14 +21,21 @@
 //! Jensen-Shannon divergence of at least `max`/10 bit (0.02 bit by default). A bare "PSI > 0.1" is a
 //! false alarm in 40 % of samples of 100 requests over 10 classes.
 //!
-//! The premise is that predictions are independent. Batches of similar rows are not: a model that is
-//! asked for 1,000 alike rows at a time should not be judged by this.
+//! The premise is that predictions are independent. Rows of one batch are not: so `c` and `s` are divided by
+//! how many predictions make one independent one, which `spread.rs` estimates from how they vary between scrapes.
+
+mod spread;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::spread::Spread;
 use super::bound::ln_beta;
 use super::evidence::nine_digits;
 use super::sentence::{count, one_in, percent};
@@ -40,6 +47,8 @@ const PRIOR: f64 = 50.0;
 const MOST_CLASSES: usize = 64;
 /// The name of the rest.
 const OTHERS: &str = "others";
+/// From so many predictions that count as one on, people are told: fewer may be what is not known after few scrapes.
+const TOLD_FROM: f64 = 4.0;
 /// How many bit of Jensen-Shannon divergence stand for one unit of PSI.
 const BIT_PER_PSI: f64 = 0.1;
 /// Added to each class's count, so that a class which one version never predicts has a finite distance.
@@ -64,6 +73,9 @@ pub struct DriftState {
     /// The step's predictions by class.
     canary: BTreeMap<String, u64>,
     stable: BTreeMap<String, u64>,
+    /// How they varied between scrapes.
+    #[serde(default, skip_serializing_if = "Spread::is_empty")]
+    spread: Spread,
 }
 
 /// How far two versions' classes are apart, and the class that differs most.
@@ -102,6 +114,8 @@ pub struct DriftJudgement {
     pub needed: u64,
     /// Whether the canary has all traffic, so that there is nothing to compare with.
     pub alone: bool,
+    /// How many predictions count as one, at most; `None` while that cannot be told.
+    pub effect: Option<f64>,
 }
 
 impl Default for DriftState {
@@ -122,6 +136,7 @@ impl DriftState {
             predictions: 0,
             canary: BTreeMap::new(),
             stable: BTreeMap::new(),
+            spread: Spread::default(),
         }
     }
 
@@ -139,6 +154,7 @@ impl DriftState {
         self.failed = false;
         self.canary.clear();
         self.stable.clear();
+        self.spread.clear();
     }
 
     /// Takes in the predictions that one scrape brought.
@@ -171,12 +187,24 @@ impl DriftState {
                 known.insert(class.clone());
             }
         }
-        for (counts, new) in [(&mut self.canary, canary), (&mut self.stable, stable)] {
-            for (class, more) in new {
-                let class = if known.contains(class) { class } else { OTHERS };
-                let count = counts.entry(class.to_owned()).or_default();
-                *count = count.saturating_add(*more);
-            }
+        let mut new: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        let named = |class: &'_ String| known.contains(class);
+        for (class, more) in canary {
+            let class = if named(class) { class } else { OTHERS };
+            let count = &mut new.entry(class).or_default().0;
+            *count = count.saturating_add(*more);
+        }
+        for (class, more) in stable {
+            let class = if named(class) { class } else { OTHERS };
+            let count = &mut new.entry(class).or_default().1;
+            *count = count.saturating_add(*more);
+        }
+        for (class, more) in new {
+            let of_canary = self.canary.entry(class.to_owned()).or_default();
+            let of_stable = self.stable.entry(class.to_owned()).or_default();
+            self.spread.take_in(class, (*of_canary, *of_stable), more);
+            *of_canary = of_canary.saturating_add(more.0);
+            *of_stable = of_stable.saturating_add(more.1);
         }
         let distance = self.distance();
         let matters = distance.is_some_and(|distance| distance.reaches(policy.budget));
@@ -216,6 +244,7 @@ impl DriftState {
             predictions,
             needed: policy.min_requests,
             alone,
+            effect: self.effect(),
         }
     }
 
@@ -229,12 +258,20 @@ impl DriftState {
         nine_digits(self.playing * self.log_ratio().min(600.0).exp())
     }
 
+    /// How many predictions count as one; `None` while that cannot be told.
+    fn effect(&self) -> Option<f64> {
+        self.spread.effect(self.classes())
+    }
+
     /// `ln E` of this step.
     fn log_ratio(&self) -> f64 {
         let (canary, stable) = (total(&self.canary) as f64, total(&self.stable) as f64);
         if self.weight == 0 || self.weight >= 100 || canary == 0.0 || stable == 0.0 {
             return 0.0;
         }
+        let Some(effect) = self.effect() else {
+            return 0.0; // no bet
+        };
         let weight = f64::from(self.weight) / 100.0;
         let (a, b) = (PRIOR * weight, PRIOR * (1.0 - weight));
         let (log_share, log_rest) = (
@@ -242,7 +279,8 @@ impl DriftState {
             (stable / (canary + stable)).ln(),
         );
         self.classes()
-            .map(|(_, c, s)| ln_beta(a + c, b + s) - ln_beta(a, b) - c * log_share - s * log_rest)
+            .map(|(_, c, s)| (c / effect, s / effect))
+            .map(|(c, s)| ln_beta(a + c, b + s) - ln_beta(a, b) - c * log_share - s * log_rest)
             .sum()
     }
 
@@ -260,7 +298,9 @@ impl DriftState {
             class: String::new(),
             canary: 0.0,
             stable: 0.0,
-            noise: (classes - 1.0) * (1.0 / canary as f64 + 1.0 / stable as f64),
+            noise: self.effect().unwrap_or(1.0)
+                * (classes - 1.0)
+                * (1.0 / canary as f64 + 1.0 / stable as f64),
         };
         let mut most = f64::NEG_INFINITY;
         for (class, c, s) in self.classes() {
@@ -337,12 +377,17 @@ impl DriftJudgement {
                 count(stable)
             );
         };
+        let batches = self
+            .effect
+            .filter(|effect| *effect >= TOLD_FROM)
+            .map(|effect| format!("; they come in batches, {effect:.0} count as one"));
         let apart = format!(
-            "PSI {} of {}, Jensen-Shannon divergence {} of {} bit",
+            "PSI {} of {}, Jensen-Shannon divergence {} of {} bit{}",
             short(distance.psi),
             short(self.max),
             short(distance.js),
             short(self.max * BIT_PER_PSI),
+            batches.unwrap_or_default(),
         );
         let most = format!(
             "class \"{}\" is {} of the canary's {} predictions and {} of stable's {}",
@@ -384,179 +429,4 @@ fn short(value: f64) -> String {
     let scale = 10_f64.powi(1 - value.log10().floor() as i32);
     let value = (value * scale).round() / scale;
     format!("{}", (value * 1e9).round() / 1e9)
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn policy() -> GatePolicy {
-        GatePolicy::new(0.2, 1, 4)
-    }
-
-    fn counts(counts: &[u64]) -> BTreeMap<String, u64> {
-        (0..)
-            .zip(counts)
-            .map(|(class, n): (u32, _)| (class.to_string(), *n))
-            .collect()
-    }
-
-    /// Draws of classes by a small generator of one's own: the same on every machine.
-    struct Dice(u64);
-
-    impl Dice {
-        fn next(&mut self) -> f64 {
-            // SplitMix64 (Steele, Lea and Flood 2014).
-            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-        }
-
-        fn draw(&mut self, shares: &[f64], predictions: u64) -> Vec<u64> {
-            let mut drawn = vec![0; shares.len()];
-            for _ in 0..predictions {
-                let mut at = self.next();
-                let class = shares.iter().position(|share| {
-                    at -= share;
-                    at < 0.0
-                });
-                drawn[class.unwrap_or(shares.len() - 1)] += 1;
-            }
-            drawn
-        }
-    }
-
-    /// Plays steps of 10, 25, 50 and 100 %, 20 scrapes each; tells whether the gate ever failed.
-    fn fails(seed: u64, canary: &[f64], stable: &[f64], per_scrape: u64) -> bool {
-        let mut dice = Dice(seed.wrapping_mul(0x2545_F491_4F6C_DD1D));
-        let mut state = DriftState::new();
-        for weight in [10_u8, 25, 50, 100] {
-            state.begin_step(weight);
-            for _ in 0..20 {
-                let to_canary = (0..per_scrape)
-                    .filter(|_| dice.next() * 100.0 < f64::from(weight))
-                    .count() as u64;
-                let of_canary = counts(&dice.draw(canary, to_canary));
-                let of_stable = counts(&dice.draw(stable, per_scrape - to_canary));
-                state.observe(&of_canary, &of_stable, &policy());
-                if state.judge(&policy()).verdict == GateVerdict::Fail {
-                    return true;
-                }
-            }
-        }
-        false
-    }
-
-    #[test]
-    fn versions_that_predict_alike_are_failed_in_less_than_one_rollout_of_a_hundred() {
-        let ten = [0.1; 10];
-        let two = [0.97, 0.03];
-        for (shares, per_scrape) in [(&ten[..], 10), (&ten, 100), (&two, 10), (&two, 100)] {
-            let failed = (0..500)
-                .filter(|seed| fails(*seed, shares, shares, per_scrape))
-                .count();
-            assert!(failed <= 5, "{failed} of 500");
-        }
-    }
-
-    #[test]
-    fn a_bare_psi_would_alarm() {
-        // What the proof is for: at 100 predictions of 10 classes, PSI alone exceeds 0.1 in most samples.
-        let ten = [0.1; 10];
-        let mut dice = Dice(1);
-        let alarms = (0..200)
-            .filter(|_| {
-                let mut state = DriftState::new();
-                state.begin_step(50);
-                let (canary, stable) = (dice.draw(&ten, 100), dice.draw(&ten, 1000));
-                state.observe(&counts(&canary), &counts(&stable), &policy());
-                state.distance().unwrap().psi > 0.1
-            })
-            .count();
-        assert!(alarms > 40, "{alarms} of 200");
-    }
-
-    #[test]
-    fn a_version_that_predicts_otherwise_is_failed() {
-        for (canary, stable) in [
-            (&[0.5, 0.5][..], &[0.7, 0.3][..]),
-            (&[0.2, 0.2, 0.2, 0.4], &[0.4, 0.2, 0.2, 0.2]),
-            (&[1.0, 0.0], &[0.9, 0.1]),
-        ] {
-            let failed = (0..50)
-                .filter(|seed| fails(*seed, canary, stable, 100))
-                .count();
-            assert_eq!(failed, 50, "{canary:?}");
-        }
-    }
-
-    #[test]
-    fn a_proven_difference_that_is_small_does_not_matter() {
-        let mut state = DriftState::new();
-        state.begin_step(50);
-        state.observe(
-            &counts(&[520_000, 480_000]),
-            &counts(&[500_000, 500_000]),
-            &policy(),
-        );
-        let judged = state.judge(&policy());
-        assert!(judged.evidence >= 100.0);
-        assert_eq!(judged.verdict, GateVerdict::Pass);
-    }
-
-    #[test]
-    fn the_sentence_names_the_class_that_drifted() {
-        let mut state = DriftState::new();
-        state.begin_step(10);
-        let canary = [("fraud".to_owned(), 130), ("none".to_owned(), 290)].into();
-        let stable = [("fraud".to_owned(), 456), ("none".to_owned(), 3344)].into();
-        state.observe(&canary, &stable, &policy());
-        assert_eq!(
-            state.judge(&policy()).sentence(),
-            "The predictions drifted: class \"fraud\" is 31 % of the canary's 420 predictions and 12 % of stable's 3,800 \
-             (PSI 0.23 of 0.2, Jensen-Shannon divergence 0.04 of 0.02 bit). The chance that two versions which predict \
-             alike look this different is under 1 in 1,000,000."
-        );
-    }
-
-    #[test]
-    fn without_predictions_of_both_nothing_is_said() {
-        let mut state = DriftState::new();
-        state.begin_step(10);
-        assert_eq!(state.judge(&policy()).verdict, GateVerdict::NeedMoreData);
-        state.observe(&counts(&[100]), &counts(&[]), &policy());
-        assert_eq!(state.judge(&policy()).verdict, GateVerdict::NeedMoreData);
-        state.observe(&counts(&[]), &counts(&[1000]), &policy());
-        assert_eq!(state.judge(&policy()).verdict, GateVerdict::Pass);
-    }
-
-    #[test]
-    fn a_thousand_classes_stay_bounded() {
-        let mut state = DriftState::new();
-        state.begin_step(50);
-        for scrape in 0..10 {
-            let many: BTreeMap<String, u64> = (0..1000)
-                .map(|i| (format!("{}", i * 7 + scrape), 1))
-                .collect();
-            state.observe(&many, &many, &policy());
-        }
-        assert!(state.canary.len() <= MOST_CLASSES + 1);
-        assert_eq!(total(&state.canary), 10_000);
-        let judged = state.judge(&policy());
-        assert_eq!(judged.verdict, GateVerdict::Pass);
-    }
-
-    #[test]
-    fn it_survives_status_in_the_middle_of_a_rollout() {
-        let mut state = DriftState::new();
-        for weight in [10, 50] {
-            state.begin_step(weight);
-            state.observe(&counts(&[30, 70]), &counts(&[33, 66]), &policy());
-            let json = serde_json::to_string(&state).unwrap();
-            assert_eq!(serde_json::from_str::<DriftState>(&json).unwrap(), state);
-        }
-    }
 }

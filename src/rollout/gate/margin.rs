@@ -251,6 +251,7 @@ fn closest_claim(look: &Look, of_canary: f64, of_stable: f64, margin: f64) -> f6
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::Criterion;
+    use super::super::simulation::Random;
     use super::*;
 
     /// The judgement in words.
@@ -270,38 +271,20 @@ mod tests {
         }
     }
 
-    /// Counts of a Bernoulli stream by a small generator of one's own: the same on every machine.
-    struct Dice(u64);
-
-    impl Dice {
-        fn next(&mut self) -> f64 {
-            // SplitMix64 (Steele, Lea and Flood 2014).
-            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-        }
-
-        fn tally(&mut self, requests: u64, share: f64) -> Tally {
-            let bad = (0..requests).filter(|_| self.next() < share).count();
-            Tally::new(requests, bad as u64)
-        }
-    }
-
     /// Whether a rollout of 4 steps of 20 scrapes, 300 requests each, is ever failed.
     fn fails(seed: u64, shares: impl Fn(u32) -> (f64, f64)) -> bool {
         let policy = policy(0.005);
-        let mut dice = Dice(seed.wrapping_mul(0x2545_F491_4F6C_DD1D));
+        let mut random = Random(seed.wrapping_mul(0x2545_F491_4F6C_DD1D));
         let mut state = MarginState::new();
         for (step, weight) in [10_u8, 25, 50, 100].into_iter().enumerate() {
             state.begin_step(weight);
             for scrape in 0..20 {
                 let (of_canary, of_stable) = shares(step as u32 * 20 + scrape);
                 let to_canary = 300 * u64::from(weight) / 100;
+                let mut tally = |n, share| Tally::new(n, random.binomial(n, share));
                 let look = Look {
-                    canary: dice.tally(to_canary, of_canary),
-                    stable: dice.tally(300 - to_canary, of_stable),
+                    canary: tally(to_canary, of_canary),
+                    stable: tally(300 - to_canary, of_stable),
                 };
                 state.observe(&look, &policy);
                 if state.judge(&policy, None).verdict == GateVerdict::Fail {

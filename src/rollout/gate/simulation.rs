@@ -2,11 +2,11 @@
 
 use super::{GatePolicy, GateState, GateVerdict, Look, Tally};
 
-/// SplitMix64: the same requests on every machine.
-struct Random(u64);
+/// SplitMix64 (Steele, Lea and Flood 2014): the same requests on every machine.
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn uniform(&mut self) -> f64 {
+    pub(super) fn uniform(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -15,7 +15,7 @@ impl Random {
     }
 
     /// How many of `n` come true with probability `p`: jumps from one to the next.
-    fn binomial(&mut self, n: u64, p: f64) -> u64 {
+    pub(super) fn binomial(&mut self, n: u64, p: f64) -> u64 {
         if p <= 0.0 {
             return 0;
         }
