@@ -28,11 +28,11 @@ pub struct Scale {
 
 impl Scale {
     /// Rollouts of a cell: in the short form a fifth where there are 200 requests a second, of which nothing differs but
-    /// the cost. Where a false rollback is rare and its bound near, more: five times as many rollouts at low rates, and
+    /// the cost. Where a false rollback is rare and its bound near, more: ten times as many rollouts at low rates, and
     /// at high ones no fewer.
     fn runs(self, scenario: &Scenario, rate: f64) -> u64 {
         match scenario.story {
-            Story::BothFail(_) if rate < 10.0 && !self.short => self.runs * 5,
+            Story::BothFail(_) if rate < 10.0 && !self.short => self.runs * 10,
             Story::CanaryBursts(_) if scenario.has_all_rates() => self.runs,
             _ if self.short && rate > 100.0 => (self.runs / 5).max(1),
             _ => self.runs,
@@ -71,6 +71,11 @@ pub struct Cell {
 }
 
 impl Cell {
+    /// The scenario and the rate, as in the tables.
+    pub fn name(&self) -> String {
+        format!("{}, {} rps", self.scenario.name, self.rate)
+    }
+
     /// One gate's rollouts.
     pub fn of(&self, gate: Contender) -> Outcomes<'_> {
         Outcomes(&self.outcomes[gate.place()])

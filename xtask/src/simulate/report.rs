@@ -43,16 +43,23 @@ pub fn tables(cells: &[Cell]) -> String {
     text
 }
 
-fn head(text: &mut String, first: &str) {
-    let names = Contender::COLUMNS.map(|gate| {
-        if gate.is_serin() {
-            format!("**{}**", gate.name())
-        } else {
-            gate.name().to_owned()
-        }
-    });
-    let _ = writeln!(text, "| {first} | {} |", names.join(" | "));
-    let _ = writeln!(text, "|---{}|", "|---".repeat(Contender::COLUMNS.len()));
+fn head(text: &mut String, first: &str, gates: &[Contender]) {
+    let names: Vec<String> = gates
+        .iter()
+        .map(|gate| {
+            if gate.is_serin() {
+                format!("**{}**", gate.name())
+            } else {
+                gate.name().to_owned()
+            }
+        })
+        .collect();
+    row(text, first, &names);
+    let _ = writeln!(text, "|---{}|", "|---".repeat(gates.len()));
+}
+
+fn row(text: &mut String, first: &str, columns: &[String]) {
+    let _ = writeln!(text, "| {first} | {} |", columns.join(" | "));
 }
 
 /// The cells of one scenario, by rate.
@@ -74,7 +81,7 @@ fn names(cells: &[Cell], wanted: impl Fn(&Scenario) -> bool) -> Vec<&'static str
 }
 
 fn rows(text: &mut String, cells: &[Cell], wanted: impl Fn(&Scenario) -> bool) {
-    head(text, "");
+    head(text, "", &Contender::COLUMNS);
     for name in names(cells, wanted) {
         let cells = of_scenario(cells, name);
         let columns = Contender::COLUMNS.map(|gate| {
@@ -84,12 +91,12 @@ fn rows(text: &mut String, cells: &[Cell], wanted: impl Fn(&Scenario) -> bool) {
                 .collect();
             shares.join("/")
         });
-        let _ = writeln!(text, "| {name} | {} |", columns.join(" | "));
+        row(text, name, &columns);
     }
 }
 
 fn held(text: &mut String, cells: &[Cell]) {
-    head(text, "");
+    head(text, "", &Contender::COLUMNS);
     for name in names(cells, |scenario| {
         matches!(scenario.story, Story::BothFail(_) | Story::BadInputs(_))
     }) {
@@ -108,24 +115,18 @@ fn held(text: &mut String, cells: &[Cell]) {
                 .collect();
             ends.join("/")
         });
-        let _ = writeln!(text, "| {name} | {} |", columns.join(" | "));
+        row(text, name, &columns);
     }
 }
 
 fn regressions(text: &mut String, cells: &[Cell]) {
-    head(text, "");
+    head(text, "", &Contender::COLUMNS);
     for cell in cells
         .iter()
         .filter(|cell| cell.scenario.deserves == Deserves::Rollback)
     {
         let columns = Contender::COLUMNS.map(|gate| regression(cell.of(gate)));
-        let _ = writeln!(
-            text,
-            "| {}, {} rps | {} |",
-            cell.scenario.name,
-            cell.rate,
-            columns.join(" | ")
-        );
+        row(text, &cell.name(), &columns);
     }
 }
 
@@ -150,17 +151,17 @@ fn regression(outcomes: Outcomes<'_>) -> String {
 }
 
 fn times(text: &mut String, cells: &[Cell]) {
-    head(text, "rate");
+    head(text, "rate", &Contender::COLUMNS);
     for cell in of_scenario(cells, "healthy") {
         let columns = Contender::COLUMNS
             .map(|gate| cell.of(gate).full_after(0.5).map_or("–".to_owned(), time));
-        let _ = writeln!(text, "| {} rps | {} |", cell.rate, columns.join(" | "));
+        row(text, &format!("{} rps", cell.rate), &columns);
     }
 }
 
 /// Serin's rollouts where the canary has bursts.
 fn bursts(text: &mut String, cells: &[Cell]) {
-    text.push_str("| | Serin |\n|---|---|\n");
+    head(text, "", &[Contender::Serin]);
     let is_burst = |scenario: &Scenario| matches!(scenario.story, Story::CanaryBursts(_));
     for name in names(cells, is_burst) {
         let cells = of_scenario(cells, name);
@@ -168,15 +169,13 @@ fn bursts(text: &mut String, cells: &[Cell]) {
         let shares: Vec<String> = busy
             .map(|cell| percent(cell.of(Contender::Serin).share(End::RolledBack)))
             .collect();
-        let _ = writeln!(text, "| {name} | {} |", shares.join("/"));
+        row(text, name, &[shares.join("/")]);
     }
 }
 
 /// What other settings gain and cost, where they make a difference.
 fn settings(text: &mut String, cells: &[Cell]) {
-    let names = Contender::SETTINGS.map(Contender::name);
-    let _ = writeln!(text, "| | {} |", names.join(" | "));
-    let _ = writeln!(text, "|---{}|", "|---".repeat(names.len()));
+    head(text, "", &Contender::SETTINGS);
     let differs = |cell: &&Cell| {
         Contender::SETTINGS
             .iter()
@@ -193,13 +192,7 @@ fn settings(text: &mut String, cells: &[Cell]) {
                 format!("{rolled_back} · {}", full.map_or("–".to_owned(), time))
             }
         });
-        let _ = writeln!(
-            text,
-            "| {}, {} rps | {} |",
-            cell.scenario.name,
-            cell.rate,
-            columns.join(" | ")
-        );
+        row(text, &cell.name(), &columns);
     }
 }
 
@@ -220,9 +213,8 @@ fn information(text: &mut String, cells: &[Cell]) {
         let requests = limits::to_fail(share);
         let _ = writeln!(
             text,
-            "| roll back {}, {} rps | {requests:.0} | {} | {} |",
-            cell.scenario.name,
-            cell.rate,
+            "| roll back {} | {requests:.0} | {} | {} |",
+            cell.name(),
             time((requests / (cell.rate * 0.1)) as u32),
             cell.of(Contender::Serin)
                 .rollback_after(0.5)
