@@ -12,6 +12,7 @@ use crate::artefact::Digest;
 use crate::batch::BatchArgs;
 use crate::check::CheckArgs;
 use crate::fetch::FetchArgs;
+use crate::generate::Settings;
 use crate::load::BenchArgs;
 
 /// Serves one model artefact over HTTP.
@@ -110,12 +111,30 @@ pub struct ServeArgs {
     /// After the drain delay, the longest time for requests in flight
     #[arg(long, env = "SERIN_SERVE_DRAIN_TIMEOUT", default_value = "20s", value_parser = parse_duration)]
     pub drain_timeout: Duration,
+    /// Generating text.
+    #[command(flatten)]
+    pub generation: GenerationArgs,
     /// The log.
     #[command(flatten)]
     pub log: LogArgs,
     /// Faults on purpose.
     #[command(flatten)]
     pub test: TestArgs,
+}
+
+/// Flags of models that generate text.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Generating text")]
+pub struct GenerationArgs {
+    /// Texts that are written at the same time; more wait in the queue
+    #[arg(long, env = "SERIN_SERVE_GENERATION_SLOTS", default_value = "8")]
+    pub generation_slots: NonZero<usize>,
+    /// Memory for the caches of all texts together, in MiB; it also bounds prompt and answer of one text
+    #[arg(long, env = "SERIN_SERVE_GENERATION_CACHE_MIB", default_value_t = 512)]
+    pub generation_cache_mib: usize,
+    /// Longest time from a request to the end of its text; then it is given up
+    #[arg(long, env = "SERIN_SERVE_GENERATION_TIMEOUT", default_value = "5m", value_parser = parse_duration)]
+    pub generation_timeout: Duration,
 }
 
 /// Flags of the log.
@@ -153,6 +172,18 @@ pub enum LogFormat {
     Json,
     /// For people.
     Text,
+}
+
+impl GenerationArgs {
+    /// How much is generated at a time, by that many threads, with that many requests waiting.
+    pub fn settings(&self, threads: usize, queue: usize) -> Settings {
+        Settings {
+            threads,
+            slots: self.generation_slots.get(),
+            queue,
+            cache_bytes: self.generation_cache_mib.saturating_mul(1 << 20),
+        }
+    }
 }
 
 impl ServeArgs {

@@ -23,6 +23,7 @@ pub mod compute;
 pub mod explain;
 pub mod faults;
 pub mod fetch;
+pub mod generate;
 pub mod healthcheck;
 pub mod http;
 pub mod json;

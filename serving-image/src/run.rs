@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
-use crate::artefact::{Artefact, ArtefactError, write_manifest};
+use crate::artefact::{Artefact, ArtefactError, Kind, write_manifest};
 use crate::batch::{self, BatchError};
 use crate::batching::{self, BatchMetrics, Batcher};
 use crate::check::{self, NotServable};
@@ -19,9 +19,12 @@ use crate::cli::{Cli, Command, LogArgs, LogFormat, ServeArgs, TestArgs};
 use crate::compute::ComputePool;
 use crate::faults::Faults;
 use crate::fetch::{self, FetchError};
+use crate::generate::{Generator, Settings};
 use crate::healthcheck::{self, Unhealthy};
 use crate::http::{App, Bounds, Workers, router};
+use crate::lifecycle::Engine;
 use crate::load::{self, BenchError};
+use crate::metrics::GenerationMetrics;
 use crate::model::{LoadError, Model, use_library};
 use crate::server::{self, Unfinished};
 
@@ -126,6 +129,21 @@ pub fn run(cli: Cli) -> Result<(), RunError> {
     }
 }
 
+/// Verifies, builds, checks and warms up what the artefact describes.
+fn build(
+    artefact: Artefact,
+    settings: Settings,
+    metrics: &GenerationMetrics,
+) -> Result<Engine, LoadError> {
+    Ok(match artefact.manifest.kind {
+        Kind::Generation => {
+            let generator = Generator::load(&artefact, settings, metrics.clone())?;
+            Engine::Generator(Arc::new(generator))
+        }
+        _ => Engine::Model(Arc::new(Model::load(artefact)?)),
+    })
+}
+
 async fn serve(args: ServeArgs) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -159,8 +177,12 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
     let bounds = Bounds {
         body: args.max_body_bytes,
         body_time: args.body_timeout,
-        deadline: args.deadline,
+        deadline: match artefact.manifest.kind {
+            Kind::Generation => args.generation.generation_timeout,
+            _ => args.deadline,
+        },
     };
+    let settings = args.generation.settings(args.workers(), args.queue);
     let app = Arc::new(App::new(
         &artefact,
         name,
@@ -182,9 +204,12 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
     let bound = listener.local_addr().map_err(listen_error)?;
     info!(address = %bound, model = app.name, version = app.version, digest = %artefact.digest, "listening");
 
-    let mut load = tokio::task::spawn_blocking(move || {
-        let started = Instant::now();
-        Model::load(artefact).map(|model| (model, started.elapsed()))
+    let mut load = tokio::task::spawn_blocking({
+        let metrics = app.metrics.generation();
+        move || {
+            let started = Instant::now();
+            build(artefact, settings, &metrics).map(|engine| (engine, started.elapsed()))
+        }
     });
     let (failed, load_failed) = tokio::sync::oneshot::channel();
     let stop = async {
@@ -192,8 +217,8 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
             outcome = &mut load => match outcome.unwrap_or_else(|panic| Err(loading_panicked(&panic))) {
-                Ok((model, took)) => {
-                    app.ready(model, took);
+                Ok((engine, took)) => {
+                    app.ready(engine, took);
                     info!(ms = took.as_millis(), "ready: artefact verified, golden examples reproduced, warm");
                     tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
                 }

@@ -28,11 +28,13 @@
 
 mod aligned;
 mod attention;
+pub mod decoder;
 mod grid;
 mod math;
 mod norm;
 mod packed;
 mod product;
+pub mod quantised;
 #[cfg(test)]
 mod tests;
 

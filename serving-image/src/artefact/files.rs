@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -162,6 +162,13 @@ impl Artefact {
         self.manifest.files.iter().filter_map(wrong).collect()
     }
 
+    /// A listed file, to be read piece by piece: for weights that should not be in memory twice.
+    pub fn stream(&self, path: &str) -> Result<VerifyingReader, ArtefactError> {
+        let listed = self.manifest.files.iter().find(|entry| entry.path == path);
+        let entry = listed.ok_or_else(|| ArtefactError::Unlisted(path.to_owned()))?;
+        VerifyingReader::open(&self.directory, entry)
+    }
+
     /// Reads every listed file, each once, and verifies its size and sha256.
     pub fn read_files(&self) -> Result<Files, ArtefactError> {
         let read =
@@ -185,6 +192,71 @@ impl Files {
         self.0
             .remove(path)
             .ok_or_else(|| ArtefactError::Unlisted(path.to_owned()))
+    }
+}
+
+/// A file's bytes, hashed as they are read. What was made of them may be used only once [`Self::finish`] says that they
+/// are those of the manifest.
+#[derive(Debug)]
+pub struct VerifyingReader {
+    file: BufReader<fs::File>,
+    hash: Sha256,
+    path: PathBuf,
+    entry: FileEntry,
+}
+
+impl VerifyingReader {
+    fn open(directory: &Path, entry: &FileEntry) -> Result<Self, ArtefactError> {
+        let path = directory.join(&entry.path);
+        let io_error = |source| ArtefactError::Io {
+            path: path.clone(),
+            source,
+        };
+        let file = fs::File::open(&path).map_err(io_error)?;
+        let size = file.metadata().map_err(io_error)?.len();
+        if size != entry.size {
+            return Err(ArtefactError::Size {
+                path,
+                expected: entry.size,
+                found: size,
+            });
+        }
+        Ok(Self {
+            file: BufReader::with_capacity(1 << 16, file),
+            hash: Sha256::new(),
+            path,
+            entry: entry.clone(),
+        })
+    }
+
+    /// The file's size by the manifest.
+    pub fn length(&self) -> u64 {
+        self.entry.size
+    }
+
+    /// Reads what is left, and compares the hash of all with the manifest's.
+    pub fn finish(mut self) -> Result<(), ArtefactError> {
+        io::copy(&mut self, &mut io::sink()).map_err(|source| ArtefactError::Io {
+            path: self.path.clone(),
+            source,
+        })?;
+        let found = Digest(self.hash.finalize().into()).hex();
+        if found != self.entry.sha256 {
+            return Err(ArtefactError::Content {
+                path: self.path,
+                expected: self.entry.sha256,
+                found,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Read for VerifyingReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.file.read(buffer)?;
+        self.hash.update(&buffer[..length]);
+        Ok(length)
     }
 }
 

@@ -17,9 +17,11 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::artefact::{Artefact, Digest, Golden};
+use crate::artefact::{Artefact, Digest, Golden, Kind};
+use crate::generate::{Generator, Settings};
 use crate::http::contract;
 use crate::load::sample_instances;
+use crate::metrics::GenerationMetrics;
 use crate::model::Model;
 use findings::Finding;
 use measure::{Memory, Speed};
@@ -172,8 +174,25 @@ impl Report {
         self.serves = routes(&contract(manifest));
     }
 
+    /// Loads a language model as `serve` does. How fast it writes is not measured here: it depends on the prompt.
+    fn load_generator(&mut self, artefact: &Artefact) {
+        let before = Memory::before();
+        let started = Instant::now();
+        match Generator::load(artefact, Settings::default(), GenerationMetrics::default()) {
+            Ok(generator) => {
+                self.golden_reproduced = generator.manifest.golden.len();
+                self.load_ms = Some(started.elapsed().as_secs_f64() * 1e3);
+                self.memory_bytes = before.and_then(Memory::since);
+            }
+            Err(error) => self.findings.push(findings::of_load(&error)),
+        }
+    }
+
     /// Loads the model as `serve` does, but goes on after the first golden example that is off.
     fn load(&mut self, mut artefact: Artefact, quick: bool) {
+        if artefact.manifest.kind == Kind::Generation {
+            return self.load_generator(&artefact);
+        }
         // Without them, loading says what is wrong with the weights, and each example can be told of.
         let golden = std::mem::take(&mut artefact.manifest.golden);
         let contract = contract(&artefact.manifest);

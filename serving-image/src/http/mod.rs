@@ -6,11 +6,13 @@ mod deadline;
 mod docs;
 mod embeddings;
 mod explain;
+mod generate;
 mod infer;
 mod observe;
 mod openapi;
 mod predict;
 mod problem;
+mod record;
 mod trace;
 mod v2;
 
@@ -26,9 +28,8 @@ use crate::artefact::{Artefact, Kind, Manifest, Task};
 use crate::batching::Batcher;
 use crate::compute::ComputePool;
 use crate::faults::Faults;
-use crate::lifecycle::{Lifecycle, Phase};
+use crate::lifecycle::{Engine, Lifecycle, Phase};
 use crate::metrics::{Metrics, Served};
-use crate::model::Model;
 use observe::Counted;
 use openapi::Contract;
 use problem::Problem;
@@ -149,8 +150,8 @@ impl App {
     }
 
     /// Makes the process ready, after a load of that time.
-    pub fn ready(&self, model: Model, took: Duration) {
-        self.lifecycle.ready(Arc::new(model));
+    pub fn ready(&self, engine: Engine, took: Duration) {
+        self.lifecycle.ready(engine);
         self.metrics.set_loaded(took);
         self.metrics
             .set_ready(self.lifecycle.phase() == Phase::Ready);
@@ -166,7 +167,9 @@ impl App {
 /// The routes of this process's model: each face has its own file, and what is served depends on the manifest's kind.
 pub fn router(app: Arc<App>) -> Router {
     let mut predictions = Router::new();
-    if app.kind != Kind::Generation {
+    if app.kind == Kind::Generation {
+        predictions = predictions.merge(generate::routes());
+    } else {
         predictions = predictions
             .merge(predict::routes())
             .merge(v2::predictions());

@@ -1,18 +1,17 @@
 //! Around every request: its id, the model's headers, the metrics and one log line. Never its payload.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::HttpBody as _;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use tracing::{debug, info};
 
 use super::App;
 use super::problem::Problem;
+use super::record::Record;
 use super::trace::TRACERESPONSE;
 use crate::lifecycle::Phase;
 
@@ -22,9 +21,6 @@ const MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");
 
 /// Longest request id that is taken over from a client, in bytes.
 const MAX_REQUEST_ID: usize = 128;
-
-/// Longest path in a log line, in bytes.
-const MAX_LOGGED_PATH: usize = 128;
 
 /// Whether a route's answers are counted in `model_requests_total` and the latency histogram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,23 +78,19 @@ pub(super) async fn observe(
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 
-    let elapsed = started.elapsed().as_secs_f64();
-    let status = response.status().as_u16();
-    drop(in_flight);
-    if is_prediction {
-        app.metrics.answered(status, elapsed);
-    }
-    let bytes_out = response.body().size_hint().exact();
-    let path = &*loggable(path);
-    let (trace_id, span_id) = (trace.id(), trace.span());
-    let version = app.version.as_str();
-    let ms = (elapsed * 1e6).round() / 1e3;
-    if is_probe(&method, path) && status < 500 {
-        debug!(id, trace_id, span_id, %method, path, version, status, ms, bytes_in, bytes_out, "request");
-    } else {
-        info!(id, trace_id, span_id, %method, path, version, status, ms, bytes_in, bytes_out, "request");
-    }
-    response
+    let id = id.to_owned();
+    let record = Record {
+        app,
+        id,
+        trace,
+        method,
+        uri,
+        started,
+        bytes_in,
+        is_prediction,
+        _in_flight: in_flight,
+    };
+    record.tell_at_the_end_of(response)
 }
 
 /// The client's id if it is short, printable and has no space.
@@ -108,24 +100,4 @@ fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let sound =
         (1..=MAX_REQUEST_ID).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
     sound.then(|| given.clone())
-}
-
-/// Probes and scrapes come every few seconds for ever; a log of them hides the requests.
-fn is_probe(method: &Method, path: &str) -> bool {
-    method == Method::GET && matches!(path, "/livez" | "/readyz" | "/metrics")
-}
-
-/// The path without its query, which may be personal data, and not longer than a log line bears.
-fn loggable(path: &str) -> Cow<'_, str> {
-    if path.len() <= MAX_LOGGED_PATH && path.is_ascii() {
-        return path.into();
-    }
-    let shown = path.bytes().take(MAX_LOGGED_PATH).map(|byte| {
-        if byte.is_ascii() {
-            char::from(byte)
-        } else {
-            '?'
-        }
-    });
-    shown.collect()
 }

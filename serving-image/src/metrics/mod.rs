@@ -4,6 +4,7 @@
 //! that counting one costs an atomic addition.
 
 mod drift;
+mod generation;
 mod process;
 mod requests;
 #[cfg(test)]
@@ -19,10 +20,11 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 
-use crate::artefact::Manifest;
+use crate::artefact::{Kind, Manifest};
 use crate::batching::BatchMetrics;
 use crate::model::Prediction;
 use drift::Drift;
+pub use generation::{GenerationMetrics, TextEnd};
 use requests::Requests;
 pub use requests::{DURATION_EDGES, InFlight};
 
@@ -57,6 +59,7 @@ pub struct Metrics {
     registry: Registry,
     requests: Requests,
     drift: Drift,
+    generation: Option<GenerationMetrics>,
     ready: Gauge,
     load_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
 }
@@ -74,6 +77,8 @@ impl Metrics {
         let mut registry = Registry::default();
         let requests = Requests::register(&mut registry, &labels, duration_edges);
         let drift = Drift::register(&mut registry, &labels, served.manifest);
+        let generates = served.manifest.kind == Kind::Generation;
+        let generation = generates.then(|| GenerationMetrics::register(&mut registry, &labels));
         let (ready, load_seconds) = (Gauge::default(), Gauge::default());
         registry.register("model_ready", "1 while /readyz answers 200", ready.clone());
         registry.register(
@@ -118,6 +123,7 @@ impl Metrics {
             registry,
             requests,
             drift,
+            generation,
             ready,
             load_seconds,
         }
@@ -138,6 +144,11 @@ impl Metrics {
     /// Counts accepted instances and what was predicted for them.
     pub fn predicted(&self, instances: &[Value], predictions: &[Prediction]) {
         self.drift.predicted(instances, predictions);
+    }
+
+    /// The series of a model that generates text; of another one, series that nobody sees.
+    pub fn generation(&self) -> GenerationMetrics {
+        self.generation.clone().unwrap_or_default()
     }
 
     /// Tells whether `/readyz` answers 200.

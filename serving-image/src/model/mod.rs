@@ -2,6 +2,7 @@
 
 mod bert;
 mod dense;
+pub mod llama;
 mod onnx;
 
 use candle_core::{Device, Tensor};
@@ -35,6 +36,9 @@ pub enum LoadError {
     /// The graph cannot be computed.
     #[error(transparent)]
     Onnx(#[from] OnnxError),
+    /// A language model cannot be built or checked.
+    #[error(transparent)]
+    Generator(#[from] crate::generate::LoadGeneratorError),
     /// The encoder's configuration is unusable.
     #[error("{0}: {1}")]
     Config(String, String),

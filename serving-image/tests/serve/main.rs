@@ -12,6 +12,8 @@ mod drain;
 mod embeddings;
 mod explain;
 mod faults;
+mod generation;
+mod generation_refusals;
 mod graphs;
 mod support;
 mod tabular;

@@ -217,6 +217,7 @@ const SERVING_SCRIPTS: [&str; 5] = [
     "fetch_minilm.py",
     "fetch_models.py",
     "fetch_onnxruntime.py",
+    "fetch_smollm2.py",
     "install_schemathesis.py",
     "install_moto.py",
 ];

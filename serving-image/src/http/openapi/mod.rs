@@ -4,6 +4,7 @@
 //! get must be in it.
 
 mod explain;
+mod generate;
 mod schema;
 mod v2;
 
@@ -33,6 +34,9 @@ impl Contract<'_> {
         }
         if manifest.task == Task::SentenceEmbedding {
             paths.insert("/v1/embeddings".into(), self.embeddings());
+        }
+        if manifest.kind == Kind::Generation {
+            paths.extend(generate::paths(self));
         }
         paths.extend(v2::paths(self));
         paths.extend(explain::paths(self));

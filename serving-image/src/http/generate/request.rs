@@ -1,0 +1,429 @@
+//! OpenAI's requests, held to what this server does: a field that it would have to ignore is refused by name.
+
+use std::hash::{BuildHasher, RandomState};
+
+use serde_json::{Map, Value};
+
+use super::Face;
+use crate::generate::{Generator, Message, Request, Sampling, TemplateError, TokenLimits};
+use crate::http::body::refuse_unknown;
+use crate::preprocess::FieldErrors;
+
+/// Tokens of a completion that does not say how many: OpenAI's default.
+const COMPLETION_TOKENS: usize = 16;
+
+/// Most stop strings, and the longest one in characters.
+const MAX_STOPS: usize = 4;
+const MAX_STOP_LENGTH: usize = 256;
+
+/// Most messages of a conversation.
+const MAX_MESSAGES: usize = 1_024;
+
+/// A request that can be done.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub request: Request,
+    pub stream: bool,
+    pub include_usage: bool,
+}
+
+/// What the text goes on from.
+enum Source {
+    Prompt(String),
+    Conversation(Vec<Message>),
+}
+
+impl Asked {
+    /// Reads a request, or lists all that is wrong with it. Blocks while it tokenises.
+    pub(super) fn read(
+        face: Face,
+        body: Map<String, Value>,
+        model: &str,
+        generator: &Generator,
+    ) -> Result<Self, FieldErrors> {
+        let limits = generator.limits;
+        let mut fields = Fields {
+            body,
+            errors: FieldErrors::default(),
+        };
+        let source = match face {
+            Face::Completion => fields.prompt().map(Source::Prompt),
+            Face::Chat => fields.messages().map(Source::Conversation),
+        };
+        let (max_tokens, max_tokens_field) = fields.max_tokens(face, limits);
+        let sampling = fields.sampling();
+        let stops = fields.stops();
+        let stream = fields.flag("stream").unwrap_or(false);
+        let include_usage = fields.stream_options(stream);
+        fields.only_trivial(face, model);
+        refuse_unknown(&fields.body, KNOWN[face as usize], &mut fields.errors);
+        let mut errors = fields.errors;
+
+        let source_field = match face {
+            Face::Completion => "/prompt",
+            Face::Chat => "/messages",
+        };
+        let tokens = source.map(|source| encode(generator, source));
+        let prompt = match tokens {
+            None => Vec::new(), // its error is among the others
+            Some(Err(expected)) => {
+                errors.push(|| source_field.to_owned(), expected);
+                Vec::new()
+            }
+            Some(Ok(tokens)) => tokens,
+        };
+        if prompt.len() > limits.prompt {
+            let expected = format!("at most {} tokens", limits.prompt);
+            errors.push(|| source_field.to_owned(), expected);
+        }
+        let left = limits.context.saturating_sub(prompt.len());
+        let max_tokens = match max_tokens {
+            Some(asked) => {
+                if prompt.len() <= limits.prompt && asked > left && asked <= limits.answer {
+                    let expected = format!(
+                        "at most {left}: the prompt and the answer together have room for {} tokens",
+                        limits.context
+                    );
+                    errors.push(|| max_tokens_field.to_owned(), expected);
+                }
+                asked
+            }
+            None if face == Face::Completion => COMPLETION_TOKENS.min(limits.answer).min(left),
+            None => limits.answer.min(left),
+        };
+        if errors.total > 0 {
+            return Err(errors);
+        }
+        Ok(Self {
+            request: Request {
+                prompt,
+                max_tokens,
+                sampling,
+                stops,
+            },
+            stream,
+            include_usage,
+        })
+    }
+}
+
+/// The fields of each face, for the message about one that there is not.
+const KNOWN: [&str; 2] = [
+    "prompt, model, max_tokens, temperature, top_p, seed, stop, frequency_penalty, presence_penalty, stream, \
+     stream_options, n, best_of, echo, suffix, logprobs, logit_bias, user",
+    "messages, model, max_tokens, max_completion_tokens, temperature, top_p, seed, stop, frequency_penalty, \
+     presence_penalty, stream, stream_options, n, logprobs, top_logprobs, logit_bias, response_format, user",
+];
+
+/// The tokens of a prompt, or what is expected in its place.
+fn encode(generator: &Generator, source: Source) -> Result<Vec<u32>, String> {
+    let text = match source {
+        Source::Prompt(text) => text,
+        Source::Conversation(messages) => {
+            let Some(template) = generator.template() else {
+                return Err(
+                    "nothing: this model has no chat template; /v1/completions takes a prompt"
+                        .into(),
+                );
+            };
+            template.render(&messages).map_err(|error| match error {
+                TemplateError::Refused(words) => {
+                    format!("a conversation that the model's template takes: {words}")
+                }
+                TemplateError::Broken(reason) => {
+                    tracing::warn!(%reason, "the chat template failed");
+                    "a conversation that the model's template takes".to_owned()
+                }
+            })?
+        }
+    };
+    match generator.encode(&text) {
+        Ok(tokens) if !tokens.is_empty() => Ok(tokens),
+        _ => Err("a text that the tokeniser can read".into()),
+    }
+}
+
+/// The body's fields, each taken out as it is read, and what is wrong with them.
+struct Fields {
+    body: Map<String, Value>,
+    errors: FieldErrors,
+}
+
+impl Fields {
+    /// Takes a field; `null` is as good as nothing, as OpenAI has it.
+    fn take(&mut self, name: &str) -> Option<Value> {
+        self.body.remove(name).filter(|value| !value.is_null())
+    }
+
+    fn refuse(&mut self, field: &str, expected: impl Into<String>) {
+        self.errors.push(|| field.to_owned(), expected);
+    }
+
+    fn prompt(&mut self) -> Option<String> {
+        let prompt = match self.take("prompt") {
+            Some(Value::String(text)) => Some(text),
+            Some(Value::Array(mut texts)) if texts.len() == 1 => match texts.pop() {
+                Some(Value::String(text)) => Some(text),
+                _ => None,
+            },
+            _ => None,
+        };
+        let prompt = prompt.filter(|text| !text.is_empty());
+        if prompt.is_none() {
+            self.refuse(
+                "/prompt",
+                "a text that is not empty, or an array of one (required)",
+            );
+        }
+        prompt
+    }
+
+    fn messages(&mut self) -> Option<Vec<Message>> {
+        let messages = match self.take("messages") {
+            Some(Value::Array(messages)) if (1..=MAX_MESSAGES).contains(&messages.len()) => {
+                messages
+            }
+            _ => {
+                let expected = format!("an array of 1 to {MAX_MESSAGES} messages (required)");
+                self.refuse("/messages", expected);
+                return None;
+            }
+        };
+        let before = self.errors.total;
+        let read = messages
+            .into_iter()
+            .enumerate()
+            .filter_map(|(index, message)| self.message(&format!("/messages/{index}"), message))
+            .collect();
+        (self.errors.total == before).then_some(read)
+    }
+
+    fn message(&mut self, pointer: &str, message: Value) -> Option<Message> {
+        let Value::Object(mut message) = message else {
+            self.refuse(pointer, "an object with role and content");
+            return None;
+        };
+        let role = match message.remove("role") {
+            Some(Value::String(role))
+                if matches!(role.as_str(), "system" | "user" | "assistant") =>
+            {
+                Some(role)
+            }
+            _ => {
+                let expected = "\"system\", \"user\" or \"assistant\" (required)";
+                self.refuse(&format!("{pointer}/role"), expected);
+                None
+            }
+        };
+        let content = message.remove("content").and_then(content);
+        if content.is_none() {
+            let expected = "a text, or an array of parts of type \"text\" (required)";
+            self.refuse(&format!("{pointer}/content"), expected);
+        }
+        for name in message.keys() {
+            let field = || crate::preprocess::pointer(pointer, name);
+            self.errors
+                .push(field, "no such field; the fields are role, content");
+        }
+        Some(Message {
+            role: role?,
+            content: content?,
+        })
+    }
+
+    /// How many tokens, if the request says so, and the field that does.
+    fn max_tokens(&mut self, face: Face, limits: TokenLimits) -> (Option<usize>, &'static str) {
+        let (new, old) = ("max_completion_tokens", "max_tokens");
+        let (name, pointer) = if face == Face::Chat && self.body.contains_key(new) {
+            if self.take(old).is_some() {
+                self.refuse("/max_tokens", "nothing beside max_completion_tokens");
+            }
+            (new, "/max_completion_tokens")
+        } else {
+            (old, "/max_tokens")
+        };
+        let most = limits.answer;
+        let given = self.take(name);
+        let number = given
+            .as_ref()
+            .and_then(Value::as_u64)
+            .and_then(|n| usize::try_from(n).ok());
+        let number = number.filter(|number| (1..=most).contains(number));
+        if given.is_some() && number.is_none() {
+            self.refuse(pointer, format!("an integer from 1 to {most}"));
+        }
+        (number, pointer)
+    }
+
+    fn sampling(&mut self) -> Sampling {
+        let penalty = (-2.0, 2.0, "a number from -2 to 2");
+        Sampling {
+            temperature: self.number("temperature", (0.0, 2.0, "a number from 0 to 2"), 1.0),
+            top_p: self.number(
+                "top_p",
+                (f64::MIN_POSITIVE, 1.0, "a number above 0, up to 1"),
+                1.0,
+            ),
+            frequency_penalty: self.number("frequency_penalty", penalty, 0.0),
+            presence_penalty: self.number("presence_penalty", penalty, 0.0),
+            seed: self.seed(),
+        }
+    }
+
+    fn number(&mut self, name: &str, bounds: (f64, f64, &str), default: f32) -> f32 {
+        let (least, most, expected) = bounds;
+        let Some(given) = self.take(name) else {
+            return default;
+        };
+        let number = given
+            .as_f64()
+            .filter(|number| (least..=most).contains(number));
+        if number.is_none() {
+            self.refuse(&format!("/{name}"), expected);
+        }
+        number.map_or(default, |number| number as f32)
+    }
+
+    /// Without one, each request has its own.
+    fn seed(&mut self) -> u64 {
+        match self.take("seed") {
+            None => RandomState::new().hash_one(()),
+            Some(given) => {
+                if !given.is_i64() {
+                    self.refuse("/seed", "an integer of 64 bits");
+                }
+                given.as_i64().unwrap_or_default().cast_unsigned()
+            }
+        }
+    }
+
+    fn stops(&mut self) -> Vec<String> {
+        let given = match self.take("stop") {
+            None => return Vec::new(),
+            Some(Value::Array(stops)) => stops,
+            Some(stop) => vec![stop],
+        };
+        let count = given.len();
+        let is_usable = |stop: &String| !stop.is_empty() && stop.chars().count() <= MAX_STOP_LENGTH;
+        let stops: Vec<String> = given
+            .into_iter()
+            .filter_map(|stop| match stop {
+                Value::String(stop) => Some(stop).filter(is_usable),
+                _ => None,
+            })
+            .collect();
+        if stops.len() < count || !(1..=MAX_STOPS).contains(&count) {
+            let expected = format!(
+                "a text of 1 to {MAX_STOP_LENGTH} characters, or an array of 1 to {MAX_STOPS} of them"
+            );
+            self.refuse("/stop", expected);
+        }
+        stops
+    }
+
+    fn flag(&mut self, name: &str) -> Option<bool> {
+        let given = self.take(name)?;
+        let flag = given.as_bool();
+        if flag.is_none() {
+            self.refuse(&format!("/{name}"), "true or false");
+        }
+        flag
+    }
+
+    /// Whether the counts are wanted at the end of a stream.
+    fn stream_options(&mut self, stream: bool) -> bool {
+        let Some(options) = self.take("stream_options") else {
+            return false;
+        };
+        let Value::Object(mut options) = options else {
+            self.refuse("/stream_options", "an object");
+            return false;
+        };
+        if !stream {
+            self.refuse("/stream_options", "nothing where stream is not true");
+        }
+        let include_usage = match options.remove("include_usage") {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(flag)) => flag,
+            Some(_) => {
+                self.refuse("/stream_options/include_usage", "true or false");
+                false
+            }
+        };
+        for name in options.keys() {
+            let field = || crate::preprocess::pointer("/stream_options", name);
+            self.errors
+                .push(field, "no such field; the field is include_usage");
+        }
+        include_usage
+    }
+
+    /// Fields of OpenAI's that this server takes only where they change nothing.
+    fn only_trivial(&mut self, face: Face, model: &str) {
+        let mut allow = |name: &str, expected: &str, holds: &dyn Fn(&Value) -> bool| {
+            if let Some(given) = self.take(name)
+                && !holds(&given)
+            {
+                self.refuse(&format!("/{name}"), expected);
+            }
+        };
+        let is_empty_object = |given: &Value| given.as_object().is_some_and(Map::is_empty);
+        allow("model", &format!("{model:?}, or nothing"), &|given| {
+            given == model
+        });
+        allow("n", "1, or nothing: one text a request", &|given| {
+            *given == 1
+        });
+        allow(
+            "logit_bias",
+            "nothing: this server has no biases",
+            &is_empty_object,
+        );
+        allow("user", "a text", &Value::is_string); // an end user's id, which a server may ignore
+        let none = "nothing: this server tells no probabilities";
+        match face {
+            Face::Completion => {
+                allow("logprobs", none, &|_| false);
+                allow("best_of", "1, or nothing", &|given| *given == 1);
+                allow("echo", "false, or nothing", &|given| *given == false);
+                allow("suffix", "nothing: this server does not fill in", &|_| {
+                    false
+                });
+            }
+            Face::Chat => {
+                allow(
+                    "logprobs",
+                    "false, or nothing: this server tells no probabilities",
+                    &|given| *given == false,
+                );
+                allow("top_logprobs", none, &|_| false);
+                let text = serde_json::json!({"type": "text"});
+                allow(
+                    "response_format",
+                    "{\"type\": \"text\"}, or nothing",
+                    &|given| *given == text,
+                );
+            }
+        }
+    }
+}
+
+/// A message's text, which may come in parts.
+fn content(content: Value) -> Option<String> {
+    match content {
+        Value::String(text) => Some(text),
+        Value::Array(parts) if !parts.is_empty() => {
+            let texts = parts.into_iter().map(|part| match part {
+                Value::Object(mut part) if part.len() == 2 && part.get("type")? == "text" => {
+                    match part.remove("text") {
+                        Some(Value::String(text)) => Some(text),
+                        _ => None,
+                    }
+                }
+                _ => None,
+            });
+            texts.collect()
+        }
+        _ => None,
+    }
+}

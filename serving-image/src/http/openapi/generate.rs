@@ -1,0 +1,146 @@
+//! The paths of a model that writes: OpenAI's, with the fields that this server takes.
+
+use serde_json::{Map, Value, json};
+
+use super::Contract;
+use super::schema::{object, page};
+
+/// `/v1/completions` and `/v1/chat/completions`.
+pub(super) fn paths(contract: &Contract) -> Map<String, Value> {
+    [
+        ("/v1/completions".to_owned(), completions(contract)),
+        ("/v1/chat/completions".to_owned(), chat(contract)),
+    ]
+    .into_iter()
+    .collect()
+}
+
+fn completions(contract: &Contract) -> Value {
+    let prompt = json!({"type": "string", "minLength": 1});
+    let one_prompt = json!({"type": "array", "items": prompt, "minItems": 1, "maxItems": 1});
+    let mut request = object(&json!({"prompt": {"oneOf": [prompt, one_prompt]}}));
+    add_fields(&mut request, contract, &["max_tokens"]);
+    for (name, schema) in [
+        ("logprobs", json!({"type": "null"})),
+        ("best_of", json!({"enum": [1, null]})),
+        ("echo", json!({"enum": [false, null]})),
+        ("suffix", json!({"type": "null"})),
+    ] {
+        request["properties"][name] = schema;
+    }
+    if let Some(golden) = contract.manifest.golden.first() {
+        request["example"] = json!({"prompt": golden.instance, "max_tokens": 8, "temperature": 0});
+    }
+    let choice = choice("text", &json!({"type": "string"}));
+    let path = contract.post(
+        "Complete a text",
+        &request,
+        &answer("text_completion", &choice),
+    );
+    with_stream(path)
+}
+
+fn chat(contract: &Contract) -> Value {
+    let text = json!({"type": "string"});
+    let part = object(&json!({"type": {"const": "text"}, "text": text}));
+    let parts = json!({"type": "array", "items": part, "minItems": 1});
+    let message = object(&json!({
+        "role": {"enum": ["system", "user", "assistant"]},
+        "content": {"oneOf": [text, parts]},
+    }));
+    let mut request = object(&json!({
+        "messages": {"type": "array", "items": message, "minItems": 1, "maxItems": 1024}
+    }));
+    add_fields(
+        &mut request,
+        contract,
+        &["max_tokens", "max_completion_tokens"],
+    );
+    request["not"] = json!({
+        "properties": {"max_tokens": {"type": "integer"}},
+        "required": ["max_tokens", "max_completion_tokens"],
+    });
+    for (name, schema) in [
+        ("logprobs", json!({"enum": [false, null]})),
+        ("top_logprobs", json!({"type": "null"})),
+        ("response_format", json!({"enum": [{"type": "text"}, null]})),
+    ] {
+        request["properties"][name] = schema;
+    }
+    request["example"] =
+        json!({"messages": [{"role": "user", "content": "What is 2 + 2?"}], "max_tokens": 16});
+    let message = object(&json!({
+        "role": {"const": "assistant"}, "content": text, "refusal": {"type": "null"},
+    }));
+    let choice = choice("message", &message);
+    let path = contract.post(
+        "Answer in a conversation",
+        &request,
+        &answer("chat.completion", &choice),
+    );
+    with_stream(path)
+}
+
+/// What both faces take, each optional.
+fn add_fields(request: &mut Value, contract: &Contract, lengths: &[&str]) {
+    let penalty = json!({"type": ["number", "null"], "minimum": -2, "maximum": 2, "default": 0});
+    let stop = json!({"type": "string", "minLength": 1, "maxLength": 256});
+    let options = json!({
+        "type": ["object", "null"], "properties": {"include_usage": {"type": ["boolean", "null"]}},
+        "additionalProperties": false, "description": "Only where stream is true",
+    });
+    let mut fields = json!({
+        "model": {"enum": [contract.name, null]},
+        "temperature": {"type": ["number", "null"], "minimum": 0, "maximum": 2, "default": 1},
+        "top_p": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1, "default": 1},
+        "seed": {"type": ["integer", "null"], "minimum": i64::MIN, "maximum": i64::MAX},
+        "stop": {"oneOf": [stop, {"type": "array", "items": stop, "minItems": 1, "maxItems": 4}, {"type": "null"}]},
+        "frequency_penalty": penalty,
+        "presence_penalty": penalty,
+        "stream": {"type": ["boolean", "null"], "default": false},
+        "stream_options": options,
+        "n": {"enum": [1, null]},
+        "logit_bias": {"type": ["object", "null"], "maxProperties": 0},
+        "user": {"type": ["string", "null"], "description": "Ignored"},
+    });
+    let most = contract.manifest.limits.max_tokens;
+    for name in lengths {
+        fields[*name] = json!({"type": ["integer", "null"], "minimum": 1});
+        if let Some(most) = most {
+            fields[*name]["maximum"] = most.into();
+        }
+    }
+    if let (Value::Object(own), Value::Object(fields)) = (&mut request["properties"], fields) {
+        own.extend(fields);
+    }
+}
+
+fn choice(name: &str, content: &Value) -> Value {
+    object(&json!({
+        "index": {"const": 0},
+        name: content,
+        "logprobs": {"type": "null"},
+        "finish_reason": {"enum": ["stop", "length"]},
+    }))
+}
+
+fn answer(kind: &str, choice: &Value) -> Value {
+    let count = json!({"type": "integer", "minimum": 0});
+    page(json!({
+        "id": {"type": "string"},
+        "object": {"const": kind},
+        "created": count,
+        "choices": {"type": "array", "items": choice, "minItems": 1, "maxItems": 1},
+        "usage": object(&json!({
+            "prompt_tokens": count, "completion_tokens": count, "total_tokens": count,
+        })),
+    }))
+}
+
+/// The other form of the same answer.
+fn with_stream(mut path: Value) -> Value {
+    let description = "With stream: one event for each piece of the text, then [DONE]";
+    path["post"]["responses"]["200"]["content"]["text/event-stream"] =
+        json!({"schema": {"type": "string", "description": description}});
+    path
+}

@@ -1,0 +1,191 @@
+//! What is told of a request when its answer is complete: in the metrics, and in one log line. Never its payload.
+
+use std::borrow::Cow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use axum::body::{Body, Bytes, HttpBody as _};
+use axum::http::{Method, Uri};
+use axum::response::Response;
+use hyper::body::Frame;
+use tracing::{debug, info};
+
+use super::App;
+use super::trace::Trace;
+use crate::metrics::InFlight;
+
+/// Longest path in a log line, in bytes.
+const MAX_LOGGED_PATH: usize = 128;
+
+/// What a stream counts as whose client went away before its end; nginx's number for it.
+const CLIENT_CLOSED: u16 = 499;
+
+/// A request, to be told of once.
+pub(super) struct Record {
+    pub app: Arc<App>,
+    pub id: String,
+    pub trace: Trace,
+    pub method: Method,
+    pub uri: Uri,
+    pub started: Instant,
+    pub bytes_in: Option<u64>,
+    pub is_prediction: bool,
+    /// Dropped with the record: the request is in flight until it is told of.
+    pub _in_flight: Option<InFlight>,
+}
+
+impl Record {
+    /// Tells now, or when the body ends if that is still being made.
+    pub(super) fn tell_at_the_end_of(self, mut response: Response) -> Response {
+        let status = response.status().as_u16();
+        let account = response.extensions_mut().remove::<Account>();
+        let account = account.unwrap_or_default();
+        if let Some(bytes_out) = response.body().size_hint().exact() {
+            self.tell(status, bytes_out, &account);
+            return response;
+        }
+        response.map(|body| {
+            Body::new(Streamed {
+                body,
+                status,
+                bytes: 0,
+                account,
+                record: Some(self),
+            })
+        })
+    }
+
+    fn tell(self, status: u16, bytes_out: u64, account: &Account) {
+        let Self {
+            id,
+            method,
+            bytes_in,
+            ..
+        } = &self;
+        let elapsed = self.started.elapsed().as_secs_f64();
+        if self.is_prediction {
+            self.app.metrics.answered(status, elapsed);
+        }
+        let path = &*loggable(self.uri.path());
+        let (trace_id, span_id) = (self.trace.id(), self.trace.span());
+        let version = self.app.version.as_str();
+        let ms = (elapsed * 1e6).round() / 1e3;
+        let (prompt_tokens, completion_tokens) = account.tokens();
+        if is_probe(method, path) && status < 500 {
+            debug!(id, trace_id, span_id, %method, path, version, status, ms, bytes_in, bytes_out, "request");
+        } else {
+            info!(
+                id, trace_id, span_id, %method, path, version, status, ms, bytes_in, bytes_out, prompt_tokens,
+                completion_tokens, "request"
+            );
+        }
+    }
+}
+
+/// What a handler knows of its answer that status and length do not say; shared with the body that it streams.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Account(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// Tokens, plus one: 0 where there is nothing to tell.
+    prompt: AtomicU64,
+    completion: AtomicU64,
+    /// What a stream that failed after its head counts as; 0 where it did not.
+    status: AtomicU16,
+}
+
+impl Account {
+    /// The prompt has that many tokens.
+    pub(super) fn prompt(&self, tokens: usize) {
+        self.0.prompt.store(tokens as u64 + 1, Ordering::Relaxed);
+    }
+
+    /// The text has that many tokens.
+    pub(super) fn completion(&self, tokens: usize) {
+        let tokens = tokens as u64 + 1;
+        self.0.completion.store(tokens, Ordering::Relaxed);
+    }
+
+    /// The answer failed after its status was sent.
+    pub(super) fn failed(&self, status: u16) {
+        self.0.status.store(status, Ordering::Relaxed);
+    }
+
+    fn tokens(&self) -> (Option<u64>, Option<u64>) {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed).checked_sub(1);
+        (read(&self.0.prompt), read(&self.0.completion))
+    }
+
+    fn status(&self) -> Option<u16> {
+        Some(self.0.status.load(Ordering::Relaxed)).filter(|status| *status > 0)
+    }
+}
+
+/// A body of a length that nobody knows yet. Its request is told of when it ends, or is dropped.
+struct Streamed {
+    body: Body,
+    status: u16,
+    bytes: u64,
+    account: Account,
+    record: Option<Record>,
+}
+
+impl Streamed {
+    fn tell(&mut self, status: u16) {
+        if let Some(record) = self.record.take() {
+            let status = self.account.status().unwrap_or(status);
+            record.tell(status, self.bytes, &self.account);
+        }
+    }
+}
+
+impl hyper::body::Body for Streamed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        match &frame {
+            Some(Ok(frame)) => self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Some(Err(_)) => self.tell(500),
+            None => {
+                let status = self.status;
+                self.tell(status);
+            }
+        }
+        Poll::Ready(frame)
+    }
+}
+
+impl Drop for Streamed {
+    fn drop(&mut self) {
+        self.tell(CLIENT_CLOSED);
+    }
+}
+
+/// Probes and scrapes come every few seconds for ever; a log of them hides the requests.
+fn is_probe(method: &Method, path: &str) -> bool {
+    method == Method::GET && matches!(path, "/livez" | "/readyz" | "/metrics")
+}
+
+/// The path without its query, which may be personal data, and not longer than a log line bears.
+fn loggable(path: &str) -> Cow<'_, str> {
+    if path.len() <= MAX_LOGGED_PATH && path.is_ascii() {
+        return path.into();
+    }
+    let shown = path.bytes().take(MAX_LOGGED_PATH).map(|byte| {
+        if byte.is_ascii() {
+            char::from(byte)
+        } else {
+            '?'
+        }
+    });
+    shown.collect()
+}
