@@ -19,6 +19,7 @@ use super::source::KeepType;
 use crate::artefact::Manifest;
 
 /// What every answer of a job has in common.
+#[cfg_attr(not(feature = "batch-parquet"), allow(dead_code))] // only Parquet has types and row groups
 #[derive(Debug, Clone)]
 pub(super) struct Header {
     pub manifest: Manifest,
@@ -33,6 +34,7 @@ pub(super) struct Header {
 }
 
 /// When the output has to be made durable.
+#[cfg_attr(not(feature = "batch-parquet"), allow(dead_code))] // only Parquet has types and row groups
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
     /// When enough time has passed.

@@ -95,6 +95,7 @@ pub(super) struct Columns {
 }
 
 /// Type of a column that is carried over.
+#[cfg_attr(not(feature = "batch-parquet"), allow(dead_code))] // only Parquet has types and row groups
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KeepType {
     Text,
