@@ -3,6 +3,7 @@
 mod chart;
 mod cluster;
 mod crds;
+mod encoders;
 mod images;
 mod lab;
 mod process;
@@ -40,7 +41,7 @@ enum Command {
     Crds,
     /// Whole rollouts on hashed requests: Serin's gate beside Flagger, Argo Rollouts and Kayenta; fails where a bound is broken.
     Simulate(simulate::Args),
-    /// What one decision costs, in time and in bytes of status.
+    /// What one decision costs, and how fast texts are encoded.
     #[command(subcommand)]
     Bench(simulate::bench::Command),
     /// Every check of the project; ends with the test runners' summaries.

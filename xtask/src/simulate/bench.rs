@@ -1,4 +1,4 @@
-//! `cargo xtask bench decide`: what one decision costs, in time and in bytes of status.
+//! `cargo xtask bench decide`: what one decision costs, in time and in bytes of status. `bench serve` is in `encoders.rs`.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -10,12 +10,15 @@ use super::decide::Decided;
 use super::gate::{Gate, Move, SCRAPE, STEPS};
 use super::prometheus::{Counters, Prometheus, Sample};
 use super::serin::{BUDGET, GATES, Setting};
+use crate::encoders;
 
 /// What is measured.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// One decision of the operator, and the gate's part of it
     Decide,
+    /// The serving image's text encoder beside onnxruntime
+    Serve(encoders::Args),
 }
 
 /// Decisions that are timed: a day of looks.
@@ -25,7 +28,13 @@ const REQUESTS: u64 = 270;
 
 /// Measures, and prints.
 pub fn run(command: &Command) -> Result<()> {
-    let Command::Decide = command;
+    match command {
+        Command::Decide => decide(),
+        Command::Serve(args) => encoders::run(args),
+    }
+}
+
+fn decide() -> Result<()> {
     let build = if cfg!(debug_assertions) {
         "unoptimised build"
     } else {
