@@ -102,6 +102,12 @@ pub fn run(args: &BatchArgs) -> Result<(), BatchError> {
 
     let started = Instant::now();
     let artefact = Artefact::open(&args.model_dir, args.digest).map_err(LoadError::from)?;
+    if artefact.manifest.kind == Kind::Generation {
+        return Err(BatchError::Usage(
+            "a model that generates text predicts no rows: serve it, and ask /v1/completions"
+                .into(),
+        ));
+    }
     let model = Model::load(artefact)?;
     info!(model = model.manifest.name, version = model.manifest.version, digest = %model.digest,
         ms = started.elapsed().as_millis(), "model loaded");

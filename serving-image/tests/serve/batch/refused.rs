@@ -1,6 +1,7 @@
 //! What a job does not take, and the exit code of each.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -110,6 +111,13 @@ fn what_cannot_be_begun_says_why_in_its_exit_code() {
     assert!(
         job.fails("out.csv", &["--keep", "label"], 2)
             .contains("--keep label")
+    );
+    // 2: a model that has no rows; its weights are not even looked for.
+    let mut text = Job::new("in.csv", &csv(3));
+    text.model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/smollm2-135m-instruct");
+    assert!(
+        text.fails("out.csv", &[], 2)
+            .contains("a model that generates text predicts no rows")
     );
     // 1: the model.
     let mut other = Job::new("in.csv", &csv(3));
