@@ -142,6 +142,7 @@ pub async fn run_with(
         ),
         site: Site {
             serving_image: settings.serving_image.clone(),
+            fetch: settings.fetch(),
             slice_api,
         },
         limits: Limits {

@@ -1,5 +1,6 @@
 //! From the persisted state to the objects that should exist. Pure, so planning twice is planning once.
 
+mod artefact;
 mod names;
 mod service;
 mod version;
@@ -18,10 +19,11 @@ use k8s_openapi::{
 };
 use kube::Resource;
 
+pub use artefact::FETCH;
 pub use names::{model_labels, version_name, version_selector};
 
 use crate::{
-    api::{ModelDeployment, Revision, State, VersionSpec},
+    api::{Fetch, ModelDeployment, Revision, State, VersionSpec, validate::is_fetched},
     k8s::{EndpointSlice, SliceApi},
 };
 
@@ -30,6 +32,8 @@ use crate::{
 pub struct Site {
     /// The serving image of versions that name none.
     pub serving_image: String,
+    /// How pods fetch artefacts that are not mounted.
+    pub fetch: Fetch,
     /// The API version of EndpointSlices that the server has.
     pub slice_api: SliceApi,
 }
@@ -206,19 +210,22 @@ fn versions(
             revision,
             KnownVersion {
                 number,
-                spec: pin_image(wanted, &given.site.serving_image),
+                spec: pin(wanted, given.site),
             },
         );
     }
     versions
 }
 
-/// Fills in the serving image of today, so that tomorrow's default leaves this version alone.
-fn pin_image(mut version: VersionSpec, default: &str) -> VersionSpec {
+/// Fills in the platform's settings of today, so that tomorrow's leave this version alone.
+fn pin(mut version: VersionSpec, site: &Site) -> VersionSpec {
     version
         .serving
         .image
-        .get_or_insert_with(|| default.to_owned());
+        .get_or_insert_with(|| site.serving_image.clone());
+    if is_fetched(&version.model.uri) {
+        version.fetch = Some(site.fetch.clone());
+    }
     version
 }
 

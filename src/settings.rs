@@ -6,7 +6,7 @@ use clap::{Parser, ValueEnum};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use kube::core::Duration as KubeDuration;
 
-use crate::api::validate::SCHEMES;
+use crate::api::{Cache, Fetch, validate::SCHEMES};
 
 /// Rolls machine-learning models out as canaries.
 ///
@@ -47,9 +47,31 @@ pub struct Settings {
 
     /// Schemes that `spec.model.uri` may use.
     ///
-    /// pvc: a directory on a PersistentVolumeClaim. file: a directory inside the serving image, for development.
+    /// pvc: a directory on a PersistentVolumeClaim. oci, s3, https, hf: fetched by an init container, from the hosts of
+    /// --allowed-model-hosts. file: a directory inside the serving image, for development.
     #[arg(long, env = "SERIN_ALLOWED_MODEL_SCHEMES", default_value = "pvc", value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(SCHEMES))]
     pub allowed_model_schemes: Vec<String>,
+
+    /// Hosts that pods may fetch artefacts from: HOST[:PORT], *.SUFFIX, * (all, over TLS), http://HOST[:PORT] (without TLS), and
+    /// CIDRs for private addresses. None where absent.
+    ///
+    /// Example: ghcr.io,*.githubusercontent.com,http://registry.models.svc:5000,10.96.0.0/12. Loopback, link-local and metadata
+    /// addresses are refused whatever it says. A change of these settings is for new versions; running ones keep theirs.
+    #[arg(long, env = "SERIN_ALLOWED_MODEL_HOSTS", value_delimiter = ',')]
+    pub allowed_model_hosts: Vec<String>,
+
+    /// Largest artefact that a pod may fetch, such as 20Gi.
+    #[arg(long, env = "SERIN_MODEL_MAX_SIZE", default_value = "20Gi", value_parser = size)]
+    pub model_max_size: u64,
+
+    /// Where pods keep fetched artefacts for each other: claim:NAME, a PersistentVolumeClaim of the model's namespace, or
+    /// hostPath:/PATH, a directory of the node. Nowhere where absent: each pod fetches its own.
+    #[arg(long, env = "SERIN_MODEL_CACHE", value_parser = cache)]
+    pub model_cache: Option<Cache>,
+
+    /// Most that such a cache keeps, such as 100Gi; what was not used for longest goes first. No limit where absent.
+    #[arg(long, env = "SERIN_MODEL_CACHE_LIMIT", value_parser = size, requires = "model_cache")]
+    pub model_cache_limit: Option<u64>,
 
     /// Namespace of this operator and its routers.
     #[arg(long, env = "POD_NAMESPACE", default_value = "serin-system")]
@@ -97,6 +119,18 @@ impl Settings {
     pub fn prometheus_headers(&self) -> HeaderMap {
         self.prometheus_header.iter().cloned().collect()
     }
+
+    /// How pods of new versions fetch their artefacts.
+    pub fn fetch(&self) -> Fetch {
+        let hosts = self.allowed_model_hosts.iter();
+        Fetch {
+            image: self.serving_image.clone(),
+            hosts: hosts.filter(|host| !host.is_empty()).cloned().collect(),
+            max_size: self.model_max_size,
+            cache: self.model_cache.clone(),
+            cache_limit: self.model_cache_limit,
+        }
+    }
 }
 
 /// Form of the log.
@@ -127,6 +161,35 @@ fn lease_duration(text: &str) -> Result<Duration, String> {
             Ok(value)
         }
     })
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" => Some(1),
+        "Ki" => Some(1 << 10),
+        "Mi" => Some(1 << 20),
+        "Gi" => Some(1 << 30),
+        "Ti" => Some(1_u64 << 40),
+        _ => None,
+    };
+    unit.zip(digits.parse::<u64>().ok())
+        .and_then(|(unit, number)| number.checked_mul(unit))
+        // Twice of it is a volume's size.
+        .filter(|size| (1..=1 << 50).contains(size))
+        .ok_or_else(|| {
+            "expected bytes, as a number or with Ki, Mi, Gi or Ti, such as 20Gi".to_owned()
+        })
+}
+
+fn cache(text: &str) -> Result<Cache, String> {
+    match text.split_once(':') {
+        Some(("claim", name)) if !name.is_empty() => Ok(Cache::Claim(name.to_owned())),
+        Some(("hostPath", path)) if path.len() > 1 && path.starts_with('/') => {
+            Ok(Cache::HostPath(path.to_owned()))
+        }
+        _ => Err("expected claim:NAME or hostPath:/PATH".to_owned()),
+    }
 }
 
 pub(crate) fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
@@ -176,6 +239,27 @@ mod tests {
     }
 
     #[test]
+    fn how_artefacts_are_fetched_is_the_platforms_to_say() {
+        let given = parse(&[
+            "--allowed-model-hosts",
+            "ghcr.io,10.0.0.0/8",
+            "--model-cache",
+            "claim:models",
+            "--model-cache-limit",
+            "1Gi",
+        ]);
+        let fetch = given.unwrap().fetch();
+        assert_eq!(fetch.hosts, ["ghcr.io", "10.0.0.0/8"]);
+        assert_eq!(
+            (fetch.image.as_str(), fetch.max_size),
+            ("serve:1", 20 << 30)
+        );
+        assert_eq!(fetch.cache, Some(Cache::Claim("models".to_owned())));
+        assert_eq!(fetch.cache_limit, Some(1 << 30));
+        assert!(parse(&[]).unwrap().fetch().hosts.is_empty());
+    }
+
+    #[test]
     fn a_wrong_flag_is_refused() {
         for wrong in [
             ["--prometheus-url", "p:9090"],
@@ -186,6 +270,12 @@ mod tests {
             ["--scrape-interval", "soon"],
             ["--lease-duration", "1s"],
             ["--allowed-model-schemes", "ftp"],
+            ["--model-max-size", "20G"],
+            ["--model-max-size", "0"],
+            ["--model-cache", "/var/cache"],
+            ["--model-cache", "hostPath:var"],
+            ["--model-cache", "claim:"],
+            ["--model-cache-limit", "1Gi"],
             ["--concurrency", "0"],
         ] {
             assert!(parse(&wrong).is_err(), "{wrong:?}");

@@ -26,7 +26,7 @@ pub use status::{
     Approved, CanaryVersion, GateRecord, ModelDeploymentStatus, Phase, Progress, RefusedVersion,
     RetiringVersion, State, VersionRef,
 };
-pub use version::{Revision, VersionSpec};
+pub use version::{Cache, Fetch, Revision, VersionSpec};
 
 /// API group of every type in this module.
 pub const GROUP: &str = "serin.dev";

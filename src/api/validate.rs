@@ -8,7 +8,12 @@ use kube::core::Duration;
 use super::{FirstStep, ModelDeployment, ModelDeploymentSpec, Rollout};
 
 /// Model schemes that this build can serve.
-pub const SCHEMES: [&str; 2] = ["pvc", "file"];
+pub const SCHEMES: [&str; 6] = ["pvc", "oci", "s3", "https", "hf", "file"];
+
+/// Whether artefacts of a scheme are fetched into the pod, by an init container.
+pub fn is_fetched(uri: &str) -> bool {
+    !uri.starts_with("pvc://") && !uri.starts_with("file://")
+}
 
 /// Names that move, and so name no version.
 const MOVING: [&str; 9] = [
@@ -70,19 +75,13 @@ pub fn validate(model: &ModelDeployment, limits: &Limits) -> Vec<Invalid> {
 
 fn check_model(spec: &ModelDeploymentSpec, limits: &Limits, errors: &mut Vec<Invalid>) {
     let model = &spec.model;
-    let scheme = model.uri.split_once("://").map_or("", |(scheme, _)| scheme);
-    let path = model.uri.split_once("://").map_or("", |(_, path)| path);
-    let shaped = match scheme {
-        "file" => path.starts_with('/') && path.len() > 1 && !path.starts_with("//"),
-        "pvc" => path.split_once('/').is_some_and(|(claim, rest)| {
-            is_object_name(claim) && !rest.is_empty() && !rest.starts_with('/')
-        }),
-        _ => false,
-    };
-    if !shaped || path.contains("..") {
+    let (scheme, path) = model.uri.split_once("://").unwrap_or_default();
+    // Without TLS it is the same scheme to the platform; its list of hosts says where that is allowed.
+    let scheme = if scheme == "http" { "https" } else { scheme };
+    if !is_shaped(scheme, path) || path.contains("..") {
         errors.push(invalid(
             "spec.model.uri",
-            "expected pvc://CLAIM/PATH or file:///PATH, without `..`",
+            "expected pvc://CLAIM/PATH, oci://HOST/REPOSITORY:TAG, s3://BUCKET/PREFIX, https://HOST/PATH, hf://OWNER/REPOSITORY@REVISION or file:///PATH, without `..`, user, query or fragment",
         ));
     } else if !limits
         .allowed_schemes
@@ -97,6 +96,19 @@ fn check_model(spec: &ModelDeploymentSpec, limits: &Limits, errors: &mut Vec<Inv
             ),
         ));
     }
+    if let Some(secret) = &model.credentials {
+        if !is_object_name(secret) {
+            errors.push(invalid(
+                "spec.model.credentials",
+                "expected the name of a Secret in this namespace",
+            ));
+        } else if !is_fetched(&model.uri) {
+            errors.push(invalid(
+                "spec.model.credentials",
+                "pvc:// and file:// are not fetched and take none; remove it",
+            ));
+        }
+    }
     if MOVING.contains(&model.version.to_ascii_lowercase().as_str()) {
         errors.push(invalid(
             "spec.model.version",
@@ -109,12 +121,52 @@ fn check_model(spec: &ModelDeploymentSpec, limits: &Limits, errors: &mut Vec<Inv
         ));
     }
     let hex = model.digest.strip_prefix("sha256:").unwrap_or_default();
-    if hex.len() != 64 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+    if !is_sha256(hex) {
         errors.push(invalid(
             "spec.model.digest",
             "expected sha256: and 64 hex digits in lower case",
         ));
     }
+}
+
+/// Whether an address has the parts that its scheme needs. `serin-serve fetch` looks closer.
+fn is_shaped(scheme: &str, path: &str) -> bool {
+    let (first, rest) = path.split_once('/').unwrap_or((path, ""));
+    let word = |text: &str| {
+        let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        !text.is_empty() && text.bytes().all(letter)
+    };
+    let plain = !path.contains(['?', '#']);
+    match scheme {
+        "file" => path.starts_with('/') && path.len() > 1 && !path.starts_with("//"),
+        "pvc" => is_object_name(first) && !rest.is_empty() && !rest.starts_with('/'),
+        "s3" => plain && word(first) && !rest.is_empty() && !rest.starts_with('/'),
+        "https" => plain && !first.is_empty() && !first.contains('@') && !rest.is_empty(),
+        "oci" => {
+            let (name, digest) = rest.split_once('@').unwrap_or((rest, ""));
+            let (repository, tag) = name.split_once(':').unwrap_or((name, ""));
+            let pinned = digest.strip_prefix("sha256:").is_some_and(is_sha256);
+            let (host, port) = first.split_once(':').unwrap_or((first, "443"));
+            word(host)
+                && port.parse::<u16>().is_ok()
+                && repository.split('/').all(word)
+                && repository == repository.to_ascii_lowercase()
+                && (tag.is_empty() || word(tag))
+                && (digest.is_empty() || pinned)
+                && !(tag.is_empty() && digest.is_empty())
+                && !name.ends_with(':')
+        }
+        "hf" => {
+            let (name, folder) = rest.split_once('/').unwrap_or((rest, ""));
+            let (repository, revision) = name.split_once('@').unwrap_or((name, ""));
+            plain && word(first) && word(repository) && word(revision) && !folder.starts_with('/')
+        }
+        _ => false,
+    }
+}
+
+fn is_sha256(hex: &str) -> bool {
+    hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn check_serving(spec: &ModelDeploymentSpec, errors: &mut Vec<Invalid>) {

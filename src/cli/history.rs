@@ -44,8 +44,12 @@ fn entry(found: ControllerRevision) -> Option<Entry> {
     })
 }
 
-/// The history keeps the image that a version without one was given. Declared with it, it would be another version.
+/// The history keeps the image that a version without one was given, and how its artefact is fetched. Declared with it, it would be another version.
 fn as_declared(kept: VersionSpec, revision: &Revision) -> VersionSpec {
+    let kept = VersionSpec {
+        fetch: None,
+        ..kept
+    };
     let mut without_image = kept.clone();
     without_image.serving.image = None;
     if without_image.revision() == *revision {

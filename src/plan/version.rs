@@ -6,9 +6,9 @@ use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, Deployment, DeploymentSpec},
         core::v1::{
-            Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction,
-            PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-            SeccompProfile, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
+            Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, PodSecurityContext,
+            PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecurityContext,
+            TopologySpreadConstraint,
         },
     },
     apimachinery::pkg::{
@@ -21,6 +21,7 @@ use kube::ResourceExt;
 
 use super::{
     KnownVersion, Maker,
+    artefact::Artefact,
     names::{version_labels, version_name, version_selector},
 };
 use crate::api::{Revision, VersionSpec};
@@ -29,8 +30,6 @@ use crate::api::{Revision, VersionSpec};
 pub(super) const DEFAULT_PORT: i32 = 8080;
 /// Name of the serving port on containers and Services.
 pub(super) const HTTP_PORT_NAME: &str = "http";
-/// Where a claim with artefacts is mounted.
-const CLAIM_MOUNT: &str = "/models";
 /// Annotation with the version that the user gave.
 const VERSION_ANNOTATION: &str = "serin.dev/version";
 /// Time for in-flight requests after SIGTERM: 5 s of serving on while routers learn, then up to 25 s to finish.
@@ -93,10 +92,11 @@ impl Maker<'_> {
     /// A pod under the `restricted` Pod Security Standard, without an API token.
     fn pod(&self, version: &VersionSpec, selector: LabelSelector) -> PodSpec {
         let serving = &version.serving;
-        let (directory, volume) = artefact(&version.model.uri);
+        let artefact = Artefact::of(version);
         PodSpec {
-            containers: vec![self.container(version, &directory, volume.is_some())],
-            volumes: volume.map(|volume| vec![volume]),
+            containers: vec![self.container(version, &artefact)],
+            init_containers: artefact.fetch.map(|fetch| vec![fetch]),
+            volumes: non_empty(&artefact.volumes),
             service_account_name: serving.service_account_name.clone(),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
@@ -107,6 +107,8 @@ impl Maker<'_> {
             termination_grace_period_seconds: Some(GRACE_SECONDS),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
+                fs_group: artefact.group,
+                fs_group_change_policy: artefact.group.map(|_| "OnRootMismatch".to_owned()),
                 seccomp_profile: Some(SeccompProfile {
                     type_: "RuntimeDefault".to_owned(),
                     localhost_profile: None,
@@ -124,7 +126,7 @@ impl Maker<'_> {
         }
     }
 
-    fn container(&self, version: &VersionSpec, directory: &str, mounted: bool) -> Container {
+    fn container(&self, version: &VersionSpec, artefact: &Artefact) -> Container {
         let serving = &version.serving;
         let port = serving.port.unwrap_or(DEFAULT_PORT);
         Container {
@@ -137,7 +139,7 @@ impl Maker<'_> {
             ),
             image_pull_policy: serving.image_pull_policy.clone(),
             args: non_empty(&serving.args),
-            env: Some(self.environment(version, directory, port)),
+            env: Some(self.environment(version, &artefact.directory, port)),
             resources: serving.resources.clone(),
             ports: Some(vec![ContainerPort {
                 name: Some(HTTP_PORT_NAME.to_owned()),
@@ -155,23 +157,8 @@ impl Maker<'_> {
                 failure_threshold: Some(6),
                 ..probe(serving.liveness_path.as_deref().unwrap_or("/livez"), port)
             }),
-            security_context: Some(SecurityContext {
-                allow_privilege_escalation: Some(false),
-                read_only_root_filesystem: Some(true),
-                capabilities: Some(Capabilities {
-                    drop: Some(vec!["ALL".to_owned()]),
-                    add: None,
-                }),
-                ..SecurityContext::default()
-            }),
-            volume_mounts: mounted.then(|| {
-                vec![VolumeMount {
-                    name: "model".to_owned(),
-                    mount_path: CLAIM_MOUNT.to_owned(),
-                    read_only: Some(true),
-                    ..VolumeMount::default()
-                }]
-            }),
+            security_context: Some(restricted()),
+            volume_mounts: artefact.mount.clone().map(|mount| vec![mount]),
             ..Container::default()
         }
     }
@@ -198,23 +185,17 @@ impl Maker<'_> {
     }
 }
 
-/// The directory that holds the artefact inside the pod, and the volume that brings it there.
-fn artefact(uri: &str) -> (String, Option<Volume>) {
-    if let Some((claim, path)) = uri
-        .strip_prefix("pvc://")
-        .and_then(|rest| rest.split_once('/'))
-    {
-        let volume = Volume {
-            name: "model".to_owned(),
-            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-                claim_name: claim.to_owned(),
-                read_only: Some(true),
-            }),
-            ..Volume::default()
-        };
-        return (format!("{CLAIM_MOUNT}/{path}"), Some(volume));
+/// What the `restricted` Pod Security Standard asks of a container, and a root that cannot be written.
+pub(super) fn restricted() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".to_owned()]),
+            add: None,
+        }),
+        ..SecurityContext::default()
     }
-    (uri.strip_prefix("file://").unwrap_or(uri).to_owned(), None)
 }
 
 fn probe(path: &str, port: i32) -> Probe {

@@ -11,7 +11,7 @@ use kube::{
 use serde_json::{Value, json};
 use serin::api::{
     ModelDeployment, crd,
-    validate::{Limits, validate},
+    validate::{Limits, SCHEMES, validate},
 };
 
 use crate::{
@@ -301,16 +301,94 @@ fn table() -> Vec<Wrong> {
             "spec.model.digest",
         ),
         wrong(
-            Rule,
+            Operator,
             "/spec/model/uri",
             json!("https://example.com/m"),
             "spec.model.uri",
         ),
         wrong(
-            Rule,
+            Operator,
             "/spec/model/uri",
             json!("s3://bucket/m"),
             "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("ftp://example.com/m"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("https://example.com"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("https://user:pw@example.com/m"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("https://example.com/m?signature=x"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("oci://example.com/m"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("oci://example.com/M:1"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("oci://example.com/m@sha256:0"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("s3://bucket"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("hf://owner/model"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("hf://owner@main"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("oci://example.com/../m:1"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/credentials",
+            json!("secret"),
+            "spec.model.credentials",
+        ),
+        wrong(
+            Schema,
+            "/spec/model/credentials",
+            json!("no_name"),
+            "spec.model.credentials",
         ),
         wrong(
             Rule,
@@ -540,6 +618,7 @@ fn table() -> Vec<Wrong> {
 
 /// Manifests that look odd and are right.
 fn right() -> Vec<Value> {
+    let uri = |uri: &str| with(manifest("1"), "/spec/model/uri", json!(uri));
     let image = |image: &str| with(manifest("1"), "/spec/serving", json!({"image": image}));
     let digest = format!("registry:5000/serve@sha256:{}", "0".repeat(64));
     let minimal = with(manifest("1"), "/spec/rollout", Value::Null);
@@ -552,10 +631,21 @@ fn right() -> Vec<Value> {
             "/spec/model/version",
             json!("main-2026.11.21"),
         ),
+        uri("pvc://models/iris/1"),
+        uri("oci://registry.models.svc:5000/team/iris:1.0.0"),
+        uri(&format!(
+            "oci://ghcr.io/team/iris@sha256:{}",
+            "0".repeat(64)
+        )),
+        uri(&format!("oci://ghcr.io/iris:1@sha256:{}", "0".repeat(64))),
+        uri("s3://bucket/iris/1.tar.gz"),
+        uri("https://example.com:8443/iris/1"),
+        uri("http://example.com/iris.tar"),
+        uri("hf://owner/model@v1.0/folder"),
         with(
-            manifest("1"),
-            "/spec/model/uri",
-            json!("pvc://models/iris/1"),
+            uri("oci://ghcr.io/team/iris:1.0.0"),
+            "/spec/model/credentials",
+            json!("ghcr"),
         ),
         image("registry:5000/serve:1"),
         image(&digest),
@@ -670,11 +760,7 @@ fn cel_rules_and_operator_accept_what_is_right() {
     let schema = schema();
     for manifest in right() {
         assert_eq!(rules_refuse(&schema, &manifest), Ok(()), "{manifest}");
-        assert_eq!(
-            operator_refuses(&manifest, &["file", "pvc"]),
-            Ok(()),
-            "{manifest}"
-        );
+        assert_eq!(operator_refuses(&manifest, &SCHEMES), Ok(()), "{manifest}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment},
-    core::v1::Service,
+    core::v1::{Pod, Service},
 };
 use kube::{
     Api, ResourceExt,
@@ -313,4 +313,76 @@ async fn versions_beyond_the_history_limit_go_and_those_within_keep_no_pods() {
     let kept: Deployment = world.get(&name(2)).await.unwrap();
     assert_eq!(kept.spec.replicas, Some(0));
     assert_eq!(stable(&world.status().await), Some("1"));
+}
+
+#[tokio::test]
+async fn an_artefact_is_fetched_before_the_server_starts_and_a_refusal_is_told() {
+    let world = world!(World::new()).with_stable("1").await;
+    world.hold("2");
+    let mut fetched = manifest("2");
+    fetched["spec"]["model"]["uri"] = json!("oci://registry.example.com/iris:2");
+    fetched["spec"]["model"]["credentials"] = json!("registry");
+    world.apply(&fetched).await.unwrap();
+    let status = world.until_canary("2", 0).await;
+    let revision = status.state.canary.unwrap().revision;
+    let name = format!("{MODEL}-{revision}");
+    wait("the version has pods", async || {
+        world.get::<Deployment>(&name).await.is_some()
+    })
+    .await;
+    let deployment: Deployment = world.get(&name).await.unwrap();
+    let pod = deployment.spec.template.spec.unwrap();
+    let fetch = &pod.init_containers.as_ref().unwrap()[0];
+    assert_eq!(fetch.image.as_deref(), Some("localhost/serin-serve:1"));
+    let args = [
+        "fetch",
+        "oci://registry.example.com/iris:2",
+        "/models/artefact",
+    ];
+    assert_eq!(fetch.args.as_ref().unwrap()[..], args);
+    let secret = pod.volumes.as_ref().unwrap()[1].secret.as_ref().unwrap();
+    assert_eq!(secret.secret_name.as_deref(), Some("registry"));
+    let mounts = pod.containers[0].volume_mounts.as_ref().unwrap();
+    assert_eq!(mounts.len(), 1, "the server sees no credentials");
+    assert_eq!(
+        (mounts[0].name.as_str(), mounts[0].read_only),
+        ("model", Some(true))
+    );
+
+    // What the API server filled in is nobody's to write again.
+    let before = world.writes(FIRST);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(world.writes(FIRST), before);
+
+    // What a kubelet reports.
+    let said = "refused: the host of https://registry.example.com is not on the platform's list";
+    let pods: Api<Pod> = world.api();
+    let labels = json!({"serin.dev/model": MODEL, "serin.dev/revision": revision, "app.kubernetes.io/managed-by": "serin"});
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("{name}-x"), "labels": labels},
+        "spec": {"containers": [{"name": "model", "image": "serve:1"}], "initContainers": [{"name": "fetch", "image": "serve:1"}]},
+    });
+    pods.create(
+        &PostParams::default(),
+        &serde_json::from_value(pod).unwrap(),
+    )
+    .await
+    .unwrap();
+    let ended = json!({"terminated": {"exitCode": 3, "reason": "Error", "message": said}});
+    let status = json!({"status": {"initContainerStatuses": [{
+        "name": "fetch", "image": "serve:1", "imageID": "", "ready": false, "restartCount": 0, "state": ended,
+    }]}});
+    pods.patch_status(
+        &format!("{name}-x"),
+        &PatchParams::default(),
+        &Patch::Merge(&status),
+    )
+    .await
+    .unwrap();
+    let status = world.until_rolled_back().await;
+    let message = &condition(&status, "Ready").message;
+    assert!(
+        message.contains("cannot fetch its artefact") && message.contains(said),
+        "{message}"
+    );
 }

@@ -8,7 +8,7 @@ use std::{
 
 use kube::Client;
 use serin::{
-    api::validate::Limits,
+    api::{Fetch, validate::Limits},
     apply::Applier,
     clock::Clock,
     controller::{self, Context},
@@ -120,6 +120,13 @@ async fn serve(
             (ROUTERS.to_owned(), "serin-router".to_owned()),
         ),
         site: Site {
+            fetch: Fetch {
+                image: serving_image.clone(),
+                hosts: Vec::new(),
+                max_size: 1 << 30,
+                cache: None,
+                cache_limit: None,
+            },
             serving_image,
             slice_api: SliceApi::V1,
         },

