@@ -85,8 +85,7 @@ impl ComputePool {
         let (answer, result) = oneshot::channel();
         let job: Job = Box::new(move || {
             if !answer.is_closed() {
-                let outcome = catch_unwind(AssertUnwindSafe(work))
-                    .map_err(|panic| ComputeError::Panicked(panic_text(&*panic)));
+                let outcome = here(work);
                 drop(place); // before the answer: whoever has it may send the next request at once
                 let _ = answer.send(outcome); // the caller may have gone meanwhile
             }
@@ -120,6 +119,12 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.jobs.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Runs `work` on this thread: for what takes less time than the way to another one and back.
+pub fn here<T>(work: impl FnOnce() -> T) -> Result<T, ComputeError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .map_err(|panic| ComputeError::Panicked(panic_text(&*panic)))
 }
 
 fn next(receiver: &Mutex<Receiver<Job>>) -> Option<Job> {

@@ -10,7 +10,7 @@ use tracing::error;
 use super::App;
 use super::problem::Problem;
 use crate::batching::BatchError;
-use crate::compute::ComputeError;
+use crate::compute::{self, ComputeError};
 use crate::model::{Model, Prediction};
 use crate::preprocess::{Batch, FieldErrors, Location, Tokens};
 
@@ -49,6 +49,27 @@ impl Instances {
             _ => {}
         }
         Err(errors)
+    }
+
+    /// Values that are valid one by one may overflow the network's 32-bit floats where the manifest sets them no bounds.
+    /// JSON has no word for what comes out; it is the instance that is refused, not the process that failed.
+    fn check_finite(&self, predictions: &[Prediction]) -> Result<(), FieldErrors> {
+        let mut errors = FieldErrors::default();
+        for (index, prediction) in predictions.iter().enumerate() {
+            if prediction.output.iter().any(|number| !number.is_finite()) {
+                let pointer = self.location.pointer(index);
+                let field = || match &self.places {
+                    Some(places) => places(&pointer),
+                    None => pointer,
+                };
+                errors.push(field, "values for which the model's answer is finite");
+            }
+        }
+        if errors.total == 0 {
+            Ok(())
+        } else {
+            Err(errors)
+        }
     }
 }
 
@@ -89,14 +110,12 @@ pub(super) async fn infer(
     {
         return Err(Problem::test_fault());
     }
+    let count = instances.values.as_ref().map_or(0, Vec::len);
     let work = {
         let (app, model) = (Arc::clone(app), Arc::clone(model));
         move || -> Result<Step<_>, Problem> {
             let batch = instances.prepare(&model).map_err(Problem::invalid)?;
-            let accepted = Accepted {
-                values: instances.values.unwrap_or_default(),
-                wording,
-            };
+            let accepted = Accepted { instances, wording };
             if let Batch::Tokens(texts) = batch {
                 return Ok(Step::Encode(texts, accepted));
             }
@@ -106,7 +125,12 @@ pub(super) async fn infer(
             Ok(Step::Answer(body))
         }
     };
-    let body = match app.compute.run(work).await.map_err(not_computed)?? {
+    let step = if model.is_instant(count) {
+        compute::here(work)
+    } else {
+        app.compute.run(work).await
+    };
+    let body = match step.map_err(not_computed)?? {
         Step::Answer(body) => body,
         Step::Encode(texts, accepted) => {
             let engine = Arc::clone(model);
@@ -135,7 +159,7 @@ enum Step<W> {
 
 /// Instances that are valid, and how to word the answer to them.
 struct Accepted<W> {
-    values: Vec<Value>,
+    instances: Instances,
     wording: W,
 }
 
@@ -147,7 +171,11 @@ impl<W: Wording> Accepted<W> {
         model: &Model,
         predictions: &[Prediction],
     ) -> Result<Vec<u8>, Problem> {
-        app.metrics.predicted(&self.values, predictions);
+        self.instances
+            .check_finite(predictions)
+            .map_err(Problem::invalid)?;
+        let values = self.instances.values.as_deref().unwrap_or_default();
+        app.metrics.predicted(values, predictions);
         let body = self.wording.render(app, model, predictions);
         body.map_err(|reason| {
             error!(%reason, "the answer could not be written");

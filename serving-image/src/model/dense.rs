@@ -60,6 +60,12 @@ struct Layer {
 }
 
 impl Dense {
+    /// Multiplications that one row takes.
+    pub(super) fn weights(&self) -> usize {
+        let layers = self.layers.iter();
+        layers.map(|layer| layer.inputs * layer.outputs).sum()
+    }
+
     /// Takes `layers.N.weight` and `layers.N.bias`. Without an activation there is exactly one layer.
     pub(super) fn load(
         weights: &HashMap<String, Tensor>,

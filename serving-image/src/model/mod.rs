@@ -113,6 +113,12 @@ impl Engine {
     }
 }
 
+/// Multiplications that take about 10 µs on one core without wide registers.
+const INSTANT: usize = 20_000;
+
+/// What reading, checking and preparing one field costs, in multiplications.
+const INSTANT_PER_FIELD: usize = 200;
+
 /// The network's answer to one instance.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Prediction {
@@ -164,6 +170,17 @@ impl Model {
         model.explainer = Explainer::new(&model, &weights)?;
         model.warm_up()?;
         Ok(model)
+    }
+
+    /// Whether that many instances take a few microseconds, less than a way to another thread and back.
+    pub fn is_instant(&self, instances: usize) -> bool {
+        match &self.engine {
+            Engine::Dense(dense) => {
+                let fields = self.manifest.inputs.len() * INSTANT_PER_FIELD;
+                instances.saturating_mul(dense.weights() + fields) <= INSTANT
+            }
+            _ => false,
+        }
     }
 
     /// Validates and prepares instances. Blocks: call it on the compute pool.

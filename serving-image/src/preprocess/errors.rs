@@ -64,7 +64,7 @@ pub enum Location {
 
 impl Location {
     /// The pointer of one instance.
-    pub(super) fn pointer(self, index: usize) -> String {
+    pub fn pointer(self, index: usize) -> String {
         match self {
             Self::List(array) => format!("{array}/{index}"),
             Self::Single(value) => value.to_owned(),

@@ -46,7 +46,10 @@ fn input(input: &Input) -> Value {
         InputType::Number => json!({"type": "number"}),
         InputType::Integer => json!({"type": "integer"}),
         InputType::Boolean => json!({"type": "boolean"}),
-        InputType::String => json!({"type": "string", "minLength": 1}),
+        // Without NUL, which no C library takes.
+        InputType::String => {
+            json!({"type": "string", "minLength": 1, "pattern": "^[^\\u0000]*$"})
+        }
         InputType::Tensor => return tensor(input),
     };
     if input.nullable {

@@ -94,8 +94,11 @@ fn infer(contract: &Contract) -> Value {
         "name": text, "shape": shape, "datatype": {"enum": DATATYPES}, "data": {"type": "array"},
     }));
     tensor["properties"]["parameters"] = parameters.clone();
-    let names = v2::output_names(contract.manifest);
-    let mut output = object(&json!({"name": {"enum": names}}));
+    let name = match v2::output_names(contract.manifest) {
+        Some(names) => json!({"enum": names}),
+        None => text.clone(),
+    };
+    let mut output = object(&json!({"name": name}));
     output["properties"]["parameters"] = parameters.clone();
     let inputs = json!({"type": "array", "items": tensor, "minItems": 1});
     let mut request = object(&json!({"inputs": inputs}));

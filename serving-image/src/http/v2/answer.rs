@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::array::Elements;
 use crate::artefact::{Kind, Manifest, Task};
 use crate::http::App;
 use crate::http::infer::Wording;
@@ -34,6 +35,7 @@ enum Data<'a> {
     Float(Vec<f32>),
     Integer(Vec<usize>),
     Bool(Vec<bool>),
+    Own(Elements),
 }
 
 #[derive(Serialize)]
@@ -66,7 +68,7 @@ impl Wording for V2Answer {
 }
 
 /// All outputs of these predictions.
-fn outputs<'a>(manifest: &'a Manifest, predictions: &[Prediction]) -> Vec<Tensor<'a>> {
+fn outputs<'a>(manifest: &'a Manifest, predictions: &'a [Prediction]) -> Vec<Tensor<'a>> {
     let rows = predictions.len();
     let column = |name, datatype, data| Tensor {
         name,
@@ -111,10 +113,8 @@ fn outputs<'a>(manifest: &'a Manifest, predictions: &[Prediction]) -> Vec<Tensor
             let width = outputs.dimensions.unwrap_or_default();
             vec![matrix("embedding", width)]
         }
-        Task::TextGeneration | Task::Raw => {
-            let width = predictions.first().map_or(0, |one| one.output.len());
-            vec![matrix("output", width)]
-        }
+        Task::Raw => arrays(predictions),
+        Task::TextGeneration => Vec::new(), // has faces of its own
     };
     if is_text(manifest) {
         let tokens = predictions.iter().map(|one| one.tokens).collect();
@@ -125,16 +125,51 @@ fn outputs<'a>(manifest: &'a Manifest, predictions: &[Prediction]) -> Vec<Tensor
     tensors
 }
 
+/// The graph's own tensors: those of all instances, one after the other.
+fn arrays(predictions: &[Prediction]) -> Vec<Tensor<'_>> {
+    let Some(first) = predictions.first() else {
+        return Vec::new();
+    };
+    let mut tensors = Vec::new();
+    for (index, named) in first.arrays.iter().enumerate() {
+        let mut elements = named.array.elements.clone();
+        for other in &predictions[1..] {
+            elements.extend(&other.arrays[index].array.elements);
+        }
+        let mut shape = vec![predictions.len()];
+        shape.extend(&named.array.shape);
+        tensors.push(Tensor {
+            name: &named.name,
+            shape,
+            datatype: datatype(&elements),
+            data: Data::Own(elements),
+        });
+    }
+    tensors
+}
+
+fn datatype(elements: &Elements) -> &'static str {
+    match elements {
+        Elements::Float32(_) => "FP32",
+        Elements::Float64(_) => "FP64",
+        Elements::Int32(_) => "INT32",
+        Elements::Int64(_) => "INT64",
+        Elements::Uint8(_) => "UINT8",
+        Elements::Bool(_) => "BOOL",
+        Elements::Text(_) => "BYTES",
+    }
+}
+
 fn is_text(manifest: &Manifest) -> bool {
     matches!(manifest.kind, Kind::Text | Kind::TextPair)
 }
 
-/// The outputs as the model's metadata lists them; the number of instances is open.
+/// The outputs as the model's metadata lists them; the number of instances is open. Those of the task `raw` are only known
+/// to the graph, and not listed.
 pub(super) fn tensors(manifest: &Manifest) -> Vec<Value> {
     let width = |name: &str| match (manifest.task, name) {
         (Task::Classification, "probabilities") => Some(json!(manifest.outputs.labels.len())),
         (Task::SentenceEmbedding, "embedding") => Some(json!(manifest.outputs.dimensions)),
-        (Task::Raw | Task::TextGeneration, "output") => Some(json!(-1)),
         _ => None,
     };
     outputs(manifest, &[])
@@ -147,10 +182,9 @@ pub(super) fn tensors(manifest: &Manifest) -> Vec<Value> {
         .collect()
 }
 
-/// The names that a request may ask for.
-pub(in crate::http) fn names(manifest: &Manifest) -> Vec<String> {
-    outputs(manifest, &[])
-        .iter()
-        .map(|tensor| tensor.name.to_owned())
-        .collect()
+/// The names that a request may ask for; none where only the graph knows them (the task `raw`).
+pub(in crate::http) fn names(manifest: &Manifest) -> Option<Vec<String>> {
+    let outputs = outputs(manifest, &[]);
+    let names = outputs.iter().map(|tensor| tensor.name.to_owned());
+    (manifest.task != Task::Raw).then(|| names.collect())
 }

@@ -115,11 +115,17 @@ fn read_outputs(
             continue;
         };
         match output.remove("name") {
-            Some(Value::String(name)) if known.contains(&name) => asked.push(name),
-            _ => errors.push(
-                || format!("{at}/name"),
-                format!("one of {}", known.join(", ")),
-            ),
+            Some(Value::String(name))
+                if known.as_ref().is_none_or(|known| known.contains(&name)) =>
+            {
+                asked.push(name);
+            }
+            _ => {
+                let expected = known.as_ref().map_or("a text".into(), |known| {
+                    format!("one of {}", known.join(", "))
+                });
+                errors.push(|| format!("{at}/name"), expected);
+            }
         }
         check_parameters(output.remove("parameters"), &at, errors);
         refuse_rest(&output, &at, "name, parameters", errors);

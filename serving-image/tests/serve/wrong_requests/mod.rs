@@ -169,3 +169,20 @@ fn what_the_server_cannot_do_now_is_told_as_well() {
     assert_eq!(draining.get("/v2/models/iris/ready").status, 503);
     assert_eq!(draining.post("/predict", &one_flower()).status, 200);
 }
+
+#[test]
+fn values_that_overflow_the_model_are_refused_and_not_answered_with_null() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
+    let model = models.join("diabetes-ridge");
+    let manifest = std::fs::read(model.join("serin-model.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    let good = manifest["golden"][0]["instance"].clone();
+    let mut huge = good.clone();
+    huge["bmi"] = json!(1e300);
+    let server = Server::start(&model, &[]);
+    let answer = server.post("/predict", &json!({"instances": [good, huge]}));
+    assert_eq!(answer.status, 422, "{}", answer.text());
+    let errors = answer.json()["errors"].clone();
+    assert_eq!(errors[0]["field"], "/instances/1", "{errors}");
+    assert_eq!(errors.as_array().unwrap().len(), 1);
+}
