@@ -36,7 +36,7 @@ use crate::{
     clock::Clock,
     events::Events,
     metrics::Metrics,
-    observe::{self, Children, ReadError, Snapshot},
+    observe::{self, Attention, Children, ReadError, Snapshot},
     plan::{Given, Site, plan},
     recordings::Recordings,
     replay::Recording,
@@ -74,6 +74,8 @@ pub struct Context {
     pub applier: Applier,
     /// Publishes decisions.
     pub events: Events,
+    /// Since when each model has been looked at.
+    pub attention: Attention,
     /// The operator's own metrics.
     pub metrics: Arc<Metrics>,
     /// The last decisions, to be replayed.
@@ -159,10 +161,13 @@ async fn reconcile(
 }
 
 async fn steps(
-    (namespace, name): &(String, String),
+    key @ (namespace, name): &(String, String),
     context: &Context,
 ) -> Result<Action, ReconcileError> {
     // observe
+    if let Err(wait) = context.attention.begin(key) {
+        return Ok(Action::requeue(wait));
+    }
     let api: Api<ModelDeployment> = Api::namespaced(context.client.clone(), namespace);
     let Some(model) = observe::model(&api, &context.stores.models, namespace, name).await? else {
         context.recordings.forget(&format!("{namespace}/{name}"));
@@ -279,6 +284,7 @@ async fn observe(
         readings,
         unmeasurable,
         stable_rate,
+        attentive_since: context.attention.look(&key(model), now),
     }
 }
 
@@ -505,6 +511,7 @@ impl Context {
             gone.name.clone(),
         );
         self.applier.forget(&key);
+        self.attention.forget(&key);
         lock(&self.failures).remove(&key);
         lock(&self.ports).remove(&key);
     }

@@ -20,7 +20,7 @@ use crate::{
     k8s::SliceApi,
     leader::Election,
     metrics::Metrics,
-    observe::{Evidence, metrics::Client as PrometheusClient},
+    observe::{Attention, Evidence, metrics::Client as PrometheusClient},
     plan::Site,
     settings::Settings,
     traffic::{self, envoy::ControlPlane},
@@ -156,6 +156,7 @@ pub async fn run_with(
         failures: Mutex::new(HashMap::new()),
         client: client.clone(),
         clock: Clock::system(),
+        attention: Attention::default(),
         stores,
     });
     let mut election = Election::join(

@@ -334,6 +334,7 @@ mod tests {
                 commands: Commands::default(),
                 unmeasurable: Vec::new(),
                 stable_rate: None,
+                attentive_since: Timestamp::UNIX_EPOCH,
             };
             let spec = spec();
             let decision = decide(&spec, &snapshot, now, INTERVAL);

@@ -92,6 +92,7 @@ pub fn simulate(
             commands: Commands::default(),
             unmeasurable: Vec::new(),
             stable_rate: rate_before(looks, start, interval).map(Ok),
+            attentive_since: Timestamp::UNIX_EPOCH,
         };
         let decision = decide(spec, &snapshot, look.at, interval);
         rollout.took = look.at.duration_since(started);

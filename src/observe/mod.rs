@@ -1,11 +1,13 @@
 //! What is: the API server's and Prometheus' account, as an owned [`Snapshot`] that a decision can be made from.
 
+mod attention;
 mod cluster;
 mod evidence;
 mod live;
 pub mod metrics;
 mod snapshot;
 
+pub use attention::{Attention, MOST_IN_A_SECOND};
 pub use cluster::{Children, children, endpoints, is_child};
 pub use evidence::Evidence;
 pub use live::{ReadError, model};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{BlindReason, Reading};
@@ -28,6 +29,9 @@ pub struct Snapshot {
     /// Objectives that cannot be measured as things are, while a version waits for its first weight.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unmeasurable: Vec<Unmeasurable>,
+    /// Since when looks have followed each other (see [`super::Attention`]). Time before it runs out no patience.
+    #[serde(default)]
+    pub attentive_since: Timestamp,
     /// Requests a second that stable answers, measured where the first step depends on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable_rate: Option<Result<f64, BlindReason>>,

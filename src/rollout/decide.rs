@@ -246,7 +246,8 @@ impl Turn<'_> {
     /// Waits for the new version's pods; gives it the first step's weight once they can carry it.
     fn prepare(&mut self, stable: &VersionRef, mut canary: CanaryVersion) -> Option<Duration> {
         let health = self.health(&canary.revision);
-        let deadline = canary.since + signed(self.spec.rollout.progress_deadline.into());
+        let patience = signed(self.spec.rollout.progress_deadline.into());
+        let left = patience - self.witnessed(canary.since);
         if let Some(failure) = health.failure {
             self.roll_back(
                 stable,
@@ -282,7 +283,7 @@ impl Turn<'_> {
             start::start(self, &mut canary);
             return Some(self.interval);
         }
-        if self.now >= deadline && !self.spec.rollout.paused {
+        if !left.is_positive() && !self.spec.rollout.paused {
             let reason = format!(
                 "{} of {} pods of version {} were Ready within {} (spec.rollout.progressDeadline).",
                 health.ready,
@@ -298,7 +299,7 @@ impl Turn<'_> {
             let unmeasured = format!(" What it must hold cannot be measured yet. {reason}");
             self.next.message.push_str(&unmeasured);
         }
-        Some(STARTING_INTERVAL.min(until(self.now, deadline)))
+        Some(STARTING_INTERVAL.min(left.unsigned_abs()))
     }
 
     /// Why objectives cannot be measured as things are, of those reasons that are meant; in words.

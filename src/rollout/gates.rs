@@ -42,8 +42,8 @@ pub struct Terms<'a> {
     pub threshold: Option<&'a Snapped>,
     /// The weight that the canary asks for, in percent; `None` where it asks to be promoted.
     pub next_weight: Option<u8>,
-    /// How long the step has lasted with metrics that can be trusted.
-    pub baked: Duration,
+    /// The time in which the step's requests were counted, once it is long enough to tell their rate by.
+    pub counted_for: Option<Duration>,
 }
 
 /// What a gate says.
@@ -316,8 +316,8 @@ impl Terms<'_> {
 
     /// The canary's requests a second in this step.
     fn rate(&self, step: &Look) -> Option<f64> {
-        let seconds = self.baked.as_secs_f64();
-        (seconds >= 1.0).then(|| step.canary.requests as f64 / seconds)
+        let seconds = self.counted_for?.as_secs_f64();
+        Some(step.canary.requests as f64 / seconds)
     }
 
     /// ", the bucket edge below 300ms", where the limit asked for is not an edge.

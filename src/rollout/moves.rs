@@ -1,6 +1,6 @@
 //! The moves that a look at a trial can end with: to the next step, to the end, or to waiting for something or somebody.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     trial::Judged,
@@ -51,7 +51,7 @@ pub(super) fn blind(
     let first = progress.blind_since.is_none();
     let since = *progress.blind_since.get_or_insert(turn.now);
     turn.next.canary = Some(canary.clone());
-    if turn.now.duration_since(since) >= hold && policy.then == AfterPatience::Rollback {
+    if turn.witnessed(since) >= hold && policy.then == AfterPatience::Rollback {
         let why = format!(
             "The metrics could not be trusted for {} (spec.rollout.onMetricsOutage): {reason}.",
             policy.hold
@@ -84,7 +84,7 @@ pub(super) fn sighted(turn: &mut Turn<'_>, canary: &mut CanaryVersion) {
     let Some(since) = progress.blind_since.take() else {
         return;
     };
-    let gap = turn.now.duration_since(since);
+    let gap = outage(since, turn.now);
     progress.blind_ms = progress
         .blind_ms
         .saturating_add(i64::try_from(gap.as_millis()).unwrap_or(i64::MAX));
@@ -109,7 +109,7 @@ pub(super) fn go_on(
     let Some(progress) = &canary.progress else {
         return;
     };
-    let baked = baked(turn, progress);
+    let baked = baked(progress, turn.now);
     let least = signed(rollout.least_time(progress.step as usize));
     let patience = signed(rollout.on_insufficient_data.after.into());
     let sentence = judged.sentence.clone();
@@ -243,14 +243,20 @@ fn leave(
     turn.record(reasons::STEP_ADVANCED, next.weight, verdict, sentence);
 }
 
-/// Time in this step during which the metrics could be trusted.
-pub(super) fn baked(turn: &Turn<'_>, progress: &Progress) -> SignedDuration {
+/// Time in this step, up to a moment, during which the metrics could be trusted. An outage takes its time away and never
+/// adds any, even where the clock was set back meanwhile.
+pub(super) fn baked(progress: &Progress, until: Timestamp) -> SignedDuration {
     let blind = progress
         .blind_since
-        .map_or(SignedDuration::ZERO, |since| turn.now.duration_since(since));
-    turn.now.duration_since(progress.step_since)
+        .map_or(SignedDuration::ZERO, |since| outage(since, until));
+    until.duration_since(progress.step_since)
         - SignedDuration::from_millis(progress.blind_ms)
         - blind
+}
+
+/// How long an outage has lasted.
+fn outage(since: Timestamp, until: Timestamp) -> SignedDuration {
+    until.duration_since(since).max(SignedDuration::ZERO)
 }
 
 /// Begins a step, or begins it again: its clock and its counts.

@@ -34,6 +34,7 @@ struct World {
     health: BTreeMap<Revision, VersionHealth>,
     commands: Commands,
     stable_rate: Option<Result<f64, BlindReason>>,
+    attentive_since: Timestamp,
     now: Timestamp,
 }
 
@@ -74,6 +75,16 @@ fn reading(canary: (u64, u64), stable: (u64, u64)) -> Result<Reading, BlindReaso
     }))
 }
 
+/// The same, counted up to a scrape.
+fn scraped(at: Timestamp, canary: (u64, u64), stable: (u64, u64)) -> Result<Reading, BlindReason> {
+    let mut reading = reading(canary, stable);
+    if let Ok(Reading::Counts(window)) = &mut reading {
+        window.cursors = Cursors::starting_at(at.as_millisecond());
+        window.newest_sample = at;
+    }
+    reading
+}
+
 fn blind() -> Result<Reading, BlindReason> {
     Err(BlindReason::Timeout {
         after: Duration::from_secs(5),
@@ -89,6 +100,7 @@ impl World {
             health: BTreeMap::new(),
             commands: Commands::default(),
             stable_rate: None,
+            attentive_since: Timestamp::UNIX_EPOCH,
             now: Timestamp::UNIX_EPOCH,
         };
         world.look(None);
@@ -132,6 +144,7 @@ impl World {
             readings: reading.into_iter().collect(),
             unmeasurable: Vec::new(),
             stable_rate: self.stable_rate.clone(),
+            attentive_since: self.attentive_since,
         }
     }
 
@@ -183,6 +196,7 @@ fn the_first_version_gets_everything_once_it_is_ready_and_not_before() {
         health: BTreeMap::new(),
         commands: Commands::default(),
         stable_rate: None,
+        attentive_since: Timestamp::UNIX_EPOCH,
         now: Timestamp::UNIX_EPOCH,
     };
     assert_eq!(world.look(None), [reasons::FIRST_VERSION]);
@@ -318,6 +332,71 @@ fn a_canary_whose_pods_come_back_begins_its_step_anew() {
     assert!(
         world.serve(4, (100, 0), (900, 0)).is_empty(),
         "neither a step nor a distrust of the counts"
+    );
+    assert_eq!(world.serve(1, (100, 0), (900, 0)), [reasons::STEP_ADVANCED]);
+}
+
+#[test]
+fn a_look_between_two_scrapes_says_nothing_new() {
+    let mut world = World::with_canary_v2();
+    world.pass(20);
+    let scrape = world.now - SignedDuration::from_secs(2);
+    world.look(Some(scraped(scrape, (50, 0), (450, 0))));
+    let told = world.state.clone();
+    assert!(told.message.contains("at this traffic"), "{}", told.message);
+    for _ in 0..10 {
+        world.pass(1);
+        world.look(Some(scraped(scrape, (0, 0), (0, 0))));
+        assert_eq!(world.state, told);
+    }
+}
+
+#[test]
+fn no_patience_runs_out_while_nobody_looks() {
+    let unready = VersionHealth {
+        ready: 0,
+        endpoints: 0,
+        ..ready()
+    };
+    let mut starting = World::with_stable_v1();
+    starting.spec = spec("2");
+    starting.look(None);
+    starting.set_health("2", unready.clone());
+    let mut unready_with_weight = World::with_canary_v2();
+    unready_with_weight.set_health("2", unready);
+    unready_with_weight.look(Some(reading((0, 0), (0, 0))));
+    let mut without_metrics = World::with_canary_v2();
+    without_metrics.look(Some(blind()));
+    for (mut world, seen, patience) in [
+        (starting, None, 900),
+        (unready_with_weight, Some(reading((0, 0), (0, 0))), 60),
+        (without_metrics, Some(blind()), 600),
+    ] {
+        world.pass(1200);
+        world.attentive_since = world.now;
+        assert!(world.look(seen.clone()).is_empty(), "only just woken up");
+        world.pass(patience - 1);
+        assert!(world.look(seen.clone()).is_empty());
+        world.pass(1);
+        assert_eq!(world.look(seen), [reasons::ROLLED_BACK]);
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_back_in_an_outage_adds_nothing_to_the_step() {
+    let mut world = World::with_canary_v2();
+    world.serve(1, (100, 0), (900, 0));
+    world.pass(5);
+    world.look(Some(blind()));
+    world.pass(-3600);
+    assert_eq!(
+        world.look(Some(reading((500, 0), (4500, 0)))),
+        [reasons::METRICS_BACK]
+    );
+    world.pass(3600);
+    assert!(
+        world.serve(2, (100, 0), (900, 0)).is_empty(),
+        "the step has lasted for 50 s"
     );
     assert_eq!(world.serve(1, (100, 0), (900, 0)), [reasons::STEP_ADVANCED]);
 }

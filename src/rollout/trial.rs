@@ -124,10 +124,10 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
         sentence: String::new(),
         evidence: Vec::new(),
     };
-    let baked = moves::baked(turn, progress).try_into().unwrap_or_default();
     let gates = spec.gates();
     let warming_up = warms_up(turn, progress);
-    for (index, (gate, record)) in gates.iter().zip(&mut progress.gates).enumerate() {
+    let mut records = std::mem::take(&mut progress.gates);
+    for (index, (gate, record)) in gates.iter().zip(&mut records).enumerate() {
         let policy = gates::policy(spec, gate, gates.len(), progress.step as usize);
         let window = record.cursors.span(turn.now, turn.interval).range;
         let reading = turn.snapshot.readings.get(index);
@@ -139,12 +139,18 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
         if let Some(why) = unseen {
             judged.blind = Some(format!("{}: {why}", record.objective));
         }
+        // The counts are those up to the newest scrape, and so is the time in which they came: a look between two scrapes
+        // says nothing else than the one before it. The first scrape may have counted requests from before the step.
+        let scraped = record.cursors.newest().min(turn.now);
+        let counted_for = Duration::try_from(moves::baked(progress, scraped))
+            .ok()
+            .filter(|time| *time >= turn.interval);
         let finding = record.evidence.judge(&Terms {
             gate,
             policy,
             threshold: record.threshold.as_ref(),
             next_weight: next.map(|step| step.weight),
-            baked,
+            counted_for,
         });
         record.sentence.clone_from(&finding.sentence);
         let told = evidence::record(record, &finding, reading, window);
@@ -162,6 +168,7 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
             why.get_or_insert(finding.sentence);
         }
     }
+    progress.gates = records;
     if judged.blind.is_none() {
         judged.blind = gates::uncounted(&progress.gates);
     }
@@ -241,7 +248,7 @@ fn pods_fail(turn: &Turn<'_>, canary: &CanaryVersion, progress: &mut Progress) -
         return None;
     }
     let since = *progress.unready_since.get_or_insert(turn.now);
-    (turn.now.duration_since(since) >= signed(UNREADY_PATIENCE)).then(|| {
+    (turn.witnessed(since) >= signed(UNREADY_PATIENCE)).then(|| {
         format!(
             "Version {} has had no Ready pod for {} s.",
             canary.version,

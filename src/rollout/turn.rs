@@ -84,6 +84,12 @@ impl<'a> Turn<'a> {
         self.snapshot.health(revision)
     }
 
+    /// How long something has lasted under our eyes: what lasted while nobody looked may have ended and begun anew.
+    pub(super) fn witnessed(&self, since: Timestamp) -> SignedDuration {
+        self.now
+            .duration_since(since.max(self.snapshot.attentive_since))
+    }
+
     /// Why stable could not take all traffic back right now. While there is a reason, no weight is raised.
     pub(super) fn no_way_back(&self, stable: &VersionRef) -> Option<String> {
         let (health, replicas) = (self.health(&stable.revision), self.spec.replicas);

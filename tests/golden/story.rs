@@ -192,6 +192,7 @@ impl Story {
             commands: self.commands.clone(),
             unmeasurable: Vec::new(),
             stable_rate: Some(Ok(self.rate)),
+            attentive_since: Timestamp::UNIX_EPOCH,
         };
         let before = self.weight();
         let decision = decide(&self.spec, &snapshot, self.now, INTERVAL);

@@ -115,12 +115,12 @@ impl Judge {
     pub fn second(&mut self, objects: &Objects, faults: &Faults, story: &Story) {
         self.now_ms = objects.now_ms;
         self.remember_capacity(objects);
-        let status = model(objects).map_or(Value::Null, |model| model["status"].clone());
-        let canary = &status["canary"];
+        let nothing = Arc::new(Value::Null);
+        let model = model(objects).unwrap_or(&nothing);
+        let canary = &model["status"]["canary"];
         let weight = canary["weight"].as_u64().unwrap_or(0);
-        let version = canary["version"].as_str().unwrap_or_default();
-        let is_deleted =
-            model(objects).is_some_and(|model| !model["metadata"]["deletionTimestamp"].is_null());
+        let version = text(&canary["version"]);
+        let is_deleted = !model["metadata"]["deletionTimestamp"].is_null();
         let breaches = weight > 0 && story.behaviour(version).at(weight).is_bad();
         // After a fault the operator may still wait to try again: 15 s of its own, 30 s of its watches.
         if !breaches || is_deleted || faults.within(60_000) {

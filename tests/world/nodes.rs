@@ -1,6 +1,9 @@
 //! Plays what runs in a cluster besides Serin: the Deployment and endpoint controllers, the kubelets, the garbage collector.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::{Value, json};
 
@@ -89,9 +92,9 @@ impl Nodes {
         if self.idle_at == Some(version) {
             return;
         }
-        let deployments: Vec<(Key, Value)> = objects
+        let deployments: Vec<(Key, Arc<Value>)> = objects
             .of(Kind::Deployment)
-            .map(|(key, object)| (key.clone(), (**object).clone()))
+            .map(|(key, object)| (key.clone(), object.clone()))
             .collect();
         let mut alive = BTreeSet::new();
         for (key, deployment) in deployments {

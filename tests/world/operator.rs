@@ -15,7 +15,7 @@ use serin::{
     events::Events,
     k8s::SliceApi,
     metrics::Metrics,
-    observe::Evidence,
+    observe::{Attention, Evidence},
     plan::Site,
     watch::{self, Scope},
 };
@@ -134,6 +134,7 @@ async fn serve(
             allowed_schemes: vec!["file".to_owned()],
         },
         applier: Applier::default(),
+        attention: Attention::default(),
         recordings: Arc::default(),
         events: Events::new(client.clone(), process.name.clone()),
         metrics: Arc::new(Metrics::default()),

@@ -7,12 +7,13 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use http_body_util::StreamBody;
 use jiff::{Timestamp, fmt::rfc2822};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use serin::observe::metrics::{Client, Transport};
 
 use crate::{
     judge,
-    promql::Query,
+    promql::{Data, Query},
     wire::Process,
     world::{EPOCH_MS, World},
 };
@@ -138,7 +139,7 @@ async fn answer(
         state
             .judge
             .queried(&process.name, &query, believable, state.objects.now_ms);
-        let (status, body) = spoil(data, illness, &query);
+        let (status, body) = spoil(&data, illness, &query);
         (status, body, clock)
     });
     let response = http::Response::builder()
@@ -153,7 +154,11 @@ async fn answer(
 }
 
 /// The body of an answer, as the illness has it.
-fn spoil(mut data: Value, illness: Option<Illness>, query: &str) -> (u16, Vec<u8>) {
+fn spoil(data: &Data<'_>, illness: Option<Illness>, query: &str) -> (u16, Vec<u8>) {
+    if illness.is_none() {
+        return (200, body(data, &[]));
+    }
+    let mut data = serde_json::to_value(data).unwrap();
     let mut warnings = Vec::new();
     match illness {
         Some(Illness::Status(code)) => {
@@ -189,6 +194,22 @@ fn spoil(mut data: Value, illness: Option<Illness>, query: &str) -> (u16, Vec<u8
         Some(Illness::Warns) => warnings.push("some data could not be read"),
         _ => {}
     }
-    let body = json!({"status": "success", "data": data, "warnings": warnings});
-    (200, serde_json::to_vec(&body).unwrap())
+    (200, body(&data, &warnings))
+}
+
+/// The body of a good answer.
+fn body(data: &impl Serialize, warnings: &[&str]) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Success<'a, T> {
+        status: &'static str,
+        data: &'a T,
+        warnings: &'a [&'a str],
+    }
+    let status = "success";
+    let body = Success {
+        status,
+        data,
+        warnings,
+    };
+    serde_json::to_vec(&body).unwrap()
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use regex::Regex;
+use serde::Serialize;
 
 /// Labels of a series, its name as `__name__`.
 pub type Labels = BTreeMap<String, String>;
@@ -101,7 +102,7 @@ impl Query {
     }
 
     /// The answer's `data`, as of a moment in Unix milliseconds.
-    pub fn answer(&self, all: &[Series], at_ms: i64) -> serde_json::Value {
+    pub fn answer<'a>(&self, all: &'a [Series], at_ms: i64) -> Data<'a> {
         let selected = all
             .iter()
             .filter(|series| self.selects(&series.labels))
@@ -120,24 +121,41 @@ impl Query {
                         .collect()
                 })
                 .collect();
-            let at = seconds(at_ms);
-            let result: Vec<_> = groups
-                .into_iter()
-                .map(|labels| serde_json::json!({"metric": labels, "value": [at, "1"]}))
-                .collect();
-            return serde_json::json!({"resultType": "vector", "result": result});
+            let value = (seconds(at_ms), "1");
+            let one = |metric| One { metric, value };
+            return Data::Vector(groups.into_iter().map(one).collect());
         }
-        let result: Vec<_> = selected
-            .map(|(labels, samples)| {
-                let values: Vec<_> = samples
-                    .iter()
-                    .map(|(ms, value)| serde_json::json!([seconds(*ms), value.to_string()]))
-                    .collect();
-                serde_json::json!({"metric": labels, "values": values})
-            })
-            .collect();
-        serde_json::json!({"resultType": "matrix", "result": result})
+        let range = |(metric, samples): (&'a Labels, &[(i64, f64)])| Range {
+            metric,
+            values: samples
+                .iter()
+                .map(|(ms, value)| (seconds(*ms), value.to_string()))
+                .collect(),
+        };
+        Data::Matrix(selected.map(range).collect())
     }
+}
+
+/// An answer's `data`.
+#[derive(Serialize)]
+#[serde(tag = "resultType", content = "result", rename_all = "lowercase")]
+pub enum Data<'a> {
+    Vector(Vec<One>),
+    Matrix(Vec<Range<'a>>),
+}
+
+/// One value.
+#[derive(Serialize)]
+pub struct One {
+    metric: Labels,
+    value: (f64, &'static str),
+}
+
+/// The samples of one series: seconds and value.
+#[derive(Serialize)]
+pub struct Range<'a> {
+    metric: &'a Labels,
+    values: Vec<(f64, String)>,
 }
 
 fn seconds(ms: i64) -> f64 {
@@ -191,14 +209,14 @@ mod tests {
             series("a", Some("2")),
         ];
         let query = Query::parse(r#"{__name__=~"a|up",class=~"|5"}[15s]"#).unwrap();
-        let answer = query.answer(&all, 21_500);
+        let answer = serde_json::to_value(query.answer(&all, 21_500)).unwrap();
         assert_eq!(answer["result"].as_array().unwrap().len(), 2);
         assert_eq!(
             answer["result"][0]["values"],
             serde_json::json!([[11.0, "2"], [21.0, "3"]])
         );
         let query = Query::parse(r#"count by (class) (last_over_time({__name__="a"}[60s]))"#);
-        let answer = query.unwrap().answer(&all, 21_500);
+        let answer = serde_json::to_value(query.unwrap().answer(&all, 21_500)).unwrap();
         assert_eq!(answer["result"].as_array().unwrap().len(), 3);
         assert!(Query::parse("rate(a[5m])").is_none());
     }

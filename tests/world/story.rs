@@ -311,7 +311,13 @@ fn holds(when: When, objects: &Objects, waited_ms: u64) -> bool {
     match when {
         When::Now => true,
         When::Serves(version) => status["stable"]["version"] == version && canary.is_null(),
-        When::Prepares(version) => canary["version"] == version,
+        // Only from its first object on is it part of the history.
+        When::Prepares(version) => {
+            let is_it =
+                |object: &Value| object["metadata"]["annotations"]["serin.dev/version"] == version;
+            let mut deployments = objects.of(Kind::Deployment);
+            canary["version"] == version && deployments.any(|(_, object)| is_it(object))
+        }
         When::Weighs(version, weight) => {
             canary["version"] == version && canary["weight"].as_u64() >= Some(weight)
         }

@@ -58,13 +58,14 @@ pub fn lines(
         over: false,
     };
     futures::stream::unfold(watch, |mut watch| async move {
-        let line = watch.next().await?;
-        Some((format!("{line}\n"), watch))
+        let mut line = watch.next().await?;
+        line.push('\n');
+        Some((line, watch))
     })
 }
 
 impl Watch {
-    async fn next(&mut self) -> Option<Value> {
+    async fn next(&mut self) -> Option<String> {
         loop {
             let now = Instant::now();
             if self.over || now >= self.end {
@@ -103,7 +104,7 @@ impl Watch {
     }
 
     /// The next event that is visible, or how long until one is.
-    fn look(&mut self, state: &State) -> (Option<Value>, Option<u64>) {
+    fn look(&mut self, state: &State) -> (Option<String>, Option<u64>) {
         let objects = &state.objects;
         if self.told < objects.oldest {
             return (Some(self.gone()), None);
@@ -134,7 +135,7 @@ impl Watch {
     }
 
     /// The event that a change is to those who select some objects: an object may enter and leave the selection.
-    fn event(&self, change: &Change) -> Option<Value> {
+    fn event(&self, change: &Change) -> Option<String> {
         let selected = |object: &Value| self.request.selects(&change.key, object);
         let before = change
             .before
@@ -147,20 +148,26 @@ impl Watch {
             (false, true, false) => "ADDED",
             (true, true, false) => "MODIFIED",
         };
-        Some(json!({"type": kind, "object": *change.after}))
+        Some(line(kind, &change.after))
     }
 
-    fn bookmark(&self) -> Value {
+    fn bookmark(&self) -> String {
         let kind = self.request.kind;
-        json!({"type": "BOOKMARK", "object": {
+        let told = json!({
             "kind": kind.name(), "apiVersion": kind.api_version(),
             "metadata": {"resourceVersion": self.told.to_string()},
-        }})
+        });
+        line("BOOKMARK", &told)
     }
 
-    fn gone(&mut self) -> Value {
+    fn gone(&mut self) -> String {
         self.over = true;
         let gone = Refusal::new(410, "Expired", "too old resource version");
-        json!({"type": "ERROR", "object": gone.status()})
+        line("ERROR", &gone.status())
     }
+}
+
+/// One event of a watch.
+fn line(kind: &str, object: &Value) -> String {
+    format!(r#"{{"type":"{kind}","object":{object}}}"#)
 }

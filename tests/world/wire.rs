@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use kube::client::Body;
+use serde::Serialize;
 use serde_json::{Value, json};
 use serin::operator::READ_TIMEOUT;
 use tokio_util::sync::CancellationToken;
@@ -214,7 +215,7 @@ impl Wire {
                 } else {
                     200
                 };
-                json_answer(code, &value)
+                json_answer(code, value)
             }
             Err(refused) => refusal(&refused),
         }
@@ -240,71 +241,73 @@ fn answer(
     state: &mut crate::world::State,
     process: &Process,
     request: &Request,
-) -> Result<Value, Refusal> {
+) -> Result<Vec<u8>, Refusal> {
     let key = request.key();
     let objects = &mut state.objects;
     let behind = state.faults.behind(process);
+    let one = |object: Arc<Value>| serde_json::to_vec(&*object).unwrap();
     match request.verb {
         Verb::Get | Verb::List => {
             let version = objects.version().saturating_sub(behind);
-            let view = if behind == 0 {
-                None
-            } else {
-                Some(objects.as_of(version))
-            };
+            let view = (behind > 0).then(|| objects.as_of(version));
             if request.verb == Verb::Get {
                 let found = match &view {
                     Some(view) => view.get(&key),
                     None => objects.get(&key),
                 };
-                return found
-                    .map(|object| (**object).clone())
-                    .ok_or_else(|| Refusal::not_found(&key));
+                let found = found.ok_or_else(|| Refusal::not_found(&key))?;
+                return Ok(one(found.clone()));
             }
-            let selected = |(key, object): (&crate::kinds::Key, &Arc<Value>)| {
-                request.selects(key, object).then(|| (**object).clone())
+            let selected = |(key, object): (&crate::kinds::Key, &'_ Arc<Value>)| {
+                request.selects(key, object).then(|| object.clone())
             };
-            let items: Vec<Value> = match &view {
+            let items: Vec<Arc<Value>> = match &view {
                 Some(view) => view.iter().filter_map(selected).collect(),
                 None => objects.all().filter_map(selected).collect(),
             };
-            Ok(json!({
-                "kind": format!("{}List", request.kind), "apiVersion": request.kind.api_version(),
-                "metadata": {"resourceVersion": version.to_string()}, "items": items,
-            }))
+            let list = List {
+                kind: format!("{}List", request.kind),
+                api_version: request.kind.api_version(),
+                metadata: json!({"resourceVersion": version.to_string()}),
+                items: items.iter().map(|item| &**item).collect(),
+            };
+            Ok(serde_json::to_vec(&list).unwrap())
         }
-        Verb::Create => objects
-            .create(&key, request.body.clone())
-            .map(|object| (*object).clone()),
+        Verb::Create => objects.create(&key, request.body.clone()).map(one),
         Verb::Apply => {
             let manager = request.query.get("fieldManager").unwrap();
-            objects
-                .apply(&key, manager, &request.body)
-                .map(|object| (*object).clone())
+            objects.apply(&key, manager, &request.body).map(one)
         }
         Verb::Merge => objects
             .edit(&key, |object| crate::apply::merge(object, &request.body))
-            .map(|object| (*object).clone())
+            .map(one)
             .ok_or_else(|| Refusal::not_found(&key)),
-        Verb::ReplaceStatus => objects
-            .replace_status(&key, &request.body)
-            .map(|object| (*object).clone()),
-        Verb::Delete => objects
-            .delete_as_seen(&key, &request.body)
-            .map(|object| (*object).clone()),
+        Verb::ReplaceStatus => objects.replace_status(&key, &request.body).map(one),
+        Verb::Delete => objects.delete_as_seen(&key, &request.body).map(one),
         Verb::Watch => unreachable!("a watch is answered in pieces"),
     }
 }
 
-fn json_answer(code: u16, value: &Value) -> http::Response<AnswerBody> {
-    let body = Full::new(Bytes::from(serde_json::to_vec(value).unwrap()));
+/// The answer to a list.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct List<'a> {
+    kind: String,
+    api_version: &'static str,
+    metadata: Value,
+    items: Vec<&'a Value>,
+}
+
+fn json_answer(code: u16, json: Vec<u8>) -> http::Response<AnswerBody> {
+    let body = Full::new(Bytes::from(json));
     let mut answer = http::Response::new(body.boxed_unsync());
     *answer.status_mut() = http::StatusCode::from_u16(code).unwrap();
     answer
 }
 
 fn refusal(refused: &Refusal) -> http::Response<AnswerBody> {
-    json_answer(refused.code, &refused.status())
+    let body = serde_json::to_vec(&refused.status());
+    json_answer(refused.code, body.unwrap())
 }
 
 fn broken() -> BoxError {

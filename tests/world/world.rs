@@ -218,7 +218,7 @@ impl State {
     }
 
     /// A write of an operator has arrived.
-    pub fn wrote(&mut self, process: &str, request: &Request, done: &Result<Value, Refusal>) {
+    pub fn wrote<T>(&mut self, process: &str, request: &Request, done: &Result<T, Refusal>) {
         match done {
             Ok(_) => {
                 self.counts.accepted += 1;

@@ -67,6 +67,12 @@ impl Cursors {
         ms > *self.targets.get(instance).unwrap_or(&self.floor_ms)
     }
 
+    /// The newest scrape that has been counted; where none has, the moment from which scrapes count.
+    pub fn newest(&self) -> Timestamp {
+        let newest = self.targets.values().max().unwrap_or(&self.floor_ms);
+        Timestamp::from_millisecond(*newest).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
     /// What a query sent at `at` must cover.
     pub fn span(&self, at: Timestamp, scrape: Duration) -> Span {
         let since = |ms: i64| {

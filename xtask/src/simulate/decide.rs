@@ -74,6 +74,7 @@ impl Decided {
             commands: serin::api::Commands::default(),
             unmeasurable: Vec::new(),
             stable_rate: Some(Ok(self.stable_rate)),
+            attentive_since: Timestamp::UNIX_EPOCH,
         };
         let now = self.began + SignedDuration::from_secs(second.into());
         let interval = Duration::from_secs(SCRAPE.into());
