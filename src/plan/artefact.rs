@@ -197,7 +197,7 @@ mod tests {
 
     use super::*;
 
-    fn version(uri: &str, credentials: Value, fetch: Value) -> VersionSpec {
+    fn version(uri: &str, credentials: &Value, fetch: &Value) -> VersionSpec {
         let mut spec = json!({
             "model": {"uri": uri, "version": "1", "digest": "sha256:00", "credentials": credentials},
             "serving": {"image": "own:1"}, "fetch": fetch,
@@ -227,12 +227,12 @@ mod tests {
     fn a_claim_and_a_folder_of_the_image_are_used_as_they_are() {
         let claim = Artefact::of(&version(
             "pvc://models/iris/1",
-            Value::Null,
-            settings(&json!({})),
+            &Value::Null,
+            &settings(&json!({})),
         ));
         assert_eq!(claim.directory, "/models/iris/1");
         assert!(claim.fetch.is_none() && claim.volumes.len() == 1 && claim.group.is_none());
-        let folder = Artefact::of(&version("file:///iris/1", Value::Null, Value::Null));
+        let folder = Artefact::of(&version("file:///iris/1", &Value::Null, &Value::Null));
         assert_eq!(folder.directory, "/iris/1");
         assert!(folder.fetch.is_none() && folder.volumes.is_empty() && folder.mount.is_none());
     }
@@ -241,8 +241,8 @@ mod tests {
     fn what_is_fetched_is_fetched_by_the_bundled_image_and_read_only_to_the_server() {
         let artefact = Artefact::of(&version(
             "oci://r:5000/iris:1",
-            Value::Null,
-            settings(&json!({})),
+            &Value::Null,
+            &settings(&json!({})),
         ));
         assert_eq!(artefact.directory, "/models/artefact");
         assert_eq!(artefact.mount.unwrap().read_only, Some(true));
@@ -283,8 +283,8 @@ mod tests {
         // A platform that names no host allows none, not all.
         let closed = Artefact::of(&version(
             "oci://r:5000/iris:1",
-            Value::Null,
-            settings(&json!({"hosts": []})),
+            &Value::Null,
+            &settings(&json!({"hosts": []})),
         ));
         assert_eq!(env(&closed.fetch.unwrap())[1].1, "none.invalid");
     }
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn only_the_init_container_sees_credentials_and_the_cache() {
         let fetch = settings(&json!({"cache": {"claim": "shared"}, "cacheLimit": 5}));
-        let artefact = Artefact::of(&version("s3://b/iris", json!("keys"), fetch));
+        let artefact = Artefact::of(&version("s3://b/iris", &json!("keys"), &fetch));
         let names: Vec<_> = artefact
             .volumes
             .iter()
@@ -321,7 +321,7 @@ mod tests {
             ]
         );
         let fetch = settings(&json!({"cache": {"hostPath": "/var/lib/serin"}}));
-        let node = Artefact::of(&version("s3://b/iris", Value::Null, fetch));
+        let node = Artefact::of(&version("s3://b/iris", &Value::Null, &fetch));
         assert_eq!(
             node.volumes[1].host_path.as_ref().unwrap().path,
             "/var/lib/serin"

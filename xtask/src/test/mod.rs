@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use self::stage::Lane;
@@ -60,6 +60,8 @@ pub fn run(args: &Args, repository: &Path) -> Result<()> {
     let run = Run {
         stages: &stages,
         repository,
+        // Now: once the build has replaced its file, Linux calls it deleted.
+        program: &std::env::current_exe().context("where is this program?")?,
         keep_going: args.keep_going,
         failed: AtomicBool::new(false),
         progress: Progress::new("test"),
@@ -80,6 +82,7 @@ pub fn run(args: &Args, repository: &Path) -> Result<()> {
 struct Run<'a> {
     stages: &'a [Stage],
     repository: &'a Path,
+    program: &'a Path,
     keep_going: bool,
     /// A stage has failed: no other is begun.
     failed: AtomicBool,
@@ -103,7 +106,7 @@ impl Run<'_> {
         let place = format!("[{}/{}] {stage}", index + 1, self.stages.len());
         self.progress.say(format!("{place}: {}", stage.purpose()));
         let started = Instant::now();
-        let result = stage.run(self.repository);
+        let result = stage.run(self.repository, self.program);
         let took = started.elapsed();
         match &result {
             Ok(_) => self.progress.say(format!("{place}: passed in {took:.1?}")),

@@ -87,8 +87,13 @@ impl Stage {
         }
     }
 
-    /// Runs the stage, first installing what it needs.
-    pub fn run(self, repository: &Path) -> Result<Report> {
+    /// Runs the stage, first installing what it needs. `program` is this very one, for what runs at another priority.
+    pub fn run(self, repository: &Path, program: &Path) -> Result<Report> {
+        let xtask = |args: &[&str]| {
+            let mut command = Command::new(program);
+            command.args(args);
+            unhurried(&command)
+        };
         let silent = |result: Result<()>| result.map(|()| Report::default());
         match self {
             Self::Format => runner::run(self, &mut cargo(repository, &["fmt", "--all", "--check"])),
@@ -110,12 +115,11 @@ impl Stage {
             Self::Images => {
                 let names = Image::CLUSTER.map(Image::name);
                 let build = [&["images", "build"][..], &names].concat();
-                runner::run(self, &mut unhurried(&xtask(&build)?))
+                runner::run(self, &mut xtask(&build))
             }
-            Self::Simulate => runner::run_to_its_last_line(
-                self,
-                &mut unhurried(&xtask(&["simulate", "--short"])?),
-            ),
+            Self::Simulate => {
+                runner::run_to_its_last_line(self, &mut xtask(&["simulate", "--short"]))
+            }
             Self::World => in_a_world(repository),
             Self::Prometheus => run_tests(self, repository, PROMETHEUS),
             Self::Serving => serving(repository),
@@ -159,13 +163,6 @@ fn cargo(repository: &Path, args: &[&str]) -> Command {
         }
     }
     command
-}
-
-/// A command of this program.
-fn xtask(args: &[&str]) -> Result<Command> {
-    let mut command = Command::new(std::env::current_exe().context("where is this program?")?);
-    command.args(args);
-    Ok(command)
 }
 
 /// The command at the lowest priority: it takes what the others leave.
