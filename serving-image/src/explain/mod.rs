@@ -81,6 +81,16 @@ pub struct Explanation {
 }
 
 impl Explanation {
+    /// Whether all its numbers are: values without bounds in the manifest may overflow the model.
+    pub fn is_finite(&self) -> bool {
+        self.residual().is_finite()
+            && self
+                .standard_errors
+                .iter()
+                .flatten()
+                .all(|error| error.is_finite())
+    }
+
     /// `base_value + Σ contributions − value`: 0 up to rounding where the contributions are exact.
     pub fn residual(&self) -> f64 {
         self.base_value + self.contributions.iter().sum::<f64>() - self.value

@@ -14,6 +14,7 @@ use tracing::error;
 
 use super::App;
 use super::body::{read_object, refuse_unknown};
+use super::infer::NOT_FINITE;
 use super::problem::Problem;
 use crate::compute::ComputeError;
 use crate::explain::{Effort, ExplainError, Explainer, Explanation, Question};
@@ -165,6 +166,16 @@ fn answer(app: &App, model: &Model, wish: &Wish) -> Result<Vec<u8>, Problem> {
                     Problem::internal()
                 })?;
         explanations.push(explanation);
+    }
+    let mut errors = FieldErrors::default();
+    for (index, explanation) in explanations.iter().enumerate() {
+        if !explanation.is_finite() {
+            let field = || Location::List("/instances").pointer(index);
+            errors.push(field, NOT_FINITE);
+        }
+    }
+    if errors.total > 0 {
+        return Err(Problem::invalid(errors));
     }
     let answer = Answer {
         model: &app.name,

@@ -14,6 +14,9 @@ use crate::compute::{self, ComputeError};
 use crate::model::{Model, Prediction};
 use crate::preprocess::{Batch, FieldErrors, Location, Tokens};
 
+/// What is expected of an instance that overflows the model.
+pub(super) const NOT_FINITE: &str = "values for which the model's answer is finite";
+
 /// The instances of a request, not validated yet.
 pub(super) struct Instances {
     /// None where the request has none that could be looked at.
@@ -62,7 +65,7 @@ impl Instances {
                     Some(places) => places(&pointer),
                     None => pointer,
                 };
-                errors.push(field, "values for which the model's answer is finite");
+                errors.push(field, NOT_FINITE);
             }
         }
         if errors.total == 0 {
