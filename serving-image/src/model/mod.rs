@@ -2,6 +2,8 @@
 
 mod bert;
 mod dense;
+#[cfg(test)]
+mod hostile;
 pub mod llama;
 mod onnx;
 

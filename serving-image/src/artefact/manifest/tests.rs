@@ -415,6 +415,11 @@ fn a_contradiction_of_a_kind_is_named() {
                 "height × width × channels",
             ),
             (
+                "/inputs/0/shape",
+                json!([4096, 4096, 3]),
+                "its shape has more than 16777216 elements",
+            ),
+            (
                 "/inputs/0/dtype",
                 json!("float16"),
                 "unknown variant `float16`",

@@ -12,6 +12,9 @@ use super::{
 use reference::check_reference;
 use tabular::Tabular;
 
+/// Most elements of one tensor, 16 Mi: what an instance may cost, also that of the warm-up.
+const MAX_ELEMENTS: usize = 1 << 24;
+
 /// Everything that is wrong with a manifest; empty for a sound one.
 pub(super) fn contradictions(manifest: &Manifest) -> Vec<String> {
     let mut problems = Problems::default();
@@ -115,6 +118,14 @@ fn check_input(input: &Input, problems: &mut Problems) {
     check(
         input.max_length.is_none() || is_text,
         "maxLength is for strings",
+    );
+    let axes = input.shape.iter().flatten();
+    let elements = axes.fold(1, |product: usize, axis| {
+        product.saturating_mul(axis.unwrap_or(1))
+    });
+    check(
+        elements <= MAX_ELEMENTS,
+        &format!("its shape has more than {MAX_ELEMENTS} elements"),
     );
     check(
         input.dtype.is_some() == is_tensor && input.shape.is_some() == is_tensor,
