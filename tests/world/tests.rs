@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Seeds that are tried where `SERIN_WORLD_SEEDS` says nothing.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 200;
 
 /// The number that an environment variable holds.
 fn number(name: &str) -> Option<u64> {
