@@ -17,7 +17,7 @@ mod tree;
 use serde_json::{Map, Value};
 
 use crate::artefact::{Manifest, Task};
-use crate::model::Model;
+use crate::model::{Model, Prediction};
 use crate::preprocess::{Batch, FieldErrors, Location, Rows};
 use methods::Method;
 
@@ -124,21 +124,14 @@ impl Explainer {
         question: &Question<'_>,
         effort: &mut impl Effort,
     ) -> Result<Explanation, ExplainError> {
-        let answer = answers(model, std::slice::from_ref(question.instance))?;
-        let answer = answer.into_iter().next().unwrap_or_default();
-        let likeliest = (0..answer.len()).fold(0, |best, index| {
-            if answer[index] > answer[best] {
-                index
-            } else {
-                best
-            }
-        });
-        let output = question.output.unwrap_or(likeliest);
+        let mut predictions = predictions(model, std::slice::from_ref(question.instance))?;
+        let prediction = predictions.pop().unwrap_or_default();
+        let output = question.output.unwrap_or_else(|| prediction.class());
         match &self.method {
             Method::Linear(linear) => linear.explain(model, question, output),
             Method::Trees(trees) => trees.explain(model, question, output, effort),
             Method::Answers(sampled) => {
-                let value = f64::from(answer[output]);
+                let value = f64::from(prediction.output[output]);
                 sampled.explain(model, question, (output, value), effort)
             }
         }
@@ -154,14 +147,22 @@ fn own_scale(manifest: &Manifest) -> &'static str {
     }
 }
 
-/// The model's answers, as predictions have them.
-fn answers(model: &Model, instances: &[Map<String, Value>]) -> Result<Vec<Vec<f32>>, ExplainError> {
-    let mut answers = Vec::with_capacity(instances.len());
+/// The model's predictions.
+fn predictions(
+    model: &Model,
+    instances: &[Map<String, Value>],
+) -> Result<Vec<Prediction>, ExplainError> {
+    let mut predictions = Vec::with_capacity(instances.len());
     for part in instances.chunks(model.manifest.limits.max_instances) {
-        let predictions = model.forward(&prepare(model, part)?)?;
-        answers.extend(predictions.into_iter().map(|prediction| prediction.output));
+        predictions.extend(model.forward(&prepare(model, part)?)?);
     }
-    Ok(answers)
+    Ok(predictions)
+}
+
+/// The numbers that they consist of.
+fn answers(model: &Model, instances: &[Map<String, Value>]) -> Result<Vec<Vec<f32>>, ExplainError> {
+    let predictions = predictions(model, instances)?.into_iter();
+    Ok(predictions.map(|prediction| prediction.output).collect())
 }
 
 /// The prepared rows, one after the other.
