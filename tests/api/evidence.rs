@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::{
     objects::world,
     world::{World, canary},
@@ -38,7 +40,10 @@ async fn a_version_with_errors_is_rolled_back_and_the_numbers_are_told() {
 #[tokio::test]
 async fn a_version_that_turns_bad_at_half_the_traffic_is_rolled_back_from_there() {
     let world = world!(World::with_metrics()).with_stable("1").await;
-    world.roll_out("2").await;
+    let stays = json!("1h");
+    world
+        .change("2", "/spec/rollout/steps/1/minDuration", stays)
+        .await;
     world.until_canary("2", 50).await;
     world.fail("2", 0.5);
     world.until_rolled_back().await;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment},
     core::v1::Service,
@@ -65,14 +66,18 @@ async fn a_new_version_is_watched_with_all_traffic_while_the_old_one_keeps_its_p
     let world = world!(World::with_metrics()).with_stable("1").await;
     let old = world.status().await.state.stable.unwrap().revision;
     world.change("2", "/spec/rollout/watch", json!("6s")).await;
-    world.until_canary("2", 100).await;
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(4) {
-        assert_eq!(world.replicas(&old).await, 2);
-        assert_eq!(canary(&world.status().await), Some(("2", 100)));
+    let watched = world.until_canary("2", 100).await;
+    while canary(&world.status().await) == Some(("2", 100)) {
+        let pods = world.replicas(&old).await;
+        if canary(&world.status().await) == Some(("2", 100)) {
+            assert_eq!(pods, 2, "the way back is warm");
+        }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    world.until_serves("2").await;
+    let promoted = world.until_serves("2").await;
+    let at_all = decision(&watched, "StepAdvanced").at;
+    let watch = decision(&promoted, "Promoted").at.duration_since(at_all);
+    assert!(watch.as_secs() >= 6, "{watch:?}");
 }
 
 #[tokio::test]
@@ -93,14 +98,15 @@ async fn the_old_version_keeps_its_pods_for_the_scale_down_delay() {
     world
         .change("2", "/spec/rollout/scaleDownDelay", delay)
         .await;
-    world.until_serves("2").await;
-    let promoted = Instant::now();
-    while promoted.elapsed() < Duration::from_secs(3) {
-        assert_eq!(world.replicas(&old).await, 2, "the way back is warm");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    wait("its pods go", async || world.replicas(&old).await == 0).await;
-    assert!(promoted.elapsed() > Duration::from_secs(4));
+    let status = world.until_serves("2").await;
+    let promoted = decision(&status, "Promoted").at;
+    wait("its pods go", async || {
+        let pods = world.replicas(&old).await;
+        let kept = Timestamp::now().duration_since(promoted);
+        assert!(pods == 2 || kept.as_secs() >= 5, "gone after {kept:?}");
+        pods == 0
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -134,9 +140,15 @@ async fn no_weight_is_raised_before_stable_can_take_it_all_back() {
 #[tokio::test]
 async fn scaled_down_in_mid_rollout_stable_holds_the_weight_and_still_takes_all_back() {
     let world = world!(World::with_metrics()).with_stable("1").await;
-    roll_out_by(&world, &[(10, "4s"), (50, "1s"), (100, "1s")]).await;
+    roll_out_by(&world, &[(10, "1h"), (50, "1s"), (100, "1s")]).await;
     world.until_canary("2", 10).await;
     world.hold("1");
+    world
+        .until("stable's pods are gone", |status| {
+            condition(status, "Available").status == "False"
+        })
+        .await;
+    roll_out_by(&world, &[(10, "1s"), (50, "1s"), (100, "1s")]).await;
     world
         .until("it is held", |status| {
             let message = &condition(status, "Ready").message;

@@ -116,7 +116,7 @@ async fn a_refused_version_is_tried_again_only_with_another_token() {
     assert_eq!((stable(&status), canary(&status)), (Some("1"), None));
     let message = &condition(&status, "Ready").message;
     assert!(message.contains("spec.rollout.retryToken"), "{message}");
-    let again = json!("once-more");
+    let again = json!("once-more"); // without hurry
     world.change("2", "/spec/rollout/retryToken", again).await;
     world.until_canary("2", 10).await;
 }

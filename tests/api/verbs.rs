@@ -28,12 +28,13 @@ async fn canary_v2_at_ten(world: &World) {
 #[tokio::test]
 async fn paused_a_good_version_stays_where_it_is_and_resumed_it_goes_on() {
     let world = world!(World::with_metrics()).with_stable("1").await;
-    canary_v2(&world, "/spec/rollout/steps/0/minDuration", json!("4s")).await;
+    canary_v2_at_ten(&world).await;
     let said = world.kubectl_serin(&["pause", MODEL]).await.unwrap();
     assert!(said.contains("Version 2 stays at 10 %"), "{said}");
     world.until_reason("Paused").await;
     world.event("Paused").await;
-    tokio::time::sleep(A_WHILE * 2).await;
+    world.roll_out("2").await; // by steps of a second: nothing but the pause holds it
+    tokio::time::sleep(A_WHILE).await;
     assert_eq!(canary(&world.status().await), Some(("2", 10)));
     let said = world.kubectl_serin(&["pause", MODEL]).await.unwrap();
     assert!(said.contains("already"), "{said}");

@@ -55,8 +55,16 @@ pub struct World {
     pub slice_api: SliceApi,
     held: Held,
     latest: Arc<Mutex<State>>,
-    history: Arc<Mutex<Vec<Moment>>>,
+    told: Arc<Mutex<Told>>,
     operator: Option<Operator>,
+}
+
+/// Every status that was written, so that none is too short to be seen.
+#[derive(Default)]
+struct Told {
+    models: Vec<ModelDeployment>,
+    /// The one that a test waited for last; what it waits for next comes with that one or after it.
+    reached: usize,
 }
 
 /// A status as it was written.
@@ -110,7 +118,7 @@ impl World {
             slice_api,
             held: Held::default(),
             latest: Arc::default(),
-            history: Arc::default(),
+            told: Arc::default(),
             operator: None,
             namespace: namespace.clone(),
         };
@@ -120,25 +128,23 @@ impl World {
             slice_api,
             world.held.clone(),
         ));
-        world.keep_history();
+        world.keep_told();
         Some(world)
     }
 
     /// Follows every status that is written.
-    fn keep_history(&self) {
-        let (latest, history) = (self.latest.clone(), self.history.clone());
+    fn keep_told(&self) {
+        let (latest, told) = (self.latest.clone(), self.told.clone());
         let models: Api<ModelDeployment> = self.api();
         tokio::spawn(
             watcher(models, watcher::Config::default())
                 .applied_objects()
                 .for_each(move |model| {
-                    if let Some(status) = model.ok().and_then(|model| model.status) {
-                        let moment = Moment::of(&status.state);
-                        *latest.lock().unwrap() = status.state;
-                        let mut history = history.lock().unwrap();
-                        if history.last() != Some(&moment) {
-                            history.push(moment);
-                        }
+                    if let Ok(model) = model
+                        && let Some(status) = &model.status
+                    {
+                        latest.lock().unwrap().clone_from(&status.state);
+                        told.lock().unwrap().models.push(model);
                     }
                     std::future::ready(())
                 }),
@@ -276,25 +282,38 @@ impl World {
         deployment.spec.replicas.unwrap()
     }
 
-    /// Waits until the status, answering the newest spec, is as expected.
+    /// Waits until a status that answers the newest spec is as expected, and gives it.
+    ///
+    /// However short it was: statuses are taken from a watch, none before the one that was waited for last.
     pub async fn until(
         &self,
         what: &str,
         mut holds: impl FnMut(&ModelDeploymentStatus) -> bool,
     ) -> ModelDeploymentStatus {
         let start = Instant::now();
+        let asked: ModelDeployment = self.api().get(MODEL).await.unwrap();
+        let mut next = self.told.lock().unwrap().reached;
         loop {
-            let model: ModelDeployment = self.api().get(MODEL).await.unwrap();
-            let status = model.status.unwrap_or_default();
-            if status.observed_generation == model.metadata.generation && holds(&status) {
-                return status;
+            let told = self.told.lock().unwrap().models.get(next).cloned();
+            if let Some(model) = told {
+                let answers = model.metadata.uid == asked.metadata.uid
+                    && model.metadata.generation == asked.metadata.generation;
+                let status = model.status.unwrap_or_default();
+                let answers = answers && status.observed_generation == asked.metadata.generation;
+                if answers && holds(&status) {
+                    self.told.lock().unwrap().reached = next;
+                    return status;
+                }
+                next += 1;
+                continue;
             }
             assert!(
                 start.elapsed() < PATIENCE,
-                "never came true: {what}\n{status:#?}\nhistory: {:#?}",
+                "never came true: {what}\n{:#?}\nhistory: {:#?}",
+                self.status().await,
                 self.history()
             );
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -352,7 +371,11 @@ impl World {
 
     /// Every status that was written and differs from the one before.
     pub fn history(&self) -> Vec<Moment> {
-        self.history.lock().unwrap().clone()
+        let told = self.told.lock().unwrap();
+        let statuses = told.models.iter().filter_map(|model| model.status.as_ref());
+        let mut moments: Vec<Moment> = statuses.map(|status| Moment::of(&status.state)).collect();
+        moments.dedup();
+        moments
     }
 
     /// The weights that a version ever had, in order.
