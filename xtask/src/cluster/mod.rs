@@ -26,7 +26,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
 pub use self::layout::{Layout, State};
-pub use self::packages::{BUILDAH, REGISTRY, ensure as ensure_packages};
+pub use self::packages::{BUILDAH, CLUSTER, REGISTRY, ensure as ensure_packages};
 pub use self::provider::Cluster;
 pub use self::tools::tool;
 use crate::progress::Progress;

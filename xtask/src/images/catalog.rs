@@ -106,6 +106,9 @@ impl Image {
                 inputs.push(Input::Value(process::output(
                     Command::new("rustc").arg("-vV"),
                 )?));
+                if self != Self::Operator {
+                    inputs.push(Input::Path(repository.join("serving-image/sbom.sh")));
+                }
                 if self == Self::ServeOnnx {
                     inputs.push(Input::Path(repository.join(FETCH_ONNXRUNTIME)));
                 }
@@ -165,7 +168,7 @@ impl Image {
         Ok(Recipe {
             dockerfile: self.dockerfile(repository),
             context,
-            target: (self == Self::ServeOnnx).then_some("serve-onnx"),
+            target: matches!(self, Self::Serve | Self::ServeOnnx).then_some(self.name()),
             contexts,
             build_args: vec![("VERSION".to_owned(), version.to_owned())],
             toolchain: self
@@ -223,23 +226,17 @@ struct Model {
 /// The manifest that makes a folder an artefact directory.
 const MODEL_MANIFEST: &str = "serin-model.json";
 
-/// The models in the repository and those too large for it, which lie in the cache, as `NAME/VERSION` folders.
+/// The models of the repository, as `NAME/VERSION` folders.
 fn models(repository: &Path) -> Result<Vec<Model>> {
     let mut models = Vec::new();
-    for root in [
-        repository.join("examples/models"),
-        cluster::Layout::from_env()?.cached("models"),
-    ] {
-        for name in folders(&root)? {
-            for folder in folders(&name)? {
-                let manifest = folder.join(MODEL_MANIFEST);
-                if manifest.is_file() && !is_graph(&manifest)? {
-                    models.push(Model {
-                        name: file_name(&name),
-                        version: file_name(&folder),
-                        folder,
-                    });
-                }
+    for name in folders(&repository.join("examples/models"))? {
+        for folder in folders(&name)? {
+            if folder.join(MODEL_MANIFEST).is_file() {
+                models.push(Model {
+                    name: file_name(&name),
+                    version: file_name(&folder),
+                    folder,
+                });
             }
         }
     }
@@ -247,13 +244,6 @@ fn models(repository: &Path) -> Result<Vec<Model>> {
         bail!("no model found below examples/models");
     }
     Ok(models)
-}
-
-/// Whether a model needs ONNX Runtime, which the image that carries the examples has not.
-fn is_graph(manifest: &Path) -> Result<bool> {
-    let manifest: serde_json::Value = serde_json::from_slice(&fs::read(manifest)?)
-        .with_context(|| format!("cannot read {}", manifest.display()))?;
-    Ok(manifest["network"]["architecture"] == "onnx")
 }
 
 fn folders(root: &Path) -> Result<Vec<PathBuf>> {

@@ -5,6 +5,7 @@
 
 mod buildah;
 mod catalog;
+mod check;
 mod content_key;
 mod host_files;
 mod logged;
@@ -33,6 +34,9 @@ enum Command {
         /// Images to build
         names: Vec<Image>,
     },
+    /// Build the cluster's images and the serving images, and hold the latter to what is promised of them: size, user, no
+    /// shell, SBOM, health check, a root that cannot be written
+    Check,
     /// Show each image with its archive, or `not built` (the default)
     List,
 }
@@ -66,6 +70,7 @@ pub fn run(args: Args) -> Result<()> {
                 );
             }
         }
+        Command::Check => check::run()?,
         Command::List => {
             let cache = cache_dir()?;
             for image in Image::ALL {
@@ -80,7 +85,7 @@ pub fn run(args: Args) -> Result<()> {
 
 /// Brings the archives of `images` up to date, building an image that another rests on first.
 ///
-/// Blocking, and up to several minutes for the first compilation of a static binary: call it off the async runtime.
+/// Blocking, and up to several minutes for the first compilation: call it off the async runtime.
 /// Two calls at the same time, also of two processes, take turns.
 pub fn build(images: &[Image]) -> Result<Vec<BuiltImage>> {
     let cache = cache_dir()?;

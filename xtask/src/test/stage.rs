@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use super::runner::{self, Report};
-use crate::images::Image;
 use crate::progress::Progress;
 use crate::{chart, cluster, process};
 
@@ -76,7 +75,7 @@ impl Stage {
             Self::Clippy => "no warning of the compiler or of clippy",
             Self::Build => "compiling all tests (minutes at first)",
             Self::Unit => "unit and property tests",
-            Self::Images => "the cluster's images, from their Dockerfiles",
+            Self::Images => "the images, from their Dockerfiles, and what is promised of them",
             Self::Simulate => "the gate on simulated rollouts, within its bounds",
             Self::World => "the loop in a world of its own, with all that can go wrong",
             Self::Serving => "the serving process over HTTP",
@@ -112,11 +111,7 @@ impl Stage {
                 repository,
                 &format!("not ({SERVING} or {ENVOY} or {PROMETHEUS} or {API} or {WORLD})"),
             ),
-            Self::Images => {
-                let names = Image::CLUSTER.map(Image::name);
-                let build = [&["images", "build"][..], &names].concat();
-                runner::run(self, &mut xtask(&build))
-            }
+            Self::Images => runner::run(self, &mut xtask(&["images", "check"])),
             Self::Simulate => {
                 runner::run_to_its_last_line(self, &mut xtask(&["simulate", "--short"]))
             }
