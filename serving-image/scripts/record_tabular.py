@@ -18,7 +18,6 @@ environment.enter(
 )  # fmt: skip
 
 import numpy as np
-import onnx
 import pandas as pd
 from artefacts import SERVING, write_manifest
 from lightgbm import LGBMClassifier
@@ -351,26 +350,6 @@ def onnx_passengers():
            "scikit-learn predict_proba", 1e-5, {"model.onnx": graph.SerializeToString()})  # fmt: skip
 
 
-def unknown_operator():
-    """A graph that no library takes, for the error that names operator and node."""
-    for name, domain in (("unknown-operator", ""), ("unknown-domain", "com.example")):
-        node = onnx.helper.make_node("Frobnicate", ["X"], ["Y"], name="the_node", domain=domain)
-        value = lambda name: onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, 1])
-        graph = onnx.helper.make_graph([node], "graph", [value("X")], [value("Y")])
-        opsets = [onnx.helper.make_opsetid("", 17)] + ([onnx.helper.make_opsetid(domain, 1)] if domain else [])
-        model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
-        directory = SERVING / "tests/refused" / name
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "model.onnx").write_bytes(model.SerializeToString())
-        write_manifest(directory, {
-            "schemaVersion": 1, "name": name, "version": "1.0.0", "kind": "tabular", "task": "regression",
-            "inputs": [{"name": "x", "type": "number", "nullable": False}],
-            "preprocessing": [{"step": "order", "features": ["x"]}],
-            "network": {"architecture": "onnx", "graph": "model.onnx", "outputs": [{"name": "Y"}]},
-            "outputs": {},
-        })  # fmt: skip
-
-
 def main():
     candle_diabetes("diabetes-ridge", Ridge(), {"architecture": "linear"}, StandardScaler(), standard)
     perceptron = MLPRegressor(hidden_layer_sizes=(24,), activation="tanh", max_iter=4000, random_state=5)
@@ -379,7 +358,6 @@ def main():
     candle_passengers()
     onnx_models()
     onnx_passengers()
-    unknown_operator()
 
 
 if __name__ == "__main__":

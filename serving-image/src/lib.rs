@@ -25,6 +25,8 @@ pub mod faults;
 pub mod fetch;
 pub mod generate;
 pub mod healthcheck;
+#[cfg(test)]
+mod hostile;
 pub mod http;
 pub mod json;
 pub mod lifecycle;

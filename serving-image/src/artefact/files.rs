@@ -11,6 +11,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::manifest::{FileEntry, MANIFEST_FILE, Manifest, ManifestError};
 
+/// Largest manifest, in bytes. That of a model with 10,000 files has about 2 MB.
+pub const MAX_MANIFEST: u64 = 16 << 20;
+
 /// A sha256, written `sha256:` and 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Digest([u8; 32]);
@@ -117,6 +120,9 @@ pub enum ArtefactError {
         /// Hexadecimal sha256 of the bytes on disk.
         found: String,
     },
+    /// Nothing that describes a model is that long.
+    #[error("{} has more than {MAX_MANIFEST} bytes", .0.display())]
+    ManifestSize(PathBuf),
     /// The manifest's model section names a file that its `files` does not list.
     #[error("the manifest uses {0}, but does not list it under files")]
     Unlisted(String),
@@ -136,7 +142,7 @@ impl Artefact {
     /// Reads the manifest, and verifies `expected` (when given) against the sha256 of its bytes.
     pub fn open(directory: &Path, expected: Option<Digest>) -> Result<Self, ArtefactError> {
         let path = directory.join(MANIFEST_FILE);
-        let bytes = read(&path)?;
+        let bytes = read_manifest(&path)?;
         let found = Digest::of(&bytes);
         if let Some(expected) = expected.filter(|expected| *expected != found) {
             return Err(ArtefactError::Digest {
@@ -267,6 +273,22 @@ fn read(path: &Path) -> Result<Vec<u8>, ArtefactError> {
     })
 }
 
+fn read_manifest(path: &Path) -> Result<Vec<u8>, ArtefactError> {
+    let io_error = |source| ArtefactError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(io_error)?;
+    file.take(MAX_MANIFEST + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io_error)?;
+    if bytes.len() as u64 > MAX_MANIFEST {
+        return Err(ArtefactError::ManifestSize(path.to_owned()));
+    }
+    Ok(bytes)
+}
+
 fn read_verified(directory: &Path, entry: &FileEntry) -> Result<Vec<u8>, ArtefactError> {
     let path = directory.join(&entry.path);
     let io_error = |source| ArtefactError::Io {
@@ -303,7 +325,7 @@ pub fn write_manifest(directory: &Path) -> Result<Digest, ArtefactError> {
         directory: directory.to_owned(),
         source,
     };
-    let mut manifest = Manifest::parse(&read(&path)?).map_err(in_directory)?;
+    let mut manifest = Manifest::parse(&read_manifest(&path)?).map_err(in_directory)?;
     let mut listed = Vec::new();
     list_files(directory, "", &mut listed)?;
     listed.sort_by(|left, right| left.path.cmp(&right.path));
@@ -342,6 +364,18 @@ fn list_files(root: &Path, below: &str, listed: &mut Vec<FileEntry>) -> Result<(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_manifest_without_end_is_not_read_into_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(MANIFEST_FILE);
+        fs::File::create(path).unwrap().set_len(1 << 40).unwrap();
+        let refused = Artefact::open(directory.path(), None).unwrap_err();
+        assert!(
+            matches!(refused, ArtefactError::ManifestSize(_)),
+            "{refused}"
+        );
+    }
 
     const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 

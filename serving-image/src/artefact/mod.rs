@@ -6,7 +6,7 @@
 mod files;
 mod manifest;
 
-pub use files::{Artefact, ArtefactError, Digest, Files, write_manifest};
+pub use files::{Artefact, ArtefactError, Digest, Files, MAX_MANIFEST, write_manifest};
 pub use manifest::{
     Activation, Background, Distribution, Drop, Dtype, FileEntry, Golden, GraphInput, GraphOutput,
     Head, Holds, Input, InputType, Kind, Limits, MANIFEST_FILE, Manifest, ManifestError, Network,

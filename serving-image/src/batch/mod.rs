@@ -11,6 +11,8 @@
 
 mod args;
 mod decode;
+#[cfg(test)]
+mod hostile;
 mod pipeline;
 mod progress;
 mod score;

@@ -85,6 +85,10 @@ pub(super) fn of_manifest(directory: &Path, error: &ArtefactError) -> Vec<Findin
                 "correct the manifest at that place",
             )]
         }
+        ArtefactError::ManifestSize(_) => vec![Finding::error(
+            error.to_string(),
+            "shorten its lists, such as golden examples and background",
+        )],
         ArtefactError::Digest { .. } => vec![Finding::error(
             error.to_string(),
             "fetch the artefact of that digest, or give the digest that this one has",
@@ -156,6 +160,9 @@ pub(super) fn of_load(error: &LoadError) -> Finding {
         LoadError::Artefact(_) => AGAIN,
         LoadError::NoEngine(_) => {
             "export the model to one of the networks in README, or use a build that has the engine"
+        }
+        LoadError::Onnx(OnnxError::Weights(_)) => {
+            "`onnx.save(onnx.load(\"model.onnx\"), \"one.onnx\")` writes a graph with its weights inside"
         }
         LoadError::Onnx(OnnxError::Library { .. }) => {
             "install ONNX Runtime's library (`pip download onnxruntime` has it) and name it, or use the image serve-onnx"

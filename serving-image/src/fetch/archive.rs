@@ -11,8 +11,8 @@ use tar::EntryType;
 
 use super::error::FetchError;
 use super::layout::Wanted;
-use super::listing::{Listed, MAX_MANIFEST};
-use crate::artefact::{Digest, MANIFEST_FILE};
+use super::listing::Listed;
+use crate::artefact::{Digest, MANIFEST_FILE, MAX_MANIFEST};
 
 /// Most entries of an archive, folders and unlisted files included.
 const MAX_ENTRIES: usize = 100_000;

@@ -210,7 +210,7 @@ struct Auth {
 }
 
 impl DockerConfig {
-    fn parse(bytes: &[u8]) -> Result<Self, FetchError> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, FetchError> {
         let wrong = |what: String| {
             FetchError::usage(
                 "the credentials' .dockerconfigjson",

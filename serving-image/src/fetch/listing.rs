@@ -8,8 +8,6 @@ use serde::Deserialize;
 use super::error::FetchError;
 use crate::artefact::{Digest, MANIFEST_FILE};
 
-/// Largest manifest. The one of a model with 10,000 files has about 2 MB.
-pub const MAX_MANIFEST: u64 = 16 << 20;
 /// Most files of an artefact.
 const MAX_FILES: usize = 10_000;
 

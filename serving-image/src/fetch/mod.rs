@@ -24,6 +24,8 @@ mod client;
 mod credentials;
 mod download;
 mod error;
+#[cfg(test)]
+mod hostile;
 mod hosts;
 mod layout;
 mod listing;
@@ -46,11 +48,11 @@ use self::archive::Tar;
 use self::client::{Client, Patience};
 use self::credentials::Credentials;
 use self::layout::Layout;
-use self::listing::{Listing, MAX_MANIFEST};
+use self::listing::Listing;
 use self::progress::Progress;
 use self::store::{Store, make_directory};
 use self::uri::Uri;
-use crate::artefact::MANIFEST_FILE;
+use crate::artefact::{MANIFEST_FILE, MAX_MANIFEST};
 
 /// Room for what an archive holds besides the artefact's files: headers, padding, a README.
 const ARCHIVE_SLACK: u64 = 64 << 20;

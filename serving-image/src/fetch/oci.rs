@@ -142,11 +142,7 @@ impl Registry {
                 "the registry's manifest has {found}, but {digest} was asked for"
             )));
         }
-        serde_json::from_slice(&bytes).map_err(|error| {
-            FetchError::Content(format!(
-                "{reference} is no OCI manifest: {error}. Publish the artefact anew"
-            ))
-        })
+        parse_manifest(reference, &bytes)
     }
 
     fn layout(&self, source: &Oci, layers: Vec<Descriptor>) -> Result<Layout, FetchError> {
@@ -197,6 +193,14 @@ impl Registry {
             Ok(Layout::Archives(archives))
         }
     }
+}
+
+fn parse_manifest(reference: &str, bytes: &[u8]) -> Result<Manifest, FetchError> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        FetchError::Content(format!(
+            "{reference} is no OCI manifest: {error}. Publish the artefact anew"
+        ))
+    })
 }
 
 #[derive(Deserialize)]
@@ -290,7 +294,7 @@ impl Session {
 }
 
 /// `realm="https://…",service="…"`: names in lower case, values without quotes.
-fn parse_parameters(text: &str) -> BTreeMap<String, String> {
+pub(super) fn parse_parameters(text: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut rest = text;
     while let Some((name, value)) = rest.split_once('=') {
@@ -303,6 +307,20 @@ fn parse_parameters(text: &str) -> BTreeMap<String, String> {
         rest = after;
     }
     found
+}
+
+/// What a registry's manifest says, without asking a registry.
+#[cfg(test)]
+pub(super) fn layout_of(source: &Oci, manifest: &[u8]) -> Result<Layout, FetchError> {
+    let base = Url::parse(&format!(
+        "https://{}/v2/{}/",
+        source.registry, source.repository
+    ));
+    let registry = Registry {
+        base: base.map_err(|_| FetchError::usage("URI", "expected a host"))?,
+        access: Access::Open,
+    };
+    registry.layout(source, parse_manifest(&source.reference, manifest)?.layers)
 }
 
 #[cfg(test)]

@@ -7,6 +7,9 @@ use super::schedule::Random;
 /// Deepest nesting that is followed; a schema that refers to itself ends there.
 const MAX_DEPTH: usize = 16;
 
+/// Most values that one sample is made of: what a server's contract asks for beyond that stays null.
+const MAX_VALUES: usize = 1 << 20;
+
 /// Words of made-up texts.
 const WORDS: [&str; 16] = [
     "the", "canary", "sings", "while", "a", "small", "finch", "watches", "over", "every", "road",
@@ -23,6 +26,7 @@ pub(super) fn sample(
     Sampler {
         document,
         length,
+        left: MAX_VALUES,
         random,
     }
     .value(schema, 0)
@@ -31,14 +35,17 @@ pub(super) fn sample(
 struct Sampler<'a> {
     document: &'a Value,
     length: usize,
+    /// Values that may still be made.
+    left: usize,
     random: &'a mut Random,
 }
 
 impl Sampler<'_> {
     fn value(&mut self, schema: &Value, depth: usize) -> Value {
-        if depth > MAX_DEPTH {
+        if depth > MAX_DEPTH || self.left == 0 {
             return Value::Null;
         }
+        self.left -= 1;
         let reference = schema["$ref"]
             .as_str()
             .and_then(|path| path.strip_prefix('#'));
@@ -94,7 +101,8 @@ impl Sampler<'_> {
         let length = self
             .length
             .max(limit("minItems").unwrap_or(0))
-            .min(limit("maxItems").unwrap_or(usize::MAX));
+            .min(limit("maxItems").unwrap_or(usize::MAX))
+            .min(self.left);
         (0..length)
             .map(|_| self.value(&schema["items"], depth + 1))
             .collect()
@@ -127,7 +135,11 @@ fn bound(schema: &Value, name: &str) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
     use super::*;
+    use crate::hostile::{bounded, cases, json, replace};
 
     #[test]
     fn samples_keep_to_their_schema() {
@@ -177,5 +189,33 @@ mod tests {
             &mut random,
         );
         assert!(endless.is_object());
+    }
+    #[test]
+    fn a_list_without_end_ends() {
+        let schema = json!({"type": "array", "minItems": u64::MAX, "items": {"type": "array", "minItems": u64::MAX}});
+        let value = sample(&schema, &Value::Null, 1, &mut Random::new(1));
+        assert!(value.as_array().is_some_and(|rows| rows.len() < MAX_VALUES));
+    }
+
+    proptest! {
+        #![proptest_config(cases(500))]
+
+        #[test]
+        fn any_schema_makes_a_value(place: Index, by in json(), again in json()) {
+            let mut document = json!({
+                "schema": {
+                    "type": "object", "required": ["a", "b", "c"], "properties": {
+                        "a": {"type": "integer", "minimum": 1, "maximum": 2, "enum": [1, 2]}, "b": {"$ref": "#/other"},
+                        "c": {"type": "string", "minLength": 1, "maxLength": 3},
+                    },
+                },
+                "other": {"type": ["array", "null"], "minItems": 1, "maxItems": 3, "items": {"oneOf": [{"type": "number"}]}},
+            });
+            replace(&mut document, place, by);
+            replace(&mut document, place, again);
+            let schema = document["schema"].clone();
+            // A list of a million nulls is 32 MB.
+            bounded(1 << 20, || sample(&schema, &document, 4, &mut Random::new(1)));
+        }
     }
 }

@@ -1,13 +1,18 @@
 //! Files and requests that nobody meant well: an error, never a panic, and no more memory than what is there.
 #![allow(clippy::unwrap_used)]
 
+use std::fs;
+use std::path::Path;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
 
-use super::dense::Dense;
-use crate::artefact::{Manifest, Network};
+use super::Model;
+use super::examples::{self, TOKENIZER};
+use crate::artefact::{Artefact, Manifest, write_manifest};
+use crate::hostile::{bounded, cases, damage, json, replace};
 use crate::preprocess::{Location, Preprocessor};
 
 /// Sound manifests of tables and tensors, of every step.
@@ -26,66 +31,32 @@ fn manifest(which: usize) -> Value {
     manifest
 }
 
-/// Any JSON, with the numbers and words that a parser trips over.
-fn json() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
-        prop_oneof![Just(0_u64), Just(1), Just(1 << 24), Just(u64::MAX)].prop_map(Value::from),
-        "[a-zA-Z0-9./\\\\\u{0}\u{fffd}]{0,12}".prop_map(Value::from),
-        prop_oneof![
-            Just("number"),
-            Just("tensor"),
-            Just("onnx"),
-            Just("raw"),
-            Just("age")
-        ]
-        .prop_map(Value::from),
-    ];
-    leaf.prop_recursive(3, 24, 5, |inner| {
-        prop_oneof![
-            vec(inner.clone(), 0..5).prop_map(Value::from),
-            vec(("[a-z]{0,8}", inner), 0..5).prop_map(|pairs| pairs.into_iter().collect()),
-        ]
-    })
-}
-
-/// The pointers of everything in a value.
-fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
-    found.push(at.to_owned());
-    match value {
-        Value::Array(list) => {
-            for (index, value) in list.iter().enumerate() {
-                pointers(value, &format!("{at}/{index}"), found);
-            }
-        }
-        Value::Object(map) => {
-            for (name, value) in map {
-                pointers(value, &format!("{at}/{name}"), found);
-            }
-        }
-        _ => {}
+/// Writes the files into a directory, lists them as they are, and tries to load what that describes.
+fn load(directory: &Path, manifest: &Value, files: &[(&str, &[u8])]) {
+    for (name, bytes) in files {
+        fs::write(directory.join(name), bytes).unwrap();
     }
-}
-
-/// Replaces what is at a place of the value, which is not its root.
-fn replace(value: &mut Value, place: Index, by: Value) {
-    let mut all = Vec::new();
-    pointers(value, "", &mut all);
-    let pointer: &String = place.get(&all[1..]);
-    if let Some(found) = value.pointer_mut(pointer) {
-        *found = by;
+    fs::write(directory.join("serin-model.json"), manifest.to_string()).unwrap();
+    write_manifest(directory).unwrap();
+    let artefact = Artefact::open(directory, None).unwrap();
+    let bytes = files.iter().map(|(_, bytes)| bytes.len()).sum();
+    if let Ok(model) = bounded(bytes, || Model::load(artefact)) {
+        let batch = model
+            .prepare(
+                &[model.preprocessor.example()],
+                Location::List("/instances"),
+            )
+            .unwrap();
+        assert_eq!(model.forward(&batch).unwrap().len(), 1);
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(cases(1_000))]
 
     #[test]
     fn bytes_that_are_no_manifest_are_refused(bytes in vec(any::<u8>(), 0..200)) {
-        prop_assert!(Manifest::parse(&bytes).is_err());
+        prop_assert!(bounded(bytes.len(), || Manifest::parse(&bytes)).is_err());
     }
 
     #[test]
@@ -95,14 +66,16 @@ proptest! {
         let mut changed = manifest(which);
         replace(&mut changed, place, by);
         replace(&mut changed, twice, again);
-        if let Ok(manifest) = Manifest::parse(changed.to_string().as_bytes())
-            && let Ok(preprocessor) = Preprocessor::new(&manifest, None)
-        {
-            let instances = [preprocessor.example(), instance];
-            for one in &instances {
-                let _ = preprocessor.prepare(std::slice::from_ref(one), Location::List("/instances"));
+        let text = changed.to_string();
+        bounded(text.len(), || {
+            if let Ok(manifest) = Manifest::parse(text.as_bytes())
+                && let Ok(preprocessor) = Preprocessor::new(&manifest, None)
+            {
+                for one in [preprocessor.example(), instance] {
+                    let _ = preprocessor.prepare(&[one], Location::List("/instances"));
+                }
             }
-        }
+        });
     }
 
     #[test]
@@ -120,22 +93,58 @@ proptest! {
     }
 
     #[test]
-    fn weights_with_changes_are_refused_or_loaded(
-        changes in vec((any::<Index>(), any::<u8>()), 1..8), length in any::<Index>(), cut in any::<bool>(),
+    fn a_tokeniser_with_changes_is_refused_or_reads_any_text(
+        place: Index, by in json(), damage in damage(), text: String,
     ) {
-        let mut bytes = WEIGHTS.to_vec();
-        for (place, byte) in changes {
-            // Mostly the header: the numbers behind it may be anything.
-            let place = place.index(bytes.len().min(400));
-            bytes[place] = byte;
+        let manifest = examples::manifest("text", "classification", &json!({"labels": ["a", "b"]}));
+        let manifest = Manifest::parse(manifest.to_string().as_bytes()).unwrap();
+        let mut changed: Value = serde_json::from_str(TOKENIZER).unwrap();
+        replace(&mut changed, place, by);
+        for file in [changed.to_string().into_bytes(), damage.of(TOKENIZER.as_bytes(), TOKENIZER.len())] {
+            bounded(file.len() + text.len(), || {
+                if let Ok(preprocessor) = Preprocessor::new(&manifest, Some(&file)) {
+                    let _ = preprocessor.prepare(&[text.as_str().into()], Location::List("/instances"));
+                }
+            });
         }
-        if cut {
-            bytes.truncate(length.index(bytes.len()));
-        }
-        let manifest = Manifest::parse(manifest(0).to_string().as_bytes()).unwrap();
-        let Network::Mlp { activation, .. } = manifest.network else { unreachable!() };
-        if let Ok(tensors) = candle_core::safetensors::load_buffer(&bytes, &candle_core::Device::Cpu) {
-            let _ = Dense::load(&tensors, Some(activation), &manifest);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(300))]
+
+    // Mostly the header is changed: the numbers behind it may be anything.
+    #[test]
+    fn weights_with_changes_are_refused_or_loaded(damage in damage()) {
+        let directory = tempfile::tempdir().unwrap();
+        load(directory.path(), &manifest(0), &[("model.safetensors", &damage.of(WEIGHTS, 400))]);
+    }
+
+    #[test]
+    fn an_encoder_with_changes_is_refused_or_loaded(
+        place: Index, by in json(), weights in damage(), tokenizer in damage(), pair: bool,
+    ) {
+        let (kind, task, outputs) = if pair {
+            ("text-pair", "reranking", json!({}))
+        } else {
+            ("text", "classification", json!({"labels": ["a", "b"]}))
+        };
+        let mut config = json!({"config": examples::config()});
+        replace(&mut config, place, by);
+        let config = config["config"].to_string();
+        let sound = examples::weights(if pair { 1 } else { 2 });
+        // Its header of 5 kB says where each tensor is.
+        let weights = weights.of(&sound, 6_000);
+        let tokenizer = tokenizer.of(TOKENIZER.as_bytes(), TOKENIZER.len());
+        let manifest = examples::manifest(kind, task, &outputs);
+        for files in [
+            [config.as_bytes(), &sound, TOKENIZER.as_bytes()],
+            [examples::config().to_string().as_bytes(), &weights, TOKENIZER.as_bytes()],
+            [examples::config().to_string().as_bytes(), &sound, &tokenizer],
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let files: Vec<_> = ["config.json", "model.safetensors", "tokenizer.json"].into_iter().zip(files).collect();
+            load(directory.path(), &manifest, &files);
         }
     }
 }

@@ -3,6 +3,8 @@
 mod bert;
 mod dense;
 #[cfg(test)]
+pub(crate) mod examples;
+#[cfg(test)]
 mod hostile;
 pub mod llama;
 mod onnx;
@@ -109,7 +111,7 @@ impl Engine {
                     .map_err(|error| LoadError::Config(config.clone(), error.to_string()))?;
                 Self::Bert(Bert::load(&tensors()?, &config, manifest)?)
             }
-            Network::Onnx { .. } => Self::Onnx(Onnx::load(weights, manifest)?),
+            Network::Onnx { .. } => Self::Onnx(Onnx::load(weights, manifest, files)?),
             Network::Gguf { .. } => return Err(no_engine(manifest)),
         })
     }

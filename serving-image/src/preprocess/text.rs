@@ -1,12 +1,14 @@
 //! Texts and pairs of texts: token ids.
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
-use tokenizers::{EncodeInput, Tokenizer, TruncationParams};
+use tokenizers::{EncodeInput, Encoding, Tokenizer, TruncationParams};
 
 use super::errors::{FieldErrors, Location};
 use super::field::{Field, read_object};
 use super::{PreprocessError, Tokens};
 use crate::artefact::{Kind, Manifest, Step};
+use crate::compute::here;
 
 /// The tokeniser of a text model, and its bounds.
 #[derive(Debug)]
@@ -35,7 +37,7 @@ impl Text {
                 _ => None,
             })
             .ok_or(PreprocessError::MissingStep("tokenize"))?;
-        let mut tokenizer = Tokenizer::from_bytes(tokenizer).map_err(unusable)?;
+        let mut tokenizer = read_tokenizer(tokenizer)?;
         // The file's own settings would pad every text to 128 tokens and cut it there in silence.
         tokenizer.with_padding(None);
         let truncation = truncate.then(|| TruncationParams {
@@ -43,13 +45,29 @@ impl Text {
             ..Default::default()
         });
         tokenizer.with_truncation(truncation).map_err(unusable)?;
-        Ok(Self {
+        let text = Self {
             fields: Field::all(manifest),
             tokenizer: Box::new(tokenizer),
             max_tokens,
             truncate,
             pair: manifest.kind == Kind::TextPair,
-        })
+        };
+        // A file whose parts do not fit together fails over every text: better now than at the first request.
+        let probe: EncodeInput<'_> = if text.pair {
+            ("a", "b").into()
+        } else {
+            "a".into()
+        };
+        text.encode(probe).map_err(PreprocessError::Tokenizer)?;
+        Ok(text)
+    }
+
+    /// The library panics where parts of its file do not fit together.
+    fn encode(&self, input: EncodeInput<'_>) -> Result<Encoding, String> {
+        match here(|| self.tokenizer.encode_fast(input, true)) {
+            Ok(encoding) => encoding.map_err(|error| error.to_string()),
+            Err(panicked) => Err(panicked.to_string()),
+        }
     }
 
     /// The tokens of every instance that has no error.
@@ -106,8 +124,7 @@ impl Text {
             "a text of"
         };
         let encoding = self
-            .tokenizer
-            .encode_fast(input, true)
+            .encode(input)
             .map_err(|_| "a text that the tokeniser can read".to_owned())?;
         if !self.truncate && encoding.len() > self.max_tokens {
             return Err(format!("{what} at most {} tokens", self.max_tokens));
@@ -121,5 +138,15 @@ impl Text {
             },
             truncated: !encoding.get_overflowing().is_empty(),
         })
+    }
+}
+
+/// The tokeniser that a file describes. The library panics over JSON that is broken, and over some that is not.
+fn read_tokenizer(file: &[u8]) -> Result<Tokenizer, PreprocessError> {
+    let unusable = |reason: String| PreprocessError::Tokenizer(reason);
+    serde_json::from_slice::<IgnoredAny>(file).map_err(|error| unusable(error.to_string()))?;
+    match here(|| Tokenizer::from_bytes(file)) {
+        Ok(read) => read.map_err(|error| unusable(error.to_string())),
+        Err(panicked) => Err(unusable(panicked.to_string())),
     }
 }

@@ -2,6 +2,8 @@
 //! and alone against in a batch, bit for bit where the arithmetic is ours.
 #![allow(clippy::unwrap_used)]
 
+mod graphs;
+
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -138,23 +140,6 @@ fn graphs_of_scikit_learn_xgboost_and_lightgbm_are_theirs() {
         "passengers-forest",
     ] {
         small(name);
-    }
-}
-
-#[test]
-fn a_graph_that_the_library_does_not_take_is_refused_by_operator_and_node() {
-    if !has_library() {
-        return;
-    }
-    for name in ["unknown-operator", "unknown-domain"] {
-        let artefact = Artefact::open(&tests().join("refused").join(name), None).unwrap();
-        let error = Model::load(artefact).unwrap_err().to_string();
-        assert!(
-            error.contains("ONNX Runtime does not take the graph")
-                && error.contains("Frobnicate")
-                && error.contains("the_node"),
-            "{error}"
-        );
     }
 }
 

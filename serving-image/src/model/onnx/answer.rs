@@ -86,7 +86,9 @@ impl Answer {
             return self.arrays(value, batch.len());
         };
         let name = self.outputs.first().ok_or("no output is asked for")?;
-        let answers = self.answers(holds, value(name)?, batch)?;
+        let answers = self
+            .answers(holds, value(name)?, batch)
+            .map_err(|reason| format!("output {name}: {reason}"))?;
         let (tokens, truncated): (Vec<_>, Vec<_>) = match batch {
             Batch::Tokens(texts) => texts
                 .iter()

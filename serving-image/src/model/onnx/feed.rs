@@ -51,10 +51,25 @@ pub(super) fn feeds(manifest: &Manifest, inputs: &[Outlet]) -> Result<Vec<Feed>,
             )));
         }
     }
-    inputs
+    let feeds: Vec<Feed> = inputs
         .iter()
         .map(|outlet| feed(manifest, outlet, inputs.len()))
-        .collect()
+        .collect::<Result<_, _>>()?;
+    for (index, input) in manifest.inputs.iter().enumerate() {
+        let taken = feeds.iter().any(|feed| match &feed.source {
+            Source::Fields(fields) => fields.contains(&index),
+            Source::Array(array) => *array == index,
+            Source::Rows | Source::Tokens(_) => true,
+        });
+        if !taken {
+            let found = describe(inputs);
+            return Err(OnnxError::Binding(format!(
+                "no input of the graph takes {}; it has {found}",
+                input.name
+            )));
+        }
+    }
+    Ok(feeds)
 }
 
 fn feed(manifest: &Manifest, outlet: &Outlet, inputs: usize) -> Result<Feed, OnnxError> {

@@ -11,14 +11,14 @@ mod nodes;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
 
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session};
 use ort::value::Outlet;
 
 use super::Prediction;
-use crate::artefact::Manifest;
+use crate::artefact::{Files, Manifest};
 use crate::preprocess::Batch;
 use answer::Answer;
 use feed::Feed;
@@ -47,6 +47,11 @@ pub enum OnnxError {
     /// The library does not take the graph. It names operator and node itself, or they are added.
     #[error("ONNX Runtime does not take the graph: {0}")]
     Graph(String),
+    /// The graph's weights lie in a file that the artefact does not hold.
+    #[error(
+        "the graph keeps weights in {0:?}, which the manifest does not list: lay that file beside the graph and list it, or save the graph with its weights inside"
+    )]
+    Weights(String),
     /// The graph and the manifest do not fit together.
     #[error("the graph does not fit the manifest: {0}")]
     Binding(String),
@@ -79,23 +84,35 @@ impl fmt::Debug for Worker {
 
 impl Onnx {
     /// Loads the library, then the graph, and holds it against the manifest.
-    pub(super) fn load(graph: &[u8], manifest: &Manifest) -> Result<Self, OnnxError> {
+    pub(super) fn load(
+        graph: &[u8],
+        manifest: &Manifest,
+        files: &mut Files,
+    ) -> Result<Self, OnnxError> {
+        let weights = weights(graph, manifest, files)?;
+        let size = graph.len() + weights.iter().map(|file| file.bytes.len()).sum::<usize>();
         let environment = library::environment()?;
         let cores = available_parallelism().map_or(1, std::num::NonZero::get);
-        let (sessions, threads) = if graph.len() <= SMALL_GRAPH {
+        let (sessions, threads) = if size <= SMALL_GRAPH {
             (cores, 1)
         } else {
             (1, cores)
         };
         let session = || -> Result<Session, String> {
             let text = |error: ort::Error<_>| error.to_string();
-            Session::builder(&environment)
+            let mut builder = Session::builder(&environment)
                 .map_err(|error| error.to_string())?
                 .with_intra_threads(threads)
                 .map_err(text)?
                 // Threads that wait for work by spinning would take the cores from everybody else.
                 .with_intra_op_spinning(false)
-                .map_err(text)?
+                .map_err(text)?;
+            for file in &weights {
+                builder = builder
+                    .with_external_initializer_file_in_memory(&file.name, Arc::clone(&file.bytes))
+                    .map_err(text)?;
+            }
+            builder
                 .commit_from_memory(graph)
                 .map_err(|error| error.to_string())
         };
@@ -205,6 +222,41 @@ impl Onnx {
                 .unwrap_or_else(PoisonError::into_inner)
         })
     }
+}
+
+/// A file that holds tensors of the graph.
+struct WeightsFile {
+    /// As the graph names it.
+    name: String,
+    bytes: Arc<[u8]>,
+}
+
+/// The files beside the graph that hold its weights, as the graph names them. Only listed ones are read: the library
+/// itself would look for the others in the working directory.
+fn weights(
+    graph: &[u8],
+    manifest: &Manifest,
+    files: &mut Files,
+) -> Result<Vec<WeightsFile>, OnnxError> {
+    let folder = manifest.network.weights().rsplit_once('/');
+    let path = |name: &str| match folder {
+        Some((folder, _)) => format!("{folder}/{name}"),
+        None => name.to_owned(),
+    };
+    nodes::external_files(graph)
+        .into_iter()
+        .map(|name| {
+            // A name with a star is how the library writes an address in its own memory.
+            let listed = (!name.contains('*')).then(|| files.take(&path(&name)));
+            match listed {
+                Some(Ok(bytes)) => Ok(WeightsFile {
+                    bytes: bytes.into(),
+                    name,
+                }),
+                _ => Err(OnnxError::Weights(name)),
+            }
+        })
+        .collect()
 }
 
 /// The library's reason, with the names of the nodes where it tells the operator alone.
