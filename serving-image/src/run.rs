@@ -112,10 +112,12 @@ pub fn run(cli: Cli) -> Result<(), RunError> {
         }
         Command::Batch(args) => {
             init_log(&args.log)?;
+            end_at_sigterm()?;
             Ok(batch::run(&args)?)
         }
         Command::Fetch(args) => {
             init_log(&args.log)?;
+            end_at_sigterm()?;
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             Ok(runtime.enable_all().build()?.block_on(fetch::run(&args))?)
         }
@@ -127,6 +129,25 @@ pub fn run(cli: Cli) -> Result<(), RunError> {
             Ok(())
         }
     }
+}
+
+/// Ends the process at SIGTERM, wherever it is: what these commands leave is good to go on with at any time.
+///
+/// Without a handler process 1 of a container does not get the signal: a pod that is deleted would go on for the whole of its
+/// grace, and hold the output against its successor.
+fn end_at_sigterm() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let mut terminate = {
+        let _inside = runtime.enter();
+        signal(SignalKind::terminate())?
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(terminate.recv());
+        std::process::exit(128 + SignalKind::terminate().as_raw_value());
+    });
+    Ok(())
 }
 
 /// Verifies, builds, checks and warms up what the artefact describes.

@@ -299,8 +299,10 @@ impl Paths {
             Err(TryLockError::WouldBlock) => {
                 std::mem::forget(lock); // it is the other's
                 let output = self.output.display();
-                Err(BatchError::Usage(format!(
-                    "another process is writing {output}"
+                // Not a mistake of the command line: a later attempt finds it free.
+                Err(BatchError::Output(io::Error::new(
+                    io::ErrorKind::ResourceBusy,
+                    format!("another process is writing {output}"),
                 )))
             }
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {

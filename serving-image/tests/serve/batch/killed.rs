@@ -1,8 +1,9 @@
 //! A job that is killed again and again.
 
 use std::fs;
+use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Job, csv};
 
@@ -142,4 +143,27 @@ fn a_kill_between_the_last_steps_is_made_good() {
         job.run(output, &["--row-group-rows", "100", "--chunk-rows", "50"]);
         assert!(fs::read(job.path(output)).unwrap() == whole);
     }
+}
+
+/// Process 1 of a container gets SIGTERM only if it asks for it, and its successor waits for the output until it has ended.
+#[test]
+fn a_job_that_is_told_to_end_ends_at_once() {
+    let job = Job::new("in.csv", &csv(100_000));
+    let mut child = job
+        .command("out.csv", &["--chunk-rows", "1"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !job.path("out.csv.partial").exists() {
+        assert!(Instant::now() < deadline);
+        thread::yield_now();
+    }
+    let told = Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status();
+    assert!(told.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
+    job.run("out.csv", &["--overwrite"]);
+    assert_eq!(job.read("out.csv").lines().count(), 100_001);
 }

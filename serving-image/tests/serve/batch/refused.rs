@@ -191,7 +191,7 @@ fn two_processes_never_write_one_output() {
         assert!(Instant::now() < deadline);
         std::thread::yield_now();
     }
-    let said = job.fails("out.csv", &args, 2);
+    let said = job.fails("out.csv", &args, 5);
     assert!(said.contains("another process is writing"), "{said}");
     assert!(first.wait().unwrap().success());
     assert_eq!(job.read("out.csv").lines().count(), 20_001);
