@@ -48,6 +48,12 @@ fn replacing_every_router_in_mid_canary_fails_no_request() {
 
 #[test]
 #[ignore = "starts a cluster: cargo xtask test --only cluster"]
+fn models_are_fetched_from_a_registry_and_restarts_fail_no_request() {
+    play("models-fetched");
+}
+
+#[test]
+#[ignore = "starts a cluster: cargo xtask test --only cluster"]
 fn what_people_say_is_done_and_recorded() {
     play("people-speak");
 }

@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
+pub use self::config::NODE_ADDRESS;
 pub use self::layout::{Layout, State};
 pub use self::packages::{BUILDAH, CLUSTER, REGISTRY, ensure as ensure_packages};
 pub use self::provider::Cluster;

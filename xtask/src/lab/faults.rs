@@ -1,11 +1,12 @@
 //! What a rollout must survive, seen by clients: each scenario ends as it would have without the fault.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use serin::api::conditions::reasons;
 use serin::api::{ModelDeployment, Phase, State};
 
@@ -22,10 +23,22 @@ const ROLLOUT: Duration = Duration::from_secs(300);
 /// How long Prometheus is away: longer than three scrapes, after which samples are not believed.
 const OUTAGE: Duration = Duration::from_secs(15);
 
+/// The demo's second version with less time at every weight but 25 %, where the faults happen: a minute less for a rollout,
+/// and still more than the evidence needs at these rates.
+fn second_version() -> Result<Value> {
+    let mut manifest: Value = serde_norway::from_str(V2)?;
+    let rollout = &mut manifest["spec"]["rollout"];
+    for (step, time) in [(0, "5s"), (2, "10s"), (3, "5s")] {
+        rollout["steps"][step]["minDuration"] = time.into();
+    }
+    rollout["watch"] = "5s".into();
+    Ok(manifest)
+}
+
 /// `kill -9` of the operator while the canary has a quarter of the traffic: promoted all the same.
 pub async fn operator_killed_in_canary() -> Result<()> {
     let mut play = Play::begin("fault-canary").await?;
-    play.lab.apply(V2).await?;
+    play.lab.apply_object(second_version()?).await?;
     play.watch(|model| weight(model) >= 25).await?;
     signal("serin-operator", Signal::KILL)?;
     event("kill -9 of the operator");
@@ -83,7 +96,7 @@ pub async fn operator_killed_in_rollback() -> Result<()> {
 /// Prometheus frozen while the canary has weight: nothing moves; thawed: the rollout goes on, and nothing was lost.
 pub async fn prometheus_stopped() -> Result<()> {
     let mut play = Play::begin("fault-metrics").await?;
-    play.lab.apply(V2).await?;
+    play.lab.apply_object(second_version()?).await?;
     play.watch(|model| weight(model) >= 25).await?;
     let stopped = Timestamp::now();
     signal("prometheus", Signal::STOP)?;
@@ -125,7 +138,7 @@ pub async fn prometheus_stopped() -> Result<()> {
 /// Every router pod replaced while the canary has a quarter of the traffic: nobody notices.
 pub async fn routers_replaced() -> Result<()> {
     let mut play = Play::begin("fault-routers").await?;
-    play.lab.apply(V2).await?;
+    play.lab.apply_object(second_version()?).await?;
     play.watch(|model| weight(model) >= 25).await?;
     let old = play.lab.replace_routers().await?;
     event("every router pod is being replaced");
@@ -150,7 +163,7 @@ pub async fn routers_replaced() -> Result<()> {
 /// One model under traffic, version 1.0.0 serving.
 pub struct Play {
     pub lab: Lab,
-    traffic: Traffic,
+    pub traffic: Traffic,
     timeline: Timeline,
 }
 
@@ -159,6 +172,11 @@ impl Play {
     pub async fn begin(namespace: &str) -> Result<Self> {
         let lab = Lab::open(namespace, "iris").await?;
         lab.apply(V1).await?;
+        Self::on(lab).await
+    }
+
+    /// The version that was applied, under traffic once it is Ready.
+    pub async fn on(lab: Lab) -> Result<Self> {
         lab.wait("Ready", Duration::from_secs(90), is_ready).await?;
         let traffic = lab.traffic(RATE, false).await?;
         Ok(Self {
@@ -179,7 +197,7 @@ impl Play {
     }
 
     /// Watches for a while. Returns the weight before and after.
-    async fn hold(&mut self, time: Duration) -> Result<(u8, u8)> {
+    pub async fn hold(&mut self, time: Duration) -> Result<(u8, u8)> {
         let before = weight(&self.lab.model().await?);
         self.timeline.linger(&self.lab, &self.traffic, time).await?;
         Ok((before, weight(&self.lab.model().await?)))
@@ -209,32 +227,36 @@ impl Play {
 
 /// Sends a signal to every process of this name in the local cluster's pods; an error if there is none.
 fn signal(name: &str, signal: Signal) -> Result<()> {
-    // Other processes of that name, of another cluster or of this machine's own Prometheus, are none of our business.
-    let pods = format!("/{}/", Layout::from_env()?.state().cgroup());
-    let is_of_a_pod = |process: &Path| {
-        std::fs::read_to_string(process.join("cgroup")).is_ok_and(|groups| groups.contains(&pods))
-    };
-    let mut found = false;
-    for entry in std::fs::read_dir("/proc")? {
-        let path = entry?.path();
-        let Some(pid) = path
+    for process in processes(name)? {
+        let pid = process
             .file_name()
-            .and_then(|name| name.to_str()?.parse().ok())
-            .and_then(Pid::from_raw)
-        else {
-            continue;
-        };
-        if std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name)
-            && is_of_a_pod(&path)
-        {
-            kill_process(pid, signal)?;
-            found = true;
-        }
-    }
-    if !found {
-        bail!("no process {name} is to be seen: this scenario needs the local cluster");
+            .and_then(|name| name.to_str()?.parse().ok());
+        let pid = pid.and_then(Pid::from_raw).context("no process id")?;
+        kill_process(pid, signal)?;
     }
     Ok(())
+}
+
+/// Every process of this name in the local cluster's pods, as its folder below `/proc`; an error if there is none.
+pub fn processes(name: &str) -> Result<Vec<PathBuf>> {
+    // Other processes of that name, of another cluster or of this machine's own Prometheus, are none of our business.
+    let pods = format!("/{}/", Layout::from_env()?.state().cgroup());
+    let is_wanted = |process: &Path| {
+        let text = |file| std::fs::read_to_string(process.join(file));
+        text("comm").is_ok_and(|comm| comm.trim() == name)
+            && text("cgroup").is_ok_and(|groups| groups.contains(&pods))
+    };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let path = entry?.path();
+        if is_wanted(&path) {
+            found.push(path);
+        }
+    }
+    if found.is_empty() {
+        bail!("no process {name} is to be seen: this scenario needs the local cluster");
+    }
+    Ok(found)
 }
 
 /// The rollout's state.

@@ -128,6 +128,11 @@ impl Traffic {
         Duration::try_from(moment.duration_since(self.began_at)).unwrap_or_default()
     }
 
+    /// How many requests wait for their answer.
+    pub fn open(&self) -> usize {
+        lock(&self.ledger).open.len()
+    }
+
     /// All answers so far. A request that hangs is not among them: for a claim that nothing failed, ask [`Self::settled`].
     pub fn answers(&self) -> Answers {
         Answers(lock(&self.ledger).answers.clone())

@@ -8,7 +8,10 @@ mod checks;
 mod curtain;
 mod faults;
 mod forward;
+mod job;
 mod load;
+mod registry;
+mod sources;
 pub mod stage;
 mod story;
 mod timeline;
@@ -28,7 +31,8 @@ use serin::api::{DecisionRecord, ModelDeployment, State};
 
 use self::forward::Forward;
 use self::load::Traffic;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, REGISTRY, ensure_packages};
+use crate::progress::Progress;
 
 /// Label of the namespaces that are made, and removed, here.
 const OURS: &str = "serin.dev/lab";
@@ -91,6 +95,8 @@ pub enum Scenario {
     PeopleSpeak,
     /// Every router pod replaced by a new one in the middle of a canary.
     RoutersReplaced,
+    /// Models out of a registry, one with a wrong digest; the serving pods restarted; a batch Job whose pod is deleted.
+    ModelsFetched,
 }
 
 /// `cargo xtask demo`: the story, and afterwards nothing of the cluster, also when it fails or is interrupted.
@@ -127,6 +133,9 @@ pub fn demo(args: &DemoArgs, cluster: &Cluster) -> Result<()> {
 /// `cargo xtask play`: sets the stage, then plays a scenario inside the cluster's network, with this process's output.
 pub fn play(args: &PlayArgs, cluster: &Cluster) -> Result<()> {
     stage::set(cluster)?;
+    if args.scenario == Scenario::ModelsFetched {
+        ensure_packages(REGISTRY, &Progress::new("stage"))?;
+    }
     let name = args
         .scenario
         .to_possible_value()
@@ -157,6 +166,7 @@ pub fn run(args: &LabArgs) -> Result<()> {
             Scenario::PrometheusStopped => faults::prometheus_stopped().await,
             Scenario::PeopleSpeak => words::people_speak().await,
             Scenario::RoutersReplaced => faults::routers_replaced().await,
+            Scenario::ModelsFetched => sources::models_fetched().await,
         }
     })
 }
@@ -231,7 +241,11 @@ impl Lab {
 
     /// Applies a manifest as a user would.
     pub async fn apply(&self, manifest: &str) -> Result<()> {
-        let mut object: serde_json::Value = serde_norway::from_str(manifest)?;
+        self.apply_object(serde_norway::from_str(manifest)?).await
+    }
+
+    /// The same of a manifest that was changed.
+    pub async fn apply_object(&self, mut object: serde_json::Value) -> Result<()> {
         object["metadata"] = serde_json::json!({"name": self.name, "namespace": self.namespace});
         let params = PatchParams::apply("lab").force();
         self.models()
@@ -295,18 +309,9 @@ impl Lab {
 
     /// Every pod of a version that still has a process: its UID, and how often its container was restarted.
     pub async fn pods(&self, version: &str) -> Result<Vec<(String, i32)>> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
-        let list = pods
-            .list(&ListParams::default().labels("serin.dev/model"))
-            .await?;
-        let mut found: Vec<(String, i32)> = list
+        let pods = self.pods_of(version).await?;
+        let mut found: Vec<(String, i32)> = pods
             .iter()
-            .filter(|pod| {
-                pod.annotations()
-                    .get("serin.dev/version")
-                    .is_some_and(|other| other == version)
-            })
-            .filter(|pod| !has_ended(pod))
             .map(|pod| {
                 let statuses = pod
                     .status
@@ -319,6 +324,21 @@ impl Lab {
             })
             .collect();
         found.sort();
+        Ok(found)
+    }
+
+    /// Every pod of a version that still has a process.
+    pub async fn pods_of(&self, version: &str) -> Result<Vec<Pod>> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let list = pods
+            .list(&ListParams::default().labels("serin.dev/model"))
+            .await?;
+        let is_of_version = |pod: &Pod| {
+            let other = pod.annotations().get("serin.dev/version");
+            other.is_some_and(|other| other == version)
+        };
+        let mut found = list.items;
+        found.retain(|pod| is_of_version(pod) && !has_ended(pod));
         Ok(found)
     }
 }

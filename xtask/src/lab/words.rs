@@ -90,7 +90,8 @@ fn waits(model: &ModelDeployment) -> bool {
     condition(model, "Ready") == Some(("False", reasons::AWAITING_APPROVAL))
 }
 
-fn serves(model: &ModelDeployment, version: &str) -> bool {
+/// Whether a version has all traffic, and is what the spec asks for.
+pub fn serves(model: &ModelDeployment, version: &str) -> bool {
     let state = state(model);
     is_ready(model)
         && state.phase == Phase::Stable
