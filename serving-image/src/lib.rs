@@ -31,6 +31,7 @@ pub mod http;
 pub mod json;
 pub mod lifecycle;
 pub mod load;
+pub mod log;
 pub mod memory;
 pub mod metrics;
 pub mod model;

@@ -1,21 +1,22 @@
 //! The commands, from start to exit.
 
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Instant;
 
 use axum::http::header::InvalidHeaderValue;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
 
 use crate::artefact::{Artefact, ArtefactError, Kind, write_manifest};
 use crate::batch::{self, BatchError};
 use crate::batching::{self, BatchMetrics, Batcher};
 use crate::check::{self, NotServable};
-use crate::cli::{Cli, Command, LogArgs, LogFormat, ServeArgs, TestArgs};
+use crate::cli::{Cli, Command, ServeArgs, TestArgs};
 use crate::compute::ComputePool;
 use crate::faults::Faults;
 use crate::fetch::{self, FetchError};
@@ -24,9 +25,10 @@ use crate::healthcheck::{self, Unhealthy};
 use crate::http::{App, Bounds, Workers, router};
 use crate::lifecycle::Engine;
 use crate::load::{self, BenchError};
+use crate::log;
 use crate::metrics::GenerationMetrics;
 use crate::model::{LoadError, Model, use_library};
-use crate::server::{self, Unfinished};
+use crate::server::{self, Lanes, Unfinished};
 
 /// Requests for explanations that may wait for the one thread that explains; more are answered 429.
 const EXPLANATIONS: usize = 4;
@@ -101,22 +103,22 @@ pub fn run(cli: Cli) -> Result<(), RunError> {
     }
     match cli.command {
         Command::Serve(args) => {
-            init_log(&args.log)?;
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()?;
+            log::init(&args.log)?;
+            // It accepts connections, and has little to do: requests have threads of their own.
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().build()?;
             let outcome = runtime.block_on(serve(*args));
             // A load that a SIGTERM overtook is not waited for.
             runtime.shutdown_background();
             outcome
         }
         Command::Batch(args) => {
-            init_log(&args.log)?;
+            log::init(&args.log)?;
             end_at_sigterm()?;
             Ok(batch::run(&args)?)
         }
         Command::Fetch(args) => {
-            init_log(&args.log)?;
+            log::init(&args.log)?;
             end_at_sigterm()?;
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             Ok(runtime.enable_all().build()?.block_on(fetch::run(&args))?)
@@ -257,7 +259,11 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
         tokio::time::sleep(args.drain_delay).await;
         info!("accepting no more connections");
     };
-    let served = server::serve(listener, router(Arc::clone(&app)), stop, args.drain_timeout).await;
+    let lanes = Lanes::start(
+        available_parallelism().map_or(1, NonZero::get),
+        &router(Arc::clone(&app)),
+    )?;
+    let served = server::serve(listener, lanes, stop, args.drain_timeout).await;
     if let Ok(error) = load_failed.await {
         return Err(error.into());
     }
@@ -289,23 +295,4 @@ fn faults(args: &TestArgs) -> Result<Option<Faults>, RunError> {
         "TEST FACILITY ON: predictions are broken on purpose; never run this in production"
     );
     Ok(Some(Faults::new(error_share, latency)))
-}
-
-fn init_log(args: &LogArgs) -> Result<(), RunError> {
-    let filter: EnvFilter = args.log_level.parse()?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
-    match args.log_format {
-        LogFormat::Json => log
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .init(),
-        LogFormat::Text => log
-            .with_target(false)
-            .with_ansi(io::stderr().is_terminal())
-            .init(),
-    }
-    Ok(())
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask bench serve`: the serving image's text encoder beside onnxruntime.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
@@ -19,6 +20,23 @@ pub struct Args {
 
 /// Builds as the image is built, fetches the weights, and measures.
 pub fn run(args: &Args) -> Result<()> {
+    let built = build(&["--example", "encode"])?;
+    let scripts = images::repository_root().join("serving-image/scripts");
+    process::run_visibly(Command::new("python3").arg(scripts.join("fetch_minilm.py")))?;
+    let mut measure = Command::new("python3");
+    measure
+        .arg(scripts.join("bench_encoders.py"))
+        .arg("--serin")
+        .arg(built.join("examples/encode"))
+        .args(["--rounds", &args.rounds.to_string()]);
+    if let Some(threads) = args.threads {
+        measure.args(["--threads", &threads.to_string()]);
+    }
+    process::run_visibly(&mut measure)
+}
+
+/// Builds parts of the serving image with the image's flags, and says where they are.
+pub fn build(parts: &[&str]) -> Result<PathBuf> {
     let repository = images::repository_root();
     // A folder of its own: other flags would have the whole workspace built anew.
     let target = repository.join("target/bench");
@@ -26,20 +44,10 @@ pub fn run(args: &Args) -> Result<()> {
     build
         .current_dir(&repository)
         .args(["build", "--release", "--locked", "--package", "serin-serve"])
-        .args(["--example", "encode", "--target-dir"])
+        .args(parts)
+        .arg("--target-dir")
         .arg(&target)
         .env("RUSTFLAGS", "-C target-cpu=x86-64-v3");
     process::run_visibly(&mut build)?;
-    let scripts = repository.join("serving-image/scripts");
-    process::run_visibly(Command::new("python3").arg(scripts.join("fetch_minilm.py")))?;
-    let mut measure = Command::new("python3");
-    measure
-        .arg(scripts.join("bench_encoders.py"))
-        .arg("--serin")
-        .arg(target.join("release/examples/encode"))
-        .args(["--rounds", &args.rounds.to_string()]);
-    if let Some(threads) = args.threads {
-        measure.args(["--threads", &threads.to_string()]);
-    }
-    process::run_visibly(&mut measure)
+    Ok(target.join("release"))
 }

@@ -8,6 +8,7 @@ mod images;
 mod lab;
 mod process;
 mod progress;
+mod requests;
 mod simulate;
 mod test;
 
@@ -41,7 +42,7 @@ enum Command {
     Crds,
     /// Whole rollouts on hashed requests: Serin's gate beside Flagger, Argo Rollouts and Kayenta; fails where a bound is broken.
     Simulate(simulate::Args),
-    /// What one decision costs, and how fast texts are encoded.
+    /// What one decision costs, how fast texts are encoded, and how fast requests are answered.
     #[command(subcommand)]
     Bench(simulate::bench::Command),
     /// Every check of the project; ends with the test runners' summaries.

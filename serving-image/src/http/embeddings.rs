@@ -23,7 +23,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
 
 async fn embeddings(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let model = app.lifecycle.model().ok_or_else(Problem::loading)?;
-    let mut body = read_object(request, app.bounds).await?;
+    let mut body = read_object(request, &app).await?;
     let mut errors = FieldErrors::default();
     let mut expect = |holds: bool, field: &str, expected: String| {
         if !holds {

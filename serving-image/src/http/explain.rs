@@ -16,7 +16,6 @@ use super::App;
 use super::body::{read_object, refuse_unknown};
 use super::infer::NOT_FINITE;
 use super::problem::Problem;
-use crate::compute::ComputeError;
 use crate::explain::{Effort, ExplainError, Explainer, Explanation, Question};
 use crate::model::Model;
 use crate::preprocess::{FieldErrors, Location};
@@ -49,23 +48,13 @@ struct Wish {
 
 async fn explain(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let model = app.lifecycle.model().ok_or_else(Problem::loading)?;
-    let body = read_object(request, app.bounds).await?;
+    let body = read_object(request, &app).await?;
     let wish = read(model, body).map_err(Problem::invalid)?;
     let work = {
         let (app, model) = (Arc::clone(&app), Arc::clone(model));
         move || answer(&app, &model, &wish)
     };
-    let body = app
-        .explanations
-        .run(work)
-        .await
-        .map_err(|error| match error {
-            ComputeError::Overloaded => Problem::overloaded(),
-            ComputeError::Panicked(reason) => {
-                error!(%reason, "the explanation panicked");
-                Problem::internal()
-            }
-        })??;
+    let body = app.explanations.run(work).await??;
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 

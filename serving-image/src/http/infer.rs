@@ -10,7 +10,7 @@ use tracing::error;
 use super::App;
 use super::problem::Problem;
 use crate::batching::BatchError;
-use crate::compute::{self, ComputeError};
+use crate::compute;
 use crate::model::{Model, Prediction};
 use crate::preprocess::{Batch, FieldErrors, Location, Tokens};
 
@@ -133,7 +133,7 @@ pub(super) async fn infer(
     } else {
         app.compute.run(work).await
     };
-    let body = match step.map_err(not_computed)?? {
+    let body = match step?? {
         Step::Answer(body) => body,
         Step::Encode(texts, accepted) => {
             let engine = Arc::clone(model);
@@ -146,7 +146,7 @@ pub(super) async fn infer(
                 let (app, model) = (Arc::clone(app), Arc::clone(model));
                 move || accepted.answer(&app, &model, &predictions)
             };
-            app.compute.finish(work).await.map_err(not_computed)??
+            app.compute.finish(work).await??
         }
     };
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
@@ -190,14 +190,4 @@ impl<W: Wording> Accepted<W> {
 fn failed(reason: &impl std::fmt::Display) -> Problem {
     error!(%reason, "the prediction failed");
     Problem::internal()
-}
-
-fn not_computed(error: ComputeError) -> Problem {
-    match error {
-        ComputeError::Overloaded => Problem::overloaded(),
-        ComputeError::Panicked(reason) => {
-            error!(%reason, "the prediction panicked");
-            Problem::internal()
-        }
-    }
 }

@@ -37,27 +37,28 @@ pub(super) async fn observe(
     request: Request,
     next: Next,
 ) -> Response {
-    let started = Instant::now();
-    let trace = app.ids.trace(request.headers());
-    let given_id = request_id(request.headers());
-    let method = request.method().clone();
-    let uri = request.uri().clone(); // shares its bytes
-    let bytes_in = request.body().size_hint().exact(); // none if the body is chunked
     let is_prediction = counted == Counted::Prediction;
-    let in_flight = is_prediction.then(|| app.metrics.enter());
+    // From here on the request is told of, also if its client goes away and this future is dropped.
+    let record = Record {
+        started: Instant::now(),
+        trace: app.ids.trace(request.headers()),
+        given_id: request_id(request.headers()),
+        method: request.method().clone(),
+        uri: request.uri().clone(),                   // shares its bytes
+        bytes_in: request.body().size_hint().exact(), // none if the body is chunked
+        in_flight: is_prediction.then(|| app.metrics.enter()),
+        is_told: false,
+        app,
+    };
 
     let mut response = next.run(request).await;
-    // A request without an id of its own has that of its trace: one number less to look for.
-    let id = given_id
-        .as_ref()
-        .and_then(|id| id.to_str().ok())
-        .unwrap_or_else(|| trace.id());
-    let path = uri.path();
+    let Record { app, trace, .. } = &record;
+    let path = record.uri.path();
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let mut rendered = if path == "/v2" || path.starts_with("/v2/") {
             problem.render_v2()
         } else {
-            problem.render(&app, id)
+            problem.render(app, record.id())
         };
         if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
             rendered.headers_mut().insert(header::ALLOW, allow);
@@ -67,7 +68,8 @@ pub(super) async fn observe(
     let headers = response.headers_mut();
     headers.insert(MODEL_NAME, app.name_header.clone());
     headers.insert(MODEL_VERSION, app.version_header.clone());
-    if let Some(id) = given_id.clone().or_else(|| trace.id().parse().ok()) {
+    let given_id = record.given_id.clone();
+    if let Some(id) = given_id.or_else(|| trace.id().parse().ok()) {
         headers.insert(REQUEST_ID, id);
     }
     if let Some(trace) = trace.header() {
@@ -77,19 +79,6 @@ pub(super) async fn observe(
         // Whoever holds a connection is sent elsewhere before it is closed: nothing can be lost on it then.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-
-    let id = id.to_owned();
-    let record = Record {
-        app,
-        id,
-        trace,
-        method,
-        uri,
-        started,
-        bytes_in,
-        is_prediction,
-        _in_flight: in_flight,
-    };
     record.tell_at_the_end_of(response)
 }
 

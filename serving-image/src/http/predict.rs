@@ -25,7 +25,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
 /// `{"instances": […]}`: what one instance is, the manifest's kind says.
 async fn predict(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let model = app.lifecycle.model().ok_or_else(Problem::loading)?;
-    let mut body = read_object(request, app.bounds).await?;
+    let mut body = read_object(request, &app).await?;
     let mut errors = FieldErrors::default();
     let values = match body.remove("instances") {
         Some(Value::Array(instances)) => Some(instances),

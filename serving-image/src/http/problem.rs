@@ -6,8 +6,10 @@ use axum::Json;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use tracing::error;
 
 use super::App;
+use crate::compute::ComputeError;
 use crate::preprocess::{FieldError, FieldErrors};
 
 /// An error answer. Rendered by the middleware, which knows the model and the request's id.
@@ -155,6 +157,18 @@ impl Problem {
                 );
             }
             _ => {}
+        }
+    }
+}
+
+impl From<ComputeError> for Problem {
+    fn from(error: ComputeError) -> Self {
+        match error {
+            ComputeError::Overloaded => Self::overloaded(),
+            ComputeError::Panicked(reason) => {
+                error!(%reason, "a computation panicked");
+                Self::internal()
+            }
         }
     }
 }

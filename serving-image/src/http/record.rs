@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use axum::body::{Body, Bytes, HttpBody as _};
-use axum::http::{Method, Uri};
+use axum::http::{HeaderValue, Method, Uri};
 use axum::response::Response;
 use hyper::body::Frame;
 use tracing::{debug, info};
@@ -20,26 +20,33 @@ use crate::metrics::InFlight;
 /// Longest path in a log line, in bytes.
 const MAX_LOGGED_PATH: usize = 128;
 
-/// What a stream counts as whose client went away before its end; nginx's number for it.
+/// What a request counts as whose client went away before the answer's end; nginx's number for it.
 const CLIENT_CLOSED: u16 = 499;
 
-/// A request, to be told of once.
+/// A request, to be told of once: dropped untold, it is one whose client went away.
 pub(super) struct Record {
     pub app: Arc<App>,
-    pub id: String,
+    /// The client's own id, where it sent a sound one.
+    pub given_id: Option<HeaderValue>,
     pub trace: Trace,
     pub method: Method,
     pub uri: Uri,
     pub started: Instant,
     pub bytes_in: Option<u64>,
-    pub is_prediction: bool,
-    /// Dropped with the record: the request is in flight until it is told of.
-    pub _in_flight: Option<InFlight>,
+    /// Of a prediction: in flight until the record is dropped.
+    pub in_flight: Option<InFlight>,
+    pub is_told: bool,
 }
 
 impl Record {
+    /// A request without an id of its own has that of its trace: one number less to look for.
+    pub(super) fn id(&self) -> &str {
+        let given = self.given_id.as_ref().and_then(|id| id.to_str().ok());
+        given.unwrap_or_else(|| self.trace.id())
+    }
+
     /// Tells now, or when the body ends if that is still being made.
-    pub(super) fn tell_at_the_end_of(self, mut response: Response) -> Response {
+    pub(super) fn tell_at_the_end_of(mut self, mut response: Response) -> Response {
         let status = response.status().as_u16();
         let account = response.extensions_mut().remove::<Account>();
         let account = account.unwrap_or_default();
@@ -53,23 +60,24 @@ impl Record {
                 status,
                 bytes: 0,
                 account,
-                record: Some(self),
+                record: self,
             })
         })
     }
 
-    fn tell(self, status: u16, bytes_out: u64, account: &Account) {
+    fn tell(&mut self, status: u16, bytes_out: u64, account: &Account) {
+        if std::mem::replace(&mut self.is_told, true) {
+            return;
+        }
         let Self {
-            id,
-            method,
-            bytes_in,
-            ..
-        } = &self;
+            method, bytes_in, ..
+        } = &*self;
         let elapsed = self.started.elapsed().as_secs_f64();
-        if self.is_prediction {
+        if self.in_flight.is_some() {
             self.app.metrics.answered(status, elapsed);
         }
         let path = &*loggable(self.uri.path());
+        let id = self.id();
         let (trace_id, span_id) = (self.trace.id(), self.trace.span());
         let version = self.app.version.as_str();
         let ms = (elapsed * 1e6).round() / 1e3;
@@ -82,6 +90,17 @@ impl Record {
                 completion_tokens, "request"
             );
         }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let status = if std::thread::panicking() {
+            500
+        } else {
+            CLIENT_CLOSED
+        };
+        self.tell(status, 0, &Account::default());
     }
 }
 
@@ -131,15 +150,13 @@ struct Streamed {
     status: u16,
     bytes: u64,
     account: Account,
-    record: Option<Record>,
+    record: Record,
 }
 
 impl Streamed {
     fn tell(&mut self, status: u16) {
-        if let Some(record) = self.record.take() {
-            let status = self.account.status().unwrap_or(status);
-            record.tell(status, self.bytes, &self.account);
-        }
+        let status = self.account.status().unwrap_or(status);
+        self.record.tell(status, self.bytes, &self.account);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is not the artefact that was asked for is never served.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -155,22 +155,22 @@ fn the_manifest_command_lists_what_lies_there_and_prints_the_digest() {
     );
 }
 
-/// The manifest lists a pipe, which is read only when somebody writes: loading lasts as long as the test wants.
-#[test]
-fn while_it_loads_it_lives_but_is_not_ready() {
+/// Iris with a pipe among its files, which is read only when somebody writes: loading lasts as long as the test wants.
+pub fn iris_that_loads_for_ever() -> (TempDir, PathBuf) {
     let directory = copy_of_iris();
     let pipe = directory.path().join("pipe");
-    assert!(
-        Command::new("mkfifo")
-            .arg(&pipe)
-            .status()
-            .unwrap()
-            .success()
-    );
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
     edit(directory.path(), |manifest| {
         let files = manifest["files"].as_array_mut().unwrap();
         files.push(json!({"path": "pipe", "size": 0, "sha256": Digest::of(b"").hex()}));
     });
+    (directory, pipe)
+}
+
+#[test]
+fn while_it_loads_it_lives_but_is_not_ready() {
+    let (directory, pipe) = iris_that_loads_for_ever();
     let server = Server::launch(directory.path(), &[]);
     assert_eq!(server.get("/livez").status, 200);
     for answer in [

@@ -8,6 +8,7 @@ mod batching;
 mod bench;
 mod check;
 mod contract;
+mod disconnect;
 mod drain;
 mod embeddings;
 mod explain;

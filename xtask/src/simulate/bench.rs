@@ -1,4 +1,5 @@
-//! `cargo xtask bench decide`: what one decision costs, in time and in bytes of status. `bench serve` is in `encoders.rs`.
+//! `cargo xtask bench decide`: what one decision costs, in time and in bytes of status. `bench serve` is in
+//! `encoders.rs`, `bench serve-http` in `requests.rs`.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -10,7 +11,7 @@ use super::decide::Decided;
 use super::gate::{Gate, Move, SCRAPE, STEPS};
 use super::prometheus::{Counters, Prometheus, Sample};
 use super::serin::{BUDGET, GATES, Setting};
-use crate::encoders;
+use crate::{encoders, requests};
 
 /// What is measured.
 #[derive(Debug, clap::Subcommand)]
@@ -19,6 +20,8 @@ pub enum Command {
     Decide,
     /// The serving image's text encoder beside onnxruntime
     Serve(encoders::Args),
+    /// The serving image over HTTP beside FastAPI, uvicorn and scikit-learn
+    ServeHttp(requests::Args),
 }
 
 /// Decisions that are timed: a day of looks.
@@ -31,6 +34,7 @@ pub fn run(command: &Command) -> Result<()> {
     match command {
         Command::Decide => decide(),
         Command::Serve(args) => encoders::run(args),
+        Command::ServeHttp(args) => requests::run(args),
     }
 }
 

@@ -17,13 +17,11 @@ use axum::routing::post;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
-use tracing::error;
 
 use super::App;
 use super::body::read_object;
 use super::problem::Problem;
 use super::record::Account;
-use crate::compute::ComputeError;
 use crate::generate::{self, Event, Generator};
 use answer::Answer;
 use request::Asked;
@@ -58,7 +56,7 @@ async fn answer(
 ) -> Result<Response, Problem> {
     let deadline = Instant::now() + app.bounds.deadline;
     let generator = app.lifecycle.generator().ok_or_else(Problem::loading)?;
-    let body = read_object(request, app.bounds).await?;
+    let body = read_object(request, &app).await?;
     if let Some(faults) = &app.faults
         && faults.strike().await
     {
@@ -118,16 +116,7 @@ async fn read(
 ) -> Result<Asked, Problem> {
     let (name, generator) = (app.name.clone(), Arc::clone(generator));
     let work = move || Asked::read(face, body, &name, &generator);
-    let outcome = app.compute.run(work).await;
-    outcome
-        .map_err(|error| match error {
-            ComputeError::Overloaded => Problem::overloaded(),
-            ComputeError::Panicked(reason) => {
-                error!(%reason, "reading a prompt panicked");
-                Problem::internal()
-            }
-        })?
-        .map_err(Problem::invalid)
+    app.compute.run(work).await?.map_err(Problem::invalid)
 }
 
 /// The next event. The deadline is kept around this handler, and by a stream itself.

@@ -158,7 +158,7 @@ async fn infer_tensors(
             detail,
         ));
     }
-    let body = read_object(request, app.bounds).await?;
+    let body = read_object(request, &app).await?;
     let (instances, wording): (_, V2Answer) =
         request::read(body, &model.manifest).map_err(Problem::invalid)?;
     infer(&app, model, instances, wording).await

@@ -36,7 +36,12 @@ pub fn cases() -> Vec<Case> {
     groups.into_iter().flatten().collect()
 }
 
-fn problem(name: &'static str, request: String, status: u16, kind: &'static str) -> Case {
+pub(super) fn problem(
+    name: &'static str,
+    request: String,
+    status: u16,
+    kind: &'static str,
+) -> Case {
     let told = Told::Problem(kind, Vec::new());
     Case {
         name,
@@ -46,7 +51,7 @@ fn problem(name: &'static str, request: String, status: u16, kind: &'static str)
     }
 }
 
-fn invalid(name: &'static str, request: String, fields: &[&str]) -> Case {
+pub(super) fn invalid(name: &'static str, request: String, fields: &[&str]) -> Case {
     let fields = fields.iter().map(ToString::to_string).collect();
     let told = Told::Problem("invalid-input", fields);
     Case {
@@ -57,12 +62,12 @@ fn invalid(name: &'static str, request: String, fields: &[&str]) -> Case {
     }
 }
 
-fn bare(method: &str, path: &str) -> String {
+pub(super) fn bare(method: &str, path: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n")
 }
 
 /// A body with these headers.
-fn with(path: &str, headers: &str, body: &str) -> String {
+pub(super) fn with(path: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!("POST {path} HTTP/1.1\r\nhost: h\r\n{headers}content-length: {length}\r\n\r\n{body}")
 }
@@ -75,11 +80,11 @@ fn typed(content_type: &str) -> String {
     )
 }
 
-fn predict(body: &str) -> String {
+pub(super) fn predict(body: &str) -> String {
     with("/predict", "content-type: application/json\r\n", body)
 }
 
-fn infer(body: &str) -> String {
+pub(super) fn infer(body: &str) -> String {
     with(
         "/v2/models/iris/infer",
         "content-type: application/json\r\n",

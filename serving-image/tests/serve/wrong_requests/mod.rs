@@ -1,13 +1,14 @@
 //! A table of wrong requests, each with the answer that it gets; and `docs/bad-requests.md`, written from the answers.
 
 mod cases;
+mod situations;
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Response, Server, iris, one_flower};
+use crate::support::{Client, Response, Server, iris};
 use cases::{Case, MAX_BODY, SECRET, Told, cases};
 
 /// Iris' weights behind fields of every type: a number, an integer, a number that may be missing, a truth value.
@@ -37,15 +38,7 @@ fn each_wrong_request_gets_its_answer() {
     let bounds = ["--max-body-bytes", &bytes, "--body-timeout", "300ms"];
     let server = Server::start(directory.path(), &bounds);
     let cases = cases();
-    let mut rows = String::new();
-    for case in &cases {
-        let response = Client::new(server.address)
-            .raw(case.request.as_bytes())
-            .unwrap();
-        let told = check(case, &response);
-        let (name, status) = (case.name, case.status);
-        writeln!(rows, "| {name} | {status} | {told} |").unwrap();
-    }
+    let rows: String = cases.iter().map(|case| row(&server, case)).collect();
     // After all of them the server serves as before.
     let good = json!({"instances": [{"sepal_length": 5.1, "sepal_width": 3, "petal_width": true}]});
     assert_eq!(server.post("/predict", &good).status, 200);
@@ -54,7 +47,16 @@ fn each_wrong_request_gets_its_answer() {
         cases.len()
     );
     assert!(cases.len() >= 60);
-    compare_with_the_document(&rows, cases.len());
+    let more = situations::rows();
+    compare_with_the_document(&rows, &more);
+}
+
+/// Sends a case's request, and words the answer as a row of the document.
+fn row(server: &Server, case: &Case) -> String {
+    let mut client = Client::new(server.address);
+    let response = client.raw(case.request.as_bytes()).unwrap();
+    let told = check(case, &response);
+    format!("| {} | {} | {told} |\n", case.name, case.status)
 }
 
 /// Holds an answer to its case, and words it for the document.
@@ -70,6 +72,9 @@ fn check(case: &Case, response: &Response) -> String {
     }
     if case.status == 415 {
         assert_eq!(response.header("accept-encoding"), Some("identity"));
+    }
+    if [429, 503].contains(&case.status) {
+        assert_eq!(response.header("retry-after"), Some("1"), "{name}");
     }
     match &case.told {
         Told::Bare => {
@@ -113,15 +118,19 @@ fn escape(text: &str) -> String {
 }
 
 /// The document is what this test saw: it is written with `SERIN_WRITE_DOCS=1`, and else compared.
-fn compare_with_the_document(rows: &str, count: usize) {
+fn compare_with_the_document(rows: &str, more: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/bad-requests.md");
+    let count = rows.lines().count() + more.lines().count();
     let document = format!(
         "# {count} wrong requests, and what each gets\n\n\
          Written by the test `wrong_requests` from the answers of a server (`SERIN_WRITE_DOCS=1 cargo test -p serin-serve\n\
          --test serve wrong_requests`). The model takes `sepal_length` (a number), `sepal_width` (an integer), `petal_length`\n\
          (a number that may be missing) and `petal_width` (true or false); a body may have {MAX_BODY} bytes and 300 ms.\n\
          Every wrong field is listed, and no value that was sent is repeated.\n\n\
-         | request | status | what the answer tells |\n|---|---|---|\n{rows}"
+         | request | status | what the answer tells |\n|---|---|---|\n{rows}\n\
+         ## At other servers\n\n\
+         What categories get, and what is not the request's fault. Answers with 429 and 503 have `Retry-After: 1`.\n\n\
+         | request | status | what the answer tells |\n|---|---|---|\n{more}"
     );
     if std::env::var_os("SERIN_WRITE_DOCS").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -134,40 +143,6 @@ fn compare_with_the_document(rows: &str, count: usize) {
             path.display()
         );
     }
-}
-
-/// What is not the request's fault, at other servers than that of the table.
-#[test]
-fn what_the_server_cannot_do_now_is_told_as_well() {
-    let faulty = Server::start(
-        &iris("1.0.0"),
-        &["--test-faults", "--test-error-share", "1"],
-    );
-    let answer = faulty.post("/predict", &one_flower());
-    assert_eq!(answer.status, 500);
-    assert_eq!(answer.json()["type"], "urn:serin:problem:test-fault");
-    let tensor = json!({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}]});
-    let answer = faulty.post("/v2/models/iris/infer", &tensor);
-    assert_eq!(answer.status, 500);
-    assert!(answer.json()["error"].is_string());
-
-    let draining = Server::start(&iris("1.0.0"), &["--drain-delay", "30s"]);
-    draining.terminate();
-    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
-    while draining.get("/readyz").status == 200 {
-        assert!(std::time::Instant::now() < deadline);
-    }
-    let ready = draining.get("/readyz");
-    assert_eq!(
-        (ready.status, ready.header("retry-after")),
-        (503, Some("1"))
-    );
-    assert_eq!(ready.json()["type"], "urn:serin:problem:draining");
-    let ready = draining.get("/v2/health/ready");
-    assert_eq!(ready.status, 503);
-    assert_eq!(ready.json(), json!({"live": false, "ready": false}));
-    assert_eq!(draining.get("/v2/models/iris/ready").status, 503);
-    assert_eq!(draining.post("/predict", &one_flower()).status, 200);
 }
 
 #[test]

@@ -1,26 +1,24 @@
 //! The accept loop, and an end in which no request is lost.
 
+mod lanes;
+
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tracing::{debug, warn};
+use tracing::warn;
+
+use lanes::Connection;
+pub use lanes::Lanes;
 
 /// Connections at one time; more wait in the kernel's queue. Keeps file descriptors below the usual limit of 1,024
 /// only where that is raised, and memory bounded everywhere: an idle connection costs about 10 KiB.
 const MAX_CONNECTIONS: usize = 10_000;
-
-/// An idle connection is closed after this time. Longer than a proxy's own (Envoy: 1 h), because a server that closes
-/// first races with the proxy's next request on that connection, which is then lost.
-const IDLE_TIMEOUT: Duration = Duration::from_hours(2);
 
 /// The pause after a failed accept: out of file descriptors, the next one fails as well.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -35,46 +33,39 @@ pub struct Unfinished {
     pub after: Duration,
 }
 
-/// Serves until `stop` is done, then takes no new connection and finishes the requests in flight within `finish`.
+/// Serves on `lanes` until `stop` is done, then takes no new connection and finishes the requests in flight within
+/// `finish`.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    lanes: Lanes,
     stop: impl Future<Output = ()>,
     finish: Duration,
 ) -> Result<(), Unfinished> {
-    let service = TowerToHyperService::new(router);
     let graceful = GracefulShutdown::new();
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let spawn = |stream: TcpStream, permit: Option<OwnedSemaphorePermit>| {
+    let hand_over = |stream: TcpStream, permit: Option<OwnedSemaphorePermit>| -> io::Result<()> {
         let _ = stream.set_nodelay(true); // only latency is lost without
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(IDLE_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service.clone());
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(%error, "a connection ended early");
-            }
-            drop(permit);
+        lanes.serve(Connection {
+            stream: stream.into_std()?,
+            watcher: graceful.watcher(),
+            permit,
         });
+        Ok(())
     };
 
     let mut stop = std::pin::pin!(stop);
     loop {
         let accept = async {
             let permit = Arc::clone(&permits).acquire_owned().await.ok();
-            (listener.accept().await, permit)
+            let (stream, _) = listener.accept().await?;
+            hand_over(stream, permit)
         };
         tokio::select! {
             biased;
             () = &mut stop => break,
-            (accepted, permit) = accept => match accepted {
-                Ok((stream, _)) => spawn(stream, permit),
-                Err(error) => {
-                    warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
+            accepted = accept => if let Err(error) = accepted {
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             },
         }
     }
@@ -86,15 +77,14 @@ pub async fn serve(
     })
     .await
     {
-        spawn(stream, None);
+        let _ = hand_over(stream, None); // what it fails with, it says on the way to the loop above
     }
     drop(listener);
 
     let connections = graceful.count();
-    tokio::time::timeout(finish, graceful.shutdown())
-        .await
-        .map_err(|_| Unfinished {
-            connections,
-            after: finish,
-        })
+    let finished = tokio::time::timeout(finish, graceful.shutdown()).await;
+    finished.map_err(|_| Unfinished {
+        connections,
+        after: finish,
+    })
 }

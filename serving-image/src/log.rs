@@ -1,0 +1,103 @@
+//! The log on standard error: one line an event, as JSON or for people.
+//!
+//! A thread that answers requests holds its lines back until it has nothing else to do: then the answers are on their
+//! way, and the lines of many requests take one system call. Warnings and errors, and the lines of every other thread,
+//! are written at once.
+
+use std::cell::RefCell;
+use std::io::{self, IsTerminal as _, Write};
+
+use tracing::{Level, Metadata};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::cli::{LogArgs, LogFormat};
+
+/// Lines that are held back are written when they are as long as this, however busy the thread is.
+const MOST_HELD: usize = 16 << 10;
+
+thread_local! {
+    /// None on a thread that holds nothing back.
+    static HELD: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
+
+/// Begins the log of this process.
+pub fn init(args: &LogArgs) -> Result<(), ParseError> {
+    let filter: EnvFilter = args.log_level.parse()?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(Stderr);
+    match args.log_format {
+        LogFormat::Json => log
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .init(),
+        LogFormat::Text => log
+            .with_target(false)
+            .with_ansi(io::stderr().is_terminal())
+            .init(),
+    }
+    Ok(())
+}
+
+/// Has this thread hold its lines back until [`flush`].
+pub fn hold_lines() {
+    HELD.set(Some(Vec::with_capacity(MOST_HELD)));
+}
+
+/// Writes the lines that this thread holds back.
+pub fn flush() {
+    HELD.with_borrow_mut(|held| {
+        if let Some(lines) = held.as_mut().filter(|lines| !lines.is_empty()) {
+            let _ = io::stderr().write_all(lines); // there is nowhere to tell that the log is gone
+            lines.clear();
+        }
+    });
+}
+
+/// Makes writers of whole lines.
+struct Stderr;
+
+/// Writes to standard error, now or later.
+struct Lines {
+    at_once: bool,
+}
+
+impl MakeWriter<'_> for Stderr {
+    type Writer = Lines;
+
+    fn make_writer(&self) -> Lines {
+        Lines { at_once: true }
+    }
+
+    fn make_writer_for(&self, event: &Metadata<'_>) -> Lines {
+        Lines {
+            at_once: *event.level() <= Level::WARN,
+        }
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let (held, full) = HELD.with_borrow_mut(|held| match held {
+            Some(lines) => {
+                lines.extend_from_slice(line);
+                (true, lines.len() >= MOST_HELD)
+            }
+            None => (false, false),
+        });
+        if !held {
+            return io::stderr().write(line);
+        }
+        if full || self.at_once {
+            flush();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(()) // standard error has no buffer of its own
+    }
+}
