@@ -10,7 +10,7 @@ use super::args::Format;
 use super::decode::Decoder;
 use super::source::{self, Wanted};
 use crate::artefact::Manifest;
-use crate::hostile::{Damage, allowed, cases, damage, within};
+use crate::hostile::{Damage, bounded, cases, damage};
 use crate::preprocess::{Location, Preprocessor};
 
 const MANIFEST: &[u8] = include_bytes!("../../../examples/models/iris/2.0.0/serin-model.json");
@@ -39,14 +39,7 @@ fn read(format: Format, file: &[u8]) -> usize {
         },
         delimiter: b',',
     };
-    // A page of Parquet says in 31 bits how long it is unpacked, and the crate reserves that; the system gives memory
-    // only for what is written there.
-    let pages = if format == Format::Parquet {
-        wanted.inputs.len() as u64 * (1 << 31)
-    } else {
-        0
-    };
-    within(pages + allowed(file.len()), || {
+    bounded(file.len(), || {
         let Ok(mut source) = source::open(format, named.path(), &wanted, 0, 0) else {
             return 0;
         };

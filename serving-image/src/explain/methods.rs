@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::onnx::{self, Scale, Trees};
 use super::shapley::{self, Hybrid, Shares};
+use super::text::OfTexts;
 use super::{Effort, ExplainError, Explanation, Question, answers, own_scale, rows};
-use crate::artefact::{Manifest, Network, Task};
+use crate::artefact::{Background, Manifest, Network, Task};
 use crate::model::{Linear, Model};
 
 /// Largest difference between what the trees of a graph add up to and what the runtime answers, for the trees to be
@@ -23,11 +24,16 @@ pub(super) enum Method {
     Linear(OfWeights),
     Trees(OfTrees),
     Answers(OfAnswers),
+    Texts(OfTexts),
 }
 
 impl Method {
     /// The most exact way that the model has.
     pub fn new(model: &Model, weights: &[u8]) -> Result<Self, ExplainError> {
+        let background = model.manifest.background.as_ref();
+        if let Some(mask) = background.and_then(|background| background.mask.as_deref()) {
+            return Ok(Self::Texts(OfTexts::new(model, mask)?));
+        }
         if let Some(linear) = model.linear() {
             return Ok(Self::Linear(OfWeights::new(model, linear)?));
         }
@@ -79,7 +85,7 @@ impl OfWeights {
     fn new(model: &Model, linear: Linear) -> Result<Self, ExplainError> {
         let manifest = &model.manifest;
         let background = manifest.background.as_ref();
-        let instances = background.map_or(&[][..], |background| &background.instances);
+        let instances = background.map_or_else(Vec::new, Background::values);
         let means = if instances.is_empty() {
             let mean = |name: &String| background?.means.get(name).copied();
             let features = manifest.features();
@@ -88,7 +94,7 @@ impl OfWeights {
                 .map(|name| mean(name).unwrap_or_default())
                 .collect()
         } else {
-            let rows = rows(model, instances)?;
+            let rows = rows(model, &instances)?;
             let column = |index: usize| rows.iter().map(move |row| f64::from(row[index]));
             let mean = |index: usize| shapley::mean(&column(index).collect::<Vec<_>>());
             (0..rows[0].len()).map(mean).collect()
@@ -130,6 +136,7 @@ impl OfWeights {
             value: sum(&mut numbers()),
             base_value: sum(&mut self.means.iter().copied()),
             contributions: self.columns.by_field(parts),
+            passages: None,
             standard_errors: None,
             method: "linear",
             permutations: 0,
@@ -208,6 +215,7 @@ impl OfTrees {
             contributions: self
                 .columns
                 .by_field(parts.into_iter().map(|part| part / count)),
+            passages: None,
             standard_errors: None,
             method: "trees",
             permutations: 0,
@@ -221,7 +229,7 @@ pub(super) struct OfAnswers {
     /// The manifest's inputs.
     fields: Vec<String>,
     /// The background.
-    instances: Vec<Map<String, Value>>,
+    instances: Vec<Value>,
     /// The model's answers for it.
     answers: Vec<Vec<f32>>,
 }
@@ -229,8 +237,7 @@ pub(super) struct OfAnswers {
 impl OfAnswers {
     fn new(model: &Model) -> Result<Self, ExplainError> {
         let background = model.manifest.background.as_ref();
-        let instances = background.map(|background| background.instances.clone());
-        let instances = instances.unwrap_or_default();
+        let instances = background.map_or_else(Vec::new, Background::values);
         let inputs = model.manifest.inputs.iter();
         Ok(Self {
             fields: inputs.map(|input| input.name.clone()).collect(),
@@ -281,6 +288,7 @@ impl OfAnswers {
             value,
             base_value: base,
             contributions: values,
+            passages: None,
             standard_errors: errors,
             method: if is_exact {
                 "coalitions"
@@ -309,7 +317,7 @@ impl OfAnswers {
                 })
                 .collect()
         };
-        let mixed: Vec<Map<String, Value>> = hybrids.iter().map(mix).collect();
+        let mixed: Vec<Value> = hybrids.iter().map(mix).collect();
         let answers = answers(model, &mixed)?;
         Ok(answers
             .iter()

@@ -1,20 +1,22 @@
-//! Why a tabular model answered as it did: what each field added to the answer, compared with the background that the
-//! manifest gives (Shapley values).
+//! Why a model answered as it did: what each field of a table, or each word of a text, added to the answer, compared with
+//! the background that the manifest gives (Shapley values).
 //!
 //! ```text
 //! linear network           ─► weight · (number − mean), exact
 //! trees that take the row  ─► each leaf pays its features, exact
 //! any other, few fields    ─► every coalition of fields, exact
 //! any other                ─► random orders of the fields, with a standard error
+//! texts                    ─► the last two, of words in place of fields
 //! ```
 //! What the last two need of the model is its answers, through the same preprocessing and forward pass as predictions.
 
 mod methods;
 mod onnx;
 mod shapley;
+mod text;
 mod tree;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::artefact::{Manifest, Task};
 use crate::model::{Model, Prediction};
@@ -35,6 +37,9 @@ pub enum ExplainError {
     /// An instance of the manifest's background is not valid.
     #[error("the background is refused by the manifest's own preprocessing: {0:?}")]
     Instance(FieldErrors),
+    /// A masked text could become longer than the text.
+    #[error("background.mask is {0} tokens, but must be one token")]
+    Mask(usize),
     /// The model failed.
     #[error("the model failed: {0}")]
     Model(#[from] candle_core::Error),
@@ -52,7 +57,7 @@ pub trait Effort {
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
     /// A valid instance.
-    pub instance: &'a Map<String, Value>,
+    pub instance: &'a Value,
     /// Index of the output to explain; the likeliest class where there is none.
     pub output: Option<usize>,
     /// Where sampling starts: the same seed and number of orders give the same explanation.
@@ -70,14 +75,25 @@ pub struct Explanation {
     pub value: f64,
     /// The background's mean answer.
     pub base_value: f64,
-    /// What each field added, in the manifest's order of inputs.
+    /// What each field added, in the manifest's order of inputs; or each passage, in the order of the text.
     pub contributions: Vec<f64>,
+    /// What the contributions are of, where they are of texts.
+    pub passages: Option<Vec<Passage>>,
     /// Standard error of each contribution, where it was sampled.
     pub standard_errors: Option<Vec<f64>>,
     /// How it was found: `linear`, `trees`, `coalitions` or `permutations`.
     pub method: &'static str,
     /// Orders that were drawn; 0 where the contributions are exact.
     pub permutations: usize,
+}
+
+/// A word of a text, or some neighbouring ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passage {
+    /// Index of the manifest's input whose text it is from.
+    pub input: usize,
+    /// As the instance has it.
+    pub text: String,
 }
 
 impl Explanation {
@@ -134,6 +150,7 @@ impl Explainer {
                 let value = f64::from(prediction.output[output]);
                 sampled.explain(model, question, (output, value), effort)
             }
+            Method::Texts(texts) => texts.explain(model, question, (output, &prediction), effort),
         }
     }
 }
@@ -148,10 +165,7 @@ fn own_scale(manifest: &Manifest) -> &'static str {
 }
 
 /// The model's predictions.
-fn predictions(
-    model: &Model,
-    instances: &[Map<String, Value>],
-) -> Result<Vec<Prediction>, ExplainError> {
+fn predictions(model: &Model, instances: &[Value]) -> Result<Vec<Prediction>, ExplainError> {
     let mut predictions = Vec::with_capacity(instances.len());
     for part in instances.chunks(model.manifest.limits.max_instances) {
         predictions.extend(model.forward(&prepare(model, part)?)?);
@@ -160,13 +174,13 @@ fn predictions(
 }
 
 /// The numbers that they consist of.
-fn answers(model: &Model, instances: &[Map<String, Value>]) -> Result<Vec<Vec<f32>>, ExplainError> {
+fn answers(model: &Model, instances: &[Value]) -> Result<Vec<Vec<f32>>, ExplainError> {
     let predictions = predictions(model, instances)?.into_iter();
     Ok(predictions.map(|prediction| prediction.output).collect())
 }
 
 /// The prepared rows, one after the other.
-fn rows(model: &Model, instances: &[Map<String, Value>]) -> Result<Vec<Vec<f32>>, ExplainError> {
+fn rows(model: &Model, instances: &[Value]) -> Result<Vec<Vec<f32>>, ExplainError> {
     let mut all = Vec::with_capacity(instances.len());
     for part in instances.chunks(model.manifest.limits.max_instances) {
         let Batch::Features(Rows { width, values }) = prepare(model, part)? else {
@@ -177,9 +191,8 @@ fn rows(model: &Model, instances: &[Map<String, Value>]) -> Result<Vec<Vec<f32>>
     Ok(all)
 }
 
-fn prepare(model: &Model, instances: &[Map<String, Value>]) -> Result<Batch, ExplainError> {
-    let values: Vec<Value> = instances.iter().cloned().map(Value::Object).collect();
+fn prepare(model: &Model, instances: &[Value]) -> Result<Batch, ExplainError> {
     model
-        .prepare(&values, Location::List("/background/instances"))
+        .prepare(instances, Location::List("/background/instances"))
         .map_err(ExplainError::Instance)
 }

@@ -1,5 +1,6 @@
 //! Requests to every path that reads a body: an answer of the kind that the contract names, never a 5xx, whatever comes.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,97 +21,125 @@ use super::{bounded, cases, json, replace};
 use crate::artefact::{Artefact, InputType};
 use crate::batching::{BatchMetrics, Batcher, Limits};
 use crate::compute::ComputePool;
-use crate::http::{App, Bounds, Workers, router};
+use crate::http::{App, Bounds, Workers, contract, router};
 use crate::json;
 use crate::lifecycle::Engine;
-use crate::model::Model;
+use crate::model::{Model, examples};
 use crate::preprocess::FieldErrors;
 
-const NAME: &str = "passengers-logistic";
-
-/// A served table of numbers, texts and missing values, which is explained too; without a network.
+/// Served models, without a network.
 struct Server {
     runtime: Runtime,
+    /// Each path of a model, with a request to it that is answered 200.
+    good: Vec<Good>,
+}
+
+struct Good {
     service: TowerToHyperService<Router>,
-    /// Each path, and a request to it that is answered 200.
-    good: Vec<(String, Value)>,
+    path: String,
+    body: Value,
 }
 
 impl Server {
+    /// A table of numbers, texts and missing values, and pairs of texts. Both are explained.
     fn start() -> Self {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/models")
-            .join(NAME);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
-        let _guard = runtime.enter();
-        let artefact = || Artefact::open(&directory, None).unwrap();
-        let limits = Limits {
-            tokens: 1024,
-            texts: 64,
-            requests: 16,
-        };
-        let workers = Workers {
-            compute: ComputePool::start(1, 16).unwrap(),
-            batcher: Batcher::start(limits, BatchMetrics::default()).unwrap(),
-            explanations: ComputePool::start(1, 4).unwrap(),
-        };
-        let long = Duration::from_mins(10);
-        let bounds = Bounds {
-            body: 1 << 20,
-            body_time: long,
-            deadline: long,
-        };
-        let (name, version) = (NAME.to_owned(), "1.0.0".to_owned());
-        let app = App::new(&artefact(), name, version, workers, None, bounds, &[0.1]).unwrap();
-        let model = Model::load(artefact()).unwrap();
+        let guard = runtime.enter();
+        let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/passengers-logistic");
+        let model = Model::load(Artefact::open(&table, None).unwrap()).unwrap();
         let instance = model.manifest.golden[0].instance.clone();
-        let tensors = model.manifest.inputs.iter().map(|input| {
-            let datatype = match input.kind {
-                InputType::String => "BYTES",
-                InputType::Integer => "INT64",
-                _ => "FP64",
-            };
-            json!({"name": input.name, "shape": [1], "datatype": datatype, "data": [instance[&input.name]]})
-        });
-        let tensors: Vec<Value> = tensors.collect();
-        let good = vec![
-            (
-                "/predict".to_owned(),
-                json!({"instances": [instance, instance]}),
-            ),
-            (
-                format!("/v2/models/{NAME}/infer"),
-                json!({"id": "a", "inputs": tensors}),
-            ),
-            (
-                "/explain".to_owned(),
-                json!({"instances": [instance], "output": "yes", "permutations": 4, "time_limit_ms": 1, "seed": 1}),
-            ),
-        ];
-        app.ready(Engine::Model(Arc::new(model)), Duration::ZERO);
-        let service = TowerToHyperService::new(router(Arc::new(app)));
-        Self {
-            runtime,
-            service,
-            good,
-        }
+        let output = json!("yes");
+        let mut good = serve(&table, model, &instance, Some(&output));
+        let pairs = tempfile::tempdir().unwrap();
+        examples::write_reranker(pairs.path(), json!({"mask": "[MASK]"}));
+        let model = Model::load(Artefact::open(pairs.path(), None).unwrap()).unwrap();
+        let instance = json!({"text": "the film", "pair": "not too bad"});
+        good.extend(serve(pairs.path(), model, &instance, None));
+        drop(guard);
+        Self { runtime, good }
     }
 
-    fn post(&self, path: &str, body: Vec<u8>) -> (StatusCode, Value) {
-        let request = Request::post(path)
+    fn post(&self, to: &Good, body: Vec<u8>) -> (StatusCode, Value) {
+        let request = Request::post(&to.path)
             .header(header::CONTENT_TYPE, "application/json")
             .body(Body::from(body))
             .unwrap();
         self.runtime.block_on(async {
-            let answer = self.service.call(request).await.unwrap();
+            let answer = to.service.call(request).await.unwrap();
             let status = answer.status();
             let body = answer.into_body().collect().await.unwrap().to_bytes();
             (status, serde_json::from_slice(&body).unwrap())
         })
     }
+}
+
+/// The paths of one model, each with a good request.
+fn serve(directory: &Path, model: Model, instance: &Value, output: Option<&Value>) -> Vec<Good> {
+    let artefact = Artefact::open(directory, None).unwrap();
+    let limits = Limits {
+        tokens: 1024,
+        texts: 64,
+        requests: 16,
+    };
+    let workers = Workers {
+        compute: ComputePool::start(1, 16).unwrap(),
+        batcher: Batcher::start(limits, BatchMetrics::default()).unwrap(),
+        explanations: ComputePool::start(1, 4).unwrap(),
+    };
+    let long = Duration::from_mins(10);
+    let bounds = Bounds {
+        body: 1 << 20,
+        body_time: long,
+        deadline: long,
+    };
+    let (name, version) = (model.manifest.name.clone(), "1.0.0".to_owned());
+    let app = App::new(
+        &artefact,
+        name.clone(),
+        version,
+        workers,
+        None,
+        bounds,
+        &[0.1],
+    )
+    .unwrap();
+    let tensors = model.manifest.inputs.iter().map(|input| {
+        let datatype = match input.kind {
+            InputType::String => "BYTES",
+            InputType::Integer => "INT64",
+            _ => "FP64",
+        };
+        json!({"name": input.name, "shape": [1], "datatype": datatype, "data": [instance[&input.name]]})
+    });
+    let tensors: Vec<Value> = tensors.collect();
+    let mut explain =
+        json!({"instances": [instance], "permutations": 4, "time_limit_ms": 1, "seed": 1});
+    if let Some(output) = output {
+        explain["output"] = output.clone();
+    }
+    app.ready(Engine::Model(Arc::new(model)), Duration::ZERO);
+    let service = TowerToHyperService::new(router(Arc::new(app)));
+    [
+        (
+            "/predict".to_owned(),
+            json!({"instances": [instance, instance]}),
+        ),
+        (
+            format!("/v2/models/{name}/infer"),
+            json!({"id": "a", "inputs": tensors}),
+        ),
+        ("/explain".to_owned(), explain),
+    ]
+    .into_iter()
+    .map(|(path, body)| Good {
+        service: service.clone(),
+        path,
+        body,
+    })
+    .collect()
 }
 
 thread_local! {
@@ -121,9 +150,63 @@ thread_local! {
 #[test]
 fn the_requests_that_are_changed_are_good_ones() {
     SERVER.with(|server| {
-        for (path, body) in &server.good {
-            let (status, answer) = server.post(path, body.to_string().into_bytes());
-            assert_eq!(status, 200, "{path}: {answer}");
+        for good in &server.good {
+            let (status, answer) = server.post(good, good.body.to_string().into_bytes());
+            assert_eq!(status, 200, "{}: {answer}", good.path);
+        }
+    });
+}
+
+/// Names of what an object must have and may have.
+fn keys(schema: &Value) -> (BTreeSet<&str>, BTreeSet<&str>) {
+    let required = schema["required"].as_array().unwrap().iter();
+    let known = schema["properties"].as_object().unwrap().keys();
+    (
+        required.map(|name| name.as_str().unwrap()).collect(),
+        known.map(String::as_str).collect(),
+    )
+}
+
+fn assert_fits(value: &Value, schema: &Value) {
+    let (required, known) = keys(schema);
+    let found: BTreeSet<&str> = value
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    assert!(
+        found.is_superset(&required) && found.is_subset(&known),
+        "{value}: {schema}"
+    );
+}
+
+#[test]
+fn an_explanation_of_texts_is_as_the_contract_says() {
+    let directory = tempfile::tempdir().unwrap();
+    examples::write_reranker(directory.path(), json!({"mask": "[MASK]"}));
+    let manifest = Artefact::open(directory.path(), None).unwrap().manifest;
+    let document = contract(&manifest);
+    let answers = &document["paths"]["/explain"]["post"]["responses"]["200"]["content"];
+    let explanation = &answers["application/json"]["schema"]["properties"]["explanations"]["items"];
+    let passage = &explanation["properties"]["contributions"]["items"];
+    let many = "a fine film . not too long the end not bad";
+    SERVER.with(|server| {
+        let explain = |good: &&Good| good.path == "/explain";
+        let good = server.good.iter().rfind(explain).unwrap();
+        for (pair, sampled) in [("not bad", false), (many, true)] {
+            let body = json!({"instances": [{"text": "film", "pair": pair}], "permutations": 4});
+            let (_, answer) = server.post(good, body.to_string().into_bytes());
+            let found = &answer["explanations"][0];
+            assert_fits(found, explanation);
+            assert_eq!(found["exact"], !sampled, "{found}");
+            let passages = found["contributions"].as_array().unwrap();
+            assert_eq!(passages.len(), 1 + pair.split(' ').count());
+            for (index, found) in passages.iter().enumerate() {
+                assert_fits(found, passage);
+                assert_eq!(found["input"], if index == 0 { "text" } else { "pair" });
+                assert_eq!(found["standard_error"].is_number(), sampled);
+            }
         }
     });
 }
@@ -136,13 +219,13 @@ proptest! {
         which: Index, place: Index, by in json(), twice in any::<Option<Index>>(), again in json(),
     ) {
         SERVER.with(|server| {
-            let (path, good) = which.get(&server.good);
-            let mut body = good.clone();
+            let good = which.get(&server.good);
+            let (path, mut body) = (&good.path, good.body.clone());
             replace(&mut body, place, by);
             if let Some(twice) = twice {
                 replace(&mut body, twice, again);
             }
-            let (status, answer) = server.post(path, body.to_string().into_bytes());
+            let (status, answer) = server.post(good, body.to_string().into_bytes());
             let status = status.as_u16();
             // V2 answers 400 and one sentence where the other faces answer 422 and all fields.
             if path.starts_with("/v2") {
@@ -157,9 +240,9 @@ proptest! {
     #[test]
     fn any_bytes_are_answered_as_documented(which: Index, bytes in vec(any::<u8>(), 0..64)) {
         SERVER.with(|server| {
-            let (path, _) = which.get(&server.good);
-            let (status, answer) = server.post(path, bytes);
-            assert!(matches!(status.as_u16(), 400 | 422), "{path}: {status} {answer}");
+            let good = which.get(&server.good);
+            let (status, answer) = server.post(good, bytes);
+            assert!(matches!(status.as_u16(), 400 | 422), "{}: {status} {answer}", good.path);
         });
     }
 

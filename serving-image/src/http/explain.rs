@@ -1,11 +1,11 @@
-//! `POST /explain`: what each field added to an answer. On a thread of its own, and never before a prediction.
+//! `POST /explain`: what each field or word added to an answer. On a thread of its own, and never before a prediction.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use serde::{Serialize, Serializer};
@@ -16,12 +16,15 @@ use super::App;
 use super::body::{read_object, refuse_unknown};
 use super::infer::NOT_FINITE;
 use super::problem::Problem;
-use crate::explain::{Effort, ExplainError, Explainer, Explanation, Question};
+use crate::artefact::{Kind, Manifest, Task};
+use crate::explain::{Effort, ExplainError, Explainer, Explanation, Passage, Question};
 use crate::model::Model;
 use crate::preprocess::{FieldErrors, Location};
 
 /// Most instances in one request.
-pub(super) const MAX_INSTANCES: usize = 64;
+const MAX_INSTANCES: usize = 64;
+/// The same of texts: each costs about a second, whatever time the request gives.
+const MAX_TEXTS: usize = 8;
 /// Time for the sampling of all instances of a request, in milliseconds, where the request names none.
 pub(super) const DEFAULT_TIME: u64 = 1_000;
 /// Longest such time that a request may name.
@@ -33,8 +36,36 @@ pub(super) const MAX_SEED: u64 = u32::MAX as u64;
 /// Most random orders that a request may name.
 pub(super) const MAX_PERMUTATIONS: u64 = 100_000;
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new().route("/explain", post(explain))
+/// The path of a model whose answers are explained, or one that says why they are not.
+pub(super) fn routes(is_explained: bool) -> Router<Arc<App>> {
+    let route = if is_explained {
+        post(explain)
+    } else {
+        post(not_explained)
+    };
+    Router::new().route("/explain", route)
+}
+
+/// Most instances in one request about that model.
+pub(super) fn max_instances(manifest: &Manifest) -> usize {
+    match manifest.kind {
+        Kind::Text | Kind::TextPair => MAX_TEXTS,
+        _ => MAX_INSTANCES,
+    }
+}
+
+async fn not_explained(State(app): State<Arc<App>>) -> Problem {
+    let could_be = match app.kind {
+        Kind::Tabular => true,
+        Kind::Text | Kind::TextPair => app.task != Task::SentenceEmbedding,
+        Kind::Tensor | Kind::Generation => false,
+    };
+    let detail = if could_be {
+        "This model's manifest has no background, which explanations compare with"
+    } else {
+        "Only classes, numbers and scores are explained, by the fields of a table or the words of a text; this model has other inputs or answers"
+    };
+    Problem::new(StatusCode::NOT_FOUND, "not-explained", detail)
 }
 
 /// A request, validated but for its instances.
@@ -62,12 +93,11 @@ async fn explain(State(app): State<Arc<App>>, request: Request) -> Result<Respon
 /// optional.
 fn read(model: &Model, mut body: Map<String, Value>) -> Result<Wish, FieldErrors> {
     let mut errors = FieldErrors::default();
+    let most = max_instances(&model.manifest);
     let instances = match body.remove("instances") {
-        Some(Value::Array(instances)) if (1..=MAX_INSTANCES).contains(&instances.len()) => {
-            instances
-        }
+        Some(Value::Array(instances)) if (1..=most).contains(&instances.len()) => instances,
         _ => {
-            let expected = format!("an array of 1 to {MAX_INSTANCES} instances (required)");
+            let expected = format!("an array of 1 to {most} instances (required)");
             errors.push(|| "/instances".into(), expected);
             Vec::new()
         }
@@ -133,9 +163,6 @@ fn answer(app: &App, model: &Model, wish: &Wish) -> Result<Vec<u8>, Problem> {
     let count = wish.instances.len() as u32;
     let mut explanations = Vec::with_capacity(wish.instances.len());
     for (index, instance) in (1..).zip(&wish.instances) {
-        let Value::Object(instance) = instance else {
-            return Err(Problem::internal()); // `read` has prepared it
-        };
         let mut effort = Patience {
             app,
             deadline: started + wish.time * index / count,
@@ -180,6 +207,9 @@ fn answer(app: &App, model: &Model, wish: &Wish) -> Result<Vec<u8>, Problem> {
     })
 }
 
+/// Longest rest: a busy server explains at about half its speed, and not never.
+const LONGEST_REST: Duration = Duration::from_millis(100);
+
 /// Samples until the time is over; rests as long as it worked while predictions are being made.
 struct Patience<'a> {
     app: &'a App,
@@ -195,7 +225,7 @@ impl Effort for Patience<'_> {
 
     fn rest(&mut self) {
         if self.app.metrics.is_predicting() {
-            std::thread::sleep(self.worked_since.elapsed().min(Duration::from_millis(10)));
+            std::thread::sleep(self.worked_since.elapsed().min(LONGEST_REST));
         }
         self.worked_since = Instant::now();
     }
@@ -216,7 +246,7 @@ struct Worded<'a> {
     scale: &'static str,
     value: f64,
     base_value: f64,
-    contributions: Named<'a>,
+    contributions: Contributions<'a>,
     method: &'static str,
     exact: bool,
     residual: f64,
@@ -230,20 +260,57 @@ impl<'a> Worded<'a> {
     fn new(model: &'a Model, explainer: &'a Explainer, explanation: &'a Explanation) -> Self {
         let outputs = &model.manifest.outputs;
         let name = |names: &'a [String]| names.get(explanation.output).map(String::as_str);
-        let named = |values| Named(explainer.fields(), values);
+        let errors = explanation.standard_errors.as_deref();
+        let (contributions, standard_errors) = match &explanation.passages {
+            None => {
+                let named = |values| Named(explainer.fields(), values);
+                let of_fields = named(explanation.contributions.as_slice());
+                (Contributions::OfFields(of_fields), errors.map(named))
+            }
+            Some(passages) => {
+                let passage = |(index, passage): (usize, &'a Passage)| WordedPassage {
+                    input: (explainer.fields().len() > 1)
+                        .then(|| explainer.fields()[passage.input].as_str()),
+                    text: &passage.text,
+                    contribution: explanation.contributions[index],
+                    standard_error: errors.map(|errors| errors[index]),
+                };
+                let passages = passages.iter().enumerate().map(passage);
+                (Contributions::OfPassages(passages.collect()), None)
+            }
+        };
         Self {
             output: name(&outputs.labels).or_else(|| name(&outputs.names)),
             scale: explanation.scale,
             value: explanation.value,
             base_value: explanation.base_value,
-            contributions: named(explanation.contributions.as_slice()),
+            contributions,
             method: explanation.method,
             exact: explanation.standard_errors.is_none(),
             residual: explanation.residual(),
-            standard_errors: explanation.standard_errors.as_deref().map(named),
+            standard_errors,
             permutations: (explanation.permutations > 0).then_some(explanation.permutations),
         }
     }
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Contributions<'a> {
+    OfFields(Named<'a>),
+    /// In the order of the text.
+    OfPassages(Vec<WordedPassage<'a>>),
+}
+
+#[derive(Serialize)]
+struct WordedPassage<'a> {
+    /// Which text of a pair.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<&'a str>,
+    text: &'a str,
+    contribution: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    standard_error: Option<f64>,
 }
 
 /// `{"petal_length": 0.41, …}`, in the manifest's order of inputs.

@@ -177,11 +177,10 @@ pub fn router(app: Arc<App>) -> Router {
     if app.task == Task::SentenceEmbedding {
         predictions = predictions.merge(embeddings::routes());
     }
-    let mut rest = about::routes().merge(docs::routes()).merge(v2::about());
-    if app.is_explained {
-        rest = rest.merge(explain::routes());
-    }
-    let rest = rest.fallback(not_found);
+    let rest = about::routes().merge(docs::routes()).merge(v2::about());
+    let rest = rest
+        .merge(explain::routes(app.is_explained))
+        .fallback(not_found);
     let observed = |routes: Router<Arc<App>>, counted| {
         let state = (Arc::clone(&app), counted);
         routes

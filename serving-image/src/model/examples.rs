@@ -2,9 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
+
+use crate::artefact::write_manifest;
 
 const HIDDEN: usize = 16;
 const WIDE: usize = 32;
@@ -113,4 +117,34 @@ pub(crate) fn weights(outputs: usize) -> Vec<u8> {
     add("classifier.weight", &[outputs, HIDDEN], 0.0);
     add("classifier.bias", &[outputs], 0.0);
     safetensors::serialize(&weights, None).unwrap()
+}
+
+/// Lays a classifier of texts with the labels `bad` and `fine` into a directory.
+pub(crate) fn write_classifier(directory: &Path, background: Value) {
+    let mut manifest = manifest(
+        "text",
+        "classification",
+        &json!({"labels": ["bad", "fine"]}),
+    );
+    manifest["background"] = background;
+    write(directory, &manifest, 2);
+}
+
+/// Lays a reranker of pairs of texts into a directory.
+pub(crate) fn write_reranker(directory: &Path, background: Value) {
+    let mut manifest = manifest("text-pair", "reranking", &json!({}));
+    manifest["background"] = background;
+    write(directory, &manifest, 1);
+}
+
+fn write(directory: &Path, manifest: &Value, outputs: usize) {
+    for (name, bytes) in [
+        ("serin-model.json", manifest.to_string().into_bytes()),
+        ("config.json", config().to_string().into_bytes()),
+        ("tokenizer.json", TOKENIZER.into()),
+        ("model.safetensors", weights(outputs)),
+    ] {
+        fs::write(directory.join(name), bytes).unwrap();
+    }
+    write_manifest(directory).unwrap();
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
+use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
 use serin_serve::artefact::{Artefact, write_manifest};
 use serin_serve::model::Model;
@@ -271,7 +272,10 @@ fn cases() -> ProptestConfig {
     if std::env::var_os("PROPTEST_CASES").is_some() {
         ProptestConfig::default()
     } else {
-        ProptestConfig::with_cases(200)
+        ProptestConfig {
+            rng_seed: RngSeed::Fixed(1),
+            ..ProptestConfig::with_cases(200)
+        }
     }
 }
 

@@ -146,7 +146,9 @@ fn many_fields_are_sampled_with_an_honest_error() {
 #[test]
 fn without_a_background_there_is_no_explanation() {
     let server = Server::start(&iris("1.0.0"), &[]);
-    assert_eq!(server.post("/explain", &one_flower()).status, 404);
+    let answer = server.post("/explain", &one_flower());
+    assert_eq!(answer.status, 404);
+    assert_eq!(answer.json()["type"], "urn:serin:problem:not-explained");
     assert!(server.get("/openapi.json").json()["paths"]["/explain"].is_null());
 }
 

@@ -215,16 +215,22 @@ impl Manifest {
         self.one_hot_columns(field).map_or(1, <[Scalar]>::len)
     }
 
-    /// Whether answers can be explained: those of a tabular model with classes or numbers, if the manifest says what to
-    /// compare with.
+    /// Whether answers can be explained: classes and numbers of a table, classes and scores of texts, if the manifest says
+    /// what to compare with.
     pub fn is_explained(&self) -> bool {
+        let Some(background) = &self.background else {
+            return false;
+        };
         let is_linear = matches!(self.network, Network::Linear { .. });
-        let has_background = self.background.as_ref().is_some_and(|background| {
-            !background.instances.is_empty() || (is_linear && !background.means.is_empty())
-        });
-        self.kind == Kind::Tabular
-            && matches!(self.task, Task::Classification | Task::Regression)
-            && has_background
+        match (self.kind, self.task) {
+            (Kind::Tabular, Task::Classification | Task::Regression) => {
+                !background.instances.is_empty() || (is_linear && !background.means.is_empty())
+            }
+            (Kind::Text | Kind::TextPair, Task::Classification | Task::Reranking) => {
+                background.mask.is_some()
+            }
+            _ => false,
+        }
     }
 
     /// The categories of a one-hot field that have a column.

@@ -54,7 +54,8 @@ pub enum Distribution {
     },
 }
 
-/// What explanations compare an instance with: the means are enough for a linear network, every other needs instances.
+/// What explanations compare an instance with. Tables: the means are enough for a linear network, every other needs
+/// instances. Texts: a mask.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Background {
@@ -64,4 +65,14 @@ pub struct Background {
     /// Instances of the training data, at most 100; where there are any, a linear network takes its means from them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub instances: Vec<Map<String, Value>>,
+    /// The token that stands for a word that is left out of a text, as a text has it: `[MASK]` for BERT.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mask: Option<String>,
+}
+
+impl Background {
+    /// The instances, as a request has them.
+    pub fn values(&self) -> Vec<Value> {
+        self.instances.iter().cloned().map(Value::Object).collect()
+    }
 }

@@ -4,7 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::Contract;
 use super::schema::{self, object, page};
-use crate::http::explain::{MAX_INSTANCES, MAX_PERMUTATIONS, MAX_SEED, MAX_TIME};
+use crate::artefact::Kind;
+use crate::http::explain::{MAX_PERMUTATIONS, MAX_SEED, MAX_TIME, max_instances};
 
 /// None where the model is not explained.
 pub(super) fn paths(contract: &Contract<'_>) -> Map<String, Value> {
@@ -16,7 +17,7 @@ pub(super) fn paths(contract: &Contract<'_>) -> Map<String, Value> {
     let mut request = object(&json!({
         "instances": {
             "type": "array", "items": schema::instance(manifest),
-            "minItems": 1, "maxItems": MAX_INSTANCES.min(manifest.limits.max_instances),
+            "minItems": 1, "maxItems": max_instances(manifest).min(manifest.limits.max_instances),
         }
     }));
     let whole = |from: u64, to: u64, why: &str| json!({"type": "integer", "minimum": from, "maximum": to, "description": why});
@@ -28,7 +29,7 @@ pub(super) fn paths(contract: &Contract<'_>) -> Map<String, Value> {
     request["properties"]["permutations"] = whole(
         4,
         MAX_PERMUTATIONS,
-        "Most random orders of the fields, where sampling is needed",
+        "Most random orders of the fields or words, where sampling is needed",
     );
     request["properties"]["time_limit_ms"] = whole(1, MAX_TIME, "Time for sampling");
     request["properties"]["seed"] = whole(0, MAX_SEED, "Where sampling starts");
@@ -36,26 +37,39 @@ pub(super) fn paths(contract: &Contract<'_>) -> Map<String, Value> {
         request["example"] = json!({"instances": [golden.instance]});
     }
     let number = json!({"type": "number"});
-    let fields: Map<String, Value> = manifest
-        .inputs
-        .iter()
-        .map(|input| (input.name.clone(), number.clone()))
-        .collect();
-    let by_field = object(&fields.into());
+    let of_texts = matches!(manifest.kind, Kind::Text | Kind::TextPair);
+    let names = || manifest.inputs.iter().map(|input| input.name.clone());
+    let contributions = if of_texts {
+        let mut passage = object(&json!({"text": {"type": "string"}, "contribution": number}));
+        passage["properties"]["standard_error"] = number.clone();
+        if manifest.kind == Kind::TextPair {
+            passage["properties"]["input"] = json!({"enum": names().collect::<Vec<_>>()});
+        }
+        json!({"type": "array", "items": passage})
+    } else {
+        let fields: Map<String, Value> = names().map(|name| (name, number.clone())).collect();
+        object(&fields.into())
+    };
     let mut explanation = object(&json!({
         "scale": {"enum": ["logit", "probability", "value"]},
         "value": number,
         "base_value": number,
-        "contributions": by_field,
+        "contributions": contributions,
         "method": {"enum": ["linear", "trees", "coalitions", "permutations"]},
         "exact": {"type": "boolean"},
         "residual": number,
     }));
     explanation["properties"]["output"] = json!({"type": "string"});
-    explanation["properties"]["standard_errors"] = by_field;
+    if !of_texts {
+        explanation["properties"]["standard_errors"] = contributions;
+    }
     explanation["properties"]["permutations"] = json!({"type": "integer"});
     let answer = page(json!({"explanations": {"type": "array", "items": explanation}}));
-    let summary = "Explain predictions: what each field added, compared with the training data";
+    let summary = if of_texts {
+        "Explain predictions: what each word added, compared with a mask in its place"
+    } else {
+        "Explain predictions: what each field added, compared with the training data"
+    };
     paths.insert("/explain".into(), contract.post(summary, &request, &answer));
     paths
 }

@@ -306,8 +306,29 @@ fn check_outputs(manifest: &Manifest, problems: &mut Problems) {
             );
         }
     }
+    check_background(manifest, problems);
+}
+
+/// What a table's own checks do not see.
+fn check_background(manifest: &Manifest, problems: &mut Problems) {
+    let Some(background) = &manifest.background else {
+        return;
+    };
+    if manifest.kind == Kind::Tabular {
+        problems.check(background.mask.is_none(), "background.mask is for texts");
+        return;
+    }
+    let of_texts = matches!(manifest.kind, Kind::Text | Kind::TextPair)
+        && manifest.task != Task::SentenceEmbedding;
     problems.check(
-        manifest.background.is_none() || manifest.kind == Kind::Tabular,
-        "background is for tabular models",
+        of_texts,
+        "background is for tabular models, and for classes and scores of texts",
+    );
+    let is_word = |mask: &String| !mask.is_empty() && !mask.contains(char::is_whitespace);
+    problems.check(
+        background.mask.as_ref().is_some_and(is_word)
+            && background.means.is_empty()
+            && background.instances.is_empty(),
+        "the background of texts is background.mask alone, a token without white space",
     );
 }
