@@ -177,8 +177,12 @@ async fn steps(
         return Ok(Action::await_change()); // its children go with it
     }
     let now = context.clock.now();
-    let children = observe::children(&context.stores, &model);
+    let mut children = observe::children(&context.stores, &model);
     let errors = validate(&model, &context.limits);
+    if errors.is_empty() && wants_a_number(&model, &children) {
+        let (client, known) = (&context.client, &mut children.known);
+        children.known_is_all = Box::pin(observe::history(client, &model, known)).await;
+    }
     let snapshot = observe(&model, &children, errors.is_empty(), context, now).await;
 
     // decide
@@ -275,7 +279,8 @@ async fn observe(
     } else {
         Vec::new()
     };
-    Snapshot {
+    let attentive_since = context.attention.look(&key(model), now, state.attended);
+    let mut snapshot = Snapshot {
         desired: desired(&model.spec),
         commands: Commands::read(model.annotations()),
         state,
@@ -284,8 +289,17 @@ async fn observe(
         readings,
         unmeasurable,
         stable_rate,
-        attentive_since: context.attention.look(&key(model), now),
+        attentive_since,
+    };
+    if let Some(accused) = rollout::accused(&model.spec, &snapshot, now).cloned() {
+        let cached = snapshot.health(&accused);
+        let (client, stores) = (&context.client, &context.stores);
+        let slice_api = context.site.slice_api;
+        let asked = observe::health(client, stores, slice_api, model, &accused, cached);
+        let health = Box::pin(asked).await; // rarely needed, and large
+        snapshot.versions.insert(accused, health);
     }
+    snapshot
 }
 
 /// Keeps what was decided about a model on trial, to be replayed.
@@ -319,6 +333,14 @@ fn ready_to_start(model: &ModelDeployment, state: &State, children: &Children) -
         canary.progress.is_none()
             && health.is_some_and(|health| health.has_capacity(model.spec.replicas))
     })
+}
+
+/// Whether the spec's version may be about to get its place in the history. A canary with weight is judged first.
+fn wants_a_number(model: &ModelDeployment, children: &Children) -> bool {
+    let status = model.status.as_ref();
+    let canary = status.and_then(|status| status.state.canary.as_ref());
+    canary.is_none_or(|canary| canary.weight == 0)
+        && !children.known.contains_key(&desired(&model.spec).revision)
 }
 
 fn desired(spec: &ModelDeploymentSpec) -> VersionRef {
@@ -364,6 +386,7 @@ async fn bring_about(
     let given = Given {
         state,
         known: &children.known,
+        known_is_all: children.known_is_all,
         routers: &children.routers,
         site: &context.site,
     };
@@ -587,7 +610,7 @@ fn retry(model: Arc<ModelDeployment>, error: &ReconcileError, context: Arc<Conte
     let (first, longest) = match error {
         _ if conflict => (CONFLICT_PAUSE, FIRST_PAUSE),
         // Most often the news of a change has overtaken an answer that was on its way.
-        ReconcileError::Read(ReadError::Stale) => (CONFLICT_PAUSE, LONGEST_PAUSE),
+        ReconcileError::Read(ReadError::Stale { .. }) => (CONFLICT_PAUSE, LONGEST_PAUSE),
         _ => (FIRST_PAUSE, LONGEST_PAUSE),
     };
     let pause = first.saturating_mul(1 << (*count - 1).min(10)).min(longest);

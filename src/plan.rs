@@ -86,6 +86,8 @@ pub struct Given<'a> {
     pub state: &'a State,
     /// Every version that has a ControllerRevision.
     pub known: &'a BTreeMap<Revision, KnownVersion>,
+    /// Whether that is all there is. Else a new version waits: its number would be another's.
+    pub known_is_all: bool,
     /// Addresses of the router's ready pods.
     pub routers: &'a BTreeSet<IpAddr>,
     /// The operator's settings.
@@ -127,7 +129,6 @@ pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
                 Object::ControllerRevision(maker.history(revision, version)),
             );
         }
-        let replicas = if is_live { model.spec.replicas } else { 0 };
         let reason = if is_live {
             "a version in use"
         } else {
@@ -139,7 +140,7 @@ pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
         );
         plan.push(
             reason,
-            Object::Deployment(maker.deployment(revision, &version.spec, replicas)),
+            Object::Deployment(maker.deployment(revision, &version.spec, is_live)),
         );
     }
     plan.forget = beyond_history(model, given.known, &live);
@@ -190,7 +191,7 @@ fn live_versions(state: &State) -> BTreeSet<Revision> {
     stable.chain(canary).chain(retiring).cloned().collect()
 }
 
-/// Every version that can be built: those of the history, and the spec's if it is in use and not yet there.
+/// Every version that can be built: those of the history, and the spec's if it is in use, not yet there, and can be numbered.
 fn versions(
     model: &ModelDeployment,
     given: &Given<'_>,
@@ -199,7 +200,8 @@ fn versions(
     let mut versions = given.known.clone();
     let wanted = VersionSpec::of(&model.spec);
     let revision = wanted.revision();
-    if live.contains(&revision) && !versions.contains_key(&revision) {
+    let is_new = live.contains(&revision) && !versions.contains_key(&revision);
+    if is_new && given.known_is_all {
         let number = versions
             .values()
             .map(|version| version.number)

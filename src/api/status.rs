@@ -73,6 +73,10 @@ pub struct State {
     #[serde(skip_serializing_if = "is_false")]
     pub paused: bool,
 
+    /// When the trial has been looked at without a break, while it may end for what has lasted too long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attended: Option<Attended>,
+
     /// The port on which every router listens for this model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub router_port: Option<u16>,
@@ -177,6 +181,18 @@ pub struct Progress {
     pub unready_since: Option<Timestamp>,
     /// One gate an objective, in the objectives' order.
     pub gates: Vec<GateRecord>,
+}
+
+/// A time in which looks followed each other, whichever process looked.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Attended {
+    /// The first look.
+    #[schemars(schema_with = "time_schema")]
+    pub since: Timestamp,
+    /// The last look, noted once in 30 seconds.
+    #[schemars(schema_with = "time_schema")]
+    pub until: Timestamp,
 }
 
 /// A person's yes.

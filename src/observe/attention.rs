@@ -10,8 +10,10 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
+
+use crate::api::Attended;
 
 /// The longest time between two looks that still follow each other: while pods are starting or a canary has weight there is
 /// one at least every 15 s, and twice that where the API server answers none.
@@ -57,14 +59,23 @@ impl Attention {
         Ok(())
     }
 
-    /// Notes a look, and says since when they have followed each other: `now`, where this is the first one.
-    pub fn look(&self, model: &(String, String), now: Timestamp) -> Timestamp {
+    /// Notes a look, and says since when they have followed each other: `now`, where this is the first one. The first look
+    /// of a process follows the last one that the status has `noted` of another, if it comes soon.
+    pub fn look(
+        &self,
+        model: &(String, String),
+        now: Timestamp,
+        noted: Option<Attended>,
+    ) -> Timestamp {
         let instant = Instant::now();
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = models
-            .get(model)
-            .filter(|watch| watch.goes_on(now, instant))
-            .map_or(now, |watch| watch.since);
+        let before = match models.get(model) {
+            Some(watch) => watch.goes_on(now, instant).then_some(watch.since),
+            None => noted
+                .filter(|noted| is_soon(now.duration_since(noted.until)))
+                .map(|noted| noted.since),
+        };
+        let since = before.unwrap_or(now);
         let watch = Watch {
             since,
             last: now,
@@ -93,10 +104,14 @@ impl Watch {
     }
 }
 
+/// Whether a look so much later still follows. Nobody has measured the time between two processes but the clock, so one
+/// that is set in between by less than a minute goes unnoticed.
+fn is_soon(later: SignedDuration) -> bool {
+    !later.is_negative() && later <= SignedDuration::try_from(LONGEST_BREAK).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
-    use jiff::SignedDuration;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -125,7 +140,7 @@ mod tests {
     async fn after(attention: &Attention, clock: &mut Timestamp, told: i64, true_: u64) -> i64 {
         tokio::time::advance(Duration::from_secs(true_)).await;
         *clock += SignedDuration::from_secs(told);
-        let since = attention.look(&("ml".to_owned(), "churn".to_owned()), *clock);
+        let since = attention.look(&("ml".to_owned(), "churn".to_owned()), *clock, None);
         clock.duration_since(since).as_secs()
     }
 
@@ -142,5 +157,24 @@ mod tests {
         assert_eq!(after(&attention, clock, -3585, 15).await, 0, "and back");
         assert_eq!(after(&attention, clock, 15, 15).await, 15);
         assert_eq!(after(&attention, clock, 1800, 0).await, 0, "suspended");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_look_of_a_process_follows_another_s_last_one_if_it_comes_soon() {
+        let model = ("ml".to_owned(), "churn".to_owned());
+        let at = |second| Timestamp::from_second(second).unwrap_or_default();
+        let noted = Attended {
+            since: at(100),
+            until: at(900),
+        };
+        for (now, since) in [(900, 100), (960, 100), (961, 961), (899, 899), (4500, 4500)] {
+            let attention = Attention::default();
+            let first = attention.look(&model, at(now), Some(noted));
+            assert_eq!(first, at(since), "started at {now} s");
+            // What the process itself has seen counts from then on.
+            tokio::time::advance(Duration::from_secs(1800)).await;
+            let frozen = attention.look(&model, at(now + 1), Some(noted));
+            assert_eq!(frozen, at(now + 1));
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use k8s_openapi::api::{
-    apps::v1::ControllerRevision,
+    apps::v1::{ControllerRevision, Deployment},
     core::v1::{ContainerStateTerminated, ContainerStatus, Pod},
 };
 use kube::ResourceExt;
@@ -15,6 +15,7 @@ use kube::ResourceExt;
 use super::VersionHealth;
 use crate::{
     api::{MODEL_LABEL, ModelDeployment, REVISION_LABEL, Revision, VersionSpec},
+    k8s::EndpointSlice,
     plan::{FETCH, KnownVersion, version_name},
     watch::Stores,
 };
@@ -37,6 +38,8 @@ const SOURCE_AWAY: i32 = 6;
 pub struct Children {
     /// Every version with a ControllerRevision.
     pub known: BTreeMap<Revision, KnownVersion>,
+    /// Whether `known` was read live and is all there is.
+    pub known_is_all: bool,
     /// What each version's pods are like.
     pub health: BTreeMap<Revision, VersionHealth>,
     /// Addresses of the ready routers.
@@ -58,6 +61,7 @@ pub fn children(stores: &Stores, model: &ModelDeployment) -> Children {
         .collect();
     Children {
         known,
+        known_is_all: false,
         health,
         routers,
     }
@@ -71,13 +75,18 @@ pub fn endpoints(
     revision: &Revision,
 ) -> BTreeSet<(IpAddr, u16)> {
     let service = version_name(model, revision);
+    let slices = stores.slices.state_filter(|slice| {
+        slice.service() == Some(&service) && slice.metadata.namespace.as_deref() == Some(namespace)
+    });
+    endpoints_of(slices.iter().map(|slice| &**slice))
+}
+
+/// The addresses that a Service's slices hold.
+pub(super) fn endpoints_of<'a>(
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+) -> BTreeSet<(IpAddr, u16)> {
     let mut found = BTreeSet::new();
-    for slice in stores.slices.state() {
-        if slice.service() != Some(&service)
-            || slice.metadata.namespace.as_deref() != Some(namespace)
-        {
-            continue;
-        }
+    for slice in slices {
         let port = slice
             .ports
             .first()
@@ -89,25 +98,34 @@ pub fn endpoints(
     found
 }
 
-/// The versions that this model's ControllerRevisions keep; one that cannot be read is left alone and said.
+/// The versions that this model's ControllerRevisions keep.
 fn known_versions(stores: &Stores, model: &ModelDeployment) -> BTreeMap<Revision, KnownVersion> {
-    let mine = |object: &ControllerRevision| is_child(object, model);
-    let mut known = BTreeMap::new();
-    for object in stores.history.state_filter(mine) {
-        let Some(revision) = revision_of(&*object) else {
-            continue;
-        };
-        match serde_json::from_value::<VersionSpec>(object.data.0.clone()) {
-            Ok(spec) => {
-                let number = object.revision.unwrap_or(0);
-                known.insert(revision, KnownVersion { number, spec });
-            }
-            Err(error) => {
-                tracing::warn!(name = object.name_any(), %error, "a ControllerRevision holds no version");
-            }
+    let cached = stores.history.state();
+    cached
+        .iter()
+        .filter_map(|object| known_version(object, model))
+        .collect()
+}
+
+/// The version that a ControllerRevision of this model keeps; one that cannot be read is left alone and said.
+pub(super) fn known_version(
+    object: &ControllerRevision,
+    model: &ModelDeployment,
+) -> Option<(Revision, KnownVersion)> {
+    if !is_child(object, model) {
+        return None;
+    }
+    let revision = revision_of(object)?;
+    match serde_json::from_value::<VersionSpec>(object.data.0.clone()) {
+        Ok(spec) => {
+            let number = object.revision.unwrap_or(0);
+            Some((revision, KnownVersion { number, spec }))
+        }
+        Err(error) => {
+            tracing::warn!(name = object.name_any(), %error, "a ControllerRevision holds no version");
+            None
         }
     }
-    known
 }
 
 fn health(stores: &Stores, model: &ModelDeployment, revision: &Revision) -> VersionHealth {
@@ -116,18 +134,7 @@ fn health(stores: &Stores, model: &ModelDeployment, revision: &Revision) -> Vers
     let deployment = stores
         .deployments
         .find(|deployment| deployment.name_any() == deployment_name && is_child(deployment, model));
-    let Some(deployment) = deployment else {
-        return VersionHealth::default();
-    };
-    let status = deployment.status.as_ref();
-    // A status of an older generation speaks of pods that may be about to go.
-    let current =
-        status.and_then(|status| status.observed_generation) == deployment.metadata.generation;
-    let ready = status.and_then(|status| status.ready_replicas).unwrap_or(0);
-    let updated = status
-        .and_then(|status| status.updated_replicas)
-        .unwrap_or(0);
-    let mut pods = stores.pods.state_filter(|pod| {
+    let pods = stores.pods.state_filter(|pod| {
         pod.namespace().as_deref() == Some(&namespace)
             && pod.labels().get(MODEL_LABEL) == Some(&name)
             && pod
@@ -135,15 +142,44 @@ fn health(stores: &Stores, model: &ModelDeployment, revision: &Revision) -> Vers
                 .get(REVISION_LABEL)
                 .is_some_and(|label| *label == revision.0)
     });
-    // The cache has no order; of several pods that fail it is always the same one that is told.
+    let reachable = endpoints(stores, &namespace, &name, revision).len();
+    health_of(deployment.as_deref(), pods, reachable)
+}
+
+/// What a Deployment, its pods and the number of those that a router can reach say of a version.
+pub(super) fn health_of(
+    deployment: Option<&Deployment>,
+    mut pods: Vec<Arc<Pod>>,
+    endpoints: usize,
+) -> VersionHealth {
+    let Some(deployment) = deployment else {
+        return VersionHealth::default();
+    };
+    let status = deployment.status.as_ref();
+    let ready = status.and_then(|status| status.ready_replicas).unwrap_or(0);
+    let updated = status
+        .and_then(|status| status.updated_replicas)
+        .unwrap_or(0);
+    // They come in no order; of several pods that fail it is always the same one that is told.
     pods.sort_by_key(|pod| pod.name_any());
     VersionHealth {
         desired: deployment.spec.replicas.unwrap_or(1),
-        ready: if current { ready.min(updated) } else { 0 },
-        endpoints: endpoints(stores, &namespace, &name, revision).len(),
+        ready: if is_answered(deployment) {
+            ready.min(updated)
+        } else {
+            0
+        },
+        endpoints,
         failure: failure(&pods),
         waiting: waiting(&pods),
+        unconfirmed: None,
     }
+}
+
+/// Whether the status is of the newest generation: an older one speaks of pods that may be about to go.
+pub(super) fn is_answered(deployment: &Deployment) -> bool {
+    let status = deployment.status.as_ref();
+    status.and_then(|status| status.observed_generation) == deployment.metadata.generation
 }
 
 /// The first fact that says that a version's pods cannot serve.

@@ -1,26 +1,62 @@
-//! The live read that every decision begins with.
+//! Live reads: of the model, with which every decision begins; of what a cache says against a version, before it costs that
+//! version its trial; and of the history, before a version gets its number in it.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{Api, Resource};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{ControllerRevision, Deployment},
+        core::v1::Pod,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 use kube_runtime::reflector::{ObjectRef, Store};
 
+use super::{
+    VersionHealth,
+    cluster::{self, endpoints_of, is_child},
+};
 use crate::{
-    api::ModelDeployment,
+    api::{MODEL_LABEL, ModelDeployment, Revision},
     apply::{CALL_LIMIT, words},
+    k8s::{EndpointSlice, SliceApi, endpoint_slice::SERVICE_NAME_LABEL},
+    plan::{KnownVersion, version_name, version_selector},
+    watch::Stores,
 };
 
-/// Why a model could not be read; it is tried again.
+/// Longest wait for the API server's word on a version that its cache speaks against: what the metrics say against it at
+/// the same look must not wait longer.
+const CONFIRMATION_LIMIT: Duration = Duration::from_secs(3);
+
+/// Why something could not be read; it is tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The API server refused.
-    #[error("cannot read the ModelDeployment: {}", words(.0))]
-    Refused(#[source] kube::Error),
+    #[error("cannot read the {kind}: {}", words(source))]
+    Refused {
+        /// The kind of what was asked for.
+        kind: &'static str,
+        /// The API server's answer.
+        source: kube::Error,
+    },
     /// The API server did not answer in time.
-    #[error("cannot read the ModelDeployment: no answer within {} s", CALL_LIMIT.as_secs())]
-    Timeout,
-    /// One of several API servers lags behind: the watch has told of a newer model than this one has.
-    #[error("the API server answered with an older ModelDeployment than it has told of before")]
-    Stale,
+    #[error("cannot read the {kind}: no answer within {} s", limit.as_secs())]
+    Timeout {
+        /// The kind of what was asked for.
+        kind: &'static str,
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// One of several API servers lags behind: a watch has told of a newer object than this one has.
+    #[error("the API server answered with an older {kind} than it has told of before")]
+    Stale {
+        /// The kind of what was asked for.
+        kind: &'static str,
+    },
+    /// The Deployment's status speaks of pods as they were before its spec changed.
+    #[error("the Deployment's status is that of an older generation")]
+    Unanswered,
 }
 
 /// Reads a model live; `None` where there is none. An answer that is older than what the watch has told already is none:
@@ -31,15 +67,124 @@ pub async fn model(
     namespace: &str,
     name: &str,
 ) -> Result<Option<ModelDeployment>, ReadError> {
-    let answer = tokio::time::timeout(CALL_LIMIT, api.get_opt(name))
-        .await
-        .map_err(|_| ReadError::Timeout)?
-        .map_err(ReadError::Refused)?;
+    let kind = "ModelDeployment";
+    let answer = within(CALL_LIMIT, kind, api.get_opt(name)).await?;
     let told = told.get(&ObjectRef::new(name).within(namespace));
     if told.is_some_and(|told| is_older(answer.as_ref().map(Resource::meta), told.meta())) {
-        return Err(ReadError::Stale);
+        return Err(ReadError::Stale { kind });
     }
     Ok(answer)
+}
+
+/// What the API server itself says of a version's pods, asked before what a cache says against them rolls it back: behind
+/// a watch that has gone silent, pods that are long Ready look as they did a minute ago. Where it does not answer, the
+/// cache's word stands and says so: without Ready pods the version answers nothing, so that waiting for a word costs no
+/// request, while a good version that is refused stays so until a person retries it.
+pub async fn health(
+    client: &Client,
+    stores: &Stores,
+    slice_api: SliceApi,
+    model: &ModelDeployment,
+    revision: &Revision,
+    cached: VersionHealth,
+) -> VersionHealth {
+    match read_health(client, stores, slice_api, model, revision).await {
+        Ok(health) => health,
+        Err(error) => {
+            tracing::warn!(%revision, %error, "a version's pods cannot be confirmed to fail");
+            VersionHealth {
+                unconfirmed: Some(error.to_string()),
+                ..cached
+            }
+        }
+    }
+}
+
+async fn read_health(
+    client: &Client,
+    stores: &Stores,
+    slice_api: SliceApi,
+    model: &ModelDeployment,
+    revision: &Revision,
+) -> Result<VersionHealth, ReadError> {
+    let (name, namespace) = (model.name_any(), model.namespace().unwrap_or_default());
+    let deployment_name = version_name(&name, revision);
+    let labels: Vec<String> = version_selector(&name, revision)
+        .iter()
+        .map(|(label, value)| format!("{label}={value}"))
+        .collect();
+    let of_version = ListParams::default().labels(&labels.join(","));
+    let of_service = format!("{SERVICE_NAME_LABEL}={deployment_name}");
+    let of_service = ListParams::default().labels(&of_service);
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let slices: Api<EndpointSlice> = Api::namespaced_with(client.clone(), &namespace, &slice_api);
+    let (deployment, pods, slices) = futures::future::try_join3(
+        within(
+            CONFIRMATION_LIMIT,
+            "Deployment",
+            deployments.get_opt(&deployment_name),
+        ),
+        within(CONFIRMATION_LIMIT, "pods", pods.list(&of_version)),
+        within(
+            CONFIRMATION_LIMIT,
+            "EndpointSlices",
+            slices.list(&of_service),
+        ),
+    )
+    .await?;
+    let told = stores
+        .deployments
+        .get(&ObjectRef::new(&deployment_name).within(&namespace));
+    if told.is_some_and(|told| is_older(deployment.as_ref().map(Resource::meta), told.meta())) {
+        return Err(ReadError::Stale { kind: "Deployment" });
+    }
+    let deployment = deployment.filter(|deployment| is_child(deployment, model));
+    let reachable = endpoints_of(slices.iter()).len();
+    let pods = pods.items.into_iter().map(Arc::new).collect();
+    let health = cluster::health_of(deployment.as_ref(), pods, reachable);
+    let unanswered = deployment.is_some_and(|deployment| !cluster::is_answered(&deployment));
+    if unanswered && health.failure.is_none() {
+        return Err(ReadError::Unanswered);
+    }
+    Ok(health)
+}
+
+/// Adds to what a cache knows of a model's history what the API server itself keeps. Says whether that is all there is: a
+/// new version's number comes after it, and behind a watch that has gone silent two versions would get the same one.
+pub async fn history(
+    client: &Client,
+    model: &ModelDeployment,
+    known: &mut BTreeMap<Revision, KnownVersion>,
+) -> bool {
+    let namespace = model.namespace().unwrap_or_default();
+    let api: Api<ControllerRevision> = Api::namespaced(client.clone(), &namespace);
+    let of_model = format!("{MODEL_LABEL}={}", model.name_any());
+    let of_model = ListParams::default().labels(&of_model);
+    match within(CALL_LIMIT, "ControllerRevisions", api.list(&of_model)).await {
+        Ok(list) => {
+            for object in list.items {
+                known.extend(cluster::known_version(&object, model));
+            }
+            true
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a new version waits for its place in the history");
+            false
+        }
+    }
+}
+
+/// An answer within a time.
+async fn within<T>(
+    limit: Duration,
+    kind: &'static str,
+    call: impl Future<Output = kube::Result<T>>,
+) -> Result<T, ReadError> {
+    tokio::time::timeout(limit, call)
+        .await
+        .map_err(|_| ReadError::Timeout { kind, limit })?
+        .map_err(|source| ReadError::Refused { kind, source })
 }
 
 /// Whether an answer is older than an object that was told of. Resource versions of one kind are numbers in the order of

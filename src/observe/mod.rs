@@ -10,5 +10,5 @@ mod snapshot;
 pub use attention::{Attention, MOST_IN_A_SECOND};
 pub use cluster::{Children, children, endpoints, is_child};
 pub use evidence::Evidence;
-pub use live::{ReadError, model};
+pub use live::{ReadError, health, history, model};
 pub use snapshot::{Snapshot, Unmeasurable, VersionHealth};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{BlindReason, Reading};
@@ -54,6 +54,11 @@ impl std::fmt::Display for Unmeasurable {
 }
 
 impl Snapshot {
+    /// How long something has lasted under our eyes: what lasted while nobody looked may have ended and begun anew.
+    pub fn witnessed(&self, since: Timestamp, now: Timestamp) -> SignedDuration {
+        now.duration_since(since.max(self.attentive_since))
+    }
+
     /// What the cluster says of one version; nothing is ready of one that has no objects.
     pub fn health(&self, revision: &Revision) -> VersionHealth {
         self.versions.get(revision).cloned().unwrap_or_default()
@@ -74,6 +79,9 @@ pub struct VersionHealth {
     pub failure: Option<String>,
     /// Why pods wait, where it may mend itself, such as an image that cannot be pulled yet.
     pub waiting: Option<String>,
+    /// Why the API server has not confirmed what its cache says against the version, where that would end its trial.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unconfirmed: Option<String>,
 }
 
 impl VersionHealth {

@@ -1,4 +1,5 @@
-//! One version's Deployment and its place in the history. Both are made once and never changed but for `replicas`.
+//! One version's Deployment and its place in the history. Both are made once; of a Deployment, only `replicas`
+//! and an annotation change.
 
 use std::collections::BTreeMap;
 
@@ -32,6 +33,8 @@ pub(super) const DEFAULT_PORT: i32 = 8080;
 pub(super) const HTTP_PORT_NAME: &str = "http";
 /// Annotation with the version that the user gave.
 const VERSION_ANNOTATION: &str = "serin.dev/version";
+/// Annotation of the Deployment of a version in use: the generation of the spec that asks for it.
+const GENERATION_ANNOTATION: &str = "serin.dev/generation";
 /// Time for in-flight requests after SIGTERM: 5 s of serving on while routers learn, then up to 25 s to finish.
 const GRACE_SECONDS: i64 = 30;
 
@@ -55,12 +58,16 @@ impl Maker<'_> {
         }
     }
 
-    /// The version's pods.
+    /// The version's pods; none where it is not in use.
+    ///
+    /// A request to take pods away may arrive minutes after its sender gave it up. It is bound to the object as its sender
+    /// saw it, which a version that is tried again, or that keeps its pods after all, would still be if nothing were written
+    /// to it. So each new word of the spec is: whatever was under way before it fails.
     pub(super) fn deployment(
         &self,
         revision: &Revision,
         version: &VersionSpec,
-        replicas: i32,
+        in_use: bool,
     ) -> Deployment {
         let model = self.model.name_any();
         let labels = version_labels(&model, revision);
@@ -69,7 +76,12 @@ impl Maker<'_> {
             ..LabelSelector::default()
         };
         let mut metadata = self.metadata(version_name(&model, revision), labels.clone());
-        metadata.annotations = Some(version_annotation(version));
+        let mut annotations = version_annotation(version);
+        if let Some(generation) = self.model.metadata.generation.filter(|_| in_use) {
+            annotations.insert(GENERATION_ANNOTATION.to_owned(), generation.to_string());
+        }
+        metadata.annotations = Some(annotations);
+        let replicas = if in_use { self.model.spec.replicas } else { 0 };
         Deployment {
             metadata,
             spec: DeploymentSpec {

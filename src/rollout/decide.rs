@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    start, trial,
+    pods, start, trial,
     turn::{Turn, signed, until},
     word,
 };
@@ -21,7 +21,7 @@ use crate::{
         CanaryVersion, DecisionRecord, ModelDeploymentSpec, Phase, State, Verdict, VersionRef,
         conditions::reasons,
     },
-    observe::{Snapshot, metrics::BlindReason},
+    observe::{Snapshot, VersionHealth, metrics::BlindReason},
     status::serving_all,
 };
 
@@ -248,14 +248,9 @@ impl Turn<'_> {
         let health = self.health(&canary.revision);
         let patience = signed(self.spec.rollout.progress_deadline.into());
         let left = patience - self.witnessed(canary.since);
-        if let Some(failure) = health.failure {
-            self.roll_back(
-                stable,
-                &canary,
-                None,
-                &format!("Version {} cannot run: {failure}", canary.version),
-            );
-            return Some(Duration::ZERO);
+        if let Some(failure) = &health.failure {
+            let reason = format!("Version {} cannot run: {failure}", canary.version);
+            return Some(self.end_preparation(stable, &canary, &health, &reason));
         }
         if health.has_capacity(self.spec.replicas) {
             if word::promote_full(self, stable, &canary) {
@@ -291,8 +286,7 @@ impl Turn<'_> {
                 canary.version,
                 self.spec.rollout.progress_deadline
             );
-            self.roll_back(stable, &canary, None, &reason);
-            return Some(Duration::ZERO);
+            return Some(self.end_preparation(stable, &canary, &health, &reason));
         }
         self.next.message = health.sentence(&canary.version, self.spec.replicas);
         if let Some(reason) = self.unmeasurable(|_| true) {
@@ -300,6 +294,22 @@ impl Turn<'_> {
             self.next.message.push_str(&unmeasured);
         }
         Some(STARTING_INTERVAL.min(left.unsigned_abs()))
+    }
+
+    /// A version whose pods fail before it has weight is rolled back, once the API server has confirmed that they do.
+    fn end_preparation(
+        &mut self,
+        stable: &VersionRef,
+        canary: &CanaryVersion,
+        health: &VersionHealth,
+        reason: &str,
+    ) -> Duration {
+        if let Some(why) = &health.unconfirmed {
+            self.next.message = pods::doubted(reason, why);
+            return STARTING_INTERVAL;
+        }
+        self.roll_back(stable, canary, None, reason);
+        Duration::ZERO
     }
 
     /// Why objectives cannot be measured as things are, of those reasons that are meant; in words.

@@ -8,6 +8,7 @@ mod evidence;
 pub mod gate;
 mod gates;
 mod moves;
+mod pods;
 mod start;
 mod trial;
 mod turn;
@@ -19,3 +20,4 @@ mod tests;
 
 pub use decide::{Decision, decide, retreat};
 pub use gates::{Finding, Memory, Terms};
+pub use pods::accused;

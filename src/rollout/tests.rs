@@ -4,13 +4,16 @@ mod objectives;
 mod properties;
 mod verbs;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::{
-    decide,
+    accused, decide,
     gate::{Look, Tally},
     retreat,
 };
@@ -28,6 +31,7 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(15);
 
 /// A small world: one model, its versions' pods, its traffic, and a clock that the test moves.
+#[derive(Clone)]
 struct World {
     spec: ModelDeploymentSpec,
     state: State,
@@ -380,6 +384,107 @@ fn no_patience_runs_out_while_nobody_looks() {
         world.pass(1);
         assert_eq!(world.look(seen), [reasons::ROLLED_BACK]);
     }
+}
+
+#[test]
+fn what_is_noted_of_looks_stays_while_a_patience_runs_and_is_written_twice_a_minute_at_most() {
+    let mut world = World::with_stable_v1();
+    assert_eq!(world.state.attended, None, "at rest");
+    world.spec = spec("2");
+    world.attentive_since = world.now;
+    world.look(None);
+    let mut written = BTreeSet::new();
+    for _ in 0..24 {
+        world.pass(5);
+        world.look(None);
+        let attended = world.state.attended.unwrap();
+        assert_eq!(attended.since, world.attentive_since);
+        assert!(world.now.duration_since(attended.until).as_secs() < 30);
+        written.insert(attended.until);
+    }
+    assert_eq!(written.len(), 5);
+    world.set_ready("2");
+    world.look(None);
+    assert_eq!(world.weight(), 10);
+    assert_eq!(world.state.attended, None, "nothing is waited for");
+    world.look(Some(blind()));
+    assert!(world.state.attended.is_some());
+}
+
+#[test]
+fn pods_that_only_a_cache_speaks_against_end_no_trial() {
+    let away = Some("cannot read the Deployment: no answer within 3 s".to_owned());
+    let unready = VersionHealth {
+        ready: 0,
+        ..ready()
+    };
+    let crashing = VersionHealth {
+        failure: Some("pod churn-1 is in CrashLoopBackOff".to_owned()),
+        ..ready()
+    };
+    let mut starting = World::with_stable_v1();
+    starting.spec = spec("2");
+    starting.look(None);
+    for (mut world, health, seen, patience) in [
+        (starting.clone(), unready.clone(), None, 900),
+        (starting, crashing.clone(), None, 0),
+        (
+            World::with_canary_v2(),
+            unready,
+            Some(reading((0, 0), (0, 0))),
+            60,
+        ),
+        (
+            World::with_canary_v2(),
+            crashing,
+            Some(reading((0, 0), (0, 0))),
+            0,
+        ),
+    ] {
+        let convicted = |world: &World| {
+            let snapshot = world.snapshot(None);
+            accused(&world.spec, &snapshot, world.now).cloned()
+        };
+        world.set_health("2", health.clone());
+        if patience > 0 {
+            assert_eq!(convicted(&world), None, "it still has time");
+            world.look(seen.clone());
+            world.pass(patience);
+        }
+        assert_eq!(
+            convicted(&world),
+            Some(world.snapshot(None).desired.revision)
+        );
+        let doubted = VersionHealth {
+            unconfirmed: away.clone(),
+            ..health.clone()
+        };
+        world.set_health("2", doubted);
+        assert!(world.look(seen.clone()).is_empty());
+        assert!(
+            world.state.message.contains("no answer within 3 s"),
+            "{}",
+            world.state.message
+        );
+        world.set_health("2", health);
+        assert_eq!(world.look(seen), [reasons::ROLLED_BACK], "confirmed");
+    }
+}
+
+#[test]
+fn evidence_against_a_version_waits_for_no_word_on_its_pods() {
+    let mut world = World::with_canary_v2();
+    world.pass(15);
+    world.set_health(
+        "2",
+        VersionHealth {
+            failure: Some("pod churn-1 is in CrashLoopBackOff".to_owned()),
+            unconfirmed: Some("cannot read the pods".to_owned()),
+            ..ready()
+        },
+    );
+    let failing = reading((100, 100), (900, 0));
+    assert_eq!(world.look(Some(failing)), [reasons::ROLLED_BACK]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::{
     gate::GateVerdict,
     gates::{self, Memory, Terms},
     moves,
+    pods::{self, Pods},
     turn::{Turn, signed},
     word,
 };
@@ -20,8 +21,6 @@ use crate::{
     observe::metrics::Cursors,
 };
 
-/// A canary with weight may be without a ready pod for this long; the router sends its share to stable meanwhile.
-const UNREADY_PATIENCE: Duration = Duration::from_secs(60);
 /// A version's first answers say little about its latency: caches fill and code is compiled. For so long after its first
 /// weight, or a fifth of that step where it is shorter, they are weighed as one scrape.
 const WARM_UP: Duration = Duration::from_secs(60);
@@ -47,7 +46,11 @@ pub(super) fn judge(
     let next = steps.get(progress.step as usize + 1).cloned();
     let judged = look(turn, &mut progress, next.as_ref());
     turn.evidence.clone_from(&judged.evidence);
-    let cannot_serve = pods_fail(turn, &canary, &mut progress);
+    let (cannot_serve, doubt) = match pods::judge(turn, &canary, &mut progress) {
+        Pods::Serve => (None, None),
+        Pods::Fail(reason) => (Some(reason), None),
+        Pods::Doubted(reason) => (None, Some(reason)),
+    };
     let outage = judged
         .blind
         .clone()
@@ -70,6 +73,9 @@ pub(super) fn judge(
     } else if let Some(reason) = &judged.held {
         moves::sighted(turn, &mut canary);
         moves::hold(turn, &canary, reason, "the objective's `then` is Pause");
+    } else if let Some(doubt) = doubt {
+        moves::sighted(turn, &mut canary);
+        turn.next.message = format!("Holding at {} %. {doubt}", canary.weight);
     } else {
         moves::sighted(turn, &mut canary);
         word::hear_approval(turn, &mut canary);
@@ -232,29 +238,6 @@ fn realign(turn: &mut Turn<'_>, canary: &mut CanaryVersion, progress: &mut Progr
         turn.record(reasons::STEPS_CHANGED, weight, None, sentence);
     }
     true
-}
-
-/// Facts of the API server that fail a version whatever its metrics say.
-fn pods_fail(turn: &Turn<'_>, canary: &CanaryVersion, progress: &mut Progress) -> Option<String> {
-    let health = turn.snapshot.health(&canary.revision);
-    if let Some(failure) = health.failure {
-        return Some(format!("Version {} cannot run: {failure}", canary.version));
-    }
-    if health.ready > 0 {
-        if progress.unready_since.take().is_some() {
-            // Stable answered the canary's share meanwhile: the step's counts say nothing about its weight.
-            moves::restart_step(progress, canary.weight, turn);
-        }
-        return None;
-    }
-    let since = *progress.unready_since.get_or_insert(turn.now);
-    (turn.witnessed(since) >= signed(UNREADY_PATIENCE)).then(|| {
-        format!(
-            "Version {} has had no Ready pod for {} s.",
-            canary.version,
-            UNREADY_PATIENCE.as_secs()
-        )
-    })
 }
 
 /// A canary share of requests far from the weight means that the counts are not of this traffic.

@@ -8,15 +8,18 @@ use jiff::{SignedDuration, Timestamp};
 use super::decide::Decision;
 use crate::{
     api::{
-        CanaryVersion, Commands, DecisionRecord, ModelDeploymentSpec, ObjectiveRecord, Phase,
-        RefusedVersion, RetiringVersion, Revision, State, Verdict, VersionRef, commands::Command,
-        conditions::reasons, remember,
+        Attended, CanaryVersion, Commands, DecisionRecord, ModelDeploymentSpec, ObjectiveRecord,
+        Phase, RefusedVersion, RetiringVersion, Revision, State, Verdict, VersionRef,
+        commands::Command, conditions::reasons, remember,
     },
     observe::{Snapshot, VersionHealth},
 };
 
 /// Refused versions kept in status.
 const REFUSED_KEPT: usize = 20;
+
+/// How often it is noted that somebody looks: a process that starts within 30 s of another's end goes on with its patience.
+const NOTED_EVERY: Duration = Duration::from_secs(30);
 
 /// One run of [`decide`](super::decide()).
 pub(super) struct Turn<'a> {
@@ -64,6 +67,7 @@ impl<'a> Turn<'a> {
 
     /// The turn's result. Only now is it known when the next look comes.
     pub(super) fn decided(mut self, requeue: Option<Duration>) -> Decision {
+        self.attend();
         let next_check = requeue.and_then(|after| self.now.checked_add(after).ok());
         let of_this_turn = self.next.decisions.iter_mut().rev();
         for record in of_this_turn.take(self.records.len()) {
@@ -79,15 +83,42 @@ impl<'a> Turn<'a> {
         }
     }
 
+    /// Notes that somebody looks, for a process that may start at any time: while pods are waited for, or metrics, patience
+    /// runs out with the time that somebody has witnessed.
+    fn attend(&mut self) {
+        let waits = |canary: &CanaryVersion| {
+            let progress = canary.progress.as_ref();
+            progress.is_none_or(|at| at.unready_since.is_some() || at.blind_since.is_some())
+        };
+        let on_trial = self
+            .next
+            .canary
+            .as_ref()
+            .filter(|_| self.next.stable.is_some());
+        if !on_trial.is_some_and(waits) {
+            self.next.attended = None;
+            return;
+        }
+        let since = self.snapshot.attentive_since;
+        let is_recent = |noted: &Attended| {
+            noted.since == since && self.now.duration_since(noted.until) < signed(NOTED_EVERY)
+        };
+        if !self.next.attended.as_ref().is_some_and(is_recent) {
+            self.next.attended = Some(Attended {
+                since,
+                until: self.now,
+            });
+        }
+    }
+
     /// What the cluster says of a version.
     pub(super) fn health(&self, revision: &Revision) -> VersionHealth {
         self.snapshot.health(revision)
     }
 
-    /// How long something has lasted under our eyes: what lasted while nobody looked may have ended and begun anew.
+    /// How long something has lasted under our eyes.
     pub(super) fn witnessed(&self, since: Timestamp) -> SignedDuration {
-        self.now
-            .duration_since(since.max(self.snapshot.attentive_since))
+        self.snapshot.witnessed(since, self.now)
     }
 
     /// Why stable could not take all traffic back right now. While there is a reason, no weight is raised.

@@ -171,7 +171,9 @@ impl Nodes {
                 pod.restarts += 1;
                 pod.next_restart_ms = now_ms + 10_000;
             }
-            let ready = now_ms >= pod.ready_at_ms && now_ms >= pod.down_until_ms;
+            let ready = now_ms >= pod.ready_at_ms
+                && now_ms >= pod.down_until_ms
+                && behaviour.start != Start::Never;
             if ready {
                 ready_addresses.push(pod.address.clone());
             }
@@ -197,6 +199,11 @@ impl Nodes {
             .filter(|address| played.told.contains(address))
             .collect();
         tell_endpoints(objects, key, &told);
+    }
+
+    /// Versions behave otherwise from now on.
+    pub fn look_again(&mut self) {
+        self.idle_at = None;
     }
 
     /// One ready pod is not ready for a while.

@@ -168,6 +168,8 @@ const STORIES: &[(&str, Chapters, Behaviours)] = {
         ("a refused version is asked for again in vain", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Apply("1")), (Serves("1"), Behave("2", Behaviour::HEALTHY)), (Now, Apply("2")), (After(120), Pause(false))], &[("2", BROKEN)]),
         ("more replicas in mid-rollout", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Replicas(3)), (Serves("2"), Pause(false))], &[]),
         ("fewer replicas in mid-rollout", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Replicas(1)), (Serves("2"), Pause(false))], &[]),
+        ("fewer replicas and more again in mid-rollout", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Replicas(1)), (After(20), Replicas(2)), (Serves("2"), Pause(false))], &[]),
+        ("46: all pods of a version are lost at 50 %", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Behave("2", NEVER)), (Refused("2"), Pause(false))], &[]),
         ("49: a child's owner is taken away", &[(Now, Apply("1")), (Serves("1"), Disown), (After(40), Apply("2")), (After(60), Adopt), (Serves("2"), Pause(false))], &[]),
         ("49: a finalizer is stuck at 10 %", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Bind), (Now, Delete), (After(120), Unbind)], &[]),
         ("one version after the other", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Serves("2"), Apply("3")), (Serves("3"), Apply("1")), (Serves("1"), Pause(false))], &[]),

@@ -226,7 +226,7 @@ type Between = &'static [(Fault, u64, u64)];
 /// What seeds have found and is mended since, each told as plainly as it can be.
 #[test]
 fn what_was_found_stays_mended() {
-    const FOUND: [(&str, Between); 12] = [
+    const FOUND: [(&str, Between); 15] = [
         // A sentence that tells an age was written at each look, and each write caused the next look (seed 31).
         (
             "a version is promoted",
@@ -290,6 +290,30 @@ fn what_was_found_stays_mended() {
                 (Fault::TwoLeaders, 97, 367),
             ],
         ),
+        // Replicas were changed, then the watches went silent: for a minute the cache knew of no Ready pod, and a good version
+        // was rolled back (seed 226).
+        (
+            "fewer replicas in mid-rollout",
+            &[(Fault::HalfOpen(1000), 47, 122)],
+        ),
+        // The watch of the history was late, and a version got the number of the one before it (seed 1702).
+        (
+            "19: a new version while one is prepared",
+            &[(
+                Fault::Lag {
+                    kind: Kind::History,
+                    ms: 100_000,
+                },
+                9,
+                30,
+            )],
+        ),
+        // Replicas were lowered and raised again: a Deployment that had not been shrunk yet needed no write, and the shrinking
+        // that was long under way took its pods from a version with traffic.
+        (
+            "fewer replicas and more again in mid-rollout",
+            &[(Fault::LateApplies(60), 14, 29)],
+        ),
     ];
     for (name, faults) in FOUND {
         let index = (0..Story::count()).find(|index| Story::number(*index).name == name);
@@ -305,6 +329,32 @@ fn what_was_found_stays_mended() {
         assert_eq!(hurt.findings, Vec::<String>::new(), "{log}");
         assert_eq!(hurt.end, whole.end, "{log}");
     }
+}
+
+/// An operator that starts anew every 40 s has a patience of 60 s all the same.
+#[test]
+fn a_patience_goes_on_where_the_process_before_left_it() {
+    let index = (0..Story::count()).find(|index| Story::number(*index).name.starts_with("46:"));
+    let restart = |second: u64| Window {
+        fault: Fault::Sigterm,
+        from_ms: second * 1000,
+        to_ms: second * 1000 + 1000,
+    };
+    let restarts = (1..=7).map(|number| restart(number * 40));
+    let outcome = play(
+        1,
+        Story::number(index.unwrap()),
+        Faults::of(1, restarts.collect()),
+    );
+    let log = outcome.journal.join("\n");
+    assert_eq!(outcome.findings, Vec::<String>::new(), "{log}");
+    let when = |event: &str| -> f64 {
+        let line = outcome.journal.iter().find(|line| line.contains(event));
+        let seconds = line.unwrap().split_whitespace().next().unwrap();
+        seconds.parse().unwrap()
+    };
+    let lasted = when("Event RolledBack") - when("Behave(");
+    assert!(lasted < 100.0, "{lasted} s\n{log}");
 }
 
 /// A whole rollout and a whole rollback, killed before and after each single write.

@@ -203,8 +203,10 @@ impl State {
             self.note("user", &format!("{deed:?}"));
             "user".clone_into(&mut self.objects.actor);
             self.story.act(deed, &mut self.objects);
-            if deed == Deed::Delete {
-                self.judge.forget();
+            match deed {
+                Deed::Delete => self.judge.forget(),
+                Deed::Behave(..) => self.nodes.look_again(),
+                _ => {}
             }
         }
     }
