@@ -135,13 +135,14 @@ fn next(receiver: &Mutex<Receiver<Job>>) -> Option<Job> {
         .ok()
 }
 
-/// What a panic said.
+/// What a panic said, where that is written in the code. A message that was put together may quote what a client sent,
+/// as that of a wrong place in a text does.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "unknown".into())
+    let literal = panic.downcast_ref::<&str>();
+    literal.map_or_else(
+        || "its message may quote data".to_owned(),
+        |text| (*text).to_owned(),
+    )
 }
 
 #[cfg(test)]
@@ -156,6 +157,12 @@ mod tests {
         let pool = ComputePool::start(1, 4).unwrap();
         let error = pool.run(|| panic!("boom")).await.unwrap_err();
         assert_eq!(error, ComputeError::Panicked("boom".into()));
+        let quoting = pool.run(|| panic!("not at a boundary of {:?}", "secret"));
+        let error = quoting.await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the computation panicked: its message may quote data"
+        );
         assert_eq!(pool.run(|| 6 * 7).await.unwrap(), 42);
     }
 

@@ -7,12 +7,13 @@
 use std::cell::RefCell;
 use std::io::{self, IsTerminal as _, Write};
 
-use tracing::{Level, Metadata};
+use tracing::{Level, Metadata, error};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::cli::{LogArgs, LogFormat};
+use crate::compute::panic_text;
 
 /// Lines that are held back are written when they are as long as this, however busy the thread is.
 const MOST_HELD: usize = 16 << 10;
@@ -20,6 +21,16 @@ const MOST_HELD: usize = 16 << 10;
 thread_local! {
     /// None on a thread that holds nothing back.
     static HELD: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
+
+/// Logs where a panic was, and of what it said only what is written in the code.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        let thread = std::thread::current();
+        let reason = panic_text(panic.payload());
+        error!(thread = thread.name(), place, reason, "panicked");
+    }));
 }
 
 /// Begins the log of this process.
@@ -39,6 +50,7 @@ pub fn init(args: &LogArgs) -> Result<(), ParseError> {
             .with_ansi(io::stderr().is_terminal())
             .init(),
     }
+    log_panics();
     Ok(())
 }
 

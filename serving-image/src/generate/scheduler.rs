@@ -1,6 +1,5 @@
 //! One thread that advances all texts together.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
@@ -12,6 +11,7 @@ use tracing::error;
 
 use super::text::{Progress, Text};
 use super::{Event, Request, Settings, Vocabulary};
+use crate::compute::panic_text;
 use crate::metrics::GenerationMetrics;
 use crate::model::llama::{Llama, Piece, Scratch};
 
@@ -186,10 +186,4 @@ impl Scheduler {
         }
         Ok(())
     }
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "unknown panic".into())
 }

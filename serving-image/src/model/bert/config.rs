@@ -16,6 +16,9 @@ pub(in crate::model) struct Config {
     pub(super) max_position_embeddings: usize,
     pub(super) layer_norm_eps: f32,
     pub(super) hidden_act: String,
+    /// Others have tensors of the same names that mean something else, such as `RoBERTa`'s positions, which begin at 2.
+    model_type: Option<String>,
+    position_embedding_type: Option<String>,
 }
 
 impl Config {
@@ -26,6 +29,18 @@ impl Config {
 
     /// Refuses what the encoder cannot compute, naming it.
     pub(super) fn check(&self) -> Result<()> {
+        for (name, found, computed) in [
+            ("model_type", &self.model_type, "bert"),
+            (
+                "position_embedding_type",
+                &self.position_embedding_type,
+                "absolute",
+            ),
+        ] {
+            if let Some(found) = found.as_ref().filter(|found| *found != computed) {
+                bail!("{name} is {found}, but only {computed} is supported");
+            }
+        }
         if self.hidden_act != "gelu" {
             bail!(
                 "hidden_act is {}, but only gelu is supported",

@@ -293,6 +293,21 @@ fn what_does_not_fit_the_configuration_is_named() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("intermediate_size is 100"), "{error}");
+
+    for (name, value) in [
+        ("model_type", "roberta"),
+        ("position_embedding_type", "relative_key"),
+    ] {
+        let json = json!({
+            "hidden_size": HIDDEN, "intermediate_size": WIDE, "num_attention_heads": 3, "num_hidden_layers": 2,
+            "max_position_embeddings": POSITIONS, "layer_norm_eps": 1e-12, "hidden_act": "gelu", name: value,
+        });
+        let other: Config = serde_json::from_value(json).unwrap();
+        let error = Bert::load(&weights(2), &other, &embeds)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(&format!("{name} is {value}")), "{error}");
+    }
 }
 
 #[test]

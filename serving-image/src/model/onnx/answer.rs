@@ -1,5 +1,7 @@
 //! What comes out of a graph, and what the manifest says that it means.
 
+use std::collections::HashMap;
+
 use ort::session::SessionOutputs;
 use ort::value::{DynValue, MapValueType, Outlet, TensorElementType, Value, ValueType};
 
@@ -175,31 +177,29 @@ impl Answer {
                 .downcast::<ort::value::SequenceValueType<MapValueType<String, f32>>>()
                 .map_err(text)?;
             let row = |map: Value<MapValueType<String, f32>>| {
-                let map = map.extract_map();
+                // Not `extract_map`, which panics over names that are no UTF-8.
+                let map: HashMap<String, f32> = map.try_extract_map().map_err(text)?;
                 let probability = |label: &String| {
                     let found = map.get(label).copied();
                     found.ok_or_else(|| format!("the graph knows no label {label}"))
                 };
                 labels.iter().map(probability).collect()
             };
-            maps.extract_sequence()
-                .into_iter()
-                .map(row)
-                .collect::<Result<_, String>>()?
+            let maps = maps.try_extract_sequence().map_err(text)?;
+            maps.into_iter().map(row).collect::<Result<_, String>>()?
         } else {
             let maps = value
                 .view()
                 .downcast::<ort::value::SequenceValueType<MapValueType<i64, f32>>>()
                 .map_err(text)?;
             let row = |map: Value<MapValueType<i64, f32>>| {
-                let mut pairs = map.extract_key_values();
+                let mut pairs: Vec<(i64, f32)> = map.try_extract_key_values().map_err(text)?;
                 pairs.sort_by_key(|(key, _)| *key);
-                pairs
-                    .into_iter()
-                    .map(|(_, probability)| probability)
-                    .collect()
+                let probabilities = pairs.into_iter().map(|(_, probability)| probability);
+                Ok(probabilities.collect())
             };
-            maps.extract_sequence().into_iter().map(row).collect()
+            let maps = maps.try_extract_sequence().map_err(text)?;
+            maps.into_iter().map(row).collect::<Result<_, String>>()?
         };
         let sound = rows.len() == instances && rows.iter().all(|row| row.len() == labels.len());
         if sound {
