@@ -1,6 +1,11 @@
 //! What a decoder of the llama family does between its matrix products, a token at a time.
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
+
+use crate::math::exp;
+
+/// Scores are computed in as many at once at most.
+const LANES: usize = 16;
 
 /// One head's keys and values in a cache.
 #[derive(Debug, Clone, Copy)]
@@ -20,39 +25,64 @@ pub struct Window<'a> {
 impl Window<'_> {
     /// `output = Σ softmax(query · key / √width) value`. `scores` is any buffer.
     pub fn attend(&self, query: &[f32], scores: &mut Vec<f32>, output: &mut [f32]) {
-        Arch::new().dispatch(
-            #[inline(always)]
-            || self.attend_vectorised(query, scores, output),
-        );
+        Arch::new().dispatch(Attend {
+            window: *self,
+            query,
+            scores,
+            output,
+        });
     }
+}
+
+struct Attend<'a> {
+    window: Window<'a>,
+    query: &'a [f32],
+    scores: &'a mut Vec<f32>,
+    output: &'a mut [f32],
+}
+
+impl WithSimd for Attend<'_> {
+    type Output = ();
 
     #[inline(always)]
-    fn attend_vectorised(&self, query: &[f32], scores: &mut Vec<f32>, output: &mut [f32]) {
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            window,
+            query,
+            scores,
+            output,
+        } = self;
         let scale = 1.0 / (query.len() as f32).sqrt();
         let place = |position: usize| {
-            let start = position * self.stride + self.offset;
+            let start = position * window.stride + window.offset;
             start..start + query.len()
         };
         scores.clear();
-        scores.extend((0..self.positions).map(
+        scores.extend((0..window.positions).map(
             #[inline(always)]
-            |position| dot(query, &self.keys[place(position)]) * scale,
+            |position| dot(query, &window.keys[place(position)]) * scale,
         ));
         let largest = scores
             .iter()
             .fold(f32::NEG_INFINITY, |most, score| most.max(*score));
-        let mut total = 0.0;
-        for score in scores.iter_mut() {
-            *score = (*score - largest).exp();
-            total += *score;
+        // What fills the last register counts as 10⁻³⁸.
+        scores.resize(scores.len().next_multiple_of(LANES), f32::NEG_INFINITY);
+        let shift = simd.splat_f32s(largest);
+        let mut total = simd.splat_f32s(0.0);
+        for score in S::as_mut_simd_f32s(scores).0 {
+            *score = exp(simd, simd.sub_f32s(*score, shift));
+            total = simd.add_f32s(total, *score);
         }
+        let share = 1.0 / simd.reduce_sum_f32s(total);
         output.fill(0.0);
-        for (position, score) in scores.iter().enumerate() {
-            let share = score / total;
-            let values = &self.values[place(position)];
+        for (position, score) in scores[..window.positions].iter().enumerate() {
+            let values = &window.values[place(position)];
             for (output, value) in output.iter_mut().zip(values) {
-                *output += share * value;
+                *output += score * value;
             }
+        }
+        for output in output {
+            *output *= share;
         }
     }
 }
@@ -73,8 +103,40 @@ pub fn rms_normalise(row: &mut [f32], weights: &[f32], epsilon: f32) {
 
 /// `gate · σ(gate) · value`
 pub fn silu_gate(gates: &[f32], values: &[f32], output: &mut [f32]) {
-    for ((gate, value), output) in gates.iter().zip(values).zip(output) {
-        *output = gate / (1.0 + (-gate).exp()) * value;
+    Arch::new().dispatch(SiluGate {
+        gates,
+        values,
+        output,
+    });
+}
+
+struct SiluGate<'a> {
+    gates: &'a [f32],
+    values: &'a [f32],
+    output: &'a mut [f32],
+}
+
+impl WithSimd for SiluGate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (gates, gates_rest) = S::as_simd_f32s(self.gates);
+        let (values, values_rest) = S::as_simd_f32s(self.values);
+        let (output, output_rest) = S::as_mut_simd_f32s(self.output);
+        let (zero, one) = (simd.splat_f32s(0.0), simd.splat_f32s(1.0));
+        for ((gate, value), output) in gates.iter().zip(values).zip(output) {
+            // σ(x) = 1 / (1 + e⁻ˣ) = eˣ / (1 + eˣ): of the two, the one whose power is not above 1.
+            let power = exp(simd, simd.neg_f32s(simd.abs_f32s(*gate)));
+            let is_positive = simd.greater_than_f32s(*gate, zero);
+            let above = simd.select_f32s(is_positive, one, power);
+            let sigmoid = simd.div_f32s(above, simd.add_f32s(one, power));
+            *output = simd.mul_f32s(simd.mul_f32s(*gate, sigmoid), *value);
+        }
+        let rest = gates_rest.iter().zip(values_rest).zip(output_rest);
+        for ((gate, value), output) in rest {
+            *output = gate / (1.0 + (-gate).exp()) * value;
+        }
     }
 }
 
@@ -140,10 +202,18 @@ mod tests {
 
     #[test]
     fn a_gate_lets_through_what_is_positive() {
-        let mut output = [0.0; 3];
-        silu_gate(&[0.0, 20.0, -20.0], &[5.0, 5.0, 5.0], &mut output);
-        assert!(
-            output[0].abs() < 1e-6 && (output[1] - 100.0).abs() < 1e-3 && output[2].abs() < 1e-3
-        );
+        // Registers, and a rest that fills none.
+        let gates: Vec<f32> = (0..37).map(|number| number as f32 * 2.0 - 36.0).collect();
+        let mut output = [0.0; 37];
+        silu_gate(&gates, &[5.0; 37], &mut output);
+        for (gate, found) in gates.iter().zip(output) {
+            let gate = f64::from(*gate);
+            let expected = gate / (1.0 + (-gate).exp()) * 5.0;
+            let difference = (f64::from(found) - expected).abs();
+            assert!(
+                difference < 1e-5 * expected.abs().max(1.0),
+                "{gate}: {found}"
+            );
+        }
     }
 }

@@ -1,58 +1,52 @@
-//! Products of weights in ggml's blocks with vectors, for the formats that candle has no SIMD kernel for (Q4_1), or only
-//! one that is chosen at compile time (Q4_0, Q8_0).
+//! Products of weights in ggml's blocks with vectors, for the formats that candle has no SIMD kernel for (Q4_1, Q5_0,
+//! Q5_1), or only one that is chosen at compile time (Q4_0, Q8_0, Q4_K, Q5_K).
 //!
 //! As in ggml, a vector is cut into blocks of 32 that are rounded to signed bytes, so that the inner loop is a product
-//! of bytes. Each output is summed in one fixed order, whatever else is computed beside it: a text does not depend on
-//! which requests share its batch.
+//! of bytes. Weights are unpacked and laid out anew once, when they are read: 16 rows lie side by side in the lanes of
+//! the registers, so that one load of weights serves 16 outputs, four numbers of a vector are spread over all lanes, and
+//! nothing is ever summed across lanes. See [`product`].
+//!
+//! Each output is summed in one fixed order, whatever else is computed beside it, and on whatever machine: a text does
+//! not depend on which requests share its batch.
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
+mod format;
+mod machine;
+mod product;
 #[cfg(test)]
 mod tests;
 
-use half::f16;
+pub use format::BlockFormat;
 
 /// Weights, or activations, that share a scale.
 pub const BLOCK: usize = 32;
 
-/// A format of ggml that is packed here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BlockFormat {
-    /// 4 bits and a scale; −8 to 7.
-    Q4_0,
-    /// 4 bits, a scale and an offset; 0 to 15.
-    Q4_1,
-    /// Signed bytes and a scale.
-    Q8_0,
-}
+/// Rows that lie side by side.
+pub const GROUP: usize = 16;
 
-impl BlockFormat {
-    /// Bytes of a block in a file: its numbers in 16 bits first, then the quants.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::Q4_0 => 2 + BLOCK / 2,
-            Self::Q4_1 => 4 + BLOCK / 2,
-            Self::Q8_0 => 2 + BLOCK,
-        }
-    }
-}
+/// Numbers of a vector that are multiplied and summed in one lane at once.
+const STEP: usize = 4;
 
-/// A weight matrix in blocks, laid out for the kernels below: scales apart from quants, as floats.
+/// One weight matrix: groups of 16 rows, block by block.
 #[derive(Debug)]
 pub struct Packed {
     columns: usize,
+    rows: usize,
+    /// Blocks that were added, row by row.
+    filled: usize,
     quants: Quants,
-    /// One for each block.
-    scales: Vec<f32>,
-    /// Added to each weight of a block after scaling; empty for signed bytes.
-    offsets: Vec<f32>,
+    /// For each block of a group, one scale a row.
+    scales: Vec<[f32; GROUP]>,
+    /// Added to each weight of a block after scaling; empty where formats have none.
+    offsets: Vec<[f32; GROUP]>,
 }
 
+/// The quants of a group's block: for each step the four of each row.
 #[derive(Debug)]
 enum Quants {
-    /// Weight `i` of a block is the low half of byte `i`, weight `i + 16` the high half.
-    Nibbles(Vec<[u8; BLOCK / 2]>),
-    Bytes(Vec<[i8; BLOCK]>),
+    /// 0 to 15. The low halves are those of the first four steps, the high halves those of the last.
+    Nibbles(Vec<[[u8; GROUP * STEP]; 4]>),
+    /// −128 to 127.
+    Bytes(Vec<[[u8; GROUP * STEP]; 8]>),
 }
 
 /// Vectors in blocks of signed bytes.
@@ -60,7 +54,7 @@ enum Quants {
 pub struct Activations {
     rows: usize,
     blocks: usize,
-    quants: Vec<[i8; BLOCK]>,
+    quants: Vec<[[i8; STEP]; BLOCK / STEP]>,
     scales: Vec<f32>,
     /// Of each block, the sum of its rounded values.
     sums: Vec<f32>,
@@ -72,107 +66,148 @@ impl Activations {
         self.rows = rows.len() / columns;
         self.blocks = columns / BLOCK;
         let blocks = self.rows * self.blocks;
-        self.quants.resize(blocks, [0; BLOCK]);
+        self.quants.resize(blocks, [[0; STEP]; BLOCK / STEP]);
         self.scales.resize(blocks, 0.0);
         self.sums.resize(blocks, 0.0);
-        pulp::Arch::new().dispatch(|| {
-            for (index, block) in rows.as_chunks::<BLOCK>().0.iter().enumerate() {
-                let largest = block
-                    .iter()
-                    .fold(0.0_f32, |most, value| most.max(value.abs()));
-                let scale = largest / 127.0;
-                let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-                let mut sum = 0;
-                for (quant, value) in self.quants[index].iter_mut().zip(block) {
-                    *quant = (value * inverse).round_ties_even() as i8;
-                    sum += i32::from(*quant);
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (index, block) in rows.as_chunks::<BLOCK>().0.iter().enumerate() {
+                    let (quants, scale, sum) = round(block);
+                    self.quants[index] = pulp::cast(quants);
+                    self.scales[index] = scale;
+                    self.sums[index] = scale * sum as f32;
                 }
-                self.scales[index] = scale;
-                self.sums[index] = scale * sum as f32;
-            }
-        });
+            },
+        );
     }
 }
 
+/// A block as signed bytes, their scale and their sum. No value is more than half a scale off.
+#[inline(always)]
+fn round(block: &[f32; BLOCK]) -> ([i8; BLOCK], f32, i32) {
+    // Adding 1.5 · 2²³ rounds to an integer, ties to even, and leaves it in the low bits of the sum.
+    const ROUND: f32 = 12_582_912.0;
+    // Eight maxima side by side: a single one is a chain of 32.
+    let mut lanes = [0.0_f32; 8];
+    for values in block.as_chunks::<8>().0 {
+        for (lane, value) in lanes.iter_mut().zip(values) {
+            *lane = lane.max(value.abs());
+        }
+    }
+    let largest = lanes.into_iter().fold(0.0, f32::max);
+    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    let mut quants = [0; BLOCK];
+    let mut sum = 0;
+    for (quant, value) in quants.iter_mut().zip(block) {
+        *quant = (value * inverse + ROUND).to_bits() as i8;
+        sum += i32::from(*quant);
+    }
+    (quants, largest / 127.0, sum)
+}
+
 impl Packed {
-    /// An empty matrix with rows of so many weights, a multiple of 32, to which rows are added.
+    /// An empty matrix with rows of so many weights, a multiple of the format's block, to which rows are added.
     pub fn new(format: BlockFormat, columns: usize) -> Self {
-        let quants = match format {
-            BlockFormat::Q4_0 | BlockFormat::Q4_1 => Quants::Nibbles(Vec::new()),
-            BlockFormat::Q8_0 => Quants::Bytes(Vec::new()),
-        };
         Self {
             columns,
-            quants,
+            rows: 0,
+            filled: 0,
+            quants: if format.is_nibbles() {
+                Quants::Nibbles(Vec::new())
+            } else {
+                Quants::Bytes(Vec::new())
+            },
             scales: Vec::new(),
             offsets: Vec::new(),
         }
     }
 
     /// Makes room for exactly that many further rows.
-    pub fn reserve(&mut self, rows: usize) {
-        let blocks = rows * self.columns / BLOCK;
+    pub fn reserve(&mut self, format: BlockFormat, rows: usize) {
+        let blocks = rows.div_ceil(GROUP) * (self.columns / BLOCK);
         self.scales.reserve_exact(blocks);
         match &mut self.quants {
-            Quants::Nibbles(quants) => {
-                quants.reserve_exact(blocks);
-                self.offsets.reserve_exact(blocks);
-            }
+            Quants::Nibbles(quants) => quants.reserve_exact(blocks),
             Quants::Bytes(quants) => quants.reserve_exact(blocks),
         }
+        if format.has_offset() {
+            self.offsets.reserve_exact(blocks);
+        }
     }
 
-    /// Adds whole blocks as they lie in a file, in a format as wide as that of [`Self::new`].
+    /// Adds whole blocks as they lie in a file, row by row, in the format of [`Self::new`].
     pub fn extend(&mut self, format: BlockFormat, bytes: &[u8]) {
-        let float =
-            |bytes: &[u8], at: usize| f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32();
         for block in bytes.chunks_exact(format.bytes()) {
-            let scale = float(block, 0);
-            self.scales.push(scale);
+            format.unpack(block, |quants, scale, offset| {
+                self.push(quants, scale, format.has_offset().then_some(offset));
+            });
+        }
+        self.rows = self.filled * BLOCK / self.columns;
+    }
+
+    /// Adds the next block of the row that is being filled.
+    fn push(&mut self, values: &[u8; BLOCK], scale: f32, offset: Option<f32>) {
+        let blocks = self.columns / BLOCK;
+        let (row, block) = (self.filled / blocks, self.filled % blocks);
+        let (place, lane) = (row / GROUP * blocks + block, row % GROUP);
+        self.filled += 1;
+        if place >= self.scales.len() {
+            // A new group. Rows that never come have scales of 0.
+            self.scales.resize(place + 1, [0.0; GROUP]);
+            if offset.is_some() {
+                self.offsets.resize(place + 1, [0.0; GROUP]);
+            }
             match &mut self.quants {
-                Quants::Nibbles(quants) => {
-                    let mut nibbles = [0; BLOCK / 2];
-                    nibbles.copy_from_slice(&block[block.len() - BLOCK / 2..]);
-                    quants.push(nibbles);
-                    // Q4_0 stands for −8 … 7, Q4_1 for 0 … 15 and an offset of its own.
-                    let has_offset = format == BlockFormat::Q4_1;
-                    let offset = if has_offset {
-                        float(block, 2)
-                    } else {
-                        -8.0 * scale
-                    };
-                    self.offsets.push(offset);
-                }
-                Quants::Bytes(quants) => {
-                    let mut row = [0; BLOCK];
-                    for (quant, byte) in row.iter_mut().zip(&block[2..]) {
-                        *quant = byte.cast_signed();
+                Quants::Nibbles(quants) => quants.resize(place + 1, [[0; GROUP * STEP]; 4]),
+                Quants::Bytes(quants) => quants.resize(place + 1, [[0; GROUP * STEP]; 8]),
+            }
+        }
+        self.scales[place][lane] = scale;
+        if let Some(offset) = offset {
+            self.offsets[place][lane] = offset;
+        }
+        let own = lane * STEP..(lane + 1) * STEP;
+        let steps = values.as_chunks::<STEP>().0;
+        match &mut self.quants {
+            Quants::Nibbles(quants) => {
+                let (low, high) = steps.split_at(4);
+                for (bytes, (low, high)) in quants[place].iter_mut().zip(low.iter().zip(high)) {
+                    for (byte, (low, high)) in
+                        bytes[own.clone()].iter_mut().zip(low.iter().zip(high))
+                    {
+                        *byte = low | high << 4;
                     }
-                    quants.push(row);
+                }
+            }
+            Quants::Bytes(quants) => {
+                for (bytes, step) in quants[place].iter_mut().zip(steps) {
+                    bytes[own.clone()].copy_from_slice(step);
                 }
             }
         }
     }
 
-    /// Adds the rows of `other`, or gives it back where its format is another one.
+    /// Adds the rows of `other`, or gives it back where it is laid out otherwise, or the last group here is not full.
     pub fn append(&mut self, mut other: Self) -> Option<Self> {
+        let fits = self.columns == other.columns
+            && self.rows.is_multiple_of(GROUP)
+            && self.offsets.is_empty() == other.offsets.is_empty();
         match (&mut self.quants, &mut other.quants) {
-            (Quants::Nibbles(own), Quants::Nibbles(more)) if self.columns == other.columns => {
-                own.append(more);
-            }
-            (Quants::Bytes(own), Quants::Bytes(more)) if self.columns == other.columns => {
-                own.append(more);
-            }
+            (Quants::Nibbles(own), Quants::Nibbles(more)) if fits => own.append(more),
+            (Quants::Bytes(own), Quants::Bytes(more)) if fits => own.append(more),
             _ => return Some(other),
         }
         self.scales.append(&mut other.scales);
         self.offsets.append(&mut other.offsets);
+        self.rows += other.rows;
+        self.filled += other.filled;
         None
     }
 
     /// Rows of weights, which is the number of outputs.
     pub fn rows(&self) -> usize {
-        self.scales.len() * BLOCK / self.columns
+        self.rows
     }
 
     /// Weights in a row, which is the number of inputs.
@@ -183,87 +218,27 @@ impl Packed {
     /// One row as floats.
     pub fn dequantise_row(&self, row: usize, output: &mut [f32]) {
         let blocks = self.columns / BLOCK;
+        let lane = row % GROUP;
         for (index, output) in output.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-            let block = row * blocks + index;
-            let scale = self.scales[block];
-            match &self.quants {
-                Quants::Nibbles(quants) => {
-                    for (place, byte) in quants[block].iter().enumerate() {
-                        output[place] = f32::from(byte & 15) * scale + self.offsets[block];
-                        output[place + 16] = f32::from(byte >> 4) * scale + self.offsets[block];
-                    }
-                }
-                Quants::Bytes(quants) => {
-                    for (output, quant) in output.iter_mut().zip(&quants[block]) {
-                        *output = f32::from(*quant) * scale;
-                    }
-                }
-            }
-        }
-    }
-
-    /// `output[row][vector] = weights[first + row] · activations[vector]`, for as many rows as `output` has.
-    pub fn multiply(&self, activations: &Activations, first: usize, output: &mut [f32]) {
-        if activations.rows == 0 {
-            return;
-        }
-        #[cfg(target_arch = "x86_64")]
-        if let Some(simd) = pulp::x86::V3::try_new() {
-            return avx2::multiply(simd, self, activations, first, output);
-        }
-        self.multiply_portably(activations, first, output);
-    }
-
-    /// What the SIMD kernel computes, for machines without AVX2.
-    fn multiply_portably(&self, activations: &Activations, first: usize, output: &mut [f32]) {
-        let blocks = self.columns / BLOCK;
-        for (index, output) in output.iter_mut().enumerate() {
-            let (row, vector) = (first + index / activations.rows, index % activations.rows);
-            let mut sum = 0.0;
-            for block in 0..blocks {
-                let (w, x) = (row * blocks + block, vector * blocks + block);
-                let x_quants = &activations.quants[x];
-                let product: i32 = match &self.quants {
-                    Quants::Nibbles(quants) => (0..BLOCK / 2)
-                        .map(|place| {
-                            let byte = quants[w][place];
-                            i32::from(byte & 15) * i32::from(x_quants[place])
-                                + i32::from(byte >> 4) * i32::from(x_quants[place + BLOCK / 2])
-                        })
-                        .sum(),
-                    Quants::Bytes(quants) => quants[w]
-                        .iter()
-                        .zip(x_quants)
-                        .map(|(weight, value)| i32::from(*weight) * i32::from(*value))
-                        .sum(),
+            let place = row / GROUP * blocks + index;
+            let scale = self.scales[place][lane];
+            let offset = self.offsets.get(place).map_or(0.0, |offsets| offsets[lane]);
+            for (weight, output) in output.iter_mut().enumerate() {
+                let (step, at) = (weight / STEP, lane * STEP + weight % STEP);
+                let quant = match &self.quants {
+                    Quants::Nibbles(quants) if step < 4 => (quants[place][step][at] & 15).into(),
+                    Quants::Nibbles(quants) => (quants[place][step - 4][at] >> 4).into(),
+                    Quants::Bytes(quants) => quants[place][step][at].cast_signed().into(),
                 };
-                sum += product as f32 * self.scales[w] * activations.scales[x];
-                if let Some(offset) = self.offsets.get(w) {
-                    sum += offset * activations.sums[x];
-                }
+                let quant: f32 = quant;
+                *output = quant * scale + offset;
             }
-            *output = sum;
         }
     }
-}
 
-#[inline(always)]
-fn sum_lanes(lanes: [f32; 8]) -> f32 {
-    let [low, high] = [0, 4].map(|half| [0, 1, 2, 3].map(|lane| lanes[half + lane]));
-    let four: [f32; 4] = std::array::from_fn(|lane| low[lane] + high[lane]);
-    (four[0] + four[1]) + (four[2] + four[3])
-}
-
-#[inline(always)]
-fn dot(left: &[f32], right: &[f32]) -> f32 {
-    let mut lanes = [0.0_f32; 8];
-    let (left, left_rest) = left.as_chunks::<8>();
-    let (right, right_rest) = right.as_chunks::<8>();
-    for (left, right) in left.iter().zip(right) {
-        for lane in 0..8 {
-            lanes[lane] += left[lane] * right[lane];
-        }
+    /// Computes groups of 16 rows, from the `first` on, for as many as `output` has room: for each group, and each
+    /// vector, 16 outputs. Those of rows beyond the last are 0.
+    pub fn multiply(&self, activations: &Activations, first: usize, output: &mut [f32]) {
+        product::multiply(self, activations, first, output);
     }
-    let rest = left_rest.iter().zip(right_rest);
-    rest.fold(sum_lanes(lanes), |sum, (left, right)| sum + left * right)
 }

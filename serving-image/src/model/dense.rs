@@ -120,8 +120,19 @@ impl Dense {
         Some(Linear { outputs })
     }
 
-    /// Probabilities or values, one vector for each row.
+    /// Probabilities or values, one vector for each row. In the widest registers that this machine has: the sums are the
+    /// same in all of them.
     pub(super) fn forward(&self, rows: &Rows) -> Vec<Vec<f32>> {
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || self.forward_inlined(rows),
+        )
+    }
+
+    // What is not inlined into the dispatched function is compiled for the least machine.
+    #[allow(clippy::inline_always)]
+    #[inline(always)]
+    fn forward_inlined(&self, rows: &Rows) -> Vec<Vec<f32>> {
         let mut outputs = Vec::with_capacity(rows.len());
         let (mut x, mut y) = (Vec::new(), Vec::new());
         for block in rows.values.chunks(rows.width * BLOCK) {
@@ -147,6 +158,8 @@ impl Dense {
     }
 
     /// Passes `ROWS` rows in `x` through all layers; the result is in `x`, `y` is a second buffer.
+    #[allow(clippy::inline_always)]
+    #[inline(always)]
     fn layers<const ROWS: usize>(&self, x: &mut Vec<f32>, y: &mut Vec<f32>) {
         for (index, layer) in self.layers.iter().enumerate() {
             layer.forward::<ROWS>(x, y);
@@ -189,6 +202,8 @@ impl Layer {
     }
 
     /// `y = x W + b` for `ROWS` rows.
+    #[allow(clippy::inline_always)]
+    #[inline(always)]
     fn forward<const ROWS: usize>(&self, x: &[f32], y: &mut Vec<f32>) {
         y.clear();
         y.resize(ROWS * self.outputs, 0.0);
@@ -225,15 +240,15 @@ impl End {
     }
 }
 
+#[allow(clippy::inline_always)]
+#[inline(always)]
 fn apply(activation: Activation, values: &mut [f32]) {
-    let function: fn(f32) -> f32 = match activation {
-        Activation::Relu => |x| x.max(0.0),
-        Activation::Tanh => f32::tanh,
-        Activation::Logistic => logistic,
-        Activation::Identity => return,
-    };
-    for value in values {
-        *value = function(*value);
+    // A loop for each, not a function's address: that would be a call for each value.
+    match activation {
+        Activation::Relu => values.iter_mut().for_each(|x| *x = x.max(0.0)),
+        Activation::Tanh => values.iter_mut().for_each(|x| *x = x.tanh()),
+        Activation::Logistic => values.iter_mut().for_each(|x| *x = logistic(*x)),
+        Activation::Identity => {}
     }
 }
 

@@ -2,6 +2,7 @@
 //! and alone against in a batch, bit for bit where the arithmetic is ours.
 #![allow(clippy::unwrap_used)]
 
+mod gguf;
 mod graphs;
 
 use std::path::{Path, PathBuf};

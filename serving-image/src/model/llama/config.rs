@@ -28,6 +28,8 @@ pub struct Config {
     pub epsilon: f32,
     /// Base of the rotation's frequencies.
     pub rotation_base: f32,
+    /// What positions are divided by before they turn anything: 1 where the context was not stretched.
+    pub stretch: f32,
     /// Numbers of a head that are rotated.
     pub rotated: usize,
     /// Which numbers are a pair.
@@ -62,13 +64,7 @@ impl Config {
             required(&key(name), optional(name)?)
                 .and_then(|number| check(number > 0, &key(name), "above 0").map(|()| number))
         };
-        let scaling = key("rope.scaling.type");
-        let unscaled = matches!(header.text(&scaling)?, None | Some("none"));
-        check(
-            unscaled,
-            &scaling,
-            "none: this build has no scaled rotation",
-        )?;
+        let stretch = stretch(header, architecture)?;
         let experts = key("expert_count");
         let dense = header.number(&experts, MOST)?.unwrap_or(0) == 0;
         check(dense, &experts, "0: this build has no mixture of experts")?;
@@ -92,6 +88,7 @@ impl Config {
             context: positive("context_length")?,
             epsilon: required(&epsilon_key, header.float(&epsilon_key)?)?,
             rotation_base: header.float(&key("rope.freq_base"))?.unwrap_or(10_000.0),
+            stretch,
             rotated,
             rotation,
             normalised_heads,
@@ -128,6 +125,18 @@ impl Config {
         Ok(config)
     }
 
+    /// By how much each pair of a head's numbers is turned from one position to the next. `factors` divide them one by
+    /// one (Llama 3's long contexts); empty where there is nothing to divide.
+    pub fn frequencies(&self, factors: &[f32]) -> Vec<f32> {
+        (0..self.rotated / 2)
+            .map(|pair| {
+                let exponent = 2.0 * pair as f32 / self.rotated as f32;
+                let factor = factors.get(pair).copied().unwrap_or(1.0);
+                self.rotation_base.powf(-exponent) / (self.stretch * factor)
+            })
+            .collect()
+    }
+
     /// Numbers in all queries of a token.
     pub fn query_width(&self) -> usize {
         self.heads * self.head_width
@@ -136,6 +145,23 @@ impl Config {
     /// Numbers in all keys of a token, and in all values.
     pub fn key_width(&self) -> usize {
         self.key_heads * self.head_width
+    }
+}
+
+/// How far the context was stretched beyond that of the training. Llama 3's way is a tensor, `rope_freqs`, without a key.
+fn stretch(header: &Header, architecture: &str) -> Result<f32, GgufError> {
+    let kind_key = format!("{architecture}.rope.scaling.type");
+    let factor_key = format!("{architecture}.rope.scaling.factor");
+    match header.text(&kind_key)? {
+        None | Some("none") => Ok(1.0),
+        Some("linear") => {
+            let factor = required(&factor_key, header.float(&factor_key)?)?;
+            check(factor > 0.0, &factor_key, "above 0").map(|()| factor)
+        }
+        Some(_) => Err(unusable(
+            &kind_key,
+            "none or linear: this build stretches no other way",
+        )),
     }
 }
 

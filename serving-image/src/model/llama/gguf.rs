@@ -34,6 +34,17 @@ pub enum GgufError {
     /// The header contradicts the format.
     #[error("the GGUF header is malformed: {0}")]
     Malformed(String),
+    /// A tensor is in a format that this build does not compute.
+    #[error(
+        "tensor {name} is {format}, which this build does not compute; it does F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, \
+         Q8_0 and Q2_K to Q6_K"
+    )]
+    Format {
+        /// The tensor.
+        name: String,
+        /// The format's name, or ggml's number of it.
+        format: String,
+    },
     /// A key that the model needs is not there.
     #[error("the GGUF header has no {0}")]
     Missing(String),
@@ -320,11 +331,10 @@ impl<R: Read> Reader<'_, R> {
             .collect::<Result<Vec<_>, _>>()?;
         shape.reverse();
         let kind = self.u32()?;
-        let dtype = dtype(kind).ok_or_else(|| {
-            malformed(format!(
-                "tensor {name}: this build cannot compute ggml type {kind}"
-            ))
-        })?;
+        let Some(dtype) = dtype(kind) else {
+            let format = refused_format(kind);
+            return Err(GgufError::Format { name, format });
+        };
         let offset = self.u64()?;
         let block = dtype.block_size() as u64;
         let size = shape
@@ -369,6 +379,33 @@ fn dtype(kind: u32) -> Option<GgmlDType> {
         30 => GgmlDType::BF16,
         _ => return None,
     })
+}
+
+/// How ggml calls a format that [`dtype`] does not know.
+fn refused_format(kind: u32) -> String {
+    let name = match kind {
+        9 => "Q8_1",
+        15 => "Q8_K",
+        16 => "IQ2_XXS",
+        17 => "IQ2_XS",
+        18 => "IQ3_XXS",
+        19 => "IQ1_S",
+        20 => "IQ4_NL",
+        21 => "IQ3_S",
+        22 => "IQ2_S",
+        23 => "IQ4_XS",
+        24 => "I8",
+        25 => "I16",
+        26 => "I32",
+        27 => "I64",
+        28 => "F64",
+        29 => "IQ1_M",
+        34 => "TQ1_0",
+        35 => "TQ2_0",
+        39 => "MXFP4",
+        _ => return format!("of ggml's type {kind}"),
+    };
+    name.to_owned()
 }
 
 #[cfg(test)]

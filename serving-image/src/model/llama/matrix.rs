@@ -7,15 +7,16 @@ use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Device, Module as _, Result, Tensor};
 use rayon::prelude::*;
-use serin_kernels::quantised::{Activations, BlockFormat, Packed};
+use serin_kernels::quantised::{Activations, BlockFormat, GROUP, Packed};
 
 use super::gguf::TensorInfo;
 
 /// Bytes of a tensor that are in memory in the file's form while it is read into ours.
 const PIECE: usize = 1 << 20;
 
-/// Rows of weights that one task computes: 16 rows of 576 weights are 7 KB, and about 2 µs.
-const TASK_ROWS: usize = 16;
+/// Products of a weight and a value that are worth a task of their own: 1 to 3 µs. With fewer, handing them out costs
+/// more than it saves.
+const TASK_PRODUCTS: usize = 1 << 17;
 
 /// A tensor as it is kept.
 #[derive(Debug)]
@@ -92,7 +93,7 @@ fn read_packed(info: &TensorInfo, source: &mut impl Read, format: BlockFormat) -
         candle_core::bail!("tensor {}: not two dimensions", info.name);
     };
     let mut packed = Packed::new(format, columns);
-    packed.reserve(rows);
+    packed.reserve(format, rows);
     let mut piece = vec![0; PIECE / format.bytes() * format.bytes()];
     let mut left = info.size as usize;
     while left > 0 {
@@ -109,6 +110,10 @@ fn block_format(dtype: GgmlDType) -> Option<BlockFormat> {
     match dtype {
         GgmlDType::Q4_0 => Some(BlockFormat::Q4_0),
         GgmlDType::Q4_1 => Some(BlockFormat::Q4_1),
+        GgmlDType::Q5_0 => Some(BlockFormat::Q5_0),
+        GgmlDType::Q5_1 => Some(BlockFormat::Q5_1),
+        GgmlDType::Q4K => Some(BlockFormat::Q4K),
+        GgmlDType::Q5K => Some(BlockFormat::Q5K),
         GgmlDType::Q8_0 => Some(BlockFormat::Q8_0),
         _ => None,
     }
@@ -151,20 +156,43 @@ impl Matrix {
         Ok(())
     }
 
-    /// `output[row][vector] = weights[row] · input[vector]`, on the threads of the current pool.
-    fn multiply(&self, input: &Input, output: &mut [f32]) -> Result<()> {
+    /// `output[vector][at + row] = weights[row] · input[vector]`, on the threads of the current pool, where each vector has
+    /// `outputs` outputs. `scratch` is any buffer.
+    fn multiply(
+        &self,
+        input: &Input,
+        scratch: &mut Vec<f32>,
+        output: &mut [f32],
+        (at, outputs): (usize, usize),
+    ) -> Result<()> {
+        let (rows, columns) = self.shape();
+        let vectors = input.rows();
         match self {
-            Self::Packed(packed) => output
-                .par_chunks_mut(TASK_ROWS * input.rows())
-                .enumerate()
-                .for_each(|(task, rows)| {
-                    packed.multiply(&input.activations, task * TASK_ROWS, rows);
-                }),
+            Self::Packed(packed) => {
+                let group = GROUP * vectors;
+                scratch.resize(rows.div_ceil(GROUP) * group, 0.0);
+                scratch
+                    .par_chunks_exact_mut(group)
+                    .with_min_len(TASK_PRODUCTS / (group * columns).max(1))
+                    .enumerate()
+                    .for_each(|(first, group)| {
+                        packed.multiply(&input.activations, first, group);
+                    });
+                for (vector, output) in output.chunks_exact_mut(outputs).enumerate() {
+                    let groups = output[at..at + rows].chunks_mut(GROUP);
+                    for (output, group) in groups.zip(scratch.chunks_exact(group)) {
+                        output.copy_from_slice(&group[vector * GROUP..][..output.len()]);
+                    }
+                }
+            }
             Self::Candle { product, .. } => {
-                let shape = (input.rows(), input.columns);
-                let vectors = Tensor::from_slice(&input.values, shape, &Device::Cpu)?;
-                let product = product.forward(&vectors)?.t()?.flatten_all()?;
-                output.copy_from_slice(&product.to_vec1::<f32>()?);
+                let shape = (vectors, columns);
+                let values = Tensor::from_slice(&input.values, shape, &Device::Cpu)?;
+                let product: Vec<f32> = product.forward(&values)?.flatten_all()?.to_vec1()?;
+                let products = product.chunks_exact(rows);
+                for (output, product) in output.chunks_exact_mut(outputs).zip(products) {
+                    output[at..at + rows].copy_from_slice(product);
+                }
             }
         }
         Ok(())
@@ -220,21 +248,11 @@ impl Projection {
         scratch: &mut Vec<f32>,
         output: &mut Vec<f32>,
     ) -> Result<()> {
-        let vectors = input.rows();
-        scratch.resize(self.outputs * vectors, 0.0);
-        let mut rest = scratch.as_mut_slice();
+        output.resize(self.outputs * input.rows(), 0.0);
+        let mut at = 0;
         for part in &self.parts {
-            let (own, after) = rest.split_at_mut(part.shape().0 * vectors);
-            part.multiply(input, own)?;
-            rest = after;
-        }
-        if vectors == 1 {
-            std::mem::swap(scratch, output);
-        } else {
-            output.clear();
-            output.extend(
-                (0..vectors).flat_map(|vector| scratch.iter().skip(vector).step_by(vectors)),
-            );
+            part.multiply(input, scratch, output, (at, self.outputs))?;
+            at += part.shape().0;
         }
         if let Some(bias) = &self.bias {
             for row in output.chunks_exact_mut(self.outputs) {

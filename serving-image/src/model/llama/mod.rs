@@ -10,6 +10,7 @@ mod matrix;
 mod weights;
 
 use candle_core::Result;
+use rayon::prelude::*;
 use serin_kernels::decoder::{rms_normalise, silu_gate};
 
 pub use attention::Cache;
@@ -30,8 +31,8 @@ pub struct Llama {
     norm: Vec<f32>,
     /// None where the embedding is also the output matrix.
     output: Option<Projection>,
-    /// Divides the rotation's frequencies (Llama 3's long contexts); empty where there is nothing to divide.
-    frequency_factors: Vec<f32>,
+    /// By how much each pair of a head's numbers is turned from one position to the next, in radians.
+    frequencies: Vec<f32>,
 }
 
 #[derive(Debug)]
@@ -152,16 +153,14 @@ impl Llama {
 
     /// Cosine and sine for each row and pair of numbers.
     fn rotate_by(&self, views: &[View], angles: &mut Vec<(f32, f32)>) {
-        let pairs = self.config.rotated / 2;
         angles.clear();
         for view in views {
             let position = (view.positions - 1) as f32;
-            angles.extend((0..pairs).map(|pair| {
-                let exponent = 2.0 * pair as f32 / self.config.rotated as f32;
-                let factor = self.frequency_factors.get(pair).copied().unwrap_or(1.0);
-                let angle = position * self.config.rotation_base.powf(-exponent) / factor;
-                (angle.cos(), angle.sin())
-            }));
+            let turn = |frequency: &f32| {
+                let (sine, cosine) = (position * frequency).sin_cos();
+                (cosine, sine)
+            };
+            angles.extend(self.frequencies.iter().map(turn));
         }
     }
 
@@ -282,12 +281,17 @@ fn add(state: &mut [f32], more: &[f32]) {
 /// `silu(gate) · value`, where each row holds `width` gates and then as many values.
 fn gate(rows: &[f32], width: usize, output: &mut Vec<f32>) {
     output.resize(rows.len() / 2, 0.0);
-    for (row, output) in rows
-        .chunks_exact(2 * width)
-        .zip(output.chunks_exact_mut(width))
-    {
+    let one = |(row, output): (&[f32], &mut [f32])| {
         let (gates, values) = row.split_at(width);
         silu_gate(gates, values, output);
+    };
+    if rows.len() > 2 * width {
+        rows.par_chunks_exact(2 * width)
+            .zip(output.par_chunks_exact_mut(width))
+            .with_min_len(4)
+            .for_each(one);
+    } else {
+        one((rows, output)); // a few µs: not worth another thread
     }
 }
 

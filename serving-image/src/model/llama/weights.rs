@@ -76,9 +76,9 @@ impl Tensors {
         } else {
             None
         };
-        let factors = "rope_freqs.weight";
-        let frequency_factors = if self.0.contains_key(factors) {
-            self.vector(factors, config.rotated / 2)?
+        let factors_name = "rope_freqs.weight";
+        let factors = if self.0.contains_key(factors_name) {
+            self.vector(factors_name, config.rotated / 2)?
         } else {
             Vec::new()
         };
@@ -95,7 +95,7 @@ impl Tensors {
             layers,
             norm,
             output,
-            frequency_factors,
+            frequencies: config.frequencies(&factors),
             config,
         })
     }
