@@ -3,27 +3,27 @@
 
     cargo xtask bench serve        # builds, then runs this
 
-Every peer is a process of its own that gets the same texts on standard input and times itself, from the text to the
-normalised vector. In each round all of them take their turn, so a busy neighbour slows all alike; the ratios of the
-medians are what to trust, and on a busy machine those of the CPU time. onnxruntime computes the same 32-bit weights in a graph that is written here with its own
-fused operators (Attention, SkipLayerNormalization, BiasGelu), which is the best that its optimiser could make of it.
+Every peer times itself, from the texts to the normalised vectors. onnxruntime computes the same 32-bit weights in a graph
+that is written here with its own fused operators (Attention, SkipLayerNormalization, BiasGelu), which is the best that
+its optimiser could make of it. With --torch also sentence-transformers, on PyTorch as PyPI has it: that is built for
+CUDA, and 5 GB when it is installed, but computes on the CPU all the same.
 """
 
 import argparse
 import json
 import os
 import random
-import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-from environment import cache, enter
+from bench import Peer, answer_lines, in_turns, median, print_machine
+from environment import cache, enter, install
 from fetch_minilm import destination
 
 GRAPH = cache() / "bench/minilm.onnx"
 PACKAGES = ["numpy==2.4.6", "onnx==1.23.2", "onnxruntime==1.31.1", "safetensors==0.8.0", "tokenizers==0.23.3"]
+TORCH = ["numpy==2.4.6", "sentence-transformers==6.2.0", "torch==2.15.0"]
 SHAPES = [(1, 16), (32, 16), (32, 128)]
 LAYERS, HEADS, HIDDEN, EPSILON = 6, 12, 384, 1e-12
 
@@ -135,48 +135,31 @@ def onnxruntime_encoder(threads):
     return encode
 
 
-def serve_peer(threads):
-    """Answers each line, a JSON array of texts, by the seconds it took and the first vector."""
-    encode = onnxruntime_encoder(threads)
-    for line in sys.stdin:
-        texts = json.loads(line)
+def torch_encoder(threads):
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    torch.set_num_threads(threads)
+    modules = [Transformer(str(destination())), Pooling(HIDDEN, "mean"), Normalize()]
+    model = SentenceTransformer(modules=modules, device="cpu")
+    return lambda texts: model.encode(texts, batch_size=len(texts), show_progress_bar=False)
+
+
+def serve_peer(encode):
+    """Answers an array of texts by the seconds it took, and the first vector."""
+
+    def answer(texts):
         started = time.perf_counter()
         vectors = encode(texts)
         seconds = time.perf_counter() - started
-        print(json.dumps({"seconds": seconds, "vector": [float(value) for value in vectors[0]]}), flush=True)
+        return {"seconds": seconds, "vector": [float(value) for value in vectors[0]]}
+
+    answer_lines(answer)
 
 
 # -------------------------------------------------------------------------------------------- the measurement
-
-
-class Peer:
-    def __init__(self, name, command):
-        self.name = name
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def encode(self, texts):
-        self.process.stdin.write(json.dumps(texts) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"{self.name} ended")
-        answer = json.loads(line)
-        return answer["seconds"], answer["vector"]
-
-    def resident_megabytes(self):
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1000
-        return float("nan")
-
-    def cpu_seconds(self):
-        """What all its threads have used so far, in ticks of 10 ms."""
-        after_name = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def texts_of(count, tokens, seed):
@@ -190,26 +173,23 @@ def texts_of(count, tokens, seed):
 def measure(peers, rounds):
     for texts, tokens in SHAPES:
         batch = texts_of(texts, tokens, seed=tokens)
-        vectors = [peer.encode(batch)[1] for peer in peers]  # also warms up
+        vectors = [peer.ask(batch)["vector"] for peer in peers]  # also warms up
         for peer, vector in zip(peers, vectors):
             difference = max(abs(a - b) for a, b in zip(vector, vectors[0]))
             if difference > 1e-5:
                 sys.exit(f"{peer.name} computes something else: a vector differs by {difference:.1e}")
-        repeat = rounds * (10 if texts == 1 else 1)
-        seconds = [[] for _ in peers]
-        used = [-peer.cpu_seconds() for peer in peers]
-        for _ in range(repeat):
-            for times, peer in zip(seconds, peers):
-                times.append(peer.encode(batch)[0])
-        used = [(before + peer.cpu_seconds()) / repeat for before, peer in zip(used, peers)]
-        medians = [statistics.median(times) for times in seconds]
-        for peer, median, times, cpu in zip(peers, medians, seconds, used):
+        answers, used = in_turns(peers, batch, rounds * (10 if texts == 1 else 1))
+        medians = [median(own, "seconds") for own in answers]
+        for peer, own, typical, cpu in zip(peers, answers, medians, used):
+            best = min(answer["seconds"] for answer in own)
             print(
-                f"{texts:>3} × {tokens:<4} {peer.name:<22} median {median * 1e3:>8.2f} ms, best {min(times) * 1e3:>8.2f} ms,"
-                f" CPU {cpu * 1e3:>8.2f} ms; serin-serve is {medians[0] / median:.2f} × this, {used[0] / cpu:.2f} × its CPU"
+                f"{texts:>3} × {tokens:<4} {peer.name:<22} median {typical * 1e3:>8.2f} ms, best {best * 1e3:>8.2f} ms,"
+                f" CPU {cpu * 1e3:>8.2f} ms; serin-serve is {medians[0] / typical:.2f} × this, {used[0] / cpu:.2f} × its CPU"
             )
+    own = peers[0].resident_megabytes()
     for peer in peers:
-        print(f"memory     {peer.name:<22} {peer.resident_megabytes():>9.0f} MB resident")
+        resident = peer.resident_megabytes()
+        print(f"memory    {peer.name:<22} {resident:>7.0f} MB resident; serin-serve is {own / resident:.2f} × this")
 
 
 def main():
@@ -217,19 +197,26 @@ def main():
     parser.add_argument("--serin", help="the built example `encode`")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--torch", action="store_true", help="beside sentence-transformers, too")
+    parser.add_argument("--peer", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.peer == "torch":
+        return serve_peer(torch_encoder(arguments.threads))
     enter(*PACKAGES)
     if arguments.peer:
-        return serve_peer(arguments.threads)
+        return serve_peer(onnxruntime_encoder(arguments.threads))
     if not GRAPH.exists():
         GRAPH.parent.mkdir(parents=True, exist_ok=True)
         export_onnx(GRAPH)
     threads = str(arguments.threads)
     peers = [
         Peer("serin-serve", [arguments.serin, str(destination()), threads]),
-        Peer("onnxruntime", [sys.executable, __file__, "--peer", "--threads", threads]),
+        Peer("onnxruntime", [sys.executable, __file__, "--peer", "onnxruntime", "--threads", threads]),
     ]
+    if arguments.torch:
+        python = install(*TORCH)
+        peers.append(Peer("sentence-transformers", [python, __file__, "--peer", "torch", "--threads", threads]))
+    print_machine(threads)
     try:
         measure(peers, arguments.rounds)
     finally:

@@ -16,18 +16,30 @@ def cache():
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "serin"
 
 
-def enter(*packages):
-    """Goes on inside an environment that holds exactly these packages, each with its version."""
+def home(packages):
+    """Where the environment of these packages lies."""
     key = hashlib.sha256("\n".join(packages).encode()).hexdigest()[:12]
-    home = cache() / "venvs" / key
-    if Path(sys.prefix).resolve() == home.resolve():
-        return
-    done = home / "complete"
+    return cache() / "venvs" / key
+
+
+def install(*packages):
+    """The Python of an environment that holds exactly these packages, each with its version."""
+    directory = home(packages)
+    python = str(directory / "bin/python")
+    done = directory / "complete"
     if not done.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
-        pip = [home / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        print(f"installing {', '.join(packages)} into {home}", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True)
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        print(f"installing {', '.join(packages)} into {directory}", flush=True)
         subprocess.run([*pip, *packages], check=True)
         done.touch()
+    return python
+
+
+def enter(*packages):
+    """Goes on inside an environment that holds exactly these packages, each with its version."""
+    if Path(sys.prefix).resolve() == home(packages).resolve():
+        return
+    python = install(*packages)
     os.environ["PYTHONHASHSEED"] = "0"  # what iterates over a set writes the same file every time
-    os.execv(home / "bin/python", [str(home / "bin/python"), *sys.argv])
+    os.execv(python, [python, *sys.argv])

@@ -18,7 +18,7 @@ use crate::{encoders, requests};
 pub enum Command {
     /// One decision of the operator, and the gate's part of it
     Decide,
-    /// The serving image's text encoder beside onnxruntime
+    /// The serving image's engines beside ONNX Runtime, llama.cpp and sentence-transformers
     Serve(encoders::Args),
     /// The serving image over HTTP beside FastAPI, uvicorn and scikit-learn
     ServeHttp(requests::Args),
