@@ -119,6 +119,11 @@ pub fn assets() -> Result<PathBuf> {
     kubernetes::assets(&Layout::from_env()?, &Progress::new("assets"))
 }
 
+/// Builds Kubernetes if it is not there.
+pub fn ensure_kubernetes() -> Result<()> {
+    kubernetes::ensure(&Layout::from_env()?, &Progress::new("kubernetes")).map(drop)
+}
+
 /// Becomes the command: its signals and exit status are the caller's.
 fn exec(cluster: &Cluster, program: &OsStr, args: &[OsString]) -> Result<()> {
     Err(cluster.command(program)?.args(args).exec().into())

@@ -18,6 +18,8 @@ use super::{Lab, condition, decision, is_ready};
 use crate::cluster::Layout;
 
 const RATE: u32 = 100;
+/// Longest time for a first version, which has nothing to wait for but its pods.
+const FIRST_VERSION: Duration = Duration::from_secs(180);
 /// Longest time for a whole rollout of the demo's manifests, a restart of the operator included.
 const ROLLOUT: Duration = Duration::from_secs(300);
 /// How long Prometheus is away: longer than three scrapes, after which samples are not believed.
@@ -177,7 +179,7 @@ impl Play {
 
     /// The version that was applied, under traffic once it is Ready.
     pub async fn on(lab: Lab) -> Result<Self> {
-        lab.wait("Ready", Duration::from_secs(90), is_ready).await?;
+        lab.wait("Ready", FIRST_VERSION, is_ready).await?;
         let traffic = lab.traffic(RATE, false).await?;
         Ok(Self {
             lab,

@@ -29,11 +29,11 @@ const WRONG: u64 = 20_000;
 /// All rows are 0.7 s of a core, which leaves at least 7 s in which its pod can be deleted.
 const CPU: &str = "100m";
 /// Checkpoints come more often than the default, for the same reason.
-const CHECKPOINTS: &str = "--checkpoint-every=500ms";
+const CHECKPOINTS: &str = "--checkpoint-every=200ms";
 /// Longest time for each of its parts: they share two cores with everything else.
 const PATIENCE: Duration = Duration::from_secs(240);
 /// Between two looks.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What became of it.
 pub struct Outcome {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -75,18 +75,16 @@ async fn confined(play: &Play, checks: &mut Checks) -> Result<()> {
     );
     let pods = play.lab.pods_of("1.0.0").await?;
     let pod = pods.first().context("version 1.0.0 has no pod")?.name_any();
-    let healthy = exec(&pod, &[PROGRAM, "healthcheck"]);
+    let said = exec(&pod, &[PROGRAM, "healthcheck"], "healthy").await;
     checks.claim(
-        healthy.is_ok(),
+        said == "healthy",
         "`serin-serve healthcheck` inside the container",
-        healthy
-            .err()
-            .map_or_else(|| "healthy".to_owned(), |error| error.to_string()),
+        said,
     );
-    let shell = exec(&pod, &["sh", "-c", "true"]);
-    let said = shell.map_or_else(|error| error.to_string(), |()| "it runs".to_owned());
+    let none = "executable file not found";
+    let said = exec(&pod, &["sh", "-c", "true"], none).await;
     checks.claim(
-        said.contains("executable file not found"),
+        said.contains(none),
         "a shell inside the container",
         said.rsplit("exec: ").next().unwrap_or_default(),
     );
@@ -237,11 +235,20 @@ fn artefact(version: &str) -> PathBuf {
     repository_root().join("examples/models/iris").join(version)
 }
 
-/// Runs a program in the server's container of a pod.
-fn exec(pod: &str, program: &[&str]) -> Result<()> {
-    let mut kubectl = Command::new("kubectl");
-    kubectl
-        .args(["exec", "-n", NAMESPACE, pod, "-c", "model", "--"])
-        .args(program);
-    process::run(&mut kubectl)
+/// Runs a program in the server's container of a pod, and tells the error, or that it is `healthy`. A kubelet that is busy is
+/// asked again, until it says what is expected.
+async fn exec(pod: &str, program: &[&str], expected: &str) -> String {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let mut kubectl = Command::new("kubectl");
+        kubectl
+            .args(["exec", "-n", NAMESPACE, pod, "-c", "model", "--"])
+            .args(program);
+        let said = process::run(&mut kubectl)
+            .map_or_else(|error| error.to_string(), |()| "healthy".to_owned());
+        if said.contains(expected) || Instant::now() > deadline {
+            return said;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }

@@ -25,6 +25,7 @@ pub enum Stage {
     Simulate,
     World,
     Prometheus,
+    Lifecycle,
     Serving,
     Envoy,
     Api,
@@ -39,7 +40,7 @@ pub enum Lane {
     First,
     /// Uses every core, so it runs at the lowest priority: nobody's deadlines are late because of it.
     Computing,
-    /// Waits for scrapes.
+    /// Waits for scrapes, then for a cluster of its own.
     Scraping,
     /// Waits for API servers and pods.
     Waiting,
@@ -61,7 +62,7 @@ impl Stage {
             | Self::Build
             | Self::Unit => Lane::First,
             Self::Images | Self::Simulate | Self::World => Lane::Computing,
-            Self::Prometheus => Lane::Scraping,
+            Self::Prometheus | Self::Lifecycle => Lane::Scraping,
             Self::Serving | Self::Envoy | Self::Api | Self::Cluster => Lane::Waiting,
         }
     }
@@ -81,6 +82,7 @@ impl Stage {
             Self::Serving => "the serving process over HTTP",
             Self::Envoy => "the control plane against a real Envoy",
             Self::Prometheus => "the evidence from a real Prometheus",
+            Self::Lifecycle => "a real cluster comes and goes without a trace",
             Self::Api => "the operator against a real API server",
             Self::Cluster => "the whole on a real cluster",
         }
@@ -117,6 +119,7 @@ impl Stage {
             }
             Self::World => in_a_world(repository),
             Self::Prometheus => run_tests(self, repository, PROMETHEUS),
+            Self::Lifecycle => a_clusters_life(repository),
             Self::Serving => serving(repository),
             Self::Envoy => run_tests(self, repository, ENVOY),
             Self::Api => on_an_api_server(repository),
@@ -142,6 +145,8 @@ const ENVOY: &str = "package(serin) and binary(envoy)";
 const PROMETHEUS: &str = "package(serin) and binary(prometheus)";
 const API: &str = "package(serin) and binary(api)";
 const WORLD: &str = "package(serin) and binary(world)";
+const LIFECYCLE: &str = "package(xtask) and binary(cluster_lifecycle)";
+const ROLLOUTS: &str = "package(xtask) and binary(rollouts)";
 
 fn cargo(repository: &Path, args: &[&str]) -> Command {
     let mut command = Command::new("cargo");
@@ -258,12 +263,17 @@ fn in_a_world(repository: &Path) -> Result<Report> {
     runner::run(Stage::World, &mut unhurried(&command))
 }
 
-/// The ignored tests of xtask are those that start clusters: one after the other, and seen as they go. The cluster ends with
-/// them, unless it was up before.
+/// A cluster of its own, beside any other.
+fn a_clusters_life(repository: &Path) -> Result<Report> {
+    cluster::ensure_kubernetes()?; // or the test would build one for its own cache
+    play_on_clusters(Stage::Lifecycle, repository, LIFECYCLE)
+}
+
+/// The cluster ends with the rollouts on it, unless it was up before.
 fn on_a_cluster(repository: &Path) -> Result<Report> {
     let cluster = cluster::Cluster::Local;
     let was_up = cluster.command("true").is_ok();
-    let report = play_on_a_cluster(repository);
+    let report = play_on_clusters(Stage::Cluster, repository, ROLLOUTS);
     if was_up {
         return report;
     }
@@ -271,16 +281,14 @@ fn on_a_cluster(repository: &Path) -> Result<Report> {
     report.and_then(|report| ended.map(|()| report))
 }
 
-fn play_on_a_cluster(repository: &Path) -> Result<Report> {
+/// The ignored tests of xtask are those that start clusters: one after the other, and seen as they go.
+fn play_on_clusters(stage: Stage, repository: &Path, filter: &str) -> Result<Report> {
     let mut command = nextest(repository)?;
-    command.arg("run").args(ALL).args([
-        "-E",
-        "package(xtask)",
-        "--run-ignored",
-        "only",
-        "--no-capture",
-    ]);
-    runner::run(Stage::Cluster, &mut command)
+    command
+        .arg("run")
+        .args(ALL)
+        .args(["-E", filter, "--run-ignored", "only", "--no-capture"]);
+    runner::run(stage, &mut command)
 }
 
 /// `PATH` with a program's folder in front.
