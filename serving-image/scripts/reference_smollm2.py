@@ -19,7 +19,7 @@ import urllib.request
 import venv
 from pathlib import Path
 
-from fetch_smollm2 import destination
+from fetch_smollm2 import SMOLLM2
 
 PACKAGES = ["xllamacpp==2026.10.11549", "numpy==2.4.6"]
 FIXTURE = Path(__file__).resolve().parents[1] / "tests/fixtures/smollm2-135m-instruct.json"
@@ -177,7 +177,7 @@ def record():
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
-    [weights] = destination().glob("*.gguf")
+    [weights] = SMOLLM2.directory.glob("*.gguf")
     parameters.model.path = str(weights)
     parameters.n_ctx = 2048
     parameters.n_parallel = 1

@@ -10,5 +10,5 @@ pub use files::{Artefact, ArtefactError, Digest, Files, MAX_MANIFEST, write_mani
 pub use manifest::{
     Activation, Background, Distribution, Drop, Dtype, FileEntry, Golden, GraphInput, GraphOutput,
     Head, Holds, Input, InputType, Kind, Limits, MANIFEST_FILE, Manifest, ManifestError, Network,
-    Outputs, Pooling, Reference, Scalar, Step, Task,
+    Outputs, Pooling, Reference, Scalar, Scaler, Scaling, Step, Task,
 };

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use serde_json::Value;
 
 use super::onnx::{self, Scale, Trees};
-use super::shapley::{self, Hybrid, Shares};
+use super::shapley::{self, Hybrid};
 use super::text::OfTexts;
 use super::{Effort, ExplainError, Explanation, Question, answers, own_scale, rows};
 use crate::artefact::{Background, Manifest, Network, Task};
@@ -256,12 +256,7 @@ impl OfAnswers {
         let count = self.instances.len();
         let fields = self.fields.len();
         let is_exact = shapley::is_exact(fields, count);
-        let Shares {
-            base,
-            values,
-            errors,
-            permutations,
-        } = if is_exact {
+        let shares = if is_exact {
             let mut since = 0;
             shapley::exact(fields, count, |hybrids| {
                 since += hybrids.len();
@@ -282,21 +277,7 @@ impl OfAnswers {
                 self.mixed(model, question, hybrids, output)
             })?
         };
-        Ok(Explanation {
-            output,
-            scale: own_scale(&model.manifest),
-            value,
-            base_value: base,
-            contributions: values,
-            passages: None,
-            standard_errors: errors,
-            method: if is_exact {
-                "coalitions"
-            } else {
-                "permutations"
-            },
-            permutations,
-        })
+        Ok(Explanation::of_answers(model, output, value, shares))
     }
 
     /// One output for instances of which some fields are the background's.

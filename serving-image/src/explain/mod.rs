@@ -22,6 +22,7 @@ use crate::artefact::{Manifest, Task};
 use crate::model::{Model, Prediction};
 use crate::preprocess::{Batch, FieldErrors, Location, Rows};
 use methods::Method;
+use shapley::Shares;
 
 /// How a model's answers are explained; built once, when the model is loaded.
 #[derive(Debug)]
@@ -97,6 +98,24 @@ pub struct Passage {
 }
 
 impl Explanation {
+    /// Of what was found by the model's answers alone.
+    fn of_answers(model: &Model, output: usize, value: f64, shares: Shares) -> Self {
+        Self {
+            output,
+            scale: own_scale(&model.manifest),
+            value,
+            base_value: shares.base,
+            contributions: shares.values,
+            passages: None,
+            method: match shares.errors {
+                None => "coalitions",
+                Some(_) => "permutations",
+            },
+            standard_errors: shares.errors,
+            permutations: shares.permutations,
+        }
+    }
+
     /// Whether all its numbers are: values without bounds in the manifest may overflow the model.
     pub fn is_finite(&self) -> bool {
         self.residual().is_finite()

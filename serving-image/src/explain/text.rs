@@ -10,8 +10,8 @@ use std::ops::Range;
 use fastrand::Rng;
 use serde_json::Value;
 
-use super::shapley::{self, Hybrid, Shares};
-use super::{Effort, ExplainError, Explanation, Passage, Question, own_scale, predictions};
+use super::shapley::{self, Hybrid};
+use super::{Effort, ExplainError, Explanation, Passage, Question, predictions};
 use crate::artefact::Kind;
 use crate::model::{Model, Prediction};
 use crate::preprocess::{Batch, Location};
@@ -107,12 +107,7 @@ impl OfTexts {
             Ok::<_, ExplainError>(answers)
         };
         let is_exact = count < MAX_PLAYERS && tokens << count <= LEAST_TOKENS;
-        let Shares {
-            base,
-            values,
-            errors,
-            permutations,
-        } = if is_exact {
+        let shares = if is_exact {
             shapley::exact(count, 1, evaluate)?
         } else {
             let nothing = Hybrid {
@@ -128,20 +123,10 @@ impl OfTexts {
             input: player.input,
             text: texts[player.input].of(&player.words).to_owned(),
         };
+        let value = f64::from(prediction.output[output]);
         Ok(Explanation {
-            output,
-            scale: own_scale(&model.manifest),
-            value: f64::from(prediction.output[output]),
-            base_value: base,
-            contributions: values,
             passages: Some(players.iter().map(passage).collect()),
-            standard_errors: errors,
-            method: if is_exact {
-                "coalitions"
-            } else {
-                "permutations"
-            },
-            permutations,
+            ..Explanation::of_answers(model, output, value, shares)
         })
     }
 

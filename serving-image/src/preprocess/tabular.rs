@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::errors::{FieldErrors, Location};
 use super::field::{Cell, Field, read_object};
 use super::{Batch, FieldColumn, Rows};
-use crate::artefact::{InputType, Manifest, Scalar, Step};
+use crate::artefact::{InputType, Manifest, Scalar, Scaler, Scaling as ScalingStep, Step};
 
 /// The steps of a tabular model, resolved.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(super) struct Tabular {
 struct Layout {
     sources: Vec<Source>,
     width: usize,
-    scalers: Vec<Scaler>,
+    scalers: Vec<InColumn>,
 }
 
 /// What writes the next numbers of a row.
@@ -46,7 +46,7 @@ enum Encoding {
 
 /// One scaling step for one column of the row.
 #[derive(Debug, Clone, Copy)]
-struct Scaler {
+struct InColumn {
     column: usize,
     scaling: Scaling,
 }
@@ -186,11 +186,10 @@ impl Layout {
             named.iter().filter_map(column).collect()
         };
         let mut scalers = Vec::new();
-        for step in &manifest.preprocessing {
-            let (named, scalings) = scalings(step);
-            for (column, scalings) in columns(named).into_iter().zip(scalings) {
-                let scaler = |scaling| Scaler { column, scaling };
-                scalers.extend(scalings.into_iter().map(scaler));
+        for scaler in manifest.preprocessing.iter().filter_map(Step::scaler) {
+            for (column, scalings) in columns(scaler.features).into_iter().zip(scalings(scaler)) {
+                let in_column = |scaling| InColumn { column, scaling };
+                scalers.extend(scalings.into_iter().map(in_column));
             }
         }
         Self {
@@ -205,7 +204,7 @@ impl Layout {
         for source in &self.sources {
             source.encoding.write(cells[source.field], row);
         }
-        for Scaler { column, scaling } in &self.scalers {
+        for InColumn { column, scaling } in &self.scalers {
             row[*column] = scaling.apply(row[*column]);
         }
     }
@@ -232,38 +231,21 @@ fn encoding(manifest: &Manifest, name: &str) -> Encoding {
     encoder.unwrap_or(Encoding::Number)
 }
 
-/// The fields that a scaling step names, and what it does to each, one after the other. Nothing for other steps.
-fn scalings(step: &Step) -> (&[String], Vec<Vec<Scaling>>) {
-    match step {
-        Step::StandardScale {
-            features,
-            mean: center,
-            scale,
+/// What a scaling step does to each of its fields, one after the other.
+fn scalings(scaler: Scaler<'_>) -> impl Iterator<Item = Vec<Scaling>> {
+    let [(_, first), (_, second)] = scaler.parameters;
+    let pairs = first.iter().copied().zip(second.iter().copied());
+    pairs.map(move |(first, second)| match scaler.scaling {
+        ScalingStep::Center => vec![Scaling::Center {
+            center: first,
+            scale: second,
+        }],
+        ScalingStep::Range { range, clip } => {
+            let factor = (range[1] - range[0]) / (second - first);
+            let offset = range[0] - first * factor;
+            let mut scalings = vec![Scaling::Range { factor, offset }];
+            scalings.extend(clip.then_some(Scaling::Clip(range)));
+            scalings
         }
-        | Step::RobustScale {
-            features,
-            center,
-            scale,
-        } => {
-            let scaling = |(&center, &scale)| vec![Scaling::Center { center, scale }];
-            (features, center.iter().zip(scale).map(scaling).collect())
-        }
-        Step::MinMaxScale {
-            features,
-            min,
-            max,
-            range,
-            clip,
-        } => {
-            let scaling = |(&min, &max): (&f64, &f64)| {
-                let factor = (range[1] - range[0]) / (max - min);
-                let offset = range[0] - min * factor;
-                let mut scalings = vec![Scaling::Range { factor, offset }];
-                scalings.extend(clip.then_some(Scaling::Clip(*range)));
-                scalings
-            };
-            (features, min.iter().zip(max).map(scaling).collect())
-        }
-        _ => (&[], Vec::new()),
-    }
+    })
 }

@@ -17,7 +17,7 @@ use serde_json::Value;
 pub use input::{Dtype, Input, InputType, Scalar};
 pub use network::{Activation, GraphInput, GraphOutput, Head, Holds, Network, Pooling};
 pub use output::{Background, Distribution, Outputs, Reference};
-pub use step::{Drop, Step};
+pub use step::{Drop, Scaler, Scaling, Step};
 
 /// The manifest's file name inside an artefact directory.
 pub const MANIFEST_FILE: &str = "serin-model.json";

@@ -107,6 +107,31 @@ pub enum Step {
     },
 }
 
+/// A scaling step, whatever its numbers are called.
+#[derive(Debug, Clone, Copy)]
+pub struct Scaler<'a> {
+    /// The fields that are scaled; none for every column of the row.
+    pub features: &'a [String],
+    /// Its two lists of numbers, in the order of the features, with their names in the manifest.
+    pub parameters: [(&'static str, &'a [f64]); 2],
+    /// What becomes of a number.
+    pub scaling: Scaling,
+}
+
+/// What a scaling step does with its two parameters.
+#[derive(Debug, Clone, Copy)]
+pub enum Scaling {
+    /// `(x − first) / second`
+    Center,
+    /// Moves what was from the first to the second to `range`.
+    Range {
+        /// Where to.
+        range: [f64; 2],
+        /// Whether what lies outside is cut to it.
+        clip: bool,
+    },
+}
+
 fn unit_range() -> [f64; 2] {
     [0.0, 1.0]
 }
@@ -155,5 +180,49 @@ impl Step {
             Self::Tokenize { .. } => "tokenize",
             Self::Image { .. } => "image",
         }
+    }
+
+    /// How it scales, where it does.
+    pub fn scaler(&self) -> Option<Scaler<'_>> {
+        let (features, parameters, scaling) = match self {
+            Self::StandardScale {
+                features,
+                mean,
+                scale,
+            } => (
+                features,
+                [("mean", mean), ("scale", scale)],
+                Scaling::Center,
+            ),
+            Self::RobustScale {
+                features,
+                center,
+                scale,
+            } => (
+                features,
+                [("center", center), ("scale", scale)],
+                Scaling::Center,
+            ),
+            Self::MinMaxScale {
+                features,
+                min,
+                max,
+                range,
+                clip,
+            } => {
+                let (range, clip) = (*range, *clip);
+                (
+                    features,
+                    [("min", min), ("max", max)],
+                    Scaling::Range { range, clip },
+                )
+            }
+            _ => return None,
+        };
+        Some(Scaler {
+            features,
+            parameters: parameters.map(|(name, numbers)| (name, numbers.as_slice())),
+            scaling,
+        })
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Problems;
-use crate::artefact::manifest::{InputType, Manifest, Network, Scalar, Step, Task};
+use crate::artefact::manifest::{
+    InputType, Manifest, Network, Scalar, Scaler, Scaling, Step, Task,
+};
 
 /// Most instances of a background: each costs its part of every explanation.
 const MAX_BACKGROUND: usize = 100;
@@ -159,43 +161,13 @@ impl<'a> Tabular<'a> {
                 }
                 self.ordered = true;
             }
-            Step::StandardScale {
-                features,
-                mean: center,
-                scale,
-            }
-            | Step::RobustScale {
-                features,
-                center,
-                scale,
-            } => {
-                self.check_scaler(at, step, features, [center, scale], problems);
-                problems.check(
-                    scale.iter().all(|divisor| *divisor != 0.0),
-                    format!("{at}: a scale is 0"),
-                );
-            }
-            Step::MinMaxScale {
-                features,
-                min,
-                max,
-                range,
-                ..
-            } => {
-                self.check_scaler(at, step, features, [min, max], problems);
-                problems.check(
-                    min.iter().zip(max).all(|(min, max)| min < max),
-                    format!("{at}: a min is not below its max"),
-                );
-                problems.check(
-                    range[0] < range[1],
-                    format!("{at}: the range's first number is not below its second"),
-                );
-            }
-            Step::Tokenize { .. } | Step::Image { .. } => problems.check(
-                false,
-                format!("{at}: {} is not for named fields", step.name()),
-            ),
+            _ => match step.scaler() {
+                Some(scaler) => self.check_scaler(at, step.name(), scaler, problems),
+                None => problems.check(
+                    false,
+                    format!("{at}: {} is not for named fields", step.name()),
+                ),
+            },
         }
     }
 
@@ -242,20 +214,10 @@ impl<'a> Tabular<'a> {
         }
     }
 
-    fn check_scaler(
-        &self,
-        at: &str,
-        step: &Step,
-        fields: &[String],
-        parameters: [&[f64]; 2],
-        problems: &mut Problems,
-    ) {
-        problems.check(
-            self.ordered,
-            format!("{at}: {} must come after order", step.name()),
-        );
+    fn check_scaler(&self, at: &str, step: &str, scaler: Scaler<'_>, problems: &mut Problems) {
+        problems.check(self.ordered, format!("{at}: {step} must come after order"));
         let order = self.manifest.order().unwrap_or_default();
-        for name in fields {
+        for name in scaler.features {
             problems.check(
                 order.contains(name),
                 format!("{at}: {name} is not in the order step"),
@@ -265,19 +227,31 @@ impl<'a> Tabular<'a> {
                 format!("{at}: {name} is one-hot"),
             );
         }
-        let width = if fields.is_empty() {
+        let width = if scaler.features.is_empty() {
             self.manifest.features().len()
         } else {
-            fields.len()
+            scaler.features.len()
         };
-        let [first, second] = match step {
-            Step::StandardScale { .. } => ["mean", "scale"],
-            Step::RobustScale { .. } => ["center", "scale"],
-            _ => ["min", "max"],
-        };
+        let [(first, left), (second, right)] = scaler.parameters;
         problems.check(
-            parameters.iter().all(|numbers| numbers.len() == width),
+            left.len() == width && right.len() == width,
             format!("{at}: {first} and {second} need one number for each of {width} features"),
         );
+        match scaler.scaling {
+            Scaling::Center => problems.check(
+                right.iter().all(|divisor| *divisor != 0.0),
+                format!("{at}: a scale is 0"),
+            ),
+            Scaling::Range { range, .. } => {
+                problems.check(
+                    left.iter().zip(right).all(|(min, max)| min < max),
+                    format!("{at}: a min is not below its max"),
+                );
+                problems.check(
+                    range[0] < range[1],
+                    format!("{at}: the range's first number is not below its second"),
+                );
+            }
+        }
     }
 }
