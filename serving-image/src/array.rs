@@ -43,6 +43,17 @@ pub struct NamedArray {
     pub array: Array,
 }
 
+/// What is known of a graph's array before there is one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outline {
+    /// The output's name.
+    pub name: String,
+    /// None, of the type that it will have.
+    pub elements: Elements,
+    /// Length of each axis of one instance; none where the graph leaves it open.
+    pub shape: Vec<Option<usize>>,
+}
+
 impl Elements {
     /// No elements yet, of that type.
     pub fn empty(dtype: Dtype) -> Self {

@@ -78,6 +78,11 @@ impl Instances {
 
 /// How a face words what the path found.
 pub(super) trait Wording: Send + 'static {
+    /// Refuses a request whose answer the face has no words for.
+    fn check(&self, _model: &Model, _predictions: &[Prediction]) -> Result<(), FieldErrors> {
+        Ok(())
+    }
+
     /// The answer's body. Called on the compute pool: a page of numbers takes its time.
     fn render(
         &self,
@@ -176,6 +181,7 @@ impl<W: Wording> Accepted<W> {
     ) -> Result<Vec<u8>, Problem> {
         self.instances
             .check_finite(predictions)
+            .and_then(|()| self.wording.check(model, predictions))
             .map_err(Problem::invalid)?;
         let values = self.instances.values.as_deref().unwrap_or_default();
         app.metrics.predicted(values, predictions);

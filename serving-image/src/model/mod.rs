@@ -12,7 +12,7 @@ mod onnx;
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 
-use crate::array::NamedArray;
+use crate::array::{NamedArray, Outline};
 use crate::artefact::{Artefact, ArtefactError, Digest, Files, Golden, Manifest, Network};
 use crate::explain::{ExplainError, Explainer};
 use crate::preprocess::{Batch, FieldErrors, Location, PreprocessError, Preprocessor};
@@ -213,6 +213,14 @@ impl Model {
         match &self.engine {
             Engine::Dense(dense) => dense.linear(),
             _ => None,
+        }
+    }
+
+    /// What is known of the graph's own tensors before they are computed; of the task `raw` alone.
+    pub fn outlines(&self) -> &[Outline] {
+        match &self.engine {
+            Engine::Onnx(onnx) => onnx.outlines(),
+            _ => &[],
         }
     }
 

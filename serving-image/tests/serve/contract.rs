@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::embeddings::minilm;
+use crate::graphs::{library, raw_graph};
 use crate::support::{Server, iris};
 
 /// The program that `scripts/install_schemathesis.py` installs; none where that cannot be.
@@ -37,7 +38,9 @@ fn prove(model: &Path, examples: u32, extra: &[&str]) {
     let Some(program) = schemathesis() else {
         return;
     };
-    let server = Server::start(model, &[]);
+    let flags = library().map(|library| ["--onnxruntime".to_owned(), library]);
+    let flags: Vec<&str> = flags.iter().flatten().map(String::as_str).collect();
+    let server = Server::start(model, &flags);
     let folder = tempfile::tempdir().unwrap();
     let report = folder.path().join("report.json");
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemathesis.toml");
@@ -95,5 +98,21 @@ fn a_regression_answers_as_its_document_says() {
 fn an_embedding_model_answers_as_its_document_says() {
     if let Some(model) = minilm() {
         prove(&model, 20, &[]);
+    }
+}
+
+/// Texts that may be missing, categories and numbers, each an input of its own.
+#[test]
+fn a_graph_answers_as_its_document_says() {
+    if library().is_some() {
+        prove(&small("passengers-forest"), 30, &UNBOUNDED);
+    }
+}
+
+#[test]
+fn the_tensors_of_a_graph_are_as_its_document_says() {
+    if library().is_some() {
+        let (directory, _) = raw_graph();
+        prove(directory.path(), 30, &UNBOUNDED);
     }
 }

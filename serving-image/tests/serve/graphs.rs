@@ -1,18 +1,20 @@
 //! Models in ONNX and tabular models of every task, over HTTP.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::support::{Server, serin_serve};
 
-fn model(name: &str) -> PathBuf {
+pub fn model(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
     folder.join(name)
 }
 
 /// ONNX Runtime's library, or none where it is missing; then SERIN_REQUIRE_MODELS decides.
-fn library() -> Option<String> {
+pub fn library() -> Option<String> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || Path::new(&std::env::var_os("HOME").unwrap()).join(".cache");
     let library = cache
@@ -28,6 +30,25 @@ fn library() -> Option<String> {
     );
     println!("skipped: {} is missing", library.display());
     None
+}
+
+/// A graph whose own tensors are the answer, a text and three numbers, with two instances for it.
+pub fn raw_graph() -> (TempDir, [Value; 2]) {
+    let directory = tempfile::tempdir().unwrap();
+    let from = model("iris-svm");
+    fs::copy(from.join("model.onnx"), directory.path().join("model.onnx")).unwrap();
+    let manifest = fs::read(from.join("serin-model.json")).unwrap();
+    let of_iris: Value = serde_json::from_slice(&manifest).unwrap();
+    let manifest = json!({
+        "schemaVersion": 1, "name": "tensors", "version": "1", "kind": "tensor", "task": "raw",
+        "inputs": [{"name": "X", "type": "tensor", "dtype": "float32", "shape": [4]}],
+        "preprocessing": [], "outputs": {}, "files": of_iris["files"],
+        "network": {"architecture": "onnx", "graph": "model.onnx"},
+    });
+    let file = directory.path().join("serin-model.json");
+    fs::write(file, manifest.to_string()).unwrap();
+    let instances = [[5.1, 3.5, 1.4, 0.2], [6.3, 2.9, 5.6, 1.8]];
+    (directory, instances.map(|row| json!({"X": row})))
 }
 
 fn predict(server: &Server, instance: &Value) -> Value {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::embeddings::minilm;
+use crate::graphs::{library, raw_graph};
 use crate::support::{Server, fixture, iris};
 
 const FIELDS: [&str; 4] = ["sepal_length", "sepal_width", "petal_length", "petal_width"];
@@ -276,4 +277,66 @@ fn texts_are_bytes() {
         .collect();
     assert_eq!(json!(vectors), answer["outputs"][0]["data"]);
     assert_eq!(answer["outputs"][2]["data"], json!([false, false]));
+}
+
+/// A graph whose own tensors are the answer: a text and three numbers for each instance.
+#[test]
+fn the_tensors_of_a_graph_are_answered_by_their_names() {
+    let Some(library) = library() else { return };
+    let (directory, instances) = raw_graph();
+    let server = Server::start(directory.path(), &["--onnxruntime", &library]);
+    let predicted = server.post("/predict", &json!({"instances": instances}));
+    assert_eq!(predicted.status, 200, "{}", predicted.text());
+    let predicted = predicted.json()["predictions"].clone();
+
+    let metadata = server.get("/v2/models/tensors").json();
+    assert_eq!(
+        (&metadata["inputs"], &metadata["outputs"]),
+        (
+            &json!([{"name": "X", "datatype": "FP32", "shape": [-1, 4]}]),
+            &json!([
+                {"name": "label", "datatype": "BYTES", "shape": [-1]},
+                {"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]},
+            ])
+        )
+    );
+    let count = instances.len();
+    let rows: Vec<&Value> = instances.iter().map(|one| &one["X"]).collect();
+    let input = json!({"name": "X", "shape": [count, 4], "datatype": "FP32", "data": rows});
+    let infer = |outputs: Value| {
+        let request = json!({"id": "7", "inputs": [input], "outputs": outputs});
+        let answer = server.post("/v2/models/tensors/infer", &request);
+        (answer.status, answer.json())
+    };
+    let (status, answer) = infer(json!([]));
+    assert_eq!((status, &answer["id"]), (200, &json!("7")), "{answer}");
+    let [label, probabilities] = answer["outputs"].as_array().unwrap().as_slice() else {
+        panic!("{answer}");
+    };
+    assert_eq!(
+        (&label["name"], &label["shape"]),
+        (&json!("label"), &json!([count]))
+    );
+    assert_eq!(label["datatype"], "BYTES");
+    assert_eq!(probabilities["shape"], json!([count, 3]));
+    for (index, prediction) in predicted.as_array().unwrap().iter().enumerate() {
+        let outputs = &prediction["outputs"];
+        assert_eq!(label["data"][index], outputs["label"]["data"][0]);
+        let row = &probabilities["data"].as_array().unwrap()[3 * index..3 * index + 3];
+        assert_eq!(row, outputs["probabilities"]["data"].as_array().unwrap());
+    }
+
+    let (status, answer) = infer(json!([{"name": "probabilities"}]));
+    assert_eq!(
+        (status, answer["outputs"].as_array().unwrap().len()),
+        (200, 1)
+    );
+    let (status, answer) = infer(json!([{"name": "label"}, {"name": "score"}]));
+    assert_eq!(
+        (status, answer["error"].as_str().unwrap()),
+        (
+            400,
+            "1 field is not as expected; /outputs/1/name: expected one of label, probabilities"
+        )
+    );
 }

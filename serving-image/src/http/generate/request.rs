@@ -261,7 +261,7 @@ impl Fields {
             temperature: self.number("temperature", (0.0, 2.0, "a number from 0 to 2"), 1.0),
             top_p: self.number(
                 "top_p",
-                (f64::MIN_POSITIVE, 1.0, "a number above 0, up to 1"),
+                (f64::from_bits(1), 1.0, "a number above 0, up to 1"),
                 1.0,
             ),
             frequency_penalty: self.number("frequency_penalty", penalty, 0.0),

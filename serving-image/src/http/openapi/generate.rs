@@ -113,6 +113,10 @@ fn add_fields(request: &mut Value, contract: &Contract, lengths: &[&str]) {
     if let (Value::Object(own), Value::Object(fields)) = (&mut request["properties"], fields) {
         own.extend(fields);
     }
+    request["anyOf"] = json!([
+        {"properties": {"stream_options": {"type": "null"}}},
+        {"properties": {"stream": {"const": true}}, "required": ["stream"]},
+    ]);
 }
 
 fn choice(name: &str, content: &Value) -> Value {
@@ -137,10 +141,13 @@ fn answer(kind: &str, choice: &Value) -> Value {
     }))
 }
 
-/// The other form of the same answer.
+/// The other form of the same answer: a stream, of which the schema describes each event.
 fn with_stream(mut path: Value) -> Value {
-    let description = "With stream: one event for each piece of the text, then [DONE]";
-    path["post"]["responses"]["200"]["content"]["text/event-stream"] =
-        json!({"schema": {"type": "string", "description": description}});
+    let description =
+        "With stream: one event for each piece of the text, then one whose data is [DONE]";
+    path["post"]["responses"]["200"]["content"]["text/event-stream"] = json!({"schema": {
+        "type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"],
+        "description": description,
+    }});
     path
 }

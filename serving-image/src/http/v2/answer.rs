@@ -3,11 +3,12 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::array::Elements;
+use crate::array::{Elements, Outline};
 use crate::artefact::{Kind, Manifest, Task};
 use crate::http::App;
 use crate::http::infer::Wording;
 use crate::model::{Model, Prediction};
+use crate::preprocess::FieldErrors;
 
 /// How a request wants its answer.
 #[derive(Debug, Default)]
@@ -48,6 +49,14 @@ struct Body<'a> {
 }
 
 impl Wording for V2Answer {
+    fn check(&self, model: &Model, predictions: &[Prediction]) -> Result<(), FieldErrors> {
+        if model.manifest.task == Task::Raw {
+            check_arrays(self.outputs.as_deref(), predictions)
+        } else {
+            Ok(())
+        }
+    }
+
     fn render(
         &self,
         app: &App,
@@ -125,6 +134,41 @@ fn outputs<'a>(manifest: &'a Manifest, predictions: &'a [Prediction]) -> Vec<Ten
     tensors
 }
 
+/// That the outputs asked for are there, and that those of all instances fit together in one tensor.
+fn check_arrays(asked: Option<&[String]>, predictions: &[Prediction]) -> Result<(), FieldErrors> {
+    let mut errors = FieldErrors::default();
+    let Some((first, others)) = predictions.split_first() else {
+        return Ok(());
+    };
+    let names: Vec<&str> = first
+        .arrays
+        .iter()
+        .map(|named| named.name.as_str())
+        .collect();
+    let is_asked = |name: &str| asked.is_none_or(|asked| asked.iter().any(|one| one == name));
+    for (index, name) in asked.unwrap_or_default().iter().enumerate() {
+        if !names.contains(&name.as_str()) {
+            let field = || format!("/outputs/{index}/name");
+            errors.push(field, format!("one of {}", names.join(", ")));
+        }
+    }
+    for (index, named) in first.arrays.iter().enumerate() {
+        let shape = |one: &Prediction| one.arrays[index].array.shape == named.array.shape;
+        if is_asked(&named.name) && !others.iter().all(shape) {
+            let expected = format!(
+                "instances whose {} have one shape; others one by one",
+                named.name
+            );
+            errors.push(|| "/inputs".into(), expected);
+        }
+    }
+    if errors.total == 0 {
+        Ok(())
+    } else {
+        Err(errors)
+    }
+}
+
 /// The graph's own tensors: those of all instances, one after the other.
 fn arrays(predictions: &[Prediction]) -> Vec<Tensor<'_>> {
     let Some(first) = predictions.first() else {
@@ -164,8 +208,19 @@ fn is_text(manifest: &Manifest) -> bool {
     matches!(manifest.kind, Kind::Text | Kind::TextPair)
 }
 
-/// The outputs as the model's metadata lists them; the number of instances is open. Those of the task `raw` are only known
-/// to the graph, and not listed.
+/// The graph's own tensors as the model's metadata lists them; the number of instances is open.
+pub(super) fn outlined(outlines: &[Outline]) -> Vec<Value> {
+    let tensor = |outline: &Outline| {
+        let lengths = outline.shape.iter();
+        let lengths = lengths.map(|length| length.map_or(json!(-1), |length| json!(length)));
+        let shape: Vec<Value> = std::iter::once(json!(-1)).chain(lengths).collect();
+        json!({"name": outline.name, "datatype": datatype(&outline.elements), "shape": shape})
+    };
+    outlines.iter().map(tensor).collect()
+}
+
+/// The outputs as the model's metadata lists them; the number of instances is open. Those of the task `raw` are
+/// [`outlined`] once the graph is loaded.
 pub(super) fn tensors(manifest: &Manifest) -> Vec<Value> {
     let width = |name: &str| match (manifest.task, name) {
         (Task::Classification, "probabilities") => Some(json!(manifest.outputs.labels.len())),
@@ -187,4 +242,72 @@ pub(in crate::http) fn names(manifest: &Manifest) -> Option<Vec<String>> {
     let outputs = outputs(manifest, &[]);
     let names = outputs.iter().map(|tensor| tensor.name.to_owned());
     (manifest.task != Task::Raw).then(|| names.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::array::{Array, NamedArray};
+
+    /// An instance with two outputs; of `boxes` there are that many.
+    fn prediction(boxes: usize) -> Prediction {
+        let named = |name: &str, shape: Vec<usize>, elements| NamedArray {
+            name: name.into(),
+            array: Array { shape, elements },
+        };
+        Prediction {
+            arrays: vec![
+                named(
+                    "boxes",
+                    vec![boxes, 2],
+                    Elements::Float32(vec![0.5; 2 * boxes]),
+                ),
+                named("count", vec![], Elements::Int64(vec![3])),
+            ],
+            ..Prediction::default()
+        }
+    }
+
+    fn refused(asked: Option<&[&str]>, boxes: &[usize]) -> Vec<(String, String)> {
+        let asked: Option<Vec<String>> =
+            asked.map(|names| names.iter().map(ToString::to_string).collect());
+        let predictions: Vec<Prediction> = boxes.iter().map(|boxes| prediction(*boxes)).collect();
+        let errors = check_arrays(asked.as_deref(), &predictions)
+            .err()
+            .unwrap_or_default();
+        let listed = errors.listed.into_iter();
+        listed
+            .map(|error| (error.field, error.expected))
+            .collect()
+    }
+
+    #[test]
+    fn tensors_of_one_shape_are_one_tensor() {
+        assert!(refused(None, &[4, 4, 4]).is_empty());
+        let predictions = [prediction(4), prediction(4)];
+        let tensors = arrays(&predictions);
+        assert_eq!(
+            serde_json::to_value(&tensors).unwrap(),
+            json!([
+                {"name": "boxes", "shape": [2, 4, 2], "datatype": "FP32", "data": vec![0.5; 16]},
+                {"name": "count", "shape": [2], "datatype": "INT64", "data": [3, 3]},
+            ])
+        );
+    }
+
+    #[test]
+    fn tensors_that_do_not_fit_together_are_refused_where_they_are_asked_for() {
+        let expected = "instances whose boxes have one shape; others one by one";
+        assert_eq!(
+            refused(None, &[4, 5]),
+            [("/inputs".into(), expected.into())]
+        );
+        assert!(refused(Some(&["count"]), &[4, 5]).is_empty());
+        let unknown = (
+            "/outputs/1/name".to_owned(),
+            "one of boxes, count".to_owned(),
+        );
+        assert_eq!(refused(Some(&["count", "masks"]), &[4]), [unknown]);
+    }
 }

@@ -139,7 +139,13 @@ async fn metadata(
     target: Result<Path<Target>, PathRejection>,
 ) -> Result<Json<Value>, Problem> {
     app.check_target(target)?;
-    Ok(Json(app.v2_metadata.clone()))
+    let mut metadata = app.v2_metadata.clone();
+    // Of the task `raw` only the graph knows.
+    let outlines = app.lifecycle.model().map(|model| model.outlines());
+    if let Some(outlines) = outlines.filter(|outlines| !outlines.is_empty()) {
+        metadata["outputs"] = answer::outlined(outlines).into();
+    }
+    Ok(Json(metadata))
 }
 
 async fn infer_tensors(

@@ -7,7 +7,7 @@ use ort::value::{DynValue, MapValueType, Outlet, TensorElementType, Value, Value
 
 use super::super::dense::{logistic, softmax};
 use super::{OnnxError, Prediction, describe};
-use crate::array::{Array, Elements, NamedArray};
+use crate::array::{Array, Elements, NamedArray, Outline};
 use crate::artefact::{Holds, Manifest, Network, Task};
 use crate::preprocess::Batch;
 
@@ -21,6 +21,8 @@ pub(super) struct Answer {
     labels: Vec<String>,
     /// Numbers that one prediction consists of.
     width: usize,
+    /// Of the tensors that are the answer as they are.
+    outlines: Vec<Outline>,
 }
 
 impl Answer {
@@ -59,14 +61,25 @@ impl Answer {
             }
         }
         Ok(Self {
-            outputs: names,
             holds: (!raw)
                 .then(|| outputs.first().map(|output| output.holds))
                 .flatten(),
             task: manifest.task,
             labels: manifest.outputs.labels.clone(),
             width: manifest.output_width().unwrap_or(0),
+            outlines: if raw {
+                let asked = |outlet: &&Outlet| names.iter().any(|name| name == outlet.name());
+                outlets.iter().filter(asked).filter_map(outline).collect()
+            } else {
+                Vec::new()
+            },
+            outputs: names,
         })
+    }
+
+    /// What is known of the tensors that are the answer as they are.
+    pub(super) fn outlines(&self) -> &[Outline] {
+        &self.outlines
     }
 
     /// Names of the outputs that are asked for.
@@ -336,6 +349,31 @@ fn is_readable(dtype: &ValueType, raw: bool) -> bool {
         }
         _ => false,
     }
+}
+
+/// Of a tensor whose first axis is that of the instances.
+fn outline(outlet: &Outlet) -> Option<Outline> {
+    use TensorElementType as T;
+    let elements = match outlet.dtype().tensor_type()? {
+        T::Float32 => Elements::Float32(Vec::new()),
+        T::Float64 => Elements::Float64(Vec::new()),
+        T::Int32 => Elements::Int32(Vec::new()),
+        T::Int64 => Elements::Int64(Vec::new()),
+        T::Uint8 => Elements::Uint8(Vec::new()),
+        T::Bool => Elements::Bool(Vec::new()),
+        T::String => Elements::Text(Vec::new()),
+        _ => return None,
+    };
+    let shape = outlet.dtype().tensor_shape()?;
+    Some(Outline {
+        name: outlet.name().to_owned(),
+        elements,
+        shape: shape
+            .iter()
+            .skip(1)
+            .map(|length| usize::try_from(*length).ok())
+            .collect(),
+    })
 }
 
 fn array(value: &DynValue) -> Result<Array, String> {

@@ -18,6 +18,7 @@ use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session};
 use ort::value::Outlet;
 
 use super::Prediction;
+use crate::array::Outline;
 use crate::artefact::{Files, Manifest};
 use crate::preprocess::Batch;
 use answer::Answer;
@@ -149,6 +150,11 @@ impl Onnx {
             answer,
             one_by_one,
         })
+    }
+
+    /// What is known of the tensors that are the answer as they are (the task `raw`).
+    pub(super) fn outlines(&self) -> &[Outline] {
+        self.answer.outlines()
     }
 
     /// One prediction for each instance.
