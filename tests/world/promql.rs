@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap},
+    rc::Rc,
 };
 
 use regex::Regex;
@@ -37,7 +38,7 @@ struct Matcher {
 #[derive(Debug)]
 enum Pattern {
     Text(String),
-    Regex(Regex),
+    Regex(Rc<Known>),
 }
 
 impl Query {
@@ -95,7 +96,7 @@ impl Query {
             let value = labels.get(&matcher.label).map_or("", String::as_str);
             let matches = match &matcher.pattern {
                 Pattern::Text(text) => text == value,
-                Pattern::Regex(regex) => regex.is_match(value),
+                Pattern::Regex(known) => known.is_match(value),
             };
             matches != matcher.negated
         })
@@ -175,18 +176,39 @@ fn unquote(text: &str) -> Option<(String, &str)> {
     }
 }
 
+/// A regex, and what it says of the values that were asked about: the same few are all the time.
+#[derive(Debug)]
+struct Known {
+    regex: Regex,
+    answers: RefCell<HashMap<String, bool>>,
+}
+
+impl Known {
+    fn is_match(&self, value: &str) -> bool {
+        if let Some(known) = self.answers.borrow().get(value) {
+            return *known;
+        }
+        let answer = self.regex.is_match(value);
+        self.answers.borrow_mut().insert(value.to_owned(), answer);
+        answer
+    }
+}
+
 /// Compiled once a thread: the same few patterns are asked for all the time.
-fn regex(pattern: &str) -> Option<Regex> {
+fn regex(pattern: &str) -> Option<Rc<Known>> {
     thread_local! {
-        static COMPILED: RefCell<HashMap<String, Regex>> = RefCell::default();
+        static COMPILED: RefCell<HashMap<String, Rc<Known>>> = RefCell::default();
     }
     COMPILED.with_borrow_mut(|compiled| {
         if let Some(known) = compiled.get(pattern) {
             return Some(known.clone());
         }
-        let regex = Regex::new(&format!("^(?:{pattern})$")).ok()?;
-        compiled.insert(pattern.to_owned(), regex.clone());
-        Some(regex)
+        let known = Rc::new(Known {
+            regex: Regex::new(&format!("^(?:{pattern})$")).ok()?,
+            answers: RefCell::default(),
+        });
+        compiled.insert(pattern.to_owned(), known.clone());
+        Some(known)
     })
 }
 

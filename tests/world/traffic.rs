@@ -169,7 +169,11 @@ impl Traffic {
         value: f64,
     ) {
         let instance = &target["instance"];
-        let key = format!("{name} {instance} {labels:?}");
+        let mut key = [name, instance].join(" ");
+        for (_, value) in labels {
+            key.push(' ');
+            key.push_str(value);
+        }
         let index = *self.known.entry(key).or_insert_with(|| {
             let mut all = target.clone();
             let own = labels.iter().copied().chain([("__name__", name)]);

@@ -93,8 +93,10 @@ impl World {
     pub fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock().unwrap();
         let now_ms = self.begin.elapsed().as_millis() as u64 + state.ahead_ms;
+        if state.objects.now_ms / 1000 != now_ms / 1000 {
+            state.objects.now_text = timestamp(now_ms);
+        }
         state.objects.now_ms = now_ms;
-        state.objects.now_text = timestamp(now_ms);
         state.faults.now_ms = now_ms;
         let before = state.objects.version();
         let result = act(&mut state);
