@@ -54,8 +54,10 @@ impl std::fmt::Display for Unmeasurable {
 }
 
 impl Snapshot {
-    /// How long something has lasted under our eyes: what lasted while nobody looked may have ended and begun anew.
+    /// How long something has lasted under our eyes: what lasted while nobody looked may have ended and begun anew. What
+    /// began in the future, by a clock that has been set back since, has lasted as long as anybody has looked.
     pub fn witnessed(&self, since: Timestamp, now: Timestamp) -> SignedDuration {
+        let since = if since > now { Timestamp::MIN } else { since };
         now.duration_since(since.max(self.attentive_since))
     }
 

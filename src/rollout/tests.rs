@@ -412,6 +412,27 @@ fn what_is_noted_of_looks_stays_while_a_patience_runs_and_is_written_twice_a_min
 }
 
 #[test]
+fn counting_that_began_by_a_clock_that_was_ahead_begins_once_the_clocks_agree() {
+    let mut world = World::with_stable_v1();
+    world.spec = spec("2");
+    world.look(None);
+    world.set_ready("2");
+    world.pass(3600);
+    world.look(None);
+    assert_eq!(world.weight(), 10);
+    let counted = |world: &World| {
+        let progress = world.state.canary.as_ref().unwrap().progress.as_ref();
+        progress.unwrap().gates[0].cursors.newest()
+    };
+    let ahead = counted(&world);
+    world.pass(-3600);
+    world.look(Some(blind()));
+    assert_eq!(counted(&world), ahead, "which clock is right is not known");
+    world.look(Some(scraped(ahead, (0, 0), (0, 0))));
+    assert_eq!(counted(&world), world.now);
+}
+
+#[test]
 fn pods_that_only_a_cache_speaks_against_end_no_trial() {
     let away = Some("cannot read the Deployment: no answer within 3 s".to_owned());
     let unready = VersionHealth {

@@ -24,6 +24,8 @@ use crate::{
 /// A version's first answers say little about its latency: caches fill and code is compiled. For so long after its first
 /// weight, or a fifth of that step where it is shorter, they are weighed as one scrape.
 const WARM_UP: Duration = Duration::from_secs(60);
+/// A scrape may lie in the future by this much and an interval, as far as two machines' clocks may differ.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 /// Requests in a step from which the observed share of traffic must resemble the weight.
 const SHARE_CHECK_REQUESTS: u64 = 200;
 /// How many times off the weight the observed share may be before the counts are not believed.
@@ -45,6 +47,9 @@ pub(super) fn judge(
     let steps = &turn.spec.rollout.steps;
     let next = steps.get(progress.step as usize + 1).cloned();
     let judged = look(turn, &mut progress, next.as_ref());
+    if judged.blind.is_none() {
+        set_cursors_back(turn, &mut progress);
+    }
     turn.evidence.clone_from(&judged.evidence);
     let (cannot_serve, doubt) = match pods::judge(turn, &canary, &mut progress) {
         Pods::Serve => (None, None),
@@ -95,6 +100,18 @@ fn start_over(turn: &mut Turn<'_>, mut canary: CanaryVersion) {
     turn.next.phase = Phase::Preparing;
     turn.next.canary = Some(canary);
     turn.record(reasons::STEPS_CHANGED, 0, None, sentence);
+}
+
+/// Counting that begins in the future was begun by a clock that was ahead: it begins now, or a breach would go unseen until
+/// that time has come. Only called where Prometheus' clock agrees with this machine's.
+fn set_cursors_back(turn: &Turn<'_>, progress: &mut Progress) {
+    let allowed = signed(turn.interval + CLOCK_TOLERANCE);
+    for gate in &mut progress.gates {
+        if gate.cursors.newest().duration_since(turn.now) > allowed {
+            let cursors = std::mem::replace(&mut gate.cursors, Cursors::starting_at(0));
+            gate.cursors = cursors.not_after(turn.now.as_millisecond());
+        }
+    }
 }
 
 /// What one look says, over all gates.

@@ -62,6 +62,14 @@ impl Cursors {
         }
     }
 
+    /// The same cursors, if none of them waits for scrapes after `ms`: a clock that was ahead has set those.
+    #[must_use]
+    pub fn not_after(mut self, ms: i64) -> Self {
+        self.floor_ms = self.floor_ms.min(ms);
+        self.targets.retain(|_, counted| *counted <= ms);
+        self
+    }
+
     /// Whether a sample of `instance`, scraped at `ms`, has not been counted yet.
     pub(super) fn is_new(&self, instance: &str, ms: i64) -> bool {
         ms > *self.targets.get(instance).unwrap_or(&self.floor_ms)
