@@ -17,7 +17,7 @@ from pathlib import Path
 
 from artefacts import SERVING, is_complete, put_in_place
 from environment import cache
-from fetch_minilm import destination as minilm
+from fetch_minilm import MINILM
 
 MODEL = "minilm-sentiment"
 MANIFEST = SERVING / "models" / MODEL / "serin-model.json"
@@ -50,8 +50,8 @@ def main():
 
     def fill(directory):
         for name in ["config.json", "tokenizer.json"]:
-            shutil.copyfile(minilm() / name, directory / name)
-        join(minilm() / "model.safetensors", HEAD, directory / "model.safetensors")
+            shutil.copyfile(MINILM.directory / name, directory / name)
+        join(MINILM.directory / "model.safetensors", HEAD, directory / "model.safetensors")
         shutil.copyfile(MANIFEST, directory / MANIFEST.name)
 
     put_in_place(directory, fill, lambda directory: is_complete(directory, MANIFEST))

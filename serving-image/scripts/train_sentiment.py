@@ -22,7 +22,7 @@ from pathlib import Path
 
 from artefacts import SERVING, sha256
 from environment import enter
-from fetch_minilm import destination as minilm
+from fetch_minilm import MINILM
 from fetch_sentiment import HEAD, MANIFEST, MODEL, join
 
 PACKAGES = ["numpy==2.4.6", "sentence-transformers==6.2.0", "torch==2.15.0"]  # brings transformers and scikit-learn along
@@ -66,9 +66,9 @@ def main():
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(minilm())
-    model = BertForSequenceClassification(BertConfig.from_pretrained(minilm(), num_labels=len(LABELS))).eval()
-    encoder = load_file(minilm() / "model.safetensors")
+    tokenizer = AutoTokenizer.from_pretrained(MINILM.directory)
+    model = BertForSequenceClassification(BertConfig.from_pretrained(MINILM.directory, num_labels=len(LABELS))).eval()
+    encoder = load_file(MINILM.directory / "model.safetensors")
     missing, unknown = model.bert.load_state_dict(encoder, strict=False)
     assert not missing and set(unknown) <= {"embeddings.position_ids"}, (missing, unknown)
 
@@ -113,9 +113,9 @@ def main():
 
 def write_manifest(scratch, golden, accuracy):
     weights = scratch / "model.safetensors"
-    join(minilm() / "model.safetensors", HEAD, weights)
-    paths = [minilm() / "config.json", weights, minilm() / "tokenizer.json"]
-    own = json.loads((minilm() / "serin-model.json").read_text())
+    join(MINILM.directory / "model.safetensors", HEAD, weights)
+    paths = [MINILM.directory / "config.json", weights, MINILM.directory / "tokenizer.json"]
+    own = json.loads((MINILM.directory / "serin-model.json").read_text())
     manifest = {
         "schemaVersion": 1,
         "name": MODEL,

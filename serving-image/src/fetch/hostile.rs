@@ -167,7 +167,7 @@ fn registry_manifest() -> Value {
 }
 
 proptest! {
-    #![proptest_config(cases(1_000))]
+    #![proptest_config(cases(500))]
 
     #[test]
     fn any_address_is_read_or_refused(text in address()) {

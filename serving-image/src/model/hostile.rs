@@ -52,7 +52,7 @@ fn load(directory: &Path, manifest: &Value, files: &[(&str, &[u8])]) {
 }
 
 proptest! {
-    #![proptest_config(cases(1_000))]
+    #![proptest_config(cases(500))]
 
     #[test]
     fn bytes_that_are_no_manifest_are_refused(bytes in vec(any::<u8>(), 0..200)) {
@@ -111,7 +111,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(cases(300))]
+    #![proptest_config(cases(100))]
 
     // Mostly the header is changed: the numbers behind it may be anything.
     #[test]
