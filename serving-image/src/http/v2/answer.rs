@@ -277,9 +277,7 @@ mod tests {
             .err()
             .unwrap_or_default();
         let listed = errors.listed.into_iter();
-        listed
-            .map(|error| (error.field, error.expected))
-            .collect()
+        listed.map(|error| (error.field, error.expected)).collect()
     }
 
     #[test]
