@@ -35,6 +35,7 @@ use crate::{
     apply::{Applier, ApplyError, Basis, timely, words},
     clock::Clock,
     events::Events,
+    k8s::is_code,
     metrics::Metrics,
     observe::{self, Attention, Children, ReadError, Snapshot},
     plan::{Given, Site, plan},
@@ -605,8 +606,7 @@ fn retry(model: Arc<ModelDeployment>, error: &ReconcileError, context: Arc<Conte
         .entry((namespace.clone(), name.clone()))
         .or_default();
     *count = count.saturating_add(1);
-    let conflict =
-        matches!(error, ReconcileError::Status(kube::Error::Api(status)) if status.code == 409);
+    let conflict = matches!(error, ReconcileError::Status(error) if is_code(error, 409));
     let (first, longest) = match error {
         _ if conflict => (CONFLICT_PAUSE, FIRST_PAUSE),
         // Most often the news of a change has overtaken an answer that was on its way.

@@ -48,9 +48,6 @@ pub enum OperatorError {
         /// The system's answer.
         source: std::io::Error,
     },
-    /// The lease cannot be used.
-    #[error("cannot take part in the leader election: {0}")]
-    Election(#[from] kube_lease_manager::LeaseManagerError),
     /// Another replica leads now; this process must not act any more, and starts anew as a follower.
     #[error("lost the leader's lease")]
     LeaseLost,
@@ -164,8 +161,7 @@ pub async fn run_with(
         &settings.namespace,
         &settings.pod_name,
         settings.lease_duration,
-    )
-    .await?;
+    );
     tracing::info!(pod = settings.pod_name, "waiting for the lease");
     tokio::select! {
         () = stop.cancelled() => {}

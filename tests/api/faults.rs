@@ -2,13 +2,23 @@
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde_json::json;
 use serin::api::Phase;
 
 use crate::{
     objects::world,
     operator::{FIRST, SECOND},
-    world::{World, canary, condition, stable, wait},
+    world::{A_WHILE, World, canary, condition, stable, wait},
 };
+
+/// The operators' lease.
+const LEASE: &str = "serin-operator";
 
 /// Kills the operator as soon as the status is at `phase` and `weight`, starts it again, and expects the usual end.
 async fn promoted_although_killed_at(phase: Phase, weight: u8) {
@@ -89,4 +99,61 @@ async fn of_two_operators_one_acts_and_the_other_takes_over_when_it_dies() {
         })
         .await;
     wait("the second acts", async || world.writes(SECOND) > 0).await;
+}
+
+/// Writes the lease as a leader does whose clock is off by so much.
+async fn renewed_by_another(leases: &Api<Lease>, clock_off: SignedDuration, lasts: i32) {
+    let now = (Timestamp::now() + clock_off).strftime("%Y-%m-%dT%H:%M:%S%.6fZ");
+    let spec = json!({
+        "holderIdentity": "another", "leaseDurationSeconds": lasts,
+        "acquireTime": now.to_string(), "renewTime": now.to_string(),
+    });
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": LEASE}, "spec": spec});
+    let params = PatchParams::apply("another").force();
+    leases
+        .patch(LEASE, &params, &Patch::Apply(lease))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_dead_leader_whose_clock_was_an_hour_ahead_is_followed_all_the_same() {
+    let mut world = world!(World::without_operator());
+    renewed_by_another(&world.api(), SignedDuration::from_hours(1), 5).await;
+    world.start_operator();
+    world.with_stable("1").await;
+}
+
+#[tokio::test]
+async fn a_living_leader_whose_clock_is_an_hour_behind_keeps_its_lease() {
+    let mut world = world!(World::without_operator());
+    let leases: Api<Lease> = world.api();
+    let renew = async || renewed_by_another(&leases, SignedDuration::from_hours(-1), 20).await;
+    renew().await;
+    world.start_operator();
+    world.roll_out("1").await;
+    for _ in 0..16 {
+        tokio::time::sleep(A_WHILE / 8).await;
+        renew().await;
+    }
+    assert_eq!(world.writes(FIRST), 0, "a follower only watches");
+    world.until_serves("1").await; // now that it is silent
+}
+
+#[tokio::test]
+async fn a_leader_whose_lease_is_deleted_takes_it_again_and_goes_on() {
+    let world = world!(World::new()).with_stable("1").await;
+    let leases: Api<Lease> = world.api();
+    leases
+        .delete(LEASE, &DeleteParams::default())
+        .await
+        .unwrap();
+    wait("the lease is there again", async || {
+        let lease = leases.get_opt(LEASE).await.unwrap();
+        let holder = lease.and_then(|lease| lease.spec?.holder_identity);
+        holder.as_deref() == Some(FIRST)
+    })
+    .await;
+    world.roll_out("2").await;
+    world.until_canary("2", 10).await;
 }

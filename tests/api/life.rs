@@ -246,14 +246,13 @@ async fn deleted_at(phase: Phase, weight: u8) {
         .delete(MODEL, &DeleteParams::default())
         .await
         .unwrap();
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let before = world.writes(FIRST);
-    tokio::time::sleep(A_WHILE).await;
-    assert_eq!(
-        world.writes(FIRST),
-        before,
-        "nobody works for a model that is gone"
-    );
+    // Nobody works for a model that is gone.
+    wait("nothing is written any more", async || {
+        let before = world.writes(FIRST);
+        tokio::time::sleep(A_WHILE).await;
+        world.writes(FIRST) == before
+    })
+    .await;
 
     // What the garbage collector does; none runs here.
     let uid = model.uid().unwrap();

@@ -350,9 +350,15 @@ async fn an_artefact_is_fetched_before_the_server_starts_and_a_refusal_is_told()
     );
 
     // What the API server filled in is nobody's to write again.
-    let before = world.writes(FIRST);
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(world.writes(FIRST), before);
+    let writes = || {
+        let all = world.server.requests(FIRST, &world.namespace);
+        let is_it = |request: &Request| request.resource == "deployments" && request.name == name;
+        let ours = |request: &Request| request.is_write() && is_it(request);
+        all.into_iter().filter(ours).count()
+    };
+    let before = writes();
+    tokio::time::sleep(Duration::from_secs(6)).await; // it looks every 5 s
+    assert_eq!(writes(), before);
 
     // What a kubelet reports.
     let said = "refused: the host of https://registry.example.com is not on the platform's list";

@@ -19,11 +19,11 @@ use crate::{
 };
 
 /// Seeds that are tried where `SERIN_WORLD_SEEDS` says nothing, if there is time: each takes 0.4 s of a core.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 2000;
 /// Of those, the ones that are tried however long they take.
-const LEAST_SEEDS: u64 = 200;
+const LEAST_SEEDS: u64 = 1000;
 /// After this time no more of the others are begun: a machine that is busy tries fewer.
-const LONG_ENOUGH: Duration = Duration::from_secs(6 * 60);
+const LONG_ENOUGH: Duration = Duration::from_secs(8 * 60);
 
 /// The number that an environment variable holds.
 fn number(name: &str) -> Option<u64> {
