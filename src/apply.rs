@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::{
     api::{MANAGER, ModelDeployment, Revision},
-    k8s::SliceApi,
+    k8s::{SliceApi, is_code},
     observe::is_child,
     plan::{Intent, Object, Plan, version_name},
     watch::Stores,
@@ -224,7 +224,7 @@ impl Target<'_> {
             }
             match timely(api.patch(&name, &params, &Patch::Apply(&guarded))).await? {
                 Ok(applied) => break applied,
-                Err(kube::Error::Api(status)) if status.code == 409 && !looked_again => {
+                Err(error) if is_code(&error, 409) && !looked_again => {
                     // Most often it is the cache that is a moment behind.
                     looked_again = true;
                     live = timely(api.get_opt(&name)).await?.map_err(&refused)?;
@@ -304,7 +304,7 @@ impl Target<'_> {
         let params = DeleteParams::background().preconditions(as_seen);
         match timely(api.delete(name, &params)).await? {
             Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) if is_code(&error, 404) => Ok(()),
             Err(source) => Err(refused(source)),
         }
     }

@@ -27,6 +27,7 @@ use kube::{
 use crate::{
     api::{MODEL_LABEL, ModelDeployment},
     apply::words,
+    k8s::is_code,
     report::{explain, report, terminal_width},
 };
 use change::Change;
@@ -256,7 +257,7 @@ impl Session {
             };
             match self.models().patch(name, &params, &patch).await {
                 Ok(_) => return Ok(sentence),
-                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                Err(error) if is_code(&error, 409) => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -3,6 +3,8 @@
 use kube::{Client, config::Kubeconfig};
 use serde_json::Value;
 
+use crate::k8s::is_code;
+
 /// Versions of SelfSubjectReview, newest first: Kubernetes has it since 1.26, under its final name since 1.28.
 const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];
 
@@ -23,7 +25,7 @@ pub(super) async fn ask(client: &Client) -> Option<String> {
                 let name = review["status"]["userInfo"]["username"].as_str()?;
                 return (!name.is_empty()).then(|| name.to_owned());
             }
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) if is_code(&error, 404) => {}
             Err(_) => return None,
         }
     }
