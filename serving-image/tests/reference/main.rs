@@ -2,6 +2,7 @@
 //! and alone against in a batch, bit for bit where each row is summed in one order.
 #![allow(clippy::unwrap_used)]
 
+mod encoders;
 mod gguf;
 mod graphs;
 

@@ -251,6 +251,14 @@ impl Manifest {
         })
     }
 
+    /// The tokens of the longest text, or pair of texts, that the model is given.
+    pub fn max_tokens(&self) -> Option<usize> {
+        self.preprocessing.iter().find_map(|step| match step {
+            Step::Tokenize { max_tokens, .. } => Some(*max_tokens),
+            _ => None,
+        })
+    }
+
     /// The numbers that one prediction consists of, where the manifest says so.
     pub fn output_width(&self) -> Option<usize> {
         match self.task {

@@ -24,9 +24,9 @@ pub enum Network {
         /// Weights file, in safetensors.
         weights: String,
     },
-    /// A BERT encoder, and either one vector for a text or a classifier.
+    /// An encoder of BERT's family, and either one vector for a text or a classifier.
     Bert {
-        /// The `config.json` of Hugging Face.
+        /// The `config.json` of Hugging Face; its `model_type` is `bert`, `distilbert`, `roberta` or `xlm-roberta`.
         config: String,
         /// Weights file, in safetensors.
         weights: String,

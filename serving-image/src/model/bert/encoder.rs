@@ -6,6 +6,7 @@ use candle_core::{Result, Storage, Tensor, bail};
 use serin_kernels::{Aligned, Attention, Grid, Machine, Normalize, Packed, Product, Then};
 
 use super::config::Config;
+use super::family::TokenTypes;
 use super::in_parallel;
 use super::weights::Weights;
 use crate::preprocess::Tokens;
@@ -20,8 +21,12 @@ pub(super) struct Encoder {
     words: Tensor,
     /// Positions × hidden.
     positions: Vec<f32>,
+    /// The token that takes no position of its own, where positions follow its id.
+    padding: Option<usize>,
     /// Token types × hidden.
     types: Vec<f32>,
+    /// Whether the tokeniser says which type a token is of; else all are of the first.
+    reads_types: bool,
     norm: Norm,
     layers: Vec<Layer>,
     hidden: usize,
@@ -80,14 +85,25 @@ impl Encoder {
         if positions.dims() != [config.max_position_embeddings, hidden] {
             bail!("max_position_embeddings is not the length of the position embeddings");
         }
-        let types = embedding("token_type_embeddings")?;
-        if types.dims2()?.1 != hidden {
-            bail!("embeddings.token_type_embeddings.weight has another width than hidden_size");
-        }
+        let family = weights.family;
+        let types = match family.token_types {
+            TokenTypes::Absent => vec![0.0; hidden],
+            TokenTypes::Tokenizer | TokenTypes::Zero => {
+                let types = embedding("token_type_embeddings")?;
+                if types.dims2()?.1 != hidden {
+                    bail!(
+                        "embeddings.token_type_embeddings.weight has another width than hidden_size"
+                    );
+                }
+                types.flatten_all()?.to_vec1()?
+            }
+        };
         Ok(Self {
             words,
             positions: positions.flatten_all()?.to_vec1()?,
-            types: types.flatten_all()?.to_vec1()?,
+            padding: config.padding(family),
+            types,
+            reads_types: family.token_types == TokenTypes::Tokenizer,
             norm: Norm::load(weights, "embeddings.LayerNorm", config)?,
             layers: (0..config.num_hidden_layers)
                 .map(|index| Layer::load(weights, index, config, machine))
@@ -152,12 +168,15 @@ impl Encoder {
             rows => bail!("{what} {index} is not among the {rows} that the model has"),
         };
         for (text, range) in texts.iter().zip(ranges) {
+            let positions = self.positions(&text.ids);
             for segment in grid.segments(range.clone()) {
                 for index in 0..segment.len {
                     let token = segment.before + index;
-                    let kind = text.types.get(token).map_or(0, |kind| *kind as usize);
+                    let kind = text.types.get(token).filter(|_| self.reads_types);
+                    let kind = kind.map_or(0, |kind| *kind as usize);
                     let word = &words[row(words, text.ids[token] as usize, "token")?];
-                    let position = &self.positions[row(&self.positions, token, "position")?];
+                    let position = row(&self.positions, positions[token], "position")?;
+                    let position = &self.positions[position];
                     let kind = &self.types[row(&self.types, kind, "token type")?];
                     let panel = &mut x[segment.panel.of(hidden)];
                     let lane = panel.iter_mut().skip(segment.lane + index);
@@ -172,24 +191,41 @@ impl Encoder {
         }
         Ok(())
     }
+
+    /// The position of each token.
+    fn positions(&self, ids: &[u32]) -> Vec<usize> {
+        let Some(padding) = self.padding else {
+            return (0..ids.len()).collect();
+        };
+        let mut last = padding;
+        let position = |id: &u32| {
+            if *id as usize == padding {
+                return padding;
+            }
+            last += 1;
+            last
+        };
+        ids.iter().map(position).collect()
+    }
 }
 
 impl Layer {
     fn load(weights: &Weights, index: usize, config: &Config, machine: Machine) -> Result<Self> {
-        let at = |name: &str| format!("encoder.layer.{index}.{name}");
+        let family = weights.family;
+        let at = |name: &str| format!("{}.{index}.{name}", family.layer);
         let (hidden, wide) = (config.hidden_size, config.intermediate_size);
         let linear = |name: &str, outputs: usize, inputs: usize| {
             Linear::load(weights, &at(name), outputs, inputs, machine)
         };
         Ok(Self {
-            qkv: Linear::load_qkv(weights, &at("attention.self"), config, machine)?,
+            qkv: Linear::load_qkv(weights, family.qkv.map(at), config, machine)?,
             heads: config.num_attention_heads,
             width: config.head_width(),
-            attention_output: linear("attention.output.dense", hidden, hidden)?,
-            attention_norm: Norm::load(weights, &at("attention.output.LayerNorm"), config)?,
-            intermediate: linear("intermediate.dense", wide, hidden)?,
-            output: linear("output.dense", hidden, wide)?,
-            output_norm: Norm::load(weights, &at("output.LayerNorm"), config)?,
+            attention_output: linear(family.attention_output, hidden, hidden)?,
+            attention_norm: Norm::load(weights, &at(family.attention_norm), config)?,
+            intermediate: linear(family.intermediate, wide, hidden)?,
+            output: linear(family.output, hidden, wide)?,
+            output_norm: Norm::load(weights, &at(family.output_norm), config)?,
         })
     }
 
@@ -285,20 +321,25 @@ impl Linear {
     }
 
     /// Queries, keys and values as one product, head by head. The queries carry the 1/√width of the scores.
-    fn load_qkv(weights: &Weights, name: &str, config: &Config, machine: Machine) -> Result<Self> {
+    fn load_qkv(
+        weights: &Weights,
+        [queries, keys, values]: [String; 3],
+        config: &Config,
+        machine: Machine,
+    ) -> Result<Self> {
         let (hidden, width) = (config.hidden_size, config.head_width());
-        let part = |part: &str, scale: f32| -> Result<(Vec<f32>, Vec<f32>)> {
-            let mut weight = weights.matrix(&format!("{name}.{part}.weight"), hidden, hidden)?;
-            let mut bias = weights.vector(&format!("{name}.{part}.bias"), hidden)?;
+        let part = |name: &str, scale: f32| -> Result<(Vec<f32>, Vec<f32>)> {
+            let mut weight = weights.matrix(&format!("{name}.weight"), hidden, hidden)?;
+            let mut bias = weights.vector(&format!("{name}.bias"), hidden)?;
             for value in weight.iter_mut().chain(&mut bias) {
                 *value *= scale;
             }
             Ok((weight, bias))
         };
         let parts = [
-            part("query", 1.0 / (width as f32).sqrt())?,
-            part("key", 1.0)?,
-            part("value", 1.0)?,
+            part(&queries, 1.0 / (width as f32).sqrt())?,
+            part(&keys, 1.0)?,
+            part(&values, 1.0)?,
         ];
         let mut matrix = Vec::with_capacity(3 * hidden * hidden);
         let mut bias = Vec::with_capacity(3 * hidden);

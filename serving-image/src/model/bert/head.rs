@@ -19,8 +19,12 @@ pub(super) struct Output {
 enum Answer {
     /// The pooled vector, of unit length.
     Vector,
-    /// `softmax(W tanh(P x + p) + b)`, or the sigmoid of the one logit.
-    Classifier { pooler: Dense, classifier: Dense },
+    /// `softmax(W f(P x + p) + b)`, or the sigmoid of the one logit.
+    Classifier {
+        pooler: Dense,
+        activation: fn(&Tensor) -> Result<Tensor>,
+        classifier: Dense,
+    },
 }
 
 #[derive(Debug)]
@@ -31,10 +35,12 @@ struct Dense {
 }
 
 impl Dense {
-    fn new(weight: &Tensor, bias: Tensor, inputs: usize, outputs: usize) -> Result<Self> {
+    fn load(weights: &Weights, name: &str, inputs: usize, outputs: usize) -> Result<Self> {
+        let weight = weights.head(&format!("{name}.weight"))?;
+        let bias = weights.head(&format!("{name}.bias"))?;
         if weight.dims() != [outputs, inputs] || bias.dims() != [outputs] {
             bail!(
-                "a layer of the head is {:?} with a bias of {:?}, but the manifest and config.json want {outputs} × {inputs}",
+                "{name} is {:?} with a bias of {:?}, but the manifest and config.json want {outputs} × {inputs}",
                 weight.dims(),
                 bias.dims()
             );
@@ -66,24 +72,16 @@ impl Output {
             });
         }
         let outputs = manifest.output_width().unwrap_or_default();
+        let family = weights.family;
         let answer = Answer::Classifier {
-            pooler: Dense::new(
-                &weights.encoder("pooler.dense.weight")?,
-                weights.encoder("pooler.dense.bias")?,
-                hidden,
-                hidden,
-            )?,
-            classifier: Dense::new(
-                &weights.head("classifier.weight")?,
-                weights.head("classifier.bias")?,
-                hidden,
-                outputs,
-            )?,
+            pooler: Dense::load(weights, family.pooler, hidden, hidden)?,
+            activation: family.activation,
+            classifier: Dense::load(weights, family.classifier, hidden, outputs)?,
         };
         if (outputs == 1) != (manifest.task == Task::Reranking) {
             bail!("a classifier needs 2 labels or more, and a reranker exactly 1 output");
         }
-        // BERT's pooler reads the first token, whatever an embedding of the same encoder would do.
+        // A classifier reads the first token, whatever an embedding of the same encoder would do.
         Ok(Self {
             pooling: Pooling::Cls,
             head: answer,
@@ -126,8 +124,12 @@ impl Output {
                 let length = x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?;
                 x.broadcast_div(&length)?
             }
-            Answer::Classifier { pooler, classifier } => {
-                let logits = classifier.forward(&pooler.forward(&x)?.tanh()?)?;
+            Answer::Classifier {
+                pooler,
+                activation,
+                classifier,
+            } => {
+                let logits = classifier.forward(&activation(&pooler.forward(&x)?)?)?;
                 if logits.dim(1)? == 1 {
                     sigmoid(&logits)?
                 } else {

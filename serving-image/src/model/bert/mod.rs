@@ -1,4 +1,4 @@
-//! BERT: embeddings, classification and reranking.
+//! BERT and its relatives: embeddings, classification and reranking.
 //!
 //! Weights come as candle tensors and are packed once for `serin_kernels`, which is about 3 times as fast as candle's own
 //! operations on a CPU: `reference.rs` keeps those, as what the tests hold this to.
@@ -7,6 +7,7 @@
 
 mod config;
 mod encoder;
+mod family;
 mod head;
 #[cfg(test)]
 mod reference;
@@ -43,7 +44,7 @@ pub(super) struct Bert {
 }
 
 impl Bert {
-    /// Takes the tensors by Hugging Face's names, with or without the prefix `bert.`.
+    /// Takes the tensors by Hugging Face's names, with or without the prefix of the encoder's (`bert.`).
     pub(super) fn load(
         tensors: &HashMap<String, Tensor>,
         config: &Config,
@@ -53,8 +54,12 @@ impl Bert {
             Network::Bert { pooling, head, .. } => (pooling, head),
             _ => (Pooling::default(), Head::default()),
         };
-        let weights = Weights::new(tensors);
+        let family = config.family()?;
         config.check()?;
+        if let Some(tokens) = manifest.max_tokens() {
+            config.check_room(tokens, family)?;
+        }
+        let weights = Weights::new(tensors, family);
         Ok(Self {
             encoder: Encoder::load(&weights, config)?,
             output: Output::load(&weights, config, pooling, head, manifest)?,

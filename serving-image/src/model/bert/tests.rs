@@ -295,7 +295,7 @@ fn what_does_not_fit_the_configuration_is_named() {
     assert!(error.contains("intermediate_size is 100"), "{error}");
 
     for (name, value) in [
-        ("model_type", "roberta"),
+        ("model_type", "electra"),
         ("position_embedding_type", "relative_key"),
     ] {
         let json = json!({

@@ -4,22 +4,31 @@ use std::collections::HashMap;
 
 use candle_core::{Result, Tensor, bail};
 
+use super::family::Family;
 use crate::model::tensor;
 
 /// The tensors of a file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Weights<'a> {
     tensors: &'a HashMap<String, Tensor>,
+    /// What the tensors are called.
+    pub(super) family: &'static Family,
     /// What comes before the encoder's names.
     root: &'static str,
 }
 
 impl<'a> Weights<'a> {
-    pub(super) fn new(tensors: &'a HashMap<String, Tensor>) -> Self {
-        let prefixed = tensors.contains_key("bert.embeddings.word_embeddings.weight");
+    pub(super) fn new(tensors: &'a HashMap<String, Tensor>, family: &'static Family) -> Self {
+        let embeddings = format!("{}embeddings.word_embeddings.weight", family.root);
+        let root = if tensors.contains_key(&embeddings) {
+            family.root
+        } else {
+            ""
+        };
         Self {
             tensors,
-            root: if prefixed { "bert." } else { "" },
+            family,
+            root,
         }
     }
 
@@ -28,9 +37,10 @@ impl<'a> Weights<'a> {
         tensor(self.tensors, &format!("{}{name}", self.root))
     }
 
-    /// A tensor of what follows the encoder: the prefix is never before it.
+    /// A tensor of what follows the encoder. BERT's pooler counts as a part of the encoder, and has the prefix; other
+    /// heads lie beside it.
     pub(super) fn head(&self, name: &str) -> Result<Tensor> {
-        tensor(self.tensors, name)
+        self.encoder(name).or_else(|_| tensor(self.tensors, name))
     }
 
     /// A vector of the encoder.
