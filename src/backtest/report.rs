@@ -1,6 +1,6 @@
 //! What a backtest found, in words and numbers.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -39,7 +39,7 @@ pub struct Findings<'a> {
     /// The rollouts that might have been.
     pub rollouts: &'a [Simulated],
     /// Time between two looks.
-    pub interval: std::time::Duration,
+    pub interval: Duration,
 }
 
 /// What one objective's past was.
@@ -254,6 +254,7 @@ impl Findings<'_> {
             self.limits_of(gate, past, &mut limits);
         }
         self.slow_steps(pasts, &mut limits);
+        self.short_period(&mut limits);
         let lacking = self.rollouts.iter().filter(|rollout| rollout.lacked_data);
         let lacking = lacking.count();
         if lacking > 0 {
@@ -314,6 +315,22 @@ impl Findings<'_> {
                  bucket at {asked:?}, or name one that exists."
             ));
         }
+    }
+
+    /// A period in which no rollout could end.
+    fn short_period(&self, limits: &mut Vec<String>) {
+        let unfinished = self.times(|end| *end == End::Unfinished);
+        if unfinished.is_empty() || unfinished.len() < self.rollouts.len() {
+            return;
+        }
+        let steps = 0..self.spec.rollout.steps.len();
+        let least: Duration = steps.map(|step| self.spec.rollout.least_time(step)).sum();
+        limits.push(format!(
+            "Period: no rollout came to an end in it. The steps alone ask for {}, and the period has {}: begin earlier \
+             (--from).",
+            declared(least.into()),
+            declared((self.interval * self.looks.len() as u32).into()),
+        ));
     }
 
     /// Steps that take much longer than they are asked to.
@@ -469,5 +486,37 @@ mod tests {
         assert_eq!(half(&[60, 60]), "30 min");
         assert_eq!(half(&[60; 9]), "more than this period shows");
         assert_eq!(time_until(&[], &[], 0.5), None);
+    }
+
+    #[test]
+    fn a_period_in_which_nothing_could_end_is_told() {
+        let spec: ModelDeploymentSpec = serde_json::from_value(serde_json::json!({
+            "model": {"uri": "pvc://models/churn/1", "version": "1", "digest": format!("sha256:{:064}", 1)},
+            "objectives": [{"errorRate": {"max": "1%"}}],
+        }))
+        .unwrap();
+        let rollout = |end| Simulated {
+            started: Timestamp::UNIX_EPOCH,
+            took: SignedDuration::from_mins(9),
+            end,
+            steps: Vec::new(),
+            lacked_data: false,
+        };
+        let limits = |rollouts: &[Simulated]| {
+            let findings = Findings {
+                title: String::new(),
+                spec: &spec,
+                attended: false,
+                looks: &[],
+                rollouts,
+                interval: Duration::from_secs(15),
+            };
+            findings.limits(&[])
+        };
+        let unfinished = [rollout(End::Unfinished), rollout(End::Unfinished)];
+        let told = limits(&unfinished).join("\n");
+        assert!(told.contains("The steps alone ask for 25 min"), "{told}");
+        assert!(limits(&[rollout(End::Unfinished), rollout(End::Promoted)]).is_empty());
+        assert!(limits(&[]).is_empty());
     }
 }

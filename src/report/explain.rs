@@ -419,7 +419,7 @@ impl Page {
         }
         if let (Some(bound), Some(needed)) = (objective.upper_bound, objective.bound_needed) {
             let known = if bound >= 1.0 {
-                "the canary's true share is not known yet".to_owned()
+                "the canary's true share may be 100 %".to_owned()
             } else {
                 format!("the canary's true share is below {}", percent(bound))
             };
