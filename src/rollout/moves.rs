@@ -84,7 +84,7 @@ pub(super) fn sighted(turn: &mut Turn<'_>, canary: &mut CanaryVersion) {
     let Some(since) = progress.blind_since.take() else {
         return;
     };
-    let gap = outage(since, turn.now);
+    let gap = outage(progress, since, turn.now);
     progress.blind_ms = progress
         .blind_ms
         .saturating_add(i64::try_from(gap.as_millis()).unwrap_or(i64::MAX));
@@ -248,14 +248,15 @@ fn leave(
 pub(super) fn baked(progress: &Progress, until: Timestamp) -> SignedDuration {
     let blind = progress
         .blind_since
-        .map_or(SignedDuration::ZERO, |since| outage(since, until));
+        .map_or(SignedDuration::ZERO, |since| outage(progress, since, until));
     until.duration_since(progress.step_since)
         - SignedDuration::from_millis(progress.blind_ms)
         - blind
 }
 
-/// How long an outage has lasted.
-fn outage(since: Timestamp, until: Timestamp) -> SignedDuration {
+/// How much of the step an outage has lasted: one that began before it was noted by a clock that was behind.
+fn outage(progress: &Progress, since: Timestamp, until: Timestamp) -> SignedDuration {
+    let since = since.max(progress.step_since);
     until.duration_since(since).max(SignedDuration::ZERO)
 }
 

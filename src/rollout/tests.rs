@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     api::{
-        Commands, ModelDeploymentSpec, Phase, Revision, State, VersionRef, VersionSpec,
+        Commands, ModelDeploymentSpec, Phase, Progress, Revision, State, VersionRef, VersionSpec,
         conditions::reasons,
     },
     observe::{
@@ -189,6 +189,12 @@ impl World {
 
     fn weight(&self) -> u8 {
         self.state.canary.as_ref().map_or(0, |canary| canary.weight)
+    }
+
+    /// Where the canary is, which has weight.
+    fn progress(&self) -> &Progress {
+        let canary = self.state.canary.as_ref().unwrap();
+        canary.progress.as_ref().unwrap()
     }
 }
 
@@ -420,16 +426,26 @@ fn counting_that_began_by_a_clock_that_was_ahead_begins_once_the_clocks_agree() 
     world.pass(3600);
     world.look(None);
     assert_eq!(world.weight(), 10);
-    let counted = |world: &World| {
-        let progress = world.state.canary.as_ref().unwrap().progress.as_ref();
-        progress.unwrap().gates[0].cursors.newest()
-    };
-    let ahead = counted(&world);
+    let ahead = world.progress().gates[0].cursors.newest();
     world.pass(-3600);
     world.look(Some(blind()));
-    assert_eq!(counted(&world), ahead, "which clock is right is not known");
+    let counted = world.progress().gates[0].cursors.newest();
+    assert_eq!(counted, ahead, "which clock is right is not known");
     world.look(Some(scraped(ahead, (0, 0), (0, 0))));
-    assert_eq!(counted(&world), world.now);
+    assert_eq!(world.progress().gates[0].cursors.newest(), world.now);
+}
+
+#[test]
+fn an_outage_that_was_noted_by_a_clock_that_was_behind_takes_no_more_than_the_step() {
+    let mut world = World::with_canary_v2();
+    let began = world.progress().step_since;
+    world.pass(5 - 3600);
+    world.look(Some(blind()));
+    world.pass(3600 + 20);
+    world.look(Some(reading((0, 0), (0, 0))));
+    let lost = i128::from(world.progress().blind_ms);
+    assert_eq!(lost, world.now.duration_since(began).as_millis());
+    assert!(lost < 60_000, "{lost} ms");
 }
 
 #[test]

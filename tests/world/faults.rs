@@ -5,6 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use crate::{
     dice::Dice,
     kinds::Kind,
+    model::{IRIS, Model},
     prometheus::Illness,
     request::{Request, Verb},
     watches::WatchFate,
@@ -23,7 +24,7 @@ pub enum Fault {
     KillAt { write: u64, after: bool },
     /// 2: writes are done, their answers lost.
     LostAnswers(u64),
-    /// 3: the reconcile panics.
+    /// 3: the reconcile of one model panics.
     Panic(u64),
     /// 4: SIGTERM, and started again.
     Sigterm,
@@ -117,6 +118,11 @@ impl Fault {
         }
     }
 
+    /// Whether a model may suffer from it.
+    fn concerns(self, model: Model) -> bool {
+        !matches!(self, Self::Panic(_)) || model == IRIS
+    }
+
     /// Whether the operator's picture of the world may be old because of it.
     fn blurs(self) -> bool {
         matches!(
@@ -201,10 +207,11 @@ impl Faults {
             .all(|end| end < self.now_ms)
     }
 
-    /// Whether anything is wrong now, or was within the last so many milliseconds.
-    pub fn within(&self, ms: u64) -> bool {
+    /// Whether anything is wrong with a model now, or was within the last so many milliseconds.
+    pub fn within(&self, ms: u64, model: Model) -> bool {
         self.windows
             .iter()
+            .filter(|window| window.fault.concerns(model))
             .any(|window| window.from_ms <= self.now_ms && self.now_ms < window.to_ms + ms)
     }
 
@@ -386,6 +393,15 @@ impl Faults {
             })
             .collect();
         chances.into_iter().any(|chance| self.dice.chance(chance))
+    }
+
+    /// Whether the clock was ahead once. A step that began then waits until its beginning has come: a start that lies in
+    /// the future cannot be told from a clock that is behind.
+    pub fn clock_was_ahead(&self) -> bool {
+        let ahead = |fault| matches!(fault, Fault::Clock(seconds) if seconds > 0);
+        self.windows
+            .iter()
+            .any(|window| ahead(window.fault) && window.from_ms <= self.now_ms)
     }
 
     /// By how much the operator's clock is off, in milliseconds.

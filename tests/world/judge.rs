@@ -9,17 +9,18 @@ use serde_json::{Value, json};
 
 use crate::{
     faults::{Fault, Faults},
-    kinds::{Key, Kind},
+    kinds::Kind,
+    model::Model,
     nodes,
     objects::{Change, Objects},
     request::Postmark,
-    story::{MODEL, NAMESPACE, Story},
+    story::{Behaviour, Story},
     traffic::SCRAPE_SECONDS,
 };
 
 /// What must always hold, by its name.
 #[rustfmt::skip]
-pub const INVARIANTS: [(&str, &str); 12] = [
+pub const INVARIANTS: [(&str, &str); 14] = [
     ("declared-weights", "the canary's weight is 0 or that of a declared step, so that both weights are from 0 to 100 and sum to 100"),
     ("capacity-first", "no version gets weight, or more of it, without Ready capacity for all of the traffic"),
     ("stable-kept", "versions with traffic, and the old one until its time is over, are never shrunk or deleted by Serin"),
@@ -32,14 +33,18 @@ pub const INVARIANTS: [(&str, &str); 12] = [
     ("unknown-never-promotes", "weight is raised only on metrics that could be believed"),
     ("bad-never-promoted", "a version that fails its objectives by far is never promoted"),
     ("steps-last", "no step is left before its time, by the world's clock"),
+    ("goes-on", "a good version gets on while nothing is wrong with its model, whatever becomes of others"),
+    ("processes-live", "no operator ends by itself"),
 ];
 
 /// A breach may last this many seconds: the hard guard needs one whole scrape of the new weight, the statistics three.
 const BREACH_SECONDS: u64 = 30;
+/// A step of 30 s, or the start of pods within 11 s, takes less than so many seconds.
+const STEP_SECONDS: u64 = 90;
 /// From the clock read of a decision to the request that persists it: metrics may take 5 s twice, the API server a while.
 const DECISION_MS: u64 = 13_000;
 
-/// Watches over one world.
+/// Watches over one model, and over the world as far as it is its.
 #[derive(Default)]
 pub struct Judge {
     /// What was broken.
@@ -57,12 +62,14 @@ pub struct Judge {
     /// When the weight of today was decided on.
     weighed_ms: u64,
     breach_seconds: u64,
+    /// Where the version on trial is, and for how many seconds without any excuse.
+    place: (String, u64),
     now_ms: u64,
 }
 
 impl Judge {
     /// Something that must hold does not.
-    fn finds(&mut self, invariant: &str, detail: &str) {
+    pub fn finds(&mut self, invariant: &str, detail: &str) {
         let (_, sentence) = INVARIANTS
             .iter()
             .find(|(name, _)| *name == invariant)
@@ -70,16 +77,6 @@ impl Judge {
         let seconds = self.now_ms as f64 / 1000.0;
         self.findings
             .push(format!("{invariant} ({sentence}) at {seconds} s: {detail}"));
-    }
-
-    /// The world itself is at fault.
-    pub fn broken(&mut self, detail: String) {
-        self.findings.push(detail);
-    }
-
-    /// What was found at the end.
-    pub fn ends(&mut self, invariant: &str, detail: &str) {
-        self.finds(invariant, detail);
     }
 
     /// The model is deleted: what was known of it says nothing of the next one of its name.
@@ -114,16 +111,17 @@ impl Judge {
     /// A second has passed.
     pub fn second(&mut self, objects: &Objects, faults: &Faults, story: &Story) {
         self.now_ms = objects.now_ms;
-        self.remember_capacity(objects);
+        self.remember_capacity(objects, story.model);
         let nothing = Arc::new(Value::Null);
-        let model = model(objects).unwrap_or(&nothing);
+        let model = story.model.of(objects).unwrap_or(&nothing);
         let canary = &model["status"]["canary"];
         let weight = canary["weight"].as_u64().unwrap_or(0);
         let version = text(&canary["version"]);
         let is_deleted = !model["metadata"]["deletionTimestamp"].is_null();
+        self.goes_on(model, faults, story);
         let breaches = weight > 0 && story.behaviour(version).at(weight).is_bad();
         // After a fault the operator may still wait to try again: 15 s of its own, 30 s of its watches.
-        if !breaches || is_deleted || faults.within(60_000) {
+        if !breaches || is_deleted || faults.within(60_000, story.model) {
             self.breach_seconds = 0;
             return;
         }
@@ -136,26 +134,53 @@ impl Judge {
         }
     }
 
+    /// A good version must get on while nothing is wrong.
+    fn goes_on(&mut self, model: &Value, faults: &Faults, story: &Story) {
+        let (status, canary) = (&model["status"], &model["status"]["canary"]);
+        let at = format!("{} at {}", text(&canary["version"]), canary["weight"]);
+        let behaviour = story.behaviour(text(&canary["version"]));
+        let is_held = canary.is_null()
+            || behaviour != Behaviour::HEALTHY
+            || status["observedGeneration"] != model["metadata"]["generation"]
+            || model["spec"]["rollout"]["paused"] == true
+            || !model["metadata"]["deletionTimestamp"].is_null()
+            || faults.within(60_000, story.model)
+            || faults.clock_was_ahead();
+        if is_held || self.place.0 != at {
+            self.place = (at, 0);
+            return;
+        }
+        self.place.1 += 1;
+        if self.place.1 == STEP_SECONDS {
+            self.finds("goes-on", &format!("version {at} %"));
+        }
+    }
+
     /// Looks at one change.
     pub fn change(&mut self, change: &Change, objects: &Objects, faults: &Faults, story: &Story) {
         self.now_ms = objects.now_ms;
+        if !story.model.owns(&change.key, &change.after) {
+            return;
+        }
         self.checked += 1;
-        self.remember_capacity(objects);
+        self.remember_capacity(objects, story.model);
         if !change.by.starts_with("op-") {
             return;
         }
         match change.key.kind {
             Kind::Model if !change.deleted => self.status(change, objects, faults, story),
-            Kind::Deployment => self.deployment(change, objects, faults),
+            Kind::Deployment => self.deployment(change, objects, story.model),
             _ => {}
         }
         self.others(change);
     }
 
-    fn remember_capacity(&mut self, objects: &Objects) {
-        let Some(model) = model(objects) else { return };
-        let replicas = model["spec"]["replicas"].as_i64().unwrap_or(1);
-        for (key, _) in objects.of(Kind::Deployment) {
+    fn remember_capacity(&mut self, objects: &Objects, model: Model) {
+        let Some(live) = model.of(objects) else {
+            return;
+        };
+        let replicas = live["spec"]["replicas"].as_i64().unwrap_or(1);
+        for (key, _) in model.deployments(objects) {
             let (ready, endpoints) = nodes::capacity(objects, &key.namespace, &key.name);
             if ready.min(endpoints) >= replicas {
                 self.capable.insert(key.name.clone(), objects.now_ms);
@@ -188,7 +213,7 @@ impl Judge {
             } else {
                 &revision
             };
-            self.has_capacity(grown, objects, faults);
+            self.has_capacity(story.model, grown, objects, faults);
         }
         let onward = (raised && was > 0) || (promoted && !first);
         if onward && !self.sent.believed {
@@ -248,12 +273,12 @@ impl Judge {
         }
     }
 
-    fn has_capacity(&mut self, revision: &str, objects: &Objects, faults: &Faults) {
-        let name = format!("{MODEL}-{revision}");
+    fn has_capacity(&mut self, model: Model, revision: &str, objects: &Objects, faults: &Faults) {
+        let name = model.version(revision);
         let seen = self.capable.get(&name).copied();
         let recently = seen.is_some_and(|ms| ms + faults.staleness_ms() >= objects.now_ms);
         if !recently {
-            let (ready, endpoints) = nodes::capacity(objects, NAMESPACE, &name);
+            let (ready, endpoints) = nodes::capacity(objects, model.namespace, &name);
             let detail = format!(
                 "{name} has {ready} ready pods and {endpoints} endpoints, and had all of them at {seen:?} ms"
             );
@@ -262,12 +287,14 @@ impl Judge {
     }
 
     /// A write of Serin's on a version's pods.
-    fn deployment(&mut self, change: &Change, objects: &Objects, _: &Faults) {
-        let Some(model) = model(objects) else { return };
+    fn deployment(&mut self, change: &Change, objects: &Objects, model: Model) {
+        let Some(live) = model.of(objects) else {
+            return;
+        };
         let Some(before) = &change.before else { return };
-        let status = &model["status"];
+        let status = &live["status"];
         let name = &change.key.name;
-        let is_of = |version: &Value| *name == format!("{MODEL}-{}", text(&version["revision"]));
+        let is_of = |version: &Value| *name == model.version(text(&version["revision"]));
         let serves = is_of(&status["stable"]) || (weight(status) > 0 && is_of(&status["canary"]));
         let retiring = status["retiring"].as_array();
         let is_kept = retiring.is_some_and(|list| list.iter().any(is_of));
@@ -275,7 +302,7 @@ impl Judge {
             return;
         }
         let replicas = |object: &Arc<Value>| object["spec"]["replicas"].as_i64().unwrap_or(1);
-        let wanted = model["spec"]["replicas"].as_i64().unwrap_or(1);
+        let wanted = live["spec"]["replicas"].as_i64().unwrap_or(1);
         if change.deleted {
             self.finds("stable-kept", &format!("{name} is deleted"));
         } else if replicas(&change.after) < replicas(before).min(wanted) {
@@ -305,11 +332,6 @@ impl Judge {
     }
 }
 
-/// The model, while it exists.
-pub fn model(objects: &Objects) -> Option<&Arc<Value>> {
-    objects.get(&Key::new(Kind::Model, NAMESPACE, MODEL))
-}
-
 fn weight(status: &Value) -> u64 {
     status["canary"]["weight"].as_u64().unwrap_or(0)
 }
@@ -321,13 +343,10 @@ fn text(value: &Value) -> &str {
 /// Whether nothing is left to be done.
 pub fn is_done(objects: &Objects, story: &Story) -> bool {
     if story.ends_with_nothing() {
-        let left = |(key, object): (&Key, &Arc<Value>)| {
-            key.kind != Kind::Event
-                && (key.kind == Kind::Model || nodes::is_of_model(object, MODEL))
-        };
-        return !objects.all().any(left);
+        let mut all = objects.all();
+        return !all.any(|(key, object)| key.kind != Kind::Event && story.model.owns(key, object));
     }
-    let Some(model) = model(objects) else {
+    let Some(model) = story.model.of(objects) else {
         return false;
     };
     let status = &model["status"];

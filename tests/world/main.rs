@@ -14,6 +14,7 @@ mod dice;
 mod faults;
 mod judge;
 mod kinds;
+mod model;
 mod nodes;
 mod objects;
 mod operator;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     dice::Dice,
     kinds::{Key, Kind},
-    objects::{Objects, label, owners},
+    objects::{Objects, owners},
     story::{Behaviour, Start},
 };
 
@@ -86,7 +86,7 @@ impl Nodes {
         &mut self,
         objects: &mut Objects,
         now_ms: u64,
-        behaviour: impl Fn(&str) -> Behaviour,
+        behaviour: impl Fn(&Key, &Value, &str) -> Behaviour,
     ) {
         let version = objects.version();
         if self.idle_at == Some(version) {
@@ -115,7 +115,7 @@ impl Nodes {
         deployment: &Value,
         uid: &str,
         now_ms: u64,
-        behaviour: impl Fn(&str) -> Behaviour,
+        behaviour: impl Fn(&Key, &Value, &str) -> Behaviour,
     ) {
         let generation = deployment["metadata"]["generation"].as_i64().unwrap_or(0);
         let dice = &mut self.dice;
@@ -136,7 +136,7 @@ impl Nodes {
             return;
         }
         let version = text(&deployment["metadata"]["annotations"]["serin.dev/version"]);
-        let behaviour = behaviour(&version);
+        let behaviour = behaviour(key, deployment, &version);
         let desired = deployment["spec"]["replicas"].as_u64().unwrap_or(1) as usize;
         while played.pods.len() > desired {
             if let Some(pod) = played.pods.pop() {
@@ -346,11 +346,6 @@ pub fn capacity(objects: &Objects, namespace: &str, name: &str) -> (i64, i64) {
         .and_then(|slice| slice["endpoints"].as_array())
         .map_or(0, Vec::len);
     (ready, endpoints as i64)
-}
-
-/// Whether an object was made for a model.
-pub fn is_of_model(object: &Value, model: &str) -> bool {
-    label(object, "serin.dev/model") == Some(model)
 }
 
 fn text(value: &Value) -> String {

@@ -79,6 +79,11 @@ impl Operator {
         self.stop.cancel();
     }
 
+    /// Whether it ended by a panic, which nothing in it may do.
+    pub fn has_panicked(&self) -> bool {
+        self.is_over() && !self.process.killed.is_cancelled()
+    }
+
     /// Whether the process has ended.
     pub fn is_over(&self) -> bool {
         self.task.is_finished()

@@ -13,6 +13,7 @@ use serin::observe::metrics::{Client, Transport};
 
 use crate::{
     judge,
+    model::IRIS,
     promql::{Data, Query},
     wire::Process,
     world::{EPOCH_MS, World},
@@ -99,7 +100,8 @@ async fn answer(
     }
     let (illness, latency, panics) = world.with(|state| {
         let faults = &mut state.faults;
-        (faults.illness(), faults.latency(), faults.panics())
+        let panics = IRIS.is_asked_for(&query) && faults.panics();
+        (faults.illness(), faults.latency(), panics)
     });
     if panics {
         // Without the hook, which would print it.
@@ -126,9 +128,7 @@ async fn answer(
     let (code, answer, clock) = world.with(|state| {
         let clock = Timestamp::from_millisecond(EPOCH_MS + state.objects.now_ms as i64).unwrap();
         let Some(parsed) = Query::parse(&query) else {
-            state
-                .judge
-                .broken(format!("the fake Prometheus cannot read {query}"));
+            state.is_broken(format!("the fake Prometheus cannot read {query}"));
             return (400, Vec::new(), clock);
         };
         let data = parsed.answer(&state.traffic.series, at.as_millisecond());
@@ -136,10 +136,9 @@ async fn answer(
             Some(Illness::Stale) => judge::is_fresh(&state.faults),
             illness => illness.is_none_or(Illness::is_bearable),
         };
-        state
-            .judge
-            .queried(&process.name, &query, believable, state.objects.now_ms);
-        let (status, body) = spoil(&data, illness, &query);
+        let answered = spoil(&data, illness, &query);
+        state.queried(&process.name, &query, believable);
+        let (status, body) = answered;
         (status, body, clock)
     });
     let response = http::Response::builder()

@@ -44,7 +44,7 @@ pub struct Outcome {
 }
 
 /// Plays a world on a runtime of its own, whose time is paused: it runs on whenever nothing else can.
-pub fn play(seed: u64, story: Story, faults: Faults) -> Outcome {
+pub fn play(seed: u64, stories: impl IntoIterator<Item = Story>, faults: Faults) -> Outcome {
     // The watches' backoff draws from this generator.
     fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -52,7 +52,8 @@ pub fn play(seed: u64, story: Story, faults: Faults) -> Outcome {
         .start_paused(true)
         .build()
         .unwrap();
-    runtime.block_on(live(seed, story, faults))
+    let world = runtime.block_on(async { World::new(seed, stories, faults) });
+    runtime.block_on(live(seed, world))
 }
 
 /// The operators of a world, and who starts them.
@@ -80,15 +81,17 @@ impl Staff {
     /// Once a second: whoever ended is replaced, and what begins to go wrong with processes goes wrong.
     fn look(&mut self, second: u64, begins: &[Fault]) {
         self.present = self.running.len();
-        let ended: Vec<String> = self
-            .running
-            .iter()
-            .filter(|operator| operator.is_over())
-            .map(|operator| operator.name().to_owned())
-            .collect();
-        self.running.retain(|operator| !operator.is_over());
-        for name in ended {
-            self.world.with(|state| state.note(&name, "has ended"));
+        let (ended, running): (Vec<_>, _) = std::mem::take(&mut self.running)
+            .into_iter()
+            .partition(Operator::is_over);
+        self.running = running;
+        for operator in ended {
+            self.world.with(|state| {
+                state.note(operator.name(), "has ended");
+                if operator.has_panicked() {
+                    state.finds("processes-live", operator.name());
+                }
+            });
             if self.running.is_empty() {
                 self.start_at = second + self.dice.between(0, 12);
             }
@@ -130,11 +133,13 @@ impl Staff {
     }
 }
 
-async fn live(seed: u64, story: Story, faults: Faults) -> Outcome {
-    let world = World::new(seed, story, faults);
+async fn live(seed: u64, world: Arc<World>) -> Outcome {
     world.with(|state| {
-        let title = format!("seed {seed}: {}", state.story.name);
-        state.note("", &title);
+        for index in 0..state.tales.len() {
+            let Story { model, name, .. } = &state.tales[index].story;
+            let title = format!("seed {seed}: {model}: {name}");
+            state.note("", &title);
+        }
         for window in state.faults.windows.clone() {
             let line = format!(
                 "{:?} from {} s to {} s",
@@ -158,7 +163,6 @@ async fn live(seed: u64, story: Story, faults: Faults) -> Outcome {
     let mut second = 0;
     // Reconciles and writes at the moment from which nothing is left to be done.
     let mut calm: Option<Counts> = None;
-    let mut last = Counts::default();
     let mut busiest = 0;
     let mut rested_since: Option<(u64, Counts)> = None;
     loop {
@@ -174,43 +178,47 @@ async fn live(seed: u64, story: Story, faults: Faults) -> Outcome {
         }
         staff.look(second, &begins);
         let (done, over, counts) = world.with(|state| {
-            let over = state.story.is_told() && state.faults.are_over();
-            let done = over && judge::is_done(&state.objects, &state.story);
-            (done, over, state.counts)
+            let told = state.tales.iter().all(|tale| tale.story.is_told());
+            let over = told && state.faults.are_over();
+            (over && state.is_done(), over, state.counts)
         });
-        let looks = counts.reconciles - last.reconciles;
+        let looks = world.with(|state| {
+            state
+                .tales
+                .iter_mut()
+                .map(|tale| std::mem::take(&mut tale.looks))
+                .max()
+        });
+        let looks = looks.unwrap_or(0);
         busiest = busiest.max(looks);
         if looks > (MOST_IN_A_SECOND * staff.present) as u64 {
             world.with(|state| {
                 let detail = format!("{looks} reconciles within a second");
-                state.judge.ends("converges-then-rests", &detail);
+                state.finds("converges-then-rests", &detail);
             });
             break;
         }
-        last = counts;
         if over {
             let since = calm.get_or_insert(counts);
             let needed = counts.reconciles - since.reconciles;
             if !done && (needed > MOST_RECONCILES || second > LONGEST) {
                 world.with(|state| {
                     let detail = format!("not done after {needed} reconciles and {second} s");
-                    state.judge.ends("converges-then-rests", &detail);
+                    state.finds("converges-then-rests", &detail);
                 });
                 break;
             }
         } else if second > LONGEST {
             world.with(|state| {
                 let detail = format!("the story is not told after {second} s");
-                state.judge.ends("converges-then-rests", &detail);
+                state.finds("converges-then-rests", &detail);
             });
             break;
         }
         match (done, rested_since) {
             (false, Some(_)) => {
                 world.with(|state| {
-                    state
-                        .judge
-                        .ends("converges-then-rests", "what was done is undone");
+                    state.finds("converges-then-rests", "what was done is undone");
                 });
                 break;
             }
@@ -223,7 +231,7 @@ async fn live(seed: u64, story: Story, faults: Faults) -> Outcome {
                 if counts.writes != before.writes {
                     world.with(|state| {
                         let detail = format!("{} writes at rest", counts.writes - before.writes);
-                        state.judge.ends("converges-then-rests", &detail);
+                        state.finds("converges-then-rests", &detail);
                     });
                 }
                 break;
@@ -239,11 +247,15 @@ async fn live(seed: u64, story: Story, faults: Faults) -> Outcome {
         let counts = state.counts;
         state.note("", &format!("{counts:?}"));
         Outcome {
-            findings: std::mem::take(&mut state.judge.findings),
+            findings: (state
+                .tales
+                .iter()
+                .flat_map(|tale| tale.judge.findings.clone()))
+            .collect(),
             journal: std::mem::take(&mut state.journal),
             end: judge::end(&state.objects),
             counts,
-            checked: state.judge.checked,
+            checked: state.tales.iter().map(|tale| tale.judge.checked).sum(),
             seconds: second,
             busiest,
             writes: state.faults.writes,

@@ -5,13 +5,11 @@ use serde_json::{Value, json};
 
 use crate::{
     dice::Dice,
-    kinds::{Key, Kind},
+    kinds::Key,
+    model::{IRIS, Model, NEIGHBOURS},
     objects::Objects,
 };
 
-/// The one model's namespace and name.
-pub const NAMESPACE: &str = "ml";
-pub const MODEL: &str = "iris";
 /// A finalizer of somebody else's.
 const FINALIZER: &str = "example.com/somebody-else";
 
@@ -110,6 +108,7 @@ pub enum Deed {
 #[derive(Clone, Debug)]
 pub struct Story {
     pub name: &'static str,
+    pub model: Model,
     chapters: Vec<(When, Deed)>,
     told: usize,
     since_ms: u64,
@@ -123,6 +122,9 @@ pub struct Story {
 type Chapters = &'static [(When, Deed)];
 /// How versions behave that do not behave well.
 type Behaviours = &'static [(&'static str, Behaviour)];
+
+/// So many stories at the beginning of the list are plain ones.
+const PLAIN: u64 = 5;
 
 /// The stories, by the numbers of faults.md that they tell, with the versions that behave badly.
 #[rustfmt::skip]
@@ -187,6 +189,7 @@ impl Story {
         let (name, chapters, behaviours) = STORIES[index];
         Self {
             name,
+            model: IRIS,
             chapters: chapters.to_vec(),
             told: 0,
             since_ms: 0,
@@ -200,6 +203,15 @@ impl Story {
     pub fn draw(seed: u64) -> Self {
         let mut dice = Dice::new(seed, "story");
         Self::number(dice.below(STORIES.len() as u64) as usize)
+    }
+
+    /// A plain one of another model, which begins a while later: a version that is promoted, or fails and is rolled back.
+    pub fn of_a_neighbour(seed: u64) -> Self {
+        let mut dice = Dice::new(seed, "neighbour");
+        let mut story = Self::number(dice.below(PLAIN) as usize);
+        story.model = *dice.pick(&NEIGHBOURS);
+        story.chapters[0].0 = When::After(dice.between(1, 90));
+        story
     }
 
     /// Whether all deeds are done.
@@ -225,7 +237,7 @@ impl Story {
     /// The next deed whose time has come.
     pub fn next(&mut self, objects: &Objects) -> Option<Deed> {
         let (when, deed) = *self.chapters.get(self.told)?;
-        if !holds(when, objects, objects.now_ms - self.since_ms) {
+        if !holds(when, self.model, objects, objects.now_ms - self.since_ms) {
             return None;
         }
         self.told += 1;
@@ -235,11 +247,12 @@ impl Story {
 
     /// Does a deed.
     pub fn act(&mut self, deed: Deed, objects: &mut Objects) {
-        let key = Key::new(Kind::Model, NAMESPACE, MODEL);
+        let Model { namespace, name } = self.model;
+        let key = self.model.key();
         match deed {
             Deed::Apply(version) => {
                 self.spec["model"] = json!({
-                    "uri": format!("file:///models/iris/{version}"), "version": version,
+                    "uri": format!("file:///models/{name}/{version}"), "version": version,
                     "digest": format!("sha256:{}", "ab".repeat(32)),
                 });
             }
@@ -259,7 +272,7 @@ impl Story {
                 return;
             }
             Deed::Disown => {
-                let owned = objects.of(Kind::Deployment).next();
+                let owned = self.model.deployments(objects).next();
                 if let Some((child, object)) = owned {
                     let owners = object["metadata"]["ownerReferences"].clone();
                     let child = child.clone();
@@ -293,7 +306,7 @@ impl Story {
             objects.edit(&key, |model| model["spec"] = self.spec.clone());
         } else if matches!(deed, Deed::Apply(_)) {
             let model = json!({
-                "metadata": {"namespace": NAMESPACE, "name": MODEL}, "spec": self.spec,
+                "metadata": {"namespace": namespace, "name": name}, "spec": self.spec,
             });
             let _ = objects.create(&key, model);
         }
@@ -301,10 +314,10 @@ impl Story {
 }
 
 /// Whether what a deed waits for is there.
-fn holds(when: When, objects: &Objects, waited_ms: u64) -> bool {
-    let model = objects.get(&Key::new(Kind::Model, NAMESPACE, MODEL));
+fn holds(when: When, model: Model, objects: &Objects, waited_ms: u64) -> bool {
+    let live = model.of(objects);
     let nothing = json!({});
-    let status = model.map_or(&nothing, |model| &model["status"]);
+    let status = live.map_or(&nothing, |model| &model["status"]);
     let canary = &status["canary"];
     let refused = |version: &str| {
         let list = status["refused"].as_array();
@@ -317,7 +330,7 @@ fn holds(when: When, objects: &Objects, waited_ms: u64) -> bool {
         When::Prepares(version) => {
             let is_it =
                 |object: &Value| object["metadata"]["annotations"]["serin.dev/version"] == version;
-            let mut deployments = objects.of(Kind::Deployment);
+            let mut deployments = model.deployments(objects);
             canary["version"] == version && deployments.any(|(_, object)| is_it(object))
         }
         When::Weighs(version, weight) => {
@@ -328,7 +341,7 @@ fn holds(when: When, objects: &Objects, waited_ms: u64) -> bool {
             let conditions = status["conditions"].as_array();
             conditions.is_some_and(|list| list.iter().any(|one| one["reason"] == "InvalidSpec"))
         }
-        When::Gone => objects.of(Kind::Deployment).next().is_none() && model.is_none(),
+        When::Gone => model.deployments(objects).next().is_none() && live.is_none(),
         When::After(seconds) => waited_ms >= seconds * 1000,
     }
 }

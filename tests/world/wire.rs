@@ -105,7 +105,9 @@ impl Wire {
         let content_type = content_type.map_or("", |value| value.to_str().unwrap());
         let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
         let mut request = Request::read(&head.method, path, query, &body, content_type);
-        request.sent = self.world.with(|state| state.postmark(&self.process.name));
+        request.sent = self
+            .world
+            .with(|state| state.postmark(&self.process.name, &request));
         let mut pause = Duration::from_millis(5);
         for _ in 1..TRIES {
             let answer = self.attempt(&request).await?;

@@ -14,12 +14,12 @@ use tokio::{
 
 use crate::{
     faults::Faults,
-    judge::Judge,
+    judge::{self, Judge},
     kinds::{Key, Kind},
     nodes::{self, Nodes, ROUTERS},
     objects::{Change, Objects, Refusal},
     request::{Postmark, Request, Verb},
-    story::{Deed, MODEL, NAMESPACE, Story},
+    story::{Behaviour, Deed, Story},
     traffic::{Share, Traffic},
 };
 
@@ -39,8 +39,8 @@ pub struct State {
     pub nodes: Nodes,
     pub traffic: Traffic,
     pub faults: Faults,
-    pub story: Story,
-    pub judge: Judge,
+    /// The models, each with its story.
+    pub tales: Vec<Tale>,
     /// What happened, for people to read.
     pub journal: Vec<String>,
     pub counts: Counts,
@@ -50,6 +50,14 @@ pub struct State {
     seen: u64,
     /// How far the world is ahead of the operators' time, in milliseconds: they stand still.
     ahead_ms: u64,
+}
+
+/// What is told of one model, and whoever watches over it.
+pub struct Tale {
+    pub story: Story,
+    pub judge: Judge,
+    /// How often operators looked at the model: each reconcile begins with a read of it.
+    pub looks: u64,
 }
 
 /// What operators asked of the API server.
@@ -64,18 +72,22 @@ pub struct Counts {
 }
 
 impl World {
-    pub fn new(seed: u64, story: Story, faults: Faults) -> Arc<Self> {
+    pub fn new(seed: u64, stories: impl IntoIterator<Item = Story>, faults: Faults) -> Arc<Self> {
         let mut objects = Objects::default();
         objects.now_text = timestamp(0);
         let routers = Key::new(Kind::Slice, ROUTERS, "serin-router-x1");
         let _ = objects.create(&routers, nodes::router_slice());
+        let tale = |story| Tale {
+            story,
+            judge: Judge::default(),
+            looks: 0,
+        };
         let state = State {
             objects,
             nodes: Nodes::new(seed),
             traffic: Traffic::new(seed),
             faults,
-            story,
-            judge: Judge::default(),
+            tales: stories.into_iter().map(tale).collect(),
             journal: Vec::new(),
             counts: Counts::default(),
             aloud: std::env::var_os("SERIN_WORLD_ALOUD").is_some(),
@@ -143,49 +155,26 @@ impl State {
     pub fn step(&mut self, second: u64) {
         let now_ms = second * 1000;
         "cluster".clone_into(&mut self.objects.actor);
-        let story = &self.story;
-        self.nodes.step(&mut self.objects, now_ms, |version| {
-            story.behaviour(version)
-        });
+        let tales = &self.tales;
+        let behaviour = |key: &Key, deployment: &Value, version: &str| {
+            let its = tales
+                .iter()
+                .find(|tale| tale.story.model.owns(key, deployment));
+            its.map_or(Behaviour::HEALTHY, |tale| tale.story.behaviour(version))
+        };
+        self.nodes.step(&mut self.objects, now_ms, behaviour);
         self.traffic.scrapes_fail =
             self.faults.illness() == Some(crate::prometheus::Illness::Stale);
-        let shares = self.shares();
+        let shares: Vec<Share> = self
+            .tales
+            .iter()
+            .flat_map(|tale| shares(&tale.story, &self.objects))
+            .collect();
         self.traffic.step(second, &shares);
-        self.judge.second(&self.objects, &self.faults, &self.story);
+        for tale in &mut self.tales {
+            tale.judge.second(&self.objects, &self.faults, &tale.story);
+        }
         self.settle();
-    }
-
-    /// Who gets which share of the requests, as routers have it that follow the persisted weights.
-    fn shares(&self) -> Vec<Share> {
-        let Some(model) = self.objects.get(&Key::new(Kind::Model, NAMESPACE, MODEL)) else {
-            return Vec::new();
-        };
-        let status = &model["status"];
-        let mut shares = Vec::new();
-        let mut share = |version: &Value, weight: u64| {
-            let (Some(revision), Some(name)) =
-                (version["revision"].as_str(), version["version"].as_str())
-            else {
-                return;
-            };
-            shares.push(Share {
-                cluster: format!("{NAMESPACE}/{MODEL}/{revision}"),
-                weight,
-                behaviour: self.story.behaviour(name).at(weight),
-            });
-        };
-        let canary = &status["canary"];
-        let revision = canary["revision"].as_str().unwrap_or_default();
-        let (_, endpoints) =
-            nodes::capacity(&self.objects, NAMESPACE, &format!("{MODEL}-{revision}"));
-        let weight = if endpoints > 0 {
-            canary["weight"].as_u64().unwrap_or(0)
-        } else {
-            0
-        };
-        share(canary, weight);
-        share(&status["stable"], 100 - weight.min(100));
-        shares
     }
 
     /// Looks at every change that nobody has looked at yet: the judge, the journal, and the people of the story.
@@ -193,20 +182,27 @@ impl State {
         loop {
             while let Some(change) = self.objects.since(self.seen).first().cloned() {
                 self.seen = change.version;
-                self.judge
-                    .change(&change, &self.objects, &self.faults, &self.story);
+                for tale in &mut self.tales {
+                    tale.judge
+                        .change(&change, &self.objects, &self.faults, &tale.story);
+                }
                 if let Some(line) = told(&change) {
                     self.note(&change.by, &line);
                 }
             }
-            let Some(deed) = self.story.next(&self.objects) else {
+            let objects = &self.objects;
+            let mut deeds = self.tales.iter_mut().enumerate();
+            let next = deeds.find_map(|(index, tale)| Some((index, tale.story.next(objects)?)));
+            let Some((index, deed)) = next else {
                 return;
             };
-            self.note("user", &format!("{deed:?}"));
+            let model = self.tales[index].story.model;
+            self.note("user", &format!("{model}: {deed:?}"));
             "user".clone_into(&mut self.objects.actor);
-            self.story.act(deed, &mut self.objects);
+            let Tale { story, judge, .. } = &mut self.tales[index];
+            story.act(deed, &mut self.objects);
             match deed {
-                Deed::Delete => self.judge.forget(),
+                Deed::Delete => judge.forget(),
                 Deed::Behave(..) => self.nodes.look_again(),
                 _ => {}
             }
@@ -214,11 +210,40 @@ impl State {
     }
 
     /// What a request is sent with.
-    pub fn postmark(&self, process: &str) -> Postmark {
+    pub fn postmark(&self, process: &str, request: &Request) -> Postmark {
+        let now_ms = self.objects.now_ms;
+        let mut tales = self.tales.iter();
+        let its = tales.find(|tale| tale.story.model.key() == request.key());
         Postmark {
-            at_ms: self.objects.now_ms,
-            believed: self.judge.believes(process, self.objects.now_ms),
+            at_ms: now_ms,
+            believed: its.is_some_and(|tale| tale.judge.believes(process, now_ms)),
         }
+    }
+
+    /// An operator got an answer to a query.
+    pub fn queried(&mut self, process: &str, query: &str, believable: bool) {
+        let now_ms = self.objects.now_ms;
+        for Tale { story, judge, .. } in &mut self.tales {
+            if story.model.is_asked_for(query) {
+                judge.queried(process, query, believable, now_ms);
+            }
+        }
+    }
+
+    /// Something that must hold for the world as a whole does not.
+    pub fn finds(&mut self, invariant: &str, detail: &str) {
+        self.tales[0].judge.finds(invariant, detail);
+    }
+
+    /// The world itself is at fault.
+    pub fn is_broken(&mut self, detail: String) {
+        self.tales[0].judge.findings.push(detail);
+    }
+
+    /// Whether the stories are told and nothing is left to be done.
+    pub fn is_done(&self) -> bool {
+        let is_done = |tale: &Tale| judge::is_done(&self.objects, &tale.story);
+        self.tales.iter().all(is_done)
     }
 
     /// A write of an operator has arrived.
@@ -226,11 +251,14 @@ impl State {
         match done {
             Ok(_) => {
                 self.counts.accepted += 1;
-                self.judge.sent = request.sent;
+                for tale in &mut self.tales {
+                    tale.judge.sent = request.sent;
+                }
                 if request.kind == Kind::Event {
                     let body = &request.body;
                     let (reason, note) = (text(&body["reason"]), text(&body["note"]));
-                    self.note(process, &format!("Event {reason}: {note}"));
+                    let about = text(&body["regarding"]["name"]);
+                    self.note(process, &format!("Event {reason} of {about}: {note}"));
                 } else if request.verb != Verb::ReplaceStatus {
                     self.note(process, &request.to_string());
                 }
@@ -244,7 +272,11 @@ impl State {
 
     /// An operator read one object.
     pub fn read(&mut self, _: &str, request: &Request) {
-        self.counts.reconciles += u64::from(request.kind == Kind::Model);
+        for tale in &mut self.tales {
+            let is_look = request.key() == tale.story.model.key();
+            tale.looks += u64::from(is_look);
+            self.counts.reconciles += u64::from(is_look);
+        }
     }
 
     /// Writes a line into the journal.
@@ -256,6 +288,39 @@ impl State {
         }
         self.journal.push(line);
     }
+}
+
+/// Who gets which share of a model's requests, as routers have it that follow the persisted weights.
+fn shares(story: &Story, objects: &Objects) -> Vec<Share> {
+    let model = story.model;
+    let Some(live) = model.of(objects) else {
+        return Vec::new();
+    };
+    let status = &live["status"];
+    let mut shares = Vec::new();
+    let mut share = |version: &Value, weight: u64| {
+        let (Some(revision), Some(name)) =
+            (version["revision"].as_str(), version["version"].as_str())
+        else {
+            return;
+        };
+        shares.push(Share {
+            cluster: model.cluster(revision),
+            weight,
+            behaviour: story.behaviour(name).at(weight),
+        });
+    };
+    let canary = &status["canary"];
+    let name = model.version(text(&canary["revision"]));
+    let (_, endpoints) = nodes::capacity(objects, model.namespace, &name);
+    let weight = if endpoints > 0 {
+        canary["weight"].as_u64().unwrap_or(0)
+    } else {
+        0
+    };
+    share(canary, weight);
+    share(&status["stable"], 100 - weight.min(100));
+    shares
 }
 
 /// A change in words, where it is part of the story.
@@ -280,14 +345,18 @@ fn told(change: &Change) -> Option<String> {
                 )
             };
             Some(format!(
-                "status {}: stable {}, {canary}. {}",
+                "{}/{}: status {}: stable {}, {canary}. {}",
+                key.namespace,
+                key.name,
                 text(&status["phase"]),
                 text(&status["stable"]["version"]),
                 text(&status["message"])
             ))
         }
         Kind::Model => Some(format!(
-            "spec: version {}, generation {}",
+            "{}/{}: spec: version {}, generation {}",
+            key.namespace,
+            key.name,
             text(&after["spec"]["model"]["version"]),
             after["metadata"]["generation"]
         )),

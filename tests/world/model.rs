@@ -1,0 +1,80 @@
+//! Which model something is about: a world may hold two of them.
+
+use std::{fmt, sync::Arc};
+
+use serde_json::Value;
+
+use crate::{
+    kinds::{Key, Kind},
+    objects::{Objects, label},
+};
+
+/// A ModelDeployment, by its namespace and name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Model {
+    pub namespace: &'static str,
+    pub name: &'static str,
+}
+
+/// The one that most of what goes wrong is about.
+pub const IRIS: Model = Model {
+    namespace: "ml",
+    name: "iris",
+};
+
+/// Those that may live beside it: in its namespace, and under its name in another.
+pub const NEIGHBOURS: [Model; 2] = [
+    Model {
+        namespace: "ml",
+        name: "wine",
+    },
+    Model {
+        namespace: "lab",
+        name: "iris",
+    },
+];
+
+impl Model {
+    pub fn key(self) -> Key {
+        Key::new(Kind::Model, self.namespace, self.name)
+    }
+
+    /// The model itself, while it exists.
+    pub fn of(self, objects: &Objects) -> Option<&Arc<Value>> {
+        objects.get(&self.key())
+    }
+
+    /// Whether an object is the model, or was made for it.
+    pub fn owns(self, key: &Key, object: &Value) -> bool {
+        let is_it = key.kind == Kind::Model && key.name == self.name;
+        key.namespace == self.namespace
+            && (is_it || label(object, "serin.dev/model") == Some(self.name))
+    }
+
+    /// The Deployments of its versions.
+    pub fn deployments(self, objects: &Objects) -> impl Iterator<Item = (&Key, &Arc<Value>)> {
+        let all = objects.of(Kind::Deployment);
+        all.filter(move |(key, object)| self.owns(key, object))
+    }
+
+    /// The name of a version's objects.
+    pub fn version(self, revision: &str) -> String {
+        format!("{}-{revision}", self.name)
+    }
+
+    /// What routers call a version's pods.
+    pub fn cluster(self, revision: &str) -> String {
+        format!("{self}/{revision}")
+    }
+
+    /// Whether a query asks about its versions.
+    pub fn is_asked_for(self, query: &str) -> bool {
+        query.contains(&self.cluster(""))
+    }
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
