@@ -1,18 +1,13 @@
 //! The planned objects, brought about by server-side apply; only where something differs.
 
-use std::{
-    collections::HashMap,
-    fmt::Debug,
-    hash::Hash,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, fmt::Debug, hash::Hash, time::Duration};
 
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
 use kube_runtime::reflector::{Lookup, ObjectRef, Store};
+use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -87,16 +82,12 @@ type Applied = (Value, Option<String>);
 impl Applier {
     /// How many models' objects are remembered.
     pub fn remembered(&self) -> usize {
-        self.memory().len()
+        self.applied.lock().len()
     }
 
     /// Lets go of a model that is gone: an operator of a year's age remembers what exists, not what ever existed.
     pub fn forget(&self, model: &(String, String)) {
-        self.memory().remove(model);
-    }
-
-    fn memory(&self) -> MutexGuard<'_, HashMap<(String, String), HashMap<String, Applied>>> {
-        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+        self.applied.lock().remove(model);
     }
 
     /// Applies a plan in its order, then forgets the versions that it lets go of. Returns the number of writes.
@@ -233,7 +224,7 @@ impl Target<'_> {
             }
         };
         tracing::debug!(kind = kind_name, name, reason, "applied");
-        let mut memory = self.memory.memory();
+        let mut memory = self.memory.applied.lock();
         let of_model = memory.entry(self.key()).or_default();
         of_model.insert(key, (body, version_of(&applied)));
         Ok(true)
@@ -241,7 +232,7 @@ impl Target<'_> {
 
     /// Whether the live object has all that is wanted, or is as the server made it of the very same request.
     fn is_as_wanted<K: Resource + Serialize>(&self, key: &str, wanted: &Value, live: &K) -> bool {
-        let memory = self.memory.memory();
+        let memory = self.memory.applied.lock();
         let of_model = memory.get(&self.key());
         if let Some((body, version)) = of_model.and_then(|objects| objects.get(key))
             && body == wanted
@@ -263,7 +254,7 @@ impl Target<'_> {
         self.delete(&stores.services, &name).await?;
         // Last, since it is what the version is known by: a crash before it leaves something to go on from.
         self.delete(&stores.history, &name).await?;
-        if let Some(objects) = self.memory.memory().get_mut(&self.key()) {
+        if let Some(objects) = self.memory.applied.lock().get_mut(&self.key()) {
             objects.retain(|object, _| object.split_once('/').is_none_or(|(_, of)| of != name));
         }
         Ok(3)
@@ -380,11 +371,11 @@ mod tests {
         let model = |name: &str| ("ml".to_owned(), name.to_owned());
         for name in ["churn", "fraud"] {
             let object = ("Service/churn".to_owned(), (json!({}), None));
-            applier.memory().insert(model(name), [object].into());
+            applier.applied.lock().insert(model(name), [object].into());
         }
         applier.forget(&model("churn"));
         assert_eq!(applier.remembered(), 1);
-        assert!(applier.memory().contains_key(&model("fraud")));
+        assert!(applier.applied.lock().contains_key(&model("fraud")));
     }
 
     #[test]

@@ -5,13 +5,7 @@
 //! 3. objects follow the state that is persisted, so a crash between any two writes re-applies and never skips;
 //! 4. pods and objects are taken away only by a state that the API server has just confirmed to be the one in force.
 
-use std::{
-    collections::HashMap,
-    hash::{DefaultHasher, Hash, Hasher},
-    panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
@@ -20,6 +14,7 @@ use kube_runtime::{
     controller::{self, Action, Config, Controller},
     reflector::ObjectRef,
 };
+use parking_lot::Mutex;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -43,11 +38,10 @@ use crate::{
     replay::Recording,
     rollout::{self, Decision},
     status::{Standing, account, says_nothing_new},
+    traffic::ports::{self, Ports},
     watch::Stores,
 };
 
-/// Ports that routers listen on, one a model.
-const PORTS: std::ops::Range<u16> = 20_000..60_000;
 /// First pause after somebody else wrote first; each further one doubles it, up to [`FIRST_PAUSE`].
 const CONFLICT_PAUSE: Duration = Duration::from_millis(50);
 /// First pause after a failed reconcile; each further one doubles it, up to [`LONGEST_PAUSE`].
@@ -81,8 +75,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// The last decisions, to be replayed.
     pub recordings: Arc<Recordings>,
-    /// Router ports given out that the cache does not show yet.
-    pub ports: Mutex<HashMap<(String, String), u16>>,
+    /// Whose port of the routers is which.
+    pub ports: Ports,
     /// Failed reconciles in a row, by model.
     pub failures: Mutex<HashMap<(String, String), u32>>,
 }
@@ -152,11 +146,7 @@ async fn reconcile(
         .metrics
         .reconciled(result.is_ok(), started.elapsed().as_secs_f64());
     if result.is_ok() {
-        context
-            .failures
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&key);
+        context.failures.lock().remove(&key);
     }
     result
 }
@@ -251,16 +241,13 @@ async fn observe(
         .as_ref()
         .map(|status| status.state.clone())
         .unwrap_or_default();
-    if state
+    let models = || context.stores.models.state();
+    state
         .router_port
-        .is_some_and(|port| context.port_is_taken(model, port))
-    {
-        state.router_port = None;
-    }
-    let free_port = if state.router_port.is_none() {
-        context.free_port(model)
-    } else {
-        None
+        .take_if(|port| ports::is_taken(*port, model, &models()));
+    let free_port = match state.router_port {
+        Some(_) => None,
+        None => context.ports.free(model, models),
     };
     let readings = if valid {
         context.evidence.read(model, &state, now).await
@@ -536,57 +523,9 @@ impl Context {
         );
         self.applier.forget(&key);
         self.attention.forget(&key);
-        lock(&self.failures).remove(&key);
-        lock(&self.ports).remove(&key);
+        self.failures.lock().remove(&key);
+        self.ports.forget(&key);
     }
-
-    /// A router port that no other model has: the one that the name hashes to, or the next free one.
-    fn free_port(&self, model: &ModelDeployment) -> Option<u16> {
-        let key = key(model);
-        let mut given = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        let persisted = self.stores.models.state();
-        let mut used: std::collections::HashSet<u16> = persisted
-            .iter()
-            .filter(|other| self::key(other) != key)
-            .filter_map(|other| port_of(other))
-            .collect();
-        given.retain(|name, _| {
-            persisted
-                .iter()
-                .any(|other| self::key(other) == *name && port_of(other).is_none())
-        });
-        used.extend(
-            given
-                .iter()
-                .filter(|(name, _)| **name != key)
-                .map(|(_, port)| *port),
-        );
-        let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
-        let start = PORTS.start + (hasher.finish() % (PORTS.len() as u64)) as u16;
-        let port = (start..PORTS.end)
-            .chain(PORTS.start..start)
-            .find(|port| !used.contains(port))?;
-        given.insert(key, port);
-        Some(port)
-    }
-
-    /// Whether an older model has the port too: two leaders gave it out at the same time. The younger one moves.
-    fn port_is_taken(&self, model: &ModelDeployment, port: u16) -> bool {
-        let age = |model: &ModelDeployment| (model.creation_timestamp(), model.uid());
-        self.stores.models.state().iter().any(|other| {
-            other.uid() != model.uid() && port_of(other) == Some(port) && age(other) < age(model)
-        })
-    }
-}
-
-/// A lock that a panic elsewhere does not close for ever.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn port_of(model: &ModelDeployment) -> Option<u16> {
-    model.status.as_ref()?.state.router_port
 }
 
 fn key(model: &ModelDeployment) -> (String, String) {
@@ -598,10 +537,7 @@ fn key(model: &ModelDeployment) -> (String, String) {
 #[allow(clippy::needless_pass_by_value)] // the signature that Controller::run asks for
 fn retry(model: Arc<ModelDeployment>, error: &ReconcileError, context: Arc<Context>) -> Action {
     let (namespace, name) = key(&model);
-    let mut failures = context
-        .failures
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
+    let mut failures = context.failures.lock();
     let count = failures
         .entry((namespace.clone(), name.clone()))
         .or_default();

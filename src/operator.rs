@@ -1,12 +1,9 @@
 //! The operator as a whole: everything that runs, and how it stops.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use kube::{Client, Config};
+use parking_lot::Mutex;
 use tokio::{net::TcpListener, signal::unix::SignalKind, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +20,7 @@ use crate::{
     observe::{Attention, Evidence, metrics::Client as PrometheusClient},
     plan::Site,
     settings::Settings,
-    traffic::{self, envoy::ControlPlane},
+    traffic::{self, envoy::ControlPlane, ports::Ports},
     watch::{self, Scope},
 };
 
@@ -149,8 +146,8 @@ pub async fn run_with(
         events: Events::new(client.clone(), settings.pod_name.clone()),
         metrics: metrics.clone(),
         recordings,
-        ports: Mutex::new(HashMap::new()),
-        failures: Mutex::new(HashMap::new()),
+        ports: Ports::default(),
+        failures: Mutex::default(),
         client: client.clone(),
         clock: Clock::system(),
         attention: Attention::default(),

@@ -1,10 +1,9 @@
 //! The last decisions with all that they were taken from, kept in memory for `GET /snapshots/{namespace}/{name}`: to be
 //! replayed by `serin-operator replay` after a night in which somebody wondered.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Mutex, PoisonError},
-};
+use std::collections::{HashMap, VecDeque};
+
+use parking_lot::Mutex;
 
 use crate::replay::Recording;
 
@@ -51,12 +50,12 @@ impl Recordings {
             .decision
             .as_ref()
             .is_some_and(|decision| !decision.records.is_empty());
-        self.lock().keep(&recording.model, decided, text);
+        self.kept.lock().keep(&recording.model, decided, text);
     }
 
     /// All recordings of a model, `<namespace>/<name>`, oldest first: a JSON array. `None` where there are none.
     pub fn of(&self, model: &str) -> Option<String> {
-        let kept = self.lock();
+        let kept = self.kept.lock();
         let texts: Vec<&str> = kept
             .models
             .get(model)?
@@ -68,13 +67,9 @@ impl Recordings {
 
     /// Lets go of a model that is gone.
     pub fn forget(&self, model: &str) {
-        let mut kept = self.lock();
+        let mut kept = self.kept.lock();
         let gone = kept.models.remove(model).unwrap_or_default();
         kept.bytes -= gone.iter().map(|entry| entry.text.len()).sum::<usize>();
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -132,6 +127,7 @@ mod tests {
         for number in 0..100 {
             let decided = number == 3 || number == 50;
             recordings
+                .kept
                 .lock()
                 .keep("ml/churn", decided, number.to_string());
         }
@@ -147,13 +143,13 @@ mod tests {
         let text = format!("\"{}\"", "x".repeat(1024 * 1024 - 2));
         for model in ["ml/a", "ml/b"] {
             for _ in 0..12 {
-                recordings.lock().keep(model, true, text.clone());
+                recordings.kept.lock().keep(model, true, text.clone());
             }
         }
-        let count = |model: &str| recordings.lock().models[model].len();
+        let count = |model: &str| recordings.kept.lock().models[model].len();
         assert_eq!((count("ml/a"), count("ml/b")), (4, 12), "the oldest went");
         recordings.forget("ml/b");
         recordings.forget("ml/b");
-        assert_eq!(recordings.lock().bytes, 4 * 1024 * 1024);
+        assert_eq!(recordings.kept.lock().bytes, 4 * 1024 * 1024);
     }
 }

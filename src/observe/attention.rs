@@ -6,11 +6,11 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::api::Attended;
@@ -44,7 +44,7 @@ impl Attention {
     /// Begins a look, or says how long to wait where there were 20 within the last second.
     pub fn begin(&self, model: &(String, String)) -> Result<(), Duration> {
         let now = Instant::now();
-        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut begun = self.begun.lock();
         let begun = begun.entry(model.clone()).or_default();
         if begun.len() == MOST_IN_A_SECOND
             && let Some(oldest) = begun.front()
@@ -68,7 +68,7 @@ impl Attention {
         noted: Option<Attended>,
     ) -> Timestamp {
         let instant = Instant::now();
-        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut models = self.models.lock();
         let before = match models.get(model) {
             Some(watch) => watch.goes_on(now, instant).then_some(watch.since),
             None => noted
@@ -87,10 +87,8 @@ impl Attention {
 
     /// Lets go of a model that is gone.
     pub fn forget(&self, model: &(String, String)) {
-        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
-        models.remove(model);
-        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        begun.remove(model);
+        self.models.lock().remove(model);
+        self.begun.lock().remove(model);
     }
 }
 

@@ -4,6 +4,7 @@
 //! which weight is the work of the rollout.
 
 pub mod envoy;
+pub mod ports;
 mod routes;
 
 pub use routes::{publish, routes};

@@ -1,12 +1,9 @@
 //! The operator's process: the real watches and the real loop, on a fake wire.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use kube::Client;
+use parking_lot::Mutex;
 use serin::{
     api::{Fetch, validate::Limits},
     apply::Applier,
@@ -17,6 +14,7 @@ use serin::{
     metrics::Metrics,
     observe::{Attention, Evidence},
     plan::Site,
+    traffic::ports::Ports,
     watch::{self, Scope},
 };
 use tokio::task::JoinHandle;
@@ -143,8 +141,8 @@ async fn serve(
         recordings: Arc::default(),
         events: Events::new(client.clone(), process.name.clone()),
         metrics: Arc::new(Metrics::default()),
-        ports: Mutex::new(HashMap::new()),
-        failures: Mutex::new(HashMap::new()),
+        ports: Ports::default(),
+        failures: Mutex::default(),
         client,
         clock,
         stores,

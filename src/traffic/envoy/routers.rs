@@ -3,12 +3,13 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{
@@ -54,14 +55,14 @@ pub struct Refusal {
 impl Routers {
     /// The node ids (pod names) of the routers whose stream is open, sorted.
     pub fn connected(&self) -> Vec<String> {
-        self.routers().keys().cloned().collect()
+        self.shared.routers.lock().keys().cloned().collect()
     }
 
     /// The weights by which every connected router routes this model: each revision that has weight, with it, sorted by
     /// revision. `None` if no router is connected, if one has not acknowledged anything for this model, or if they differ.
     pub fn acknowledged(&self, key: &RouteKey) -> Option<Vec<(String, u8)>> {
         let name = key.to_string();
-        let routers = self.routers();
+        let routers = self.shared.routers.lock();
         let mut weights = routers
             .values()
             .map(|router| router.routes.get(&name).map(|route| &route.weights));
@@ -91,7 +92,7 @@ impl Routers {
 
     /// What the connected routers refuse at present.
     pub fn refused(&self) -> Vec<Refusal> {
-        let routers = self.routers();
+        let routers = self.shared.routers.lock();
         let refusals = routers.iter().flat_map(|(id, router)| {
             router
                 .refused
@@ -119,20 +120,13 @@ impl Routers {
             routes: HashMap::new(),
             refused: BTreeMap::new(),
         };
-        self.routers().insert(id.to_owned(), router);
+        self.shared.routers.lock().insert(id.to_owned(), router);
         self.changed();
         Connection {
             routers: self.clone(),
             id: id.to_owned(),
             stream,
         }
-    }
-
-    fn routers(&self) -> MutexGuard<'_, BTreeMap<String, Router>> {
-        self.shared
-            .routers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn changed(&self) {
@@ -159,7 +153,7 @@ impl Connection {
         if events.is_empty() {
             return;
         }
-        if let Some(router) = self.routers.routers().get_mut(&self.id)
+        if let Some(router) = self.routers.shared.routers.lock().get_mut(&self.id)
             && router.stream == self.stream
         {
             for event in events {
@@ -193,7 +187,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let mut routers = self.routers.routers();
+        let mut routers = self.routers.shared.routers.lock();
         if routers
             .get(&self.id)
             .is_some_and(|router| router.stream == self.stream)
