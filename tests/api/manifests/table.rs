@@ -1,0 +1,687 @@
+//! The manifests: what is wrong, and what is right though it looks odd.
+
+use By::{Operator, Rule, Schema};
+use serde_json::{Value, json};
+
+use crate::world::{manifest, with};
+
+/// The first that can see what is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    Schema,
+    Rule,
+    Operator,
+}
+
+/// One wrong manifest: what is written where, who sees it first, and the field that the error names.
+pub struct Wrong {
+    pub pointer: &'static str,
+    pub value: Value,
+    pub by: By,
+    pub field: &'static str,
+}
+
+fn wrong(by: By, pointer: &'static str, value: Value, field: &'static str) -> Wrong {
+    Wrong {
+        pointer,
+        value,
+        by,
+        field,
+    }
+}
+
+/// Every wrong manifest.
+pub fn table() -> Vec<Wrong> {
+    let errors = |max: &str| json!([{"errorRate": {"max": max}}]);
+    let latency =
+        |quantile: f64, max: &str| json!([{"latency": {"quantile": quantile, "max": max}}]);
+    let weights = |weights: &[i32]| -> Value {
+        weights
+            .iter()
+            .map(|weight| json!({"weight": weight}))
+            .collect()
+    };
+    let twice = json!([{"errorRate": {"max": "1%"}}, {"errorRate": {"max": "2%"}}]);
+    let same_quantile = json!([
+        {"latency": {"quantile": 0.99, "max": "1s"}}, {"latency": {"quantile": 0.99, "max": "2s"}},
+    ]);
+    let both = json!([{"errorRate": {"max": "1%"}, "latency": {"quantile": 0.99, "max": "1s"}}]);
+    let no_worse = |no_worse: Value| json!([{"noWorseThanStable": no_worse}]);
+    let query = |promql: &str, limits: Value| {
+        let mut query = json!({"name": "a", "promql": promql});
+        let members = query.as_object_mut().unwrap();
+        members.extend(limits.as_object().unwrap().clone());
+        json!({"query": query})
+    };
+    let custom = |custom: Value| json!({"evidence": "Custom", "custom": custom});
+    vec![
+        // What is judged beside stable, by class and by query.
+        wrong(
+            Rule,
+            "/spec/objectives",
+            no_worse(json!({})),
+            "noWorseThanStable",
+        ),
+        wrong(
+            Rule,
+            "/spec/objectives",
+            no_worse(json!({"errorRate": "0%"})),
+            "noWorseThanStable.errorRate",
+        ),
+        wrong(
+            Rule,
+            "/spec/objectives",
+            no_worse(json!({"errorRate": "100%"})),
+            "noWorseThanStable.errorRate",
+        ),
+        wrong(
+            Rule,
+            "/spec/objectives",
+            no_worse(json!({"latency": {"quantile": 99.5, "by": "20%"}})),
+            "noWorseThanStable.latency.quantile",
+        ),
+        wrong(
+            Schema,
+            "/spec/objectives",
+            no_worse(json!({"latency": {"quantile": 0.99, "by": "1.2"}})),
+            "noWorseThanStable.latency.by",
+        ),
+        wrong(
+            Rule,
+            "/spec/objectives",
+            json!([{"predictionDrift": {"max": 0.0}}]),
+            "predictionDrift.max",
+        ),
+        wrong(
+            Schema,
+            "/spec/objectives",
+            json!([{"predictionDrift": {"then": "Promote"}}]),
+            "predictionDrift.then",
+        ),
+        wrong(
+            Rule,
+            "/spec/objectives",
+            json!([{"predictionDrift": {}}, {"predictionDrift": {"max": 0.5}}]),
+            "spec.objectives",
+        ),
+        wrong(
+            Rule,
+            "/spec/objectives",
+            json!([query("a", json!({}))]),
+            "query",
+        ),
+        wrong(
+            Rule,
+            "/spec/objectives",
+            json!([query("a", json!({"min": 2.5, "max": 1.5}))]),
+            "query",
+        ),
+        wrong(
+            Rule,
+            "/spec/objectives",
+            json!([
+                query("a", json!({"max": 1.5})),
+                query("b", json!({"max": 1.5}))
+            ]),
+            "spec.objectives",
+        ),
+        wrong(
+            Schema,
+            "/spec/objectives",
+            json!([{"query": {"name": "No Name", "promql": "a", "max": 1.5}}]),
+            "query.name",
+        ),
+        wrong(
+            Operator,
+            "/spec/objectives",
+            json!([query("sum(", json!({"max": 1.5}))]),
+            "query.promql",
+        ),
+        wrong(
+            Operator,
+            "/spec/objectives",
+            json!([query("{\"a\", \"b} or c{d\"=\"e\"}", json!({"max": 1.5}))]),
+            "query.promql",
+        ),
+        wrong(
+            Operator,
+            "/spec/objectives",
+            json!([query("up{pod=\"{{pod}}\"}", json!({"max": 1.5}))]),
+            "query.promql",
+        ),
+        // Whose counters are read.
+        wrong(
+            Schema,
+            "/spec/traffic",
+            json!({"evidence": "Haproxy"}),
+            "spec.traffic.evidence",
+        ),
+        wrong(
+            Rule,
+            "/spec/traffic",
+            json!({"evidence": "Custom"}),
+            "spec.traffic.custom",
+        ),
+        wrong(
+            Rule,
+            "/spec/traffic",
+            json!({"evidence": "Istio", "custom": {"requests": {"metric": "a", "label": "b"}}}),
+            "spec.traffic.custom",
+        ),
+        wrong(
+            Rule,
+            "/spec/traffic",
+            custom(json!({})),
+            "spec.traffic.custom",
+        ),
+        wrong(
+            Schema,
+            "/spec/traffic",
+            custom(json!({"requests": {"metric": "a{} or b", "label": "code"}})),
+            "custom.requests.metric",
+        ),
+        wrong(
+            Schema,
+            "/spec/traffic",
+            custom(json!({"requests": {"metric": "a", "label": "code=\"\",x"}})),
+            "custom.requests.label",
+        ),
+        wrong(
+            Rule,
+            "/spec/traffic",
+            custom(
+                json!({"requests": {"metric": "a", "label": "code"}, "latency": {"metric": "a_bucket"}}),
+            ),
+            "custom.latency.metric",
+        ),
+        wrong(
+            Rule,
+            "/spec/traffic",
+            custom(
+                json!({"requests": {"metric": "a", "label": "code"}, "version": {"label": "v", "value": "{{name}}"}}),
+            ),
+            "custom.version.value",
+        ),
+        wrong(
+            Operator,
+            "/spec/traffic",
+            custom(json!({
+                "requests": {"metric": "a", "label": "code"},
+                "version": {"label": "v", "value": "{{revision}}-{{pod}}"},
+            })),
+            "custom.version.value",
+        ),
+        wrong(
+            Rule,
+            "/spec/traffic",
+            custom(
+                json!({"requests": {"metric": "a", "label": "code"}, "labels": {"namespace": "other"}}),
+            ),
+            "custom.labels",
+        ),
+        wrong(
+            Operator,
+            "/spec/traffic",
+            custom(json!({"latency": {"metric": "a"}})),
+            "spec.traffic.custom.requests",
+        ),
+        // Which model.
+        wrong(
+            Schema,
+            "/spec/model/version",
+            Value::Null,
+            "spec.model.version",
+        ),
+        wrong(
+            Schema,
+            "/spec/model/version",
+            json!(""),
+            "spec.model.version",
+        ),
+        wrong(
+            Schema,
+            "/spec/model/version",
+            json!("2 beta"),
+            "spec.model.version",
+        ),
+        wrong(
+            Schema,
+            "/spec/model/version",
+            json!("2".repeat(64)),
+            "spec.model.version",
+        ),
+        wrong(
+            Schema,
+            "/spec/model/version",
+            json!(2),
+            "spec.model.version",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/version",
+            json!("latest"),
+            "spec.model.version",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/version",
+            json!("Main"),
+            "spec.model.version",
+        ),
+        wrong(
+            Schema,
+            "/spec/model/digest",
+            Value::Null,
+            "spec.model.digest",
+        ),
+        wrong(
+            Schema,
+            "/spec/model/digest",
+            json!("sha256:AB"),
+            "spec.model.digest",
+        ),
+        wrong(
+            Schema,
+            "/spec/model/digest",
+            json!("md5:0123"),
+            "spec.model.digest",
+        ),
+        wrong(
+            Operator,
+            "/spec/model/uri",
+            json!("https://example.com/m"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Operator,
+            "/spec/model/uri",
+            json!("s3://bucket/m"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("ftp://example.com/m"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("https://example.com"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("https://user:pw@example.com/m"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("https://example.com/m?signature=x"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("oci://example.com/m"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("oci://example.com/M:1"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("oci://example.com/m@sha256:0"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("s3://bucket"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("hf://owner/model"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("hf://owner@main"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("oci://example.com/../m:1"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/credentials",
+            json!("secret"),
+            "spec.model.credentials",
+        ),
+        wrong(
+            Schema,
+            "/spec/model/credentials",
+            json!("no_name"),
+            "spec.model.credentials",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("file:///m/../../etc/shadow"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("file://etc/shadow"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("pvc://claim"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Rule,
+            "/spec/model/uri",
+            json!("pvc://a-.b/m"),
+            "spec.model.uri",
+        ),
+        wrong(
+            Operator,
+            "/spec/model/uri",
+            json!("pvc://claim/m"),
+            "spec.model.uri",
+        ),
+        // How it is served.
+        wrong(
+            Rule,
+            "/spec/serving",
+            json!({"image": "serve"}),
+            "spec.serving.image",
+        ),
+        wrong(
+            Rule,
+            "/spec/serving",
+            json!({"image": "registry:5000/serve"}),
+            "spec.serving.image",
+        ),
+        wrong(
+            Rule,
+            "/spec/serving",
+            json!({"image": "serve:latest"}),
+            "spec.serving.image",
+        ),
+        wrong(
+            Schema,
+            "/spec/serving",
+            json!({"port": 0}),
+            "spec.serving.port",
+        ),
+        wrong(
+            Schema,
+            "/spec/serving",
+            json!({"port": 70_000}),
+            "spec.serving.port",
+        ),
+        wrong(
+            Schema,
+            "/spec/serving",
+            json!({"readinessPath": "readyz"}),
+            "spec.serving.readinessPath",
+        ),
+        wrong(
+            Schema,
+            "/spec/serving",
+            json!({"imagePullPolicy": "Often"}),
+            "spec.serving.imagePullPolicy",
+        ),
+        wrong(Schema, "/spec/replicas", json!(0), "spec.replicas"),
+        wrong(Schema, "/spec/replicas", json!(1001), "spec.replicas"),
+        wrong(
+            Schema,
+            "/spec/revisionHistoryLimit",
+            json!(-1),
+            "spec.revisionHistoryLimit",
+        ),
+        wrong(
+            Rule,
+            "/spec/traffic",
+            json!({"envoy": {"timeout": "0s"}}),
+            "spec.traffic.envoy.timeout",
+        ),
+        wrong(
+            Schema,
+            "/spec/traffic",
+            json!({"envoy": {"timeout": "-1s"}}),
+            "spec.traffic.envoy.timeout",
+        ),
+        wrong(
+            Schema,
+            "/spec/traffic",
+            json!({"evidence": "Gossip"}),
+            "spec.traffic.evidence",
+        ),
+        // What it must hold.
+        wrong(Schema, "/spec/objectives", Value::Null, "spec.objectives"),
+        wrong(Schema, "/spec/objectives", json!([]), "spec.objectives"),
+        wrong(Rule, "/spec/objectives", json!([{}]), "spec.objectives"),
+        wrong(Rule, "/spec/objectives", both, "spec.objectives"),
+        wrong(Rule, "/spec/objectives", twice, "spec.objectives"),
+        wrong(Rule, "/spec/objectives", same_quantile, "spec.objectives"),
+        wrong(Rule, "/spec/objectives", latency(1.0, "250ms"), "quantile"),
+        wrong(Rule, "/spec/objectives", latency(0.0, "250ms"), "quantile"),
+        wrong(Rule, "/spec/objectives", latency(99.0, "250ms"), "quantile"),
+        wrong(Rule, "/spec/objectives", latency(0.99, "0s"), "latency.max"),
+        wrong(
+            Schema,
+            "/spec/objectives",
+            latency(0.99, "fast"),
+            "latency.max",
+        ),
+        wrong(Rule, "/spec/objectives", errors("0%"), "errorRate.max"),
+        wrong(Rule, "/spec/objectives", errors("0.00%"), "errorRate.max"),
+        wrong(Rule, "/spec/objectives", errors("100%"), "errorRate.max"),
+        wrong(Schema, "/spec/objectives", errors("0.01"), "errorRate.max"),
+        // How it is rolled out.
+        wrong(
+            Schema,
+            "/spec/rollout/steps",
+            json!([]),
+            "spec.rollout.steps",
+        ),
+        wrong(
+            Rule,
+            "/spec/rollout/steps",
+            weights(&[50, 10, 100]),
+            "spec.rollout.steps",
+        ),
+        wrong(
+            Rule,
+            "/spec/rollout/steps",
+            weights(&[10, 10, 100]),
+            "spec.rollout.steps",
+        ),
+        wrong(
+            Rule,
+            "/spec/rollout/steps",
+            weights(&[10, 50]),
+            "spec.rollout.steps",
+        ),
+        wrong(Schema, "/spec/rollout/steps", weights(&[0, 100]), "weight"),
+        wrong(Schema, "/spec/rollout/steps", weights(&[10, 101]), "weight"),
+        wrong(
+            Schema,
+            "/spec/rollout/steps/0/minRequests",
+            json!(0),
+            "minRequests",
+        ),
+        wrong(
+            Schema,
+            "/spec/rollout/steps/0/minDuration",
+            json!("1 day"),
+            "minDuration",
+        ),
+        wrong(
+            Schema,
+            "/spec/rollout/onMetricsOutage",
+            json!({"then": "Advance"}),
+            "onMetricsOutage.then",
+        ),
+        wrong(
+            Schema,
+            "/spec/rollout/onInsufficientData",
+            json!({"then": "Promote"}),
+            "onInsufficientData.then",
+        ),
+        wrong(
+            Schema,
+            "/spec/rollout/progressDeadline",
+            json!("soon"),
+            "spec.rollout.progressDeadline",
+        ),
+        wrong(
+            Schema,
+            "/spec/rollout/paused",
+            json!("yes"),
+            "spec.rollout.paused",
+        ),
+        wrong(Schema, "/spec/rollout/steps/0/pause", json!("yes"), "pause"),
+        wrong(
+            Schema,
+            "/spec/rollout/watch",
+            json!("a while"),
+            "spec.rollout.watch",
+        ),
+        wrong(
+            Schema,
+            "/spec/rollout/approval",
+            json!("Always"),
+            "spec.rollout.approval",
+        ),
+        wrong(
+            Schema,
+            "/spec/rollout/onFailure",
+            json!("Promote"),
+            "spec.rollout.onFailure",
+        ),
+        wrong(
+            Schema,
+            "/spec/rollout/firstStep",
+            json!("Fast"),
+            "spec.rollout.firstStep",
+        ),
+        wrong(
+            Rule,
+            "/spec/rollout",
+            json!({"firstStep": "Adaptive", "steps": [{"weight": 60}, {"weight": 100}]}),
+            "spec.rollout.firstStep",
+        ),
+        // Its name names a Service.
+        wrong(
+            Rule,
+            "/metadata/name",
+            json!("a".repeat(49)),
+            "metadata.name",
+        ),
+        wrong(Rule, "/metadata/name", json!("1iris"), "metadata.name"),
+        wrong(Rule, "/metadata/name", json!("iris.v2"), "metadata.name"),
+    ]
+}
+
+/// Manifests that look odd and are right.
+pub fn right() -> Vec<Value> {
+    let uri = |uri: &str| with(manifest("1"), "/spec/model/uri", json!(uri));
+    let image = |image: &str| with(manifest("1"), "/spec/serving", json!({"image": image}));
+    let digest = format!("registry:5000/serve@sha256:{}", "0".repeat(64));
+    let minimal = with(manifest("1"), "/spec/rollout", Value::Null);
+    vec![
+        manifest("1"),
+        with(minimal, "/spec/replicas", Value::Null),
+        with(manifest("1"), "/metadata/name", json!("a".repeat(48))),
+        with(
+            manifest("1"),
+            "/spec/model/version",
+            json!("main-2026.11.21"),
+        ),
+        uri("pvc://models/iris/1"),
+        uri("oci://registry.models.svc:5000/team/iris:1.0.0"),
+        uri(&format!(
+            "oci://ghcr.io/team/iris@sha256:{}",
+            "0".repeat(64)
+        )),
+        uri(&format!("oci://ghcr.io/iris:1@sha256:{}", "0".repeat(64))),
+        uri("s3://bucket/iris/1.tar.gz"),
+        uri("https://example.com:8443/iris/1"),
+        uri("http://example.com/iris.tar"),
+        uri("hf://owner/model@v1.0/folder"),
+        with(
+            uri("oci://ghcr.io/team/iris:1.0.0"),
+            "/spec/model/credentials",
+            json!("ghcr"),
+        ),
+        image("registry:5000/serve:1"),
+        image(&digest),
+        with(
+            manifest("1"),
+            "/spec/objectives",
+            json!([{"errorRate": {"max": "0.0001%"}}]),
+        ),
+        with(
+            manifest("1"),
+            "/spec/objectives",
+            json!([{"errorRate": {"max": "99.9%"}}]),
+        ),
+        with(
+            manifest("1"),
+            "/spec/objectives",
+            json!([
+                {"latency": {"quantile": 0.5, "max": "1h30m"}}, {"latency": {"quantile": 0.99, "max": "0.5ms"}},
+            ]),
+        ),
+        with(
+            manifest("1"),
+            "/spec/objectives",
+            json!([
+                {"noWorseThanStable": {"latency": {"quantile": 0.99, "by": "0%"}, "errorRate": "0.5%"}},
+                {"predictionDrift": {}},
+                {"query": {"name": "a", "promql": "max(a{pod=~\"{{name}}-{{ canary }}-.*\"}) > 0", "min": -1.5, "max": -1.5}},
+                {"query": {"name": "b", "promql": "vector(1)", "min": 0.5, "then": "Pause"}},
+            ]),
+        ),
+        with(
+            manifest("1"),
+            "/spec/traffic",
+            json!({"evidence": "Custom", "custom": {
+                "requests": {"metric": "http:requests_total", "label": "status", "bad": ["5xx"], "ignored": []},
+                "latency": {"metric": "http_seconds", "unit": "Milliseconds"},
+                "version": {"label": "service", "value": "{{name}}-{{revision}}"},
+                "labels": {"route": "/predict"},
+            }}),
+        ),
+        with(manifest("1"), "/spec/traffic", json!({"evidence": "VLLM"})),
+        with(
+            manifest("1"),
+            "/spec/rollout/steps",
+            json!([{"weight": 100}]),
+        ),
+        with(
+            manifest("1"),
+            "/spec/rollout",
+            json!({"firstStep": "Adaptive", "approval": "BeforePromotion", "onFailure": "Pause", "watch": "0s"}),
+        ),
+    ]
+}
