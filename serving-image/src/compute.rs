@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{io, thread};
 
 use tokio::sync::oneshot;
+use tracing::warn;
 
 /// A unit of work that has its own way of answering.
 type Job = Box<dyn FnOnce() + Send>;
@@ -38,6 +39,16 @@ pub enum ComputeError {
 impl ComputePool {
     /// Starts `threads` threads behind a queue of `queue` jobs. The threads end when the last clone is dropped.
     pub fn start(threads: usize, queue: usize) -> io::Result<Self> {
+        Self::start_all(threads, queue, false)
+    }
+
+    /// Starts one thread, which does also what its jobs do in parallel: the pool in which predictions are computed has
+    /// nothing of it in line.
+    pub fn start_apart(queue: usize) -> io::Result<Self> {
+        Self::start_all(1, queue, true)
+    }
+
+    fn start_all(threads: usize, queue: usize, is_apart: bool) -> io::Result<Self> {
         let (sender, receiver) = channel::<Job>();
         let receiver = Arc::new(Mutex::new(receiver));
         for index in 0..threads {
@@ -45,6 +56,7 @@ impl ComputePool {
             thread::Builder::new()
                 .name(format!("compute-{index}"))
                 .spawn(move || {
+                    let _pool = is_apart.then(on_this_thread);
                     while let Some(job) = next(&receiver) {
                         job();
                     }
@@ -127,6 +139,16 @@ pub fn here<T>(work: impl FnOnce() -> T) -> Result<T, ComputeError> {
         .map_err(|panic| ComputeError::Panicked(panic_text(&*panic)))
 }
 
+/// A pool for parallel work that has no thread but this one.
+fn on_this_thread() -> Option<rayon::ThreadPool> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .use_current_thread()
+        .build();
+    pool.inspect_err(|reason| warn!(%reason, "a thread shares the pool of predictions"))
+        .ok()
+}
+
 fn next(receiver: &Mutex<Receiver<Job>>) -> Option<Job> {
     receiver
         .lock()
@@ -163,6 +185,19 @@ mod tests {
             error.to_string(),
             "the computation panicked: its message may quote data"
         );
+        assert_eq!(pool.run(|| 6 * 7).await.unwrap(), 42);
+    }
+
+    #[tokio::test]
+    async fn a_thread_apart_does_its_parallel_work_alone() {
+        let pool = ComputePool::start_apart(4).unwrap();
+        let threads = pool.run(|| {
+            let id = || std::thread::current().id();
+            let (left, right) = rayon::join(id, id);
+            (rayon::current_num_threads(), [id(), left, right])
+        });
+        let (threads, [own, left, right]) = threads.await.unwrap();
+        assert_eq!((threads, left, right), (1, own, own));
         assert_eq!(pool.run(|| 6 * 7).await.unwrap(), 42);
     }
 

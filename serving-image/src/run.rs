@@ -213,7 +213,7 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
         Workers {
             compute,
             batcher,
-            explanations: ComputePool::start(1, EXPLANATIONS)?,
+            explanations: ComputePool::start_apart(EXPLANATIONS)?,
         },
         faults(&args.test)?,
         bounds,

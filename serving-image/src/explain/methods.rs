@@ -1,11 +1,9 @@
 //! The ways to explain, each with what it keeps of the model and the background.
 
-use std::cell::RefCell;
-
 use serde_json::Value;
 
 use super::onnx::{self, Scale, Trees};
-use super::shapley::{self, Hybrid};
+use super::shapley::{self, Hybrid, Sample};
 use super::text::OfTexts;
 use super::{Effort, ExplainError, Explanation, Question, answers, own_scale, rows};
 use crate::artefact::{Background, Manifest, Network, Task};
@@ -201,7 +199,7 @@ impl OfTrees {
                 *part += share;
             }
             base_value += ensemble.evaluate(other)[output];
-            effort.rest();
+            effort.proceed()?;
         }
         let count = self.rows.len() as f64;
         Ok(Explanation {
@@ -262,20 +260,20 @@ impl OfAnswers {
                 since += hybrids.len();
                 if since >= STRIDE {
                     since = 0;
-                    effort.rest();
+                    effort.proceed()?;
                 }
                 self.mixed(model, question, hybrids, output)
             })?
         } else {
             let of_output = self.answers.iter().map(|answer| f64::from(answer[output]));
             let base = shapley::mean(&of_output.collect::<Vec<_>>());
-            let mut rng = fastrand::Rng::with_seed(question.seed);
-            let effort = RefCell::new(effort);
-            let is_enough = |pairs| effort.borrow_mut().is_enough(pairs);
-            shapley::sampled(fields, base, count, &mut rng, is_enough, |hybrids| {
-                effort.borrow_mut().rest();
-                self.mixed(model, question, hybrids, output)
-            })?
+            let mut sample = Sample::new(fields, question.seed);
+            while sample.pairs() < Sample::LEAST || !effort.is_enough(sample.pairs()) {
+                effort.proceed()?;
+                let hybrids = sample.draw(count);
+                sample.add(&self.mixed(model, question, &hybrids, output)?);
+            }
+            sample.shares(base)
         };
         Ok(Explanation::of_answers(model, output, value, shares))
     }

@@ -6,7 +6,7 @@
 //! trees that take the row  ─► each leaf pays its features, exact
 //! any other, few fields    ─► every coalition of fields, exact
 //! any other                ─► random orders of the fields, with a standard error
-//! texts                    ─► the last two, of words in place of fields
+//! texts                    ─► the last two, of words in place of fields, ever fewer words together
 //! ```
 //! What the last two need of the model is its answers, through the same preprocessing and forward pass as predictions.
 
@@ -44,14 +44,25 @@ pub enum ExplainError {
     /// The model failed.
     #[error("the model failed: {0}")]
     Model(#[from] candle_core::Error),
+    /// Whoever asked has gone.
+    #[error("nobody waits for the explanation any more")]
+    Abandoned,
 }
 
 /// How much work an explanation may be.
 pub trait Effort {
+    /// Pairs of random orders that are enough.
+    fn pairs(&self) -> usize;
+    /// How much of its time is left: 1 at the beginning, and 0 when it is over.
+    fn time_left(&mut self) -> f64;
+    /// Called before every few hundred evaluations: predictions go first, and an explanation that nobody waits for
+    /// ends here.
+    fn proceed(&mut self) -> Result<(), ExplainError>;
+
     /// Whether sampling ends, which it does after two pairs of orders at the earliest.
-    fn is_enough(&mut self, pairs: usize) -> bool;
-    /// Called after every few hundred evaluations: predictions go first.
-    fn rest(&mut self);
+    fn is_enough(&mut self, pairs: usize) -> bool {
+        pairs >= self.pairs() || self.time_left() <= 0.0
+    }
 }
 
 /// What an explanation is asked for.

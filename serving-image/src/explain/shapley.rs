@@ -98,41 +98,66 @@ fn coalition_weights(fields: usize) -> Vec<f64> {
 /// Values from random orders in which the fields join, each order followed by its reverse (Mitchell et al. 2022: the
 /// antithetic pair halves the variance of additive models to nothing), each pair with a random background instance.
 ///
-/// Draws until `enough(pairs)`; at least two pairs, without which there is no error to state. `answer` is called with the
-/// 2 · (fields + 1) evaluations of one pair.
-pub(super) fn sampled<E>(
-    fields: usize,
-    base: f64,
-    background: usize,
-    rng: &mut Rng,
-    mut enough: impl FnMut(usize) -> bool,
-    mut answer: impl FnMut(&[Hybrid]) -> Result<Vec<f64>, E>,
-) -> Result<Shares, E> {
-    let mut spread = vec![Spread::default(); fields];
-    let mut order: Vec<usize> = (0..fields).collect();
-    let mut pairs = 0;
-    while pairs < 2 || !enough(pairs) {
-        rng.shuffle(&mut order);
-        let backdrop = rng.usize(..background);
-        let forward = joining(&order, backdrop);
-        order.reverse();
-        let hybrids = [forward, joining(&order, backdrop)].concat();
-        let answers = answer(&hybrids)?;
+/// The caller draws pairs, evaluates them, and adds the answers for as long as it likes.
+#[derive(Debug)]
+pub(super) struct Sample {
+    rng: Rng,
+    /// The order that was drawn last, in reverse.
+    order: Vec<usize>,
+    spread: Vec<Spread>,
+    pairs: usize,
+}
+
+impl Sample {
+    /// Fewest pairs: without a second one there is no error to state.
+    pub const LEAST: usize = 2;
+
+    /// Nothing yet, of so many fields.
+    pub fn new(fields: usize, seed: u64) -> Self {
+        Self {
+            rng: Rng::with_seed(seed),
+            order: (0..fields).collect(),
+            spread: vec![Spread::default(); fields],
+            pairs: 0,
+        }
+    }
+
+    /// Pairs whose answers were added.
+    pub fn pairs(&self) -> usize {
+        self.pairs
+    }
+
+    /// The 2 · (fields + 1) evaluations of another pair, with one of so many background instances.
+    pub fn draw(&mut self, background: usize) -> Vec<Hybrid> {
+        self.rng.shuffle(&mut self.order);
+        let backdrop = self.rng.usize(..background);
+        let forward = joining(&self.order, backdrop);
+        self.order.reverse();
+        [forward, joining(&self.order, backdrop)].concat()
+    }
+
+    /// Adds the answers to the pair that was drawn last.
+    pub fn add(&mut self, answers: &[f64]) {
+        let fields = self.order.len();
         let (backward, forward) = (&answers[fields + 1..], &answers[..=fields]);
-        for (place, field) in order.iter().enumerate() {
+        for (place, field) in self.order.iter().enumerate() {
             let mirrored = fields - 1 - place;
             let behind = backward[place + 1] - backward[place];
             let ahead = forward[mirrored + 1] - forward[mirrored];
-            spread[*field].add(f64::midpoint(behind, ahead));
+            self.spread[*field].add(f64::midpoint(behind, ahead));
         }
-        pairs += 1;
+        self.pairs += 1;
     }
-    Ok(Shares {
-        base,
-        values: spread.iter().map(|spread| spread.mean).collect(),
-        errors: Some(spread.iter().map(Spread::standard_error).collect()),
-        permutations: 2 * pairs,
-    })
+
+    /// What the pairs tell, of which there are [`Sample::LEAST`] or more.
+    pub fn shares(&self, base: f64) -> Shares {
+        Shares {
+            base,
+            values: self.spread.iter().map(|spread| spread.mean).collect(),
+            errors: Some(self.spread.iter().map(Spread::standard_error).collect()),
+            permutations: 2 * self.pairs,
+        }
+    }
 }
 
 /// The fields join one by one: none, the first, the first two … all.
@@ -186,7 +211,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use fastrand::Rng;
 
     /// The instance is all ones and twos and threes …, the background rows are given.
     fn hybrid_row(hybrid: &Hybrid, background: &[Vec<f64>]) -> Vec<f64> {
@@ -210,6 +234,19 @@ mod tests {
             let answer = |hybrid| model(&hybrid_row(hybrid, background));
             Ok(hybrids.iter().map(answer).collect())
         }
+    }
+
+    fn sampled(
+        (fields, background, base): (usize, usize, f64),
+        (seed, pairs): (u64, usize),
+        answer: impl Fn(&[Hybrid]) -> Result<Vec<f64>, Infallible>,
+    ) -> Shares {
+        let mut sample = Sample::new(fields, seed);
+        while sample.pairs() < pairs {
+            let Ok(answers) = answer(&sample.draw(background));
+            sample.add(&answers);
+        }
+        sample.shares(base)
     }
 
     #[test]
@@ -236,10 +273,10 @@ mod tests {
     }
 
     #[test]
-    fn of_an_additive_model_one_pair_knows_the_values() {
+    fn of_an_additive_model_each_pair_knows_the_values() {
         let background = [vec![0.0, 0.0, 0.0]];
         let model = answers(|row| 2.0 * row[0] - row[1] + 0.5 * row[2], &background);
-        let Ok(shares) = sampled(3, 0.0, 1, &mut Rng::with_seed(1), |_| true, model);
+        let shares = sampled((3, 1, 0.0), (1, Sample::LEAST), model);
         assert_eq!(shares.values, [2.0, -2.0, 1.5]);
         assert_eq!(
             (shares.errors.unwrap(), shares.permutations),
@@ -267,8 +304,7 @@ mod tests {
             let means = mean(&background.iter().map(|row| model(row)).collect::<Vec<_>>());
             prop_assert!((shares.base - means).abs() < 1e-12);
 
-            let mut rng = Rng::with_seed(7);
-            let Ok(found) = sampled(5, means, rows, &mut rng, |pairs| pairs >= 800, answers(model, &background));
+            let found = sampled((5, rows, means), (7, 800), answers(model, &background));
             for ((found, error), exact) in found.values.iter().zip(found.errors.unwrap()).zip(&shares.values) {
                 // 5 standard errors: 1 in 1.7 million, of 320 values with a fixed seed.
                 prop_assert!((found - exact).abs() <= 5.0 * error + 1e-9, "{found} ± {error}, not {exact}");

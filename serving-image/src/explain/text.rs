@@ -1,32 +1,38 @@
 //! Texts: what each word added to the answer, by the model's answers to the text with other words masked.
 //!
-//! The players are the words, or runs of neighbouring words where there are many. A coalition's answer is the model's own
-//! to the text in which every word of the others is the manifest's mask, such as `[MASK]`; the base value is its answer
-//! where all are. What is between words stays as it is.
+//! The players are the words, or passages of neighbouring words. A coalition's answer is the model's own to the text in
+//! which every word of the others is the manifest's mask, such as `[MASK]`; the base value is its answer where all are.
+//! What is between words stays as it is.
+//!
+//! An explanation goes in rounds: first the text in at most 4 passages, then in twice as many, up to its words or 32 passages.
+//! A round costs about as much as all before it, and begins while half of the time is left. The last one that has
+//! something to say is the answer.
 
-use std::cell::RefCell;
+use std::collections::HashMap;
+use std::convert::Infallible;
 use std::ops::Range;
 
-use fastrand::Rng;
 use serde_json::Value;
 
-use super::shapley::{self, Hybrid};
+use super::shapley::{self, Hybrid, Sample, Shares};
 use super::{Effort, ExplainError, Explanation, Passage, Question, predictions};
 use crate::artefact::Kind;
 use crate::model::{Model, Prediction};
 use crate::preprocess::{Batch, Location};
 
-/// Tokens that are computed at the least: for all coalitions where these are so few, else for two pairs of random orders.
-/// MiniLM takes 1 to 3 s for them on two cores.
-const LEAST_TOKENS: usize = 1 << 14;
+/// Passages of the first round. All their coalitions are tried, however little time there is.
+const COARSEST: usize = 4;
 
-/// Most players: more would each get a number too small to tell from its error.
-const MAX_PLAYERS: usize = 32;
+/// Most passages: more would each get a number too small to tell from its error.
+const FINEST: usize = 32;
 
-/// Fewest, where there are as many words, whatever they cost.
-const MIN_PLAYERS: usize = 4;
+/// All coalitions of a round are tried if these are their tokens or fewer. MiniLM takes 1 to 3 s for so many.
+const EXACT_TOKENS: usize = 1 << 14;
 
-/// Tokens that are computed between two rests.
+/// The share of the time that must be left for another round.
+const ANOTHER_ROUND: f64 = 0.5;
+
+/// Tokens that are computed between two looks at who waits, and for how long.
 const STRIDE_TOKENS: usize = 256;
 
 /// Any model of texts.
@@ -89,45 +95,30 @@ impl OfTexts {
         let texts: Vec<Words<'_>> = (0..self.inputs.len())
             .map(|input| Words::new(self.text(question.instance, input)))
             .collect();
-        let tokens = prediction.tokens.max(1);
-        let players = players(&texts, most_players(tokens));
-        let count = players.len();
-        let effort = RefCell::new(effort);
-        let evaluate = |hybrids: &[Hybrid]| {
-            let mut answers = Vec::with_capacity(hybrids.len());
-            for part in hybrids.chunks((STRIDE_TOKENS / tokens).max(1)) {
-                let masked: Vec<Value> = part
-                    .iter()
-                    .map(|hybrid| self.masked(&texts, &players, &hybrid.own))
-                    .collect();
-                let found = predictions(model, &masked)?;
-                answers.extend(found.iter().map(|found| f64::from(found.output[output])));
-                effort.borrow_mut().rest();
-            }
-            Ok::<_, ExplainError>(answers)
-        };
-        let is_exact = count < MAX_PLAYERS && tokens << count <= LEAST_TOKENS;
-        let shares = if is_exact {
-            shapley::exact(count, 1, evaluate)?
-        } else {
-            let nothing = Hybrid {
-                own: vec![false; count],
-                background: 0,
-            };
-            let base = evaluate(&[nothing])?[0];
-            let mut rng = Rng::with_seed(question.seed);
-            let is_enough = |pairs| effort.borrow_mut().is_enough(pairs);
-            shapley::sampled(count, base, 1, &mut rng, is_enough, evaluate)?
-        };
-        let passage = |player: &Player| Passage {
-            input: player.input,
-            text: texts[player.input].of(&player.words).to_owned(),
-        };
         let value = f64::from(prediction.output[output]);
-        Ok(Explanation {
-            passages: Some(players.iter().map(passage).collect()),
-            ..Explanation::of_answers(model, output, value, shares)
-        })
+        let mut round = Round {
+            of: self,
+            model,
+            texts: &texts,
+            output,
+            tokens: prediction.tokens.max(1),
+            players: Vec::new(),
+            known: HashMap::new(),
+        };
+        let mut runs = runs(&texts).into_iter().peekable();
+        round.begin(runs.next().unwrap_or(1), value);
+        let shares = round.exact(effort)?;
+        let mut found = round.explanation(value, shares);
+        while effort.time_left() >= ANOTHER_ROUND
+            && let Some(run) = runs.next()
+        {
+            round.begin(run, value);
+            let is_last = runs.peek().is_none();
+            if let Some(shares) = round.sampled(question.seed, is_last, effort)? {
+                found = round.explanation(value, shares);
+            }
+        }
+        Ok(found)
     }
 
     /// One of the instance's texts.
@@ -151,19 +142,19 @@ impl OfTexts {
             .collect()
     }
 
-    /// The instance in which only some players' words are its own.
-    fn masked(&self, texts: &[Words<'_>], players: &[Player], own: &[bool]) -> Value {
+    /// The instance in which only a coalition's words are its own.
+    fn masked(&self, texts: &[Words<'_>], players: &[Player], coalition: u64) -> Value {
         self.instance(|input| {
             let Words { text, words } = &texts[input];
             let mut masked = String::with_capacity(text.len());
             let mut end = 0;
-            for (player, own) in players.iter().zip(own) {
+            for (place, player) in players.iter().enumerate() {
                 if player.input != input {
                     continue;
                 }
                 for word in &words[player.words.clone()] {
                     masked.push_str(&text[end..word.start]);
-                    masked.push_str(if *own {
+                    masked.push_str(if coalition >> place & 1 == 1 {
                         &text[word.clone()]
                     } else {
                         &self.mask
@@ -175,6 +166,131 @@ impl OfTexts {
             masked
         })
     }
+}
+
+/// A text in passages, and what is known of their coalitions.
+struct Round<'a> {
+    of: &'a OfTexts,
+    model: &'a Model,
+    texts: &'a [Words<'a>],
+    output: usize,
+    /// Of the text.
+    tokens: usize,
+    players: Vec<Player>,
+    /// Answers by coalition, in which each player is a bit.
+    known: HashMap<u64, f64>,
+}
+
+impl Round<'_> {
+    /// Cuts the text anew. Its own answer is known, and that to masks alone is the same in every round.
+    fn begin(&mut self, run: usize, value: f64) {
+        self.players = players(self.texts, run);
+        self.known.retain(|coalition, _| *coalition == 0);
+        self.known.insert((1 << self.players.len()) - 1, value);
+    }
+
+    /// Those of these coalitions that are not known.
+    fn unknown(&self, coalitions: impl Iterator<Item = u64>) -> Vec<u64> {
+        let mut unknown: Vec<u64> = coalitions
+            .filter(|coalition| !self.known.contains_key(coalition))
+            .collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        unknown
+    }
+
+    /// Coalitions that are computed together.
+    fn stride(&self) -> usize {
+        (STRIDE_TOKENS / self.tokens).max(1)
+    }
+
+    /// Computes the answers to some coalitions.
+    fn learn(&mut self, coalitions: &[u64], effort: &mut impl Effort) -> Result<(), ExplainError> {
+        effort.proceed()?;
+        let masked = coalitions
+            .iter()
+            .map(|coalition| self.of.masked(self.texts, &self.players, *coalition));
+        let found = predictions(self.model, &masked.collect::<Vec<_>>())?;
+        let answers = found
+            .iter()
+            .map(|found| f64::from(found.output[self.output]));
+        self.known.extend(coalitions.iter().copied().zip(answers));
+        Ok(())
+    }
+
+    /// All coalitions, whatever time that takes.
+    fn exact(&mut self, effort: &mut impl Effort) -> Result<Shares, ExplainError> {
+        let count = self.players.len();
+        for part in self.unknown(0..1 << count).chunks(self.stride()) {
+            self.learn(part, effort)?;
+        }
+        let Ok(shares) = shapley::exact(count, 1, |hybrids| {
+            let answers = hybrids.iter().map(|hybrid| self.known[&coalition(hybrid)]);
+            Ok::<_, Infallible>(answers.collect())
+        });
+        Ok(shares)
+    }
+
+    /// Random orders until all coalitions are known, or else enough orders; or until the time is over, or better spent on
+    /// another round. None where there was not even time to state an error.
+    fn sampled(
+        &mut self,
+        seed: u64,
+        is_last: bool,
+        effort: &mut impl Effort,
+    ) -> Result<Option<Shares>, ExplainError> {
+        let count = self.players.len();
+        let all = 1_usize << count;
+        let is_finite = all.saturating_mul(self.tokens) <= EXACT_TOKENS;
+        let mut sample = Sample::new(count, seed);
+        'time: loop {
+            let pairs = sample.pairs();
+            let is_enough = if is_finite {
+                self.known.len() == all
+            } else {
+                pairs >= effort.pairs()
+            };
+            let goes_on = !is_last && effort.time_left() >= ANOTHER_ROUND;
+            if pairs >= Sample::LEAST && (is_enough || goes_on) {
+                break;
+            }
+            let hybrids = sample.draw(1);
+            let unknown = self.unknown(hybrids.iter().map(coalition));
+            for part in unknown.chunks(self.stride()) {
+                if effort.time_left() <= 0.0 {
+                    break 'time;
+                }
+                self.learn(part, effort)?;
+            }
+            let answers = hybrids.iter().map(|hybrid| self.known[&coalition(hybrid)]);
+            sample.add(&answers.collect::<Vec<_>>());
+        }
+        if self.known.len() == all {
+            return self.exact(effort).map(Some);
+        }
+        Ok((sample.pairs() >= Sample::LEAST).then(|| sample.shares(self.known[&0])))
+    }
+
+    fn explanation(&self, value: f64, shares: Shares) -> Explanation {
+        Explanation {
+            passages: Some(self.passages()),
+            ..Explanation::of_answers(self.model, self.output, value, shares)
+        }
+    }
+
+    fn passages(&self) -> Vec<Passage> {
+        let passage = |player: &Player| Passage {
+            input: player.input,
+            text: self.texts[player.input].of(&player.words).to_owned(),
+        };
+        self.players.iter().map(passage).collect()
+    }
+}
+
+/// The players whose words are the text's own, a bit each.
+fn coalition(hybrid: &Hybrid) -> u64 {
+    let bits = hybrid.own.iter().enumerate();
+    bits.fold(0, |bits, (place, own)| bits | u64::from(*own) << place)
 }
 
 impl<'a> Words<'a> {
@@ -213,18 +329,20 @@ fn stands_alone(letter: char) -> bool {
     matches!(letter, '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
 }
 
-/// How many players there may be for a text of so many tokens: two pairs of orders are `4 · (players + 1)` texts.
-fn most_players(tokens: usize) -> usize {
-    let texts = LEAST_TOKENS / tokens;
-    (texts / 4)
-        .saturating_sub(1)
-        .clamp(MIN_PLAYERS, MAX_PLAYERS)
+/// Words to a passage, round by round.
+fn runs(texts: &[Words<'_>]) -> Vec<usize> {
+    let words: usize = texts.iter().map(|text| text.words.len()).sum();
+    let passages = std::iter::successors(Some(COARSEST), |passages| Some(2 * passages));
+    let mut runs: Vec<usize> = passages
+        .take_while(|passages| *passages <= FINEST)
+        .map(|passages| words.div_ceil(passages).max(1))
+        .collect();
+    runs.dedup();
+    runs
 }
 
-/// The words, or runs of equally many; the last run of each text may be shorter.
-fn players(texts: &[Words<'_>], most: usize) -> Vec<Player> {
-    let words: usize = texts.iter().map(|text| text.words.len()).sum();
-    let run = words.div_ceil(most).max(1);
+/// Passages of that many words; the last one of each text may be shorter.
+fn players(texts: &[Words<'_>], run: usize) -> Vec<Player> {
     let mut players = Vec::new();
     for (input, text) in texts.iter().enumerate() {
         let count = text.words.len();
@@ -248,14 +366,41 @@ mod tests {
     use crate::explain::Explainer;
     use crate::model::examples;
 
-    struct Pairs(usize);
+    /// As many pairs of orders as are asked for, in a time that is told in forward passes.
+    struct Steps {
+        pairs: usize,
+        time: f64,
+        gone_after: usize,
+        done: usize,
+    }
 
-    impl Effort for Pairs {
-        fn is_enough(&mut self, pairs: usize) -> bool {
-            pairs >= self.0
+    impl Steps {
+        fn pairs(pairs: usize) -> Self {
+            Self {
+                pairs,
+                time: f64::INFINITY,
+                gone_after: usize::MAX,
+                done: 0,
+            }
+        }
+    }
+
+    impl Effort for Steps {
+        fn pairs(&self) -> usize {
+            self.pairs
         }
 
-        fn rest(&mut self) {}
+        fn time_left(&mut self) -> f64 {
+            1.0 - self.done as f64 / self.time
+        }
+
+        fn proceed(&mut self) -> Result<(), ExplainError> {
+            if self.done == self.gone_after {
+                return Err(ExplainError::Abandoned);
+            }
+            self.done += 1;
+            Ok(())
+        }
     }
 
     fn load(directory: &Path, kind: &str, mask: &str) -> Result<Model, String> {
@@ -278,17 +423,24 @@ mod tests {
         output: Option<usize>,
         pairs: usize,
     ) -> Explanation {
+        explain_in(model, instance, output, &mut Steps::pairs(pairs)).unwrap()
+    }
+
+    fn explain_in(
+        model: &Model,
+        instance: &Value,
+        output: Option<usize>,
+        steps: &mut Steps,
+    ) -> Result<Explanation, ExplainError> {
         let explainer: &Explainer = model.explainer().unwrap();
         let question = Question {
             instance,
             output,
             seed: 3,
         };
-        let explanation = explainer
-            .explain(model, &question, &mut Pairs(pairs))
-            .unwrap();
+        let explanation = explainer.explain(model, &question, steps)?;
         assert!(explanation.residual().abs() < 1e-6, "{explanation:?}");
-        explanation
+        Ok(explanation)
     }
 
     fn answer(model: &Model, instance: Value, output: usize) -> f64 {
@@ -445,12 +597,70 @@ mod tests {
         assert!(cut(" \n").is_empty());
     }
 
+    /// 60 words: rounds of 4, 8, 15 and 30 passages.
+    const LONG: &str =
+        "a fine film . not too long the end not bad the film a end long bad fine not too ";
+
+    #[test]
+    fn the_less_time_the_fewer_passages_and_no_more_forward_passes_than_there_is_time_for() {
+        let model = model("text");
+        let text = Value::from(LONG.repeat(2));
+        let mut passages = Vec::new();
+        let mut least = None;
+        for time in [0.0, 1.0, 4.0, 16.0, 64.0, 256.0] {
+            let mut steps = Steps {
+                time,
+                ..Steps::pairs(50)
+            };
+            let found = explain_in(&model, &text, Some(1), &mut steps).unwrap();
+            let least = *least.get_or_insert(steps.done);
+            assert!(
+                steps.done as f64 <= time.max(least as f64),
+                "{} passes in the time of {time}",
+                steps.done
+            );
+            let errors = found.standard_errors.as_deref().unwrap_or_default();
+            assert!(errors.iter().all(|error| error.is_finite()));
+            assert_eq!(errors.is_empty(), found.method == "coalitions");
+            passages.push(found.contributions.len());
+        }
+        assert_eq!((passages[0], passages[1]), (4, 4));
+        assert!(passages.is_sorted() && passages[5] == 20, "{passages:?}");
+    }
+
+    #[test]
+    fn with_time_enough_a_seed_gives_one_explanation() {
+        let model = model("text");
+        let text = Value::from(LONG.repeat(2));
+        let (found, again) = [(); 2].map(|()| explain(&model, &text, Some(1), 20)).into();
+        assert_eq!(found, again);
+        assert_eq!((found.method, found.permutations), ("permutations", 40));
+    }
+
+    #[test]
+    fn nothing_is_computed_for_a_caller_that_has_gone() {
+        let model = model("text");
+        let text = Value::from(LONG.repeat(2));
+        for gone_after in [0, 1, 7] {
+            let mut steps = Steps {
+                gone_after,
+                ..Steps::pairs(50)
+            };
+            let end = explain_in(&model, &text, Some(1), &mut steps).unwrap_err();
+            assert!(matches!(end, ExplainError::Abandoned), "{end}");
+            assert_eq!(steps.done, gone_after);
+        }
+    }
+
     #[test]
     fn many_words_share_a_player() {
         let text = "a ".repeat(100);
         let texts = [Words::new(&text), Words::new("b c")];
-        let players = players(&texts, most_players(120));
-        assert_eq!(players.len(), 26); // 32 could be, in runs of 4
+        assert_eq!(runs(&texts), [26, 13, 7, 4]);
+        assert_eq!(runs(&[Words::new("b c"), Words::new("d e f")]), [2, 1]);
+        assert_eq!((runs(&[Words::new("b c")]), runs(&[])), (vec![1], vec![1]));
+        let players = players(&texts, 4);
+        assert_eq!(players.len(), 26);
         assert_eq!(
             players[24],
             Player {
@@ -466,9 +676,5 @@ mod tests {
             }
         );
         assert_eq!(texts[0].of(&players[24].words), "a a a a");
-        assert_eq!(
-            (most_players(1), most_players(256), most_players(100_000)),
-            (32, 15, 4)
-        );
     }
 }

@@ -87,7 +87,7 @@ fn serve(directory: &Path, model: Model, instance: &Value, output: Option<&Value
     let workers = Workers {
         compute: ComputePool::start(1, 16).unwrap(),
         batcher: Batcher::start(limits, BatchMetrics::default()).unwrap(),
-        explanations: ComputePool::start(1, 4).unwrap(),
+        explanations: ComputePool::start_apart(4).unwrap(),
     };
     let long = Duration::from_mins(10);
     let bounds = Bounds {

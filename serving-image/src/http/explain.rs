@@ -1,6 +1,6 @@
 //! `POST /explain`: what each field or word added to an answer. On a thread of its own, and never before a prediction.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -18,12 +18,13 @@ use super::infer::NOT_FINITE;
 use super::problem::Problem;
 use crate::artefact::{Kind, Manifest, Task};
 use crate::explain::{Effort, ExplainError, Explainer, Explanation, Passage, Question};
+use crate::metrics::Outcome;
 use crate::model::Model;
 use crate::preprocess::{FieldErrors, Location};
 
 /// Most instances in one request.
 const MAX_INSTANCES: usize = 64;
-/// The same of texts: each costs about a second, whatever time the request gives.
+/// The same of texts: each costs about 16 texts, whatever time the request gives.
 const MAX_TEXTS: usize = 8;
 /// Time for the sampling of all instances of a request, in milliseconds, where the request names none.
 pub(super) const DEFAULT_TIME: u64 = 1_000;
@@ -81,11 +82,14 @@ async fn explain(State(app): State<Arc<App>>, request: Request) -> Result<Respon
     let model = app.lifecycle.model().ok_or_else(Problem::loading)?;
     let body = read_object(request, &app).await?;
     let wish = read(model, body).map_err(Problem::invalid)?;
+    // Dropped with this future, when the client closes its connection.
+    let caller = Arc::new(());
     let work = {
-        let (app, model) = (Arc::clone(&app), Arc::clone(model));
-        move || answer(&app, &model, &wish)
+        let (app, model, caller) = (Arc::clone(&app), Arc::clone(model), Arc::downgrade(&caller));
+        move || answer(&app, &model, &wish, &caller)
     };
     let body = app.explanations.run(work).await??;
+    drop(caller);
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
@@ -157,32 +161,22 @@ fn read(model: &Model, mut body: Map<String, Value>) -> Result<Wish, FieldErrors
     })
 }
 
-fn answer(app: &App, model: &Model, wish: &Wish) -> Result<Vec<u8>, Problem> {
+/// The answer's body. Nobody reads it where the caller has gone.
+fn answer(app: &App, model: &Model, wish: &Wish, caller: &Weak<()>) -> Result<Vec<u8>, Problem> {
     let explainer = model.explainer().ok_or_else(Problem::internal)?;
-    let started = Instant::now();
-    let count = wish.instances.len() as u32;
-    let mut explanations = Vec::with_capacity(wish.instances.len());
-    for (index, instance) in (1..).zip(&wish.instances) {
-        let mut effort = Patience {
-            app,
-            deadline: started + wish.time * index / count,
-            pairs: (wish.permutations / 2) as usize,
-            worked_since: Instant::now(),
-        };
-        let question = Question {
-            instance,
-            output: wish.output,
-            seed: wish.seed,
-        };
-        let explanation =
-            explainer
-                .explain(model, &question, &mut effort)
-                .map_err(|reason: ExplainError| {
-                    error!(%reason, "the explanation failed");
-                    Problem::internal()
-                })?;
-        explanations.push(explanation);
-    }
+    let running = app.metrics.explanations().begin();
+    let found = explanations(app, model, explainer, wish, caller);
+    running.end(match &found {
+        Ok(_) => Outcome::Answered,
+        Err(ExplainError::Abandoned) => Outcome::Abandoned,
+        Err(_) => Outcome::Failed,
+    });
+    let explanations = found.map_err(|reason| {
+        if !matches!(reason, ExplainError::Abandoned) {
+            error!(%reason, "the explanation failed");
+        }
+        Problem::internal()
+    })?;
     let mut errors = FieldErrors::default();
     for (index, explanation) in explanations.iter().enumerate() {
         if !explanation.is_finite() {
@@ -207,27 +201,80 @@ fn answer(app: &App, model: &Model, wish: &Wish) -> Result<Vec<u8>, Problem> {
     })
 }
 
-/// Longest rest: a busy server explains at about half its speed, and not never.
+fn explanations(
+    app: &App,
+    model: &Model,
+    explainer: &Explainer,
+    wish: &Wish,
+    caller: &Weak<()>,
+) -> Result<Vec<Explanation>, ExplainError> {
+    let started = Instant::now();
+    let count = wish.instances.len() as u32;
+    let explanations = (1..).zip(&wish.instances).map(|(index, instance)| {
+        let begun = Instant::now();
+        let deadline = started + wish.time * index / count;
+        let mut patience = Patience {
+            app,
+            caller,
+            begun,
+            time: deadline.saturating_duration_since(begun),
+            pairs: (wish.permutations / 2) as usize,
+            worked_since: begun,
+        };
+        let question = Question {
+            instance,
+            output: wish.output,
+            seed: wish.seed,
+        };
+        explainer.explain(model, &question, &mut patience)
+    });
+    explanations.collect()
+}
+
+/// While predictions are being made, an explanation rests so many times as long as it works: a busy server explains at a
+/// fifth of its speed, and not never.
+const RESTS: u32 = 4;
+
+/// Longest rest.
 const LONGEST_REST: Duration = Duration::from_millis(100);
 
-/// Samples until the time is over; rests as long as it worked while predictions are being made.
+/// Between two looks whether predictions are still being made.
+const BLINK: Duration = Duration::from_millis(1);
+
+/// Samples until the time is over, or the caller has gone.
 struct Patience<'a> {
     app: &'a App,
-    deadline: Instant,
+    caller: &'a Weak<()>,
+    begun: Instant,
+    time: Duration,
     pairs: usize,
     worked_since: Instant,
 }
 
 impl Effort for Patience<'_> {
-    fn is_enough(&mut self, pairs: usize) -> bool {
-        pairs >= self.pairs || Instant::now() >= self.deadline
+    fn pairs(&self) -> usize {
+        self.pairs
     }
 
-    fn rest(&mut self) {
-        if self.app.metrics.is_predicting() {
-            std::thread::sleep(self.worked_since.elapsed().min(LONGEST_REST));
+    fn time_left(&mut self) -> f64 {
+        let left = self.time.saturating_sub(self.begun.elapsed());
+        // Of no time at all, nothing is left.
+        left.as_secs_f64() / self.time.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
+    fn proceed(&mut self) -> Result<(), ExplainError> {
+        let mut rest = (self.worked_since.elapsed() * RESTS).min(LONGEST_REST);
+        while !rest.is_zero() && self.app.metrics.is_predicting() && self.caller.strong_count() > 0
+        {
+            let blink = rest.min(BLINK);
+            std::thread::sleep(blink);
+            rest -= blink;
         }
         self.worked_since = Instant::now();
+        if self.caller.strong_count() == 0 {
+            return Err(ExplainError::Abandoned);
+        }
+        Ok(())
     }
 }
 

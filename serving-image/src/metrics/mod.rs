@@ -4,6 +4,7 @@
 //! that counting one costs an atomic addition.
 
 mod drift;
+mod explanations;
 mod generation;
 mod process;
 mod requests;
@@ -24,6 +25,7 @@ use crate::artefact::{Kind, Manifest};
 use crate::batching::BatchMetrics;
 use crate::model::Prediction;
 use drift::Drift;
+pub use explanations::{Explanations, Outcome};
 pub use generation::{GenerationMetrics, TextEnd};
 use requests::Requests;
 pub use requests::{DURATION_EDGES, InFlight};
@@ -60,6 +62,7 @@ pub struct Metrics {
     requests: Requests,
     drift: Drift,
     generation: Option<GenerationMetrics>,
+    explanations: Explanations,
     ready: Gauge,
     load_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
 }
@@ -79,6 +82,8 @@ impl Metrics {
         let drift = Drift::register(&mut registry, &labels, served.manifest);
         let generates = served.manifest.kind == Kind::Generation;
         let generation = generates.then(|| GenerationMetrics::register(&mut registry, &labels));
+        let is_explained = served.manifest.is_explained();
+        let explanations = is_explained.then(|| Explanations::register(&mut registry, &labels));
         let (ready, load_seconds) = (Gauge::default(), Gauge::default());
         registry.register("model_ready", "1 while /readyz answers 200", ready.clone());
         registry.register(
@@ -124,6 +129,7 @@ impl Metrics {
             requests,
             drift,
             generation,
+            explanations: explanations.unwrap_or_default(),
             ready,
             load_seconds,
         }
@@ -149,6 +155,11 @@ impl Metrics {
     /// The series of a model that generates text; of another one, series that nobody sees.
     pub fn generation(&self) -> GenerationMetrics {
         self.generation.clone().unwrap_or_default()
+    }
+
+    /// The series of explanations.
+    pub fn explanations(&self) -> &Explanations {
+        &self.explanations
     }
 
     /// Tells whether `/readyz` answers 200.
