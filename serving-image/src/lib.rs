@@ -35,6 +35,7 @@ pub mod log;
 pub mod memory;
 pub mod metrics;
 pub mod model;
+pub mod picture;
 pub mod preprocess;
 pub mod run;
 pub mod server;

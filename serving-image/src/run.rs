@@ -198,7 +198,7 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
     };
     let batcher = Batcher::start(limits, BatchMetrics::default())?;
     let bounds = Bounds {
-        body: args.max_body_bytes,
+        body: args.max_body_bytes(&artefact.manifest),
         body_time: args.body_timeout,
         deadline: match artefact.manifest.kind {
             Kind::Generation => args.generation.generation_timeout,

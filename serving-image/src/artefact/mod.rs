@@ -8,7 +8,8 @@ mod manifest;
 
 pub use files::{Artefact, ArtefactError, Digest, Files, MAX_MANIFEST, write_manifest};
 pub use manifest::{
-    Activation, Background, Distribution, Drop, Dtype, FileEntry, Golden, GraphInput, GraphOutput,
-    Head, Holds, Input, InputType, Kind, Limits, MANIFEST_FILE, Manifest, ManifestError, Network,
-    Outputs, Pooling, Reference, Scalar, Scaler, Scaling, Step, Task,
+    Activation, Background, Channels, Distribution, Drop, Dtype, FileEntry, Filter, Golden,
+    GraphInput, GraphOutput, Head, Holds, ImageStep, Input, InputType, Kind, Layout, Limits,
+    MANIFEST_FILE, Manifest, ManifestError, Mode, Network, Orientation, Outputs, Pooling,
+    Reference, Resize, Scalar, Scaler, Scaling, Step, Task,
 };

@@ -204,7 +204,7 @@ fn typed(kind: InputType, cell: &str) -> Value {
             "false" | "f" | "0" => false.into(),
             _ => text(),
         },
-        InputType::String => text(),
+        InputType::String | InputType::Image => text(),
         InputType::Tensor => serde_json::from_str(cell).unwrap_or_else(|_| text()), // nested arrays, as JSON
     }
 }

@@ -3,12 +3,16 @@
 use serde_json::{Map, Value, json};
 
 use super::schedule::Random;
+use crate::picture;
 
 /// Deepest nesting that is followed; a schema that refers to itself ends there.
 const MAX_DEPTH: usize = 16;
 
 /// Most values that one sample is made of: what a server's contract asks for beyond that stays null.
 const MAX_VALUES: usize = 1 << 20;
+
+/// Width of made-up pictures, in pixels.
+const PICTURE_WIDTH: u32 = 640;
 
 /// Words of made-up texts.
 const WORDS: [&str; 16] = [
@@ -60,6 +64,9 @@ impl Sampler<'_> {
             .filter(|choices| !choices.is_empty())
         {
             return choices[self.random.below(choices.len())].clone();
+        }
+        if is_picture(schema) {
+            return self.picture(schema).into();
         }
         for union in ["oneOf", "anyOf"] {
             if let Some(first) = schema[union].as_array().and_then(|members| members.first()) {
@@ -118,15 +125,37 @@ impl Sampler<'_> {
         (low + self.random.share() * (high - low + beyond)).min(high)
     }
 
+    /// As large as a small photograph, or as it may be.
+    fn picture(&mut self, schema: &Value) -> String {
+        let mut width = PICTURE_WIDTH;
+        loop {
+            let text = picture::sample(width, || self.random.share());
+            if text.len() <= longest(schema) || width == 1 {
+                return text;
+            }
+            width /= 2;
+        }
+    }
+
     fn text(&mut self, schema: &Value) -> String {
-        let longest = schema["maxLength"]
-            .as_u64()
-            .map_or(usize::MAX, |longest| longest as usize);
         let words: Vec<&str> = (0..4 + self.random.below(24))
             .map(|_| WORDS[self.random.below(WORDS.len())])
             .collect();
-        words.join(" ").chars().take(longest).collect()
+        words.join(" ").chars().take(longest(schema)).collect()
     }
+}
+
+/// Most characters of a text.
+fn longest(schema: &Value) -> usize {
+    let longest = schema["maxLength"].as_u64();
+    longest.map_or(usize::MAX, |longest| longest as usize)
+}
+
+/// Whether a schema says that a text is a picture's file.
+fn is_picture(schema: &Value) -> bool {
+    let is_jpeg = |schema: &Value| schema["contentMediaType"] == "image/jpeg";
+    let mut choices = schema["anyOf"].as_array().into_iter().flatten();
+    schema["contentEncoding"] == "base64" && (is_jpeg(schema) || choices.any(is_jpeg))
 }
 
 fn bound(schema: &Value, name: &str) -> f64 {
@@ -190,6 +219,29 @@ mod tests {
         );
         assert!(endless.is_object());
     }
+
+    #[test]
+    fn a_picture_is_a_file_that_is_not_too_long() {
+        let kinds = json!([{"contentMediaType": "image/png"}, {"contentMediaType": "image/jpeg"}]);
+        let schema = json!({"type": "string", "contentEncoding": "base64", "anyOf": kinds, "maxLength": 12_000});
+        let mut random = Random::new(3);
+        let samples: Vec<Value> = (0..2)
+            .map(|_| sample(&schema, &Value::Null, 1, &mut random))
+            .collect();
+        assert_ne!(samples[0], samples[1]);
+        let reading = picture::Reading {
+            max_bytes: 9_000,
+            max_pixels: 1 << 20,
+            grey: false,
+            upright: true,
+        };
+        for text in &samples {
+            let picture = picture::Picture::from_base64(text.as_str().unwrap_or_default(), reading);
+            let size = picture.map(|picture| (picture.width, picture.height));
+            assert!(matches!(size, Ok((80.., 60..))), "{size:?}");
+        }
+    }
+
     #[test]
     fn a_list_without_end_ends() {
         let schema = json!({"type": "array", "minItems": u64::MAX, "items": {"type": "array", "minItems": u64::MAX}});

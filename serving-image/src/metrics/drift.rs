@@ -349,7 +349,7 @@ fn category(text: &str, kind: InputType) -> Scalar {
     let read = match kind {
         InputType::Number | InputType::Integer => text.parse().ok().map(Scalar::Number),
         InputType::Boolean => text.parse().ok().map(Scalar::Boolean),
-        InputType::String | InputType::Tensor => None,
+        InputType::String | InputType::Tensor | InputType::Image => None,
     };
     read.unwrap_or_else(|| Scalar::Text(text.to_owned()))
 }

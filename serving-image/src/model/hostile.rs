@@ -16,11 +16,12 @@ use crate::hostile::{bounded, cases, damage, json, replace};
 use crate::preprocess::{Location, Preprocessor};
 
 /// Sound manifests of tables and tensors, of every step.
-const MANIFESTS: [&str; 4] = [
+const MANIFESTS: [&str; 5] = [
     include_str!("../../../examples/models/iris/2.0.0/serin-model.json"),
     include_str!("../../tests/models/passengers-logistic/serin-model.json"),
     include_str!("../../tests/models/passengers-forest/serin-model.json"),
     include_str!("../../models/text-direction/serin-model.json"),
+    include_str!("../../models/text-direction-pictures/serin-model.json"),
 ];
 
 const WEIGHTS: &[u8] = include_bytes!("../../../examples/models/iris/2.0.0/model.safetensors");

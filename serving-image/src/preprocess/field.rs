@@ -8,6 +8,9 @@ use crate::artefact::{Input, InputType, Manifest, Scalar, Step};
 /// Allowed values that an error lists; of more, it tells how many there are.
 const MAX_LISTED_VALUES: usize = 20;
 
+/// Width of the picture that a model is warmed up with, in pixels.
+const EXAMPLE_WIDTH: u32 = 8;
+
 /// An input, resolved.
 #[derive(Debug)]
 pub(super) struct Field {
@@ -80,7 +83,7 @@ impl Field {
             InputType::Boolean => value.as_bool().map(|truth| f64::from(u8::from(truth))),
             InputType::Number => value.as_f64(),
             InputType::Integer => value.as_f64().filter(|number| number.fract() == 0.0),
-            InputType::String | InputType::Tensor => None,
+            InputType::String | InputType::Tensor | InputType::Image => None,
         };
         number.filter(|number| self.is_in_range(*number))
     }
@@ -113,6 +116,7 @@ impl Field {
             InputType::Boolean => true.into(),
             InputType::Number => middle.into(),
             InputType::Integer => middle.floor().max(min.ceil()).into(),
+            InputType::Image => crate::picture::sample(EXAMPLE_WIDTH, || 0.5).into(),
             InputType::Tensor => self.zeros(&self.input.shape.clone().unwrap_or_default()),
         }
     }
@@ -196,6 +200,7 @@ fn describe(input: &Input) -> String {
         InputType::Integer => "an integer".to_owned(),
         InputType::Boolean => "true or false".to_owned(),
         InputType::String => "a text that is not empty".to_owned(),
+        InputType::Image => "a JPEG or PNG picture in base64".to_owned(),
         InputType::Tensor => format!("nested arrays of {dtype}, {}, each", shape()),
     };
     let range = match (input.min, input.max) {

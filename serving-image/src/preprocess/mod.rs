@@ -6,6 +6,7 @@
 
 mod errors;
 mod field;
+mod image;
 mod tabular;
 mod tensor;
 #[cfg(test)]
@@ -14,6 +15,8 @@ mod text;
 
 use serde_json::Value;
 
+#[cfg(test)]
+pub(crate) use self::image::Image;
 use crate::array::Array;
 use crate::artefact::{Kind, Manifest};
 pub use errors::{FieldError, FieldErrors, Location, escape, pointer};

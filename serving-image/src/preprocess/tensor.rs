@@ -1,51 +1,31 @@
-//! Named arrays of numbers, with the transform of images.
+//! Named arrays of numbers, and pictures, which become such.
 
 use serde_json::Value;
 
 use super::errors::{FieldErrors, Location};
 use super::field::{Field, read_object};
+use super::image::Image;
 use crate::array::{Array, Elements};
-use crate::artefact::{Dtype, Manifest, Step};
+use crate::artefact::{Dtype, Input, InputType, Manifest};
 
 /// The arrays of a tensor model.
 #[derive(Debug)]
 pub(super) struct Tensors {
     pub(super) fields: Vec<Field>,
-    /// For each input, what turns its image into channels.
+    /// For each input, what becomes of its image.
     images: Vec<Option<Image>>,
-}
-
-/// `(x · rescale − mean) / std`, channel by channel.
-#[derive(Debug, Clone)]
-struct Image {
-    rescale: f64,
-    mean: Vec<f64>,
-    std: Vec<f64>,
 }
 
 impl Tensors {
     pub(super) fn new(manifest: &Manifest) -> Self {
-        let image = |name: &str| {
-            manifest.preprocessing.iter().find_map(|step| match step {
-                Step::Image {
-                    input,
-                    rescale,
-                    mean,
-                    std,
-                } if input == name => Some(Image {
-                    rescale: *rescale,
-                    mean: mean.clone(),
-                    std: std.clone(),
-                }),
-                _ => None,
-            })
+        let image = |input: &Input| {
+            let step = manifest.image_step(&input.name)?;
+            Some(Image::new(step, &manifest.limits))
         };
-        let fields = Field::all(manifest);
-        let images = fields
-            .iter()
-            .map(|field| image(&field.input.name))
-            .collect();
-        Self { fields, images }
+        Self {
+            fields: Field::all(manifest),
+            images: manifest.inputs.iter().map(image).collect(),
+        }
     }
 
     /// The arrays of every instance that has no error, in the order of the inputs.
@@ -59,23 +39,30 @@ impl Tensors {
         for (index, instance) in instances.iter().enumerate() {
             let mut arrays = Vec::with_capacity(self.fields.len());
             let pointer = || location.pointer(index);
+            let mut images = self.images.iter();
             read_object(&self.fields, instance, pointer, errors, |field, value| {
-                let array = value.and_then(|value| read(field, value));
-                let required = if value.is_none() { " (required)" } else { "" };
-                arrays.push(array.ok_or_else(|| format!("{}{required}", field.expected))?);
+                let image = images.next().and_then(Option::as_ref);
+                let value = value.ok_or_else(|| format!("{} (required)", field.expected))?;
+                arrays.push(array(field, image, value)?);
                 Ok(())
             });
-            let images = self.images.iter().zip(arrays);
-            prepared.push(
-                images
-                    .map(|(image, array)| match image {
-                        Some(image) => image.transform(&array),
-                        None => array,
-                    })
-                    .collect(),
-            );
+            prepared.push(arrays);
         }
         prepared
+    }
+}
+
+/// The array that a value becomes, or what is expected in its place.
+fn array(field: &Field, image: Option<&Image>, value: &Value) -> Result<Array, String> {
+    match image {
+        Some(image) if field.input.kind == InputType::Image => image.read(value),
+        image => {
+            let array = read(field, value).ok_or_else(|| field.expected.clone())?;
+            Ok(match image {
+                Some(image) => image.transform(&array),
+                None => array,
+            })
+        }
     }
 }
 
@@ -134,23 +121,5 @@ impl Reader<'_> {
             None => self.dtype == Dtype::Float64 || (number as f32).is_finite(),
         };
         (fits && self.field.is_in_range(number)).then_some(number)
-    }
-}
-
-impl Image {
-    /// Height × width × channels to channels × height × width.
-    fn transform(&self, image: &Array) -> Array {
-        let pixels = image.elements.to_f32();
-        let channels = self.mean.len();
-        let mut planes = Vec::with_capacity(pixels.len());
-        for channel in 0..channels {
-            let (mean, std) = (self.mean[channel], self.std[channel]);
-            let plane = pixels.iter().skip(channel).step_by(channels);
-            planes.extend(plane.map(|x| ((f64::from(*x) * self.rescale - mean) / std) as f32));
-        }
-        Array {
-            shape: vec![channels, image.shape[0], image.shape[1]],
-            elements: Elements::Float32(planes),
-        }
     }
 }

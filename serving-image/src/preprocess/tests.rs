@@ -236,3 +236,66 @@ fn the_example_of_a_tensor_model_is_valid() {
             .is_ok()
     );
 }
+
+/// Two pixels, (10, 20, 30) and (40, 50, 60), as a PNG, in the middle of three columns.
+#[test]
+fn a_picture_is_laid_out_as_the_manifest_says() {
+    let pixels = ::image::RgbImage::from_raw(2, 1, vec![10, 20, 30, 40, 50, 60]).unwrap();
+    let mut png = std::io::Cursor::new(Vec::new());
+    pixels
+        .write_to(&mut png, ::image::ImageFormat::Png)
+        .unwrap();
+    let text = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, png.into_inner());
+    let prepared = |step: Value| {
+        let mut manifest = json!({
+            "schemaVersion": 1, "name": "m", "version": "1", "kind": "tensor", "task": "raw",
+            "inputs": [{"name": "x", "type": "image"}], "outputs": {},
+            "network": {"architecture": "onnx", "graph": "g"},
+            "preprocessing": [{
+                "step": "image", "input": "x", "rescale": 0.1, "mean": [1, 2, 3], "std": [1, 2, 4],
+                "resize": {"width": 2, "height": 2, "mode": "pad", "fill": [0, 100, 200]},
+            }],
+        });
+        let target = manifest["preprocessing"][0].as_object_mut().unwrap();
+        target.extend(step.as_object().unwrap().clone());
+        let batch = of(&manifest).prepare(&[json!({"x": text})], Location::List("/instances"));
+        let Batch::Arrays(mut arrays) = batch.unwrap() else {
+            panic!("no arrays");
+        };
+        let array = arrays.pop().unwrap().pop().unwrap();
+        (array.shape, array.elements)
+    };
+    // One row below: half of the row that is left is 0.5, and the even neighbour of that is 0.
+    let fill = [-1.0, 4.0, 4.25];
+    let rgb = [[0.0, 0.0, 0.0], [3.0, 1.5, 0.75]];
+    let bgr = [[2.0, 0.0, -0.5], [5.0, 1.5, 0.25]];
+    let planes = |pixels: [[f32; 3]; 2]| {
+        let plane = |channel: usize| {
+            [
+                pixels[0][channel],
+                pixels[1][channel],
+                fill[channel],
+                fill[channel],
+            ]
+        };
+        Elements::Float32([0, 1, 2].map(plane).concat())
+    };
+    assert_eq!(prepared(json!({})), (vec![3, 2, 2], planes(rgb)));
+    assert_eq!(
+        prepared(json!({"channels": "bgr"})),
+        (vec![3, 2, 2], planes(bgr))
+    );
+    let rows = [rgb[0], rgb[1], fill, fill].concat();
+    assert_eq!(
+        prepared(json!({"layout": "channelsLast"})),
+        (vec![2, 2, 3], Elements::Float32(rows))
+    );
+    let grey = json!({
+        "channels": "grey", "mean": [0], "std": [1], "rescale": 1, "resize": {"width": 2, "height": 1, "mode": "exact"},
+    });
+    // 0.299 · 10 + 0.587 · 20 + 0.114 · 30 = 18.15, and so on.
+    assert_eq!(
+        prepared(grey),
+        (vec![1, 1, 2], Elements::Float32(vec![18.0, 48.0]))
+    );
+}

@@ -169,6 +169,8 @@ fn real_graphs_answer_as_in_python() {
     for (directory, fixture) in [
         ("magika/3.3.0", "magika.json"),
         ("text-direction/2.0.0", "text-direction.json"),
+        ("text-direction/3.0.0", "text-direction-png.json"),
+        ("text-direction/3.0.0", "text-direction-jpeg.json"),
         ("all-minilm-l6-v2/2.0.0", "all-minilm-l6-v2-int8.json"),
     ] {
         if let Some(directory) = cached(&format!("models/{directory}"), "fetch_models.py") {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::embeddings::minilm;
 use crate::graphs::{library, raw_graph};
-use crate::support::{Server, iris};
+use crate::support::{Server, cached, iris};
 
 /// The program that `scripts/install_schemathesis.py` installs; none where that cannot be.
 fn schemathesis() -> Option<PathBuf> {
@@ -114,5 +114,14 @@ fn the_tensors_of_a_graph_are_as_its_document_says() {
     if library().is_some() {
         let (directory, _) = raw_graph();
         prove(directory.path(), 30, &UNBOUNDED);
+    }
+}
+
+#[test]
+fn a_model_of_pictures_answers_as_its_document_says() {
+    if library().is_some()
+        && let Some(directory) = cached("models/text-direction/3.0.0", "fetch_models.py")
+    {
+        prove(&directory, 20, &UNBOUNDED);
     }
 }

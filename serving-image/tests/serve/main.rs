@@ -16,6 +16,7 @@ mod faults;
 mod generation;
 mod generation_refusals;
 mod graphs;
+mod pictures;
 mod support;
 mod tabular;
 mod v2;

@@ -53,6 +53,8 @@ pub enum InputType {
     String,
     /// Nested arrays of numbers, of the input's `dtype` and `shape`.
     Tensor,
+    /// A picture in JPEG or PNG, as a text in base64.
+    Image,
 }
 
 /// Type of a tensor's elements, by numpy's names.
@@ -120,7 +122,7 @@ impl Scalar {
                 // A boolean that is missing may be imputed by its mean.
                 InputType::Number | InputType::Boolean => true,
                 InputType::Integer => number.is_finite(),
-                InputType::String | InputType::Tensor => false,
+                InputType::String | InputType::Tensor | InputType::Image => false,
             },
             Self::Text(_) => kind == InputType::String,
         }

@@ -4,6 +4,7 @@
 //! after may rely on it.
 
 mod checks;
+mod image;
 mod input;
 mod network;
 mod output;
@@ -14,6 +15,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use image::{Channels, Filter, ImageStep, Layout, Mode, Orientation, Resize};
 pub use input::{Dtype, Input, InputType, Scalar};
 pub use network::{Activation, GraphInput, GraphOutput, Head, Holds, Network, Pooling};
 pub use output::{Background, Distribution, Outputs, Reference};
@@ -81,7 +83,7 @@ pub enum Kind {
     Text,
     /// An object of two texts, such as a question and a passage.
     TextPair,
-    /// An object of named arrays of numbers, each of a type and shape.
+    /// An object of named arrays of numbers, each of a type and shape, and of pictures.
     Tensor,
     /// A prompt, or the messages of a conversation.
     Generation,
@@ -117,6 +119,13 @@ pub struct Limits {
     /// Longest prompt in tokens, template included (generation). Default: the network's context.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_prompt_tokens: Option<usize>,
+    /// Largest file of a picture, in bytes (images). Default 4 MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_image_bytes: Option<usize>,
+    /// Most pixels of a picture before it is resized, width × height (images); decoding takes up to 16 bytes for each.
+    /// Default 16 Mi.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_image_pixels: Option<usize>,
 }
 
 impl Default for Limits {
@@ -125,7 +134,26 @@ impl Default for Limits {
             max_instances: 1024,
             max_tokens: None,
             max_prompt_tokens: None,
+            max_image_bytes: None,
+            max_image_pixels: None,
         }
+    }
+}
+
+impl Limits {
+    /// Largest file of a picture, in bytes.
+    pub fn image_bytes(&self) -> usize {
+        self.max_image_bytes.unwrap_or(4 << 20)
+    }
+
+    /// Most pixels of a picture.
+    pub fn image_pixels(&self) -> usize {
+        self.max_image_pixels.unwrap_or(16 << 20)
+    }
+
+    /// Length of the largest picture as a text, in base64.
+    pub fn image_text(&self) -> usize {
+        self.image_bytes().div_ceil(3).saturating_mul(4)
     }
 }
 
@@ -184,6 +212,20 @@ impl Manifest {
     /// The input of that name.
     pub fn input(&self, name: &str) -> Option<&Input> {
         self.inputs.iter().find(|input| input.name == name)
+    }
+
+    /// Whether pictures are among the inputs.
+    pub fn takes_images(&self) -> bool {
+        let mut inputs = self.inputs.iter();
+        inputs.any(|input| input.kind == InputType::Image)
+    }
+
+    /// What becomes of the image or tensor of that name; none where it is taken as it is.
+    pub fn image_step(&self, input: &str) -> Option<&ImageStep> {
+        self.preprocessing.iter().find_map(|step| match step {
+            Step::Image(step) if step.input == input => Some(step),
+            _ => None,
+        })
     }
 
     /// The fields in the order of the `order` step; none where there is no such step.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Scalar;
+use super::{ImageStep, Scalar};
 
 /// One step of preprocessing.
 ///
@@ -94,17 +94,8 @@ pub enum Step {
         #[serde(default)]
         truncate: bool,
     },
-    /// Turns an image of height × width × channels into channels × height × width: `(x · rescale − mean) / std`.
-    Image {
-        /// The input that holds the image, a tensor of three axes.
-        input: String,
-        /// Factor for each element, such as 1/255.
-        rescale: f64,
-        /// Subtracted, channel by channel.
-        mean: Vec<f64>,
-        /// Divisors, channel by channel; none is zero.
-        std: Vec<f64>,
-    },
+    /// Makes numbers of a picture, or scales those of a tensor of height × width × channels.
+    Image(ImageStep),
 }
 
 /// A scaling step, whatever its numbers are called.
@@ -178,7 +169,7 @@ impl Step {
             Self::MinMaxScale { .. } => "minMaxScale",
             Self::RobustScale { .. } => "robustScale",
             Self::Tokenize { .. } => "tokenize",
-            Self::Image { .. } => "image",
+            Self::Image(_) => "image",
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::artefact::{Dtype, Input, InputType, Kind, Manifest, Scalar, Task};
+use crate::artefact::{Dtype, Input, InputType, Kind, Limits, Manifest, Scalar, Task};
 
 /// An object of which every property is required, and no other is allowed.
 pub(super) fn object(properties: &Value) -> Value {
@@ -22,12 +22,13 @@ pub(super) fn page(mut properties: Value) -> Value {
 
 /// One instance.
 pub(super) fn instance(manifest: &Manifest) -> Value {
+    let limits = &manifest.limits;
     match (manifest.kind, manifest.inputs.as_slice()) {
-        (Kind::Text, [text]) => input(text),
+        (Kind::Text, [text]) => input(text, limits),
         (_, inputs) => {
             let properties: Map<String, Value> = inputs
                 .iter()
-                .map(|one| (one.name.clone(), input(one)))
+                .map(|one| (one.name.clone(), input(one, limits)))
                 .collect();
             let required: Vec<&str> = inputs
                 .iter()
@@ -41,7 +42,7 @@ pub(super) fn instance(manifest: &Manifest) -> Value {
     }
 }
 
-fn input(input: &Input) -> Value {
+fn input(input: &Input, limits: &Limits) -> Value {
     let mut schema = match input.kind {
         InputType::Number => json!({"type": "number"}),
         InputType::Integer => json!({"type": "integer"}),
@@ -50,6 +51,7 @@ fn input(input: &Input) -> Value {
         InputType::String => {
             json!({"type": "string", "minLength": 1, "pattern": "^[^\\u0000]*$"})
         }
+        InputType::Image => return picture(limits),
         InputType::Tensor => return tensor(input),
     };
     if input.nullable {
@@ -80,6 +82,19 @@ fn allowed(input: &Input) -> Option<Value> {
     let null = input.nullable.then_some(Value::Null);
     let values: Vec<Value> = input.allowed.iter().map(value).chain(null).collect();
     (!input.allowed.is_empty()).then(|| values.into())
+}
+
+/// A file in base64.
+fn picture(limits: &Limits) -> Value {
+    let types = ["image/jpeg", "image/png"].map(|kind| json!({"contentMediaType": kind}));
+    json!({
+        "type": "string",
+        "contentEncoding": "base64",
+        "anyOf": types,
+        "pattern": "^[A-Za-z0-9+/]+={0,2}$",
+        "maxLength": limits.image_text(),
+        "description": format!("A JPEG or PNG picture of at most {} bytes and {} pixels", limits.image_bytes(), limits.image_pixels()),
+    })
 }
 
 /// Nested arrays, an array an axis.

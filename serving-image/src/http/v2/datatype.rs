@@ -55,7 +55,7 @@ impl Datatype {
             InputType::Number => Self::Float(64),
             InputType::Integer => Self::Signed(64),
             InputType::Boolean => Self::Bool,
-            InputType::String => Self::Bytes,
+            InputType::String | InputType::Image => Self::Bytes,
             InputType::Tensor => match input.dtype {
                 Some(Dtype::Float64) => Self::Float(64),
                 Some(Dtype::Int32) => Self::Signed(32),
@@ -72,7 +72,9 @@ impl Datatype {
         match input.kind {
             InputType::Number => !matches!(self, Self::Bool | Self::Bytes),
             InputType::Integer => matches!(self, Self::Signed(_) | Self::Unsigned(_)),
-            InputType::Boolean | InputType::String | InputType::Tensor => self == Self::of(input),
+            InputType::Boolean | InputType::String | InputType::Tensor | InputType::Image => {
+                self == Self::of(input)
+            }
         }
     }
 

@@ -159,12 +159,11 @@ fn takes(manifest: &Manifest, source: &Source, dtype: TensorElementType) -> bool
         }),
         Source::Tokens(_) => matches!(dtype, T::Int64 | T::Int32),
         Source::Array(index) => {
-            let name = &manifest.inputs[*index].name;
-            let is_image = manifest.preprocessing.iter().any(
-                |step| matches!(step, crate::artefact::Step::Image { input, .. } if input == name),
-            );
-            let given = manifest.inputs[*index].dtype.map(|dtype| match dtype {
-                _ if is_image => T::Float32,
+            let input = &manifest.inputs[*index];
+            if manifest.image_step(&input.name).is_some() {
+                return dtype == T::Float32;
+            }
+            let given = input.dtype.map(|dtype| match dtype {
                 crate::artefact::Dtype::Float32 => T::Float32,
                 crate::artefact::Dtype::Float64 => T::Float64,
                 crate::artefact::Dtype::Int32 => T::Int32,

@@ -1,14 +1,14 @@
 //! Whether a manifest's parts fit together. All contradictions are told at once, each naming its place.
 
+mod image;
 mod reference;
 mod tabular;
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
-use super::{
-    Dtype, Head, Holds, Input, InputType, Kind, Manifest, Network, SCHEMA_VERSION, Step, Task,
-};
+use super::{Head, Holds, Input, InputType, Kind, Manifest, Network, SCHEMA_VERSION, Step, Task};
+use image::check_tensor;
 use reference::check_reference;
 use tabular::Tabular;
 
@@ -65,6 +65,15 @@ fn check_head(manifest: &Manifest, problems: &mut Problems) {
         generates || (limits.max_tokens.is_none() && limits.max_prompt_tokens.is_none()),
         "limits.maxTokens and limits.maxPromptTokens are for generation",
     );
+    problems.check(
+        manifest.takes_images()
+            || (limits.max_image_bytes.is_none() && limits.max_image_pixels.is_none()),
+        "limits.maxImageBytes and limits.maxImagePixels are for images",
+    );
+    problems.check(
+        limits.image_bytes() >= 1024 && limits.image_pixels() >= 64,
+        "limits.maxImageBytes is at least 1024, and limits.maxImagePixels at least 64",
+    );
     problems.check(generates || !manifest.inputs.is_empty(), "inputs is empty");
     let names: BTreeSet<&str> = manifest.inputs.iter().map(|i| i.name.as_str()).collect();
     problems.check(
@@ -106,13 +115,11 @@ fn check_input(input: &Input, problems: &mut Problems) {
     if let (Some(min), Some(max)) = (input.min, input.max) {
         check(min <= max, "min is above max");
     }
-    let (is_text, is_tensor) = (
-        input.kind == InputType::String,
-        input.kind == InputType::Tensor,
-    );
+    let [is_text, is_tensor, is_image] =
+        [InputType::String, InputType::Tensor, InputType::Image].map(|kind| input.kind == kind);
     let bounded = input.min.is_some() || input.max.is_some();
     check(
-        !bounded || !matches!(input.kind, InputType::String | InputType::Boolean),
+        !bounded || !(is_text || is_image || input.kind == InputType::Boolean),
         "min and max are for numbers",
     );
     check(
@@ -132,6 +139,7 @@ fn check_input(input: &Input, problems: &mut Problems) {
         "dtype and shape belong to a tensor, and a tensor needs both",
     );
     check(!is_tensor || !input.nullable, "a tensor cannot be nullable");
+    check(!is_image || !input.nullable, "an image cannot be nullable");
     check(
         input.allowed.iter().all(|value| value.is_a(input.kind)),
         "allowed has a value of another type",
@@ -181,60 +189,6 @@ fn check_text(manifest: &Manifest, problems: &mut Problems) {
         matches!(manifest.preprocessing.as_slice(), [Step::Tokenize { .. }]),
         format!("{of_kind}'s preprocessing is exactly one tokenize step"),
     );
-}
-
-fn check_tensor(manifest: &Manifest, problems: &mut Problems) {
-    problems.check(
-        matches!(
-            manifest.task,
-            Task::Classification | Task::Regression | Task::Raw
-        ),
-        "a tensor model's task must be classification, regression or raw",
-    );
-    problems.check(
-        matches!(manifest.network, Network::Onnx { .. }),
-        "a tensor model's architecture must be onnx",
-    );
-    for input in &manifest.inputs {
-        problems.check(
-            input.kind == InputType::Tensor,
-            format!("input {}: a tensor model takes tensors only", input.name),
-        );
-    }
-    let mut images = BTreeSet::new();
-    for (index, step) in manifest.preprocessing.iter().enumerate() {
-        let at = format!("preprocessing[{index}]");
-        let Step::Image {
-            input: name,
-            mean,
-            std,
-            ..
-        } = step
-        else {
-            problems.check(false, format!("{at}: {} is not for tensors", step.name()));
-            continue;
-        };
-        problems.check(
-            images.insert(name),
-            format!("{at}: a second step for {name}"),
-        );
-        problems.check(
-            std.iter().all(|divisor| *divisor != 0.0),
-            format!("{at}: a std is 0"),
-        );
-        let channels = manifest
-            .input(name)
-            .and_then(|input| match input.shape.as_deref() {
-                Some([_, _, Some(channels)]) if input.dtype != Some(Dtype::Bool) => Some(*channels),
-                _ => None,
-            });
-        problems.check(
-            channels.is_some_and(|channels| mean.len() == channels && std.len() == channels),
-            format!(
-                "{at}: {name} must be a tensor of numbers of height × width × channels, with a mean and a std for each channel"
-            ),
-        );
-    }
 }
 
 fn check_generation(manifest: &Manifest, problems: &mut Problems) {

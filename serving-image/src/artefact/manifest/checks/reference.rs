@@ -14,6 +14,10 @@ pub(super) fn check_reference(manifest: &Manifest, problems: &mut Problems) {
         let at = format!("reference.inputs.{name}");
         let input = manifest.input(name);
         problems.check(input.is_some(), format!("{at} is not an input"));
+        problems.check(
+            input.is_none_or(|input| input.kind != InputType::Image),
+            format!("{at}: nothing is counted of an image"),
+        );
         let numeric = input.is_some_and(|input| input.kind != InputType::String);
         problems.check(
             numeric || matches!(distribution, Distribution::Categories { .. }),

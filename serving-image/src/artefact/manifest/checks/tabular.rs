@@ -56,8 +56,8 @@ impl<'a> Tabular<'a> {
         for input in &manifest.inputs {
             let name = input.name.as_str();
             problems.check(
-                input.kind != InputType::Tensor,
-                format!("input {name}: a tabular model takes no tensors"),
+                !matches!(input.kind, InputType::Tensor | InputType::Image),
+                format!("input {name}: a tabular model takes neither tensors nor images"),
             );
             problems.check(
                 !input.nullable || self.imputed.contains(name),
