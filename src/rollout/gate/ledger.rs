@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bound::BadShareBound;
 use super::evidence::{Opens, canary_share, nine_digits, stake, trips_guard};
-use super::{GatePolicy, GateVerdict, Look};
+use super::{GatePolicy, GateVerdict, Judgement, Look};
 
 /// The books of one gate over one rollout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +28,30 @@ pub(super) struct Ledger {
     pub(super) step: Look,
     /// Requests since the rollout began.
     pub(super) rollout: Look,
+}
+
+/// The bad shares that let the canary get a weight.
+#[derive(Clone, Copy)]
+pub(super) struct Allowed {
+    /// What its own may be in the whole rollout, by its upper confidence bound…
+    pub(super) in_rollout: f64,
+    /// …and in the step alone.
+    pub(super) in_step: f64,
+}
+
+/// What a gate makes of its books, each in its own way.
+#[derive(Clone, Copy)]
+pub(super) struct Weighed {
+    /// Evidence against the limit, and against equality with stable.
+    pub(super) evidence: (f64, f64),
+    /// Whether the canary may not advance, though it need not fail.
+    pub(super) suspect: bool,
+    /// How sure the bound on the canary's bad share is.
+    pub(super) bound: BadShareBound,
+    /// The bound itself, and what it has to be, both as they are told.
+    pub(super) upper_bound: (f64, f64),
+    /// What the canary's bad share may be.
+    pub(super) allowed: Allowed,
 }
 
 impl Ledger {
@@ -107,33 +131,57 @@ impl Ledger {
             .saturating_sub(self.step.canary.requests)
     }
 
-    /// How many more requests, all of them clean, exclude by `bound` that the canary's bad share is `share`, and fit
-    /// the step's own to `step_share`.
-    pub(super) fn clean_requests_needed(
-        &self,
-        policy: &GatePolicy,
-        bound: BadShareBound,
-        share: f64,
-        step_share: f64,
-    ) -> Option<u64> {
-        bound
-            .clean_requests_until(self.rollout.canary, share)
-            .map(|lacking| lacking.max(self.step_requests_needed(policy, step_share)))
-    }
-
     /// Fail before Pass before holding; whoever is suspect does not pass.
     pub(super) fn verdict(
         &self,
         policy: &GatePolicy,
         is_suspect: bool,
-        proven: impl FnOnce() -> bool,
+        bound: BadShareBound,
+        allowed: Allowed,
     ) -> GateVerdict {
         if self.fails(policy) {
             GateVerdict::Fail
-        } else if !is_suspect && proven() {
+        } else if !is_suspect
+            && self.step_requests_needed(policy, allowed.in_step) == 0
+            && bound.excludes(self.rollout.canary, allowed.in_rollout)
+        {
             GateVerdict::Pass
         } else {
             GateVerdict::NeedMoreData
+        }
+    }
+
+    /// The verdict with all that it rests on, and with how many more requests, all of them clean, it would be Pass.
+    pub(super) fn judgement(
+        &self,
+        policy: &GatePolicy,
+        next_weight: Option<u8>,
+        weighed: Weighed,
+    ) -> Judgement {
+        let Weighed {
+            evidence: (e_slo, e_rel),
+            suspect,
+            bound,
+            upper_bound: (upper_bound, bound_needed),
+            allowed,
+        } = weighed;
+        Judgement {
+            verdict: self.verdict(policy, suspect, bound, allowed),
+            e_slo,
+            e_rel,
+            strongest: self.strongest,
+            fail_threshold: policy.fail_threshold(),
+            guard: self.guard,
+            upper_bound,
+            bound_needed,
+            clean_requests_needed: bound
+                .clean_requests_until(self.rollout.canary, allowed.in_rollout)
+                .map(|lacking| lacking.max(self.step_requests_needed(policy, allowed.in_step))),
+            suspect,
+            budget: policy.p0(),
+            next_weight,
+            step: self.step,
+            rollout: self.rollout,
         }
     }
 }

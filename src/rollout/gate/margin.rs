@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bound::BadShareBound;
 use super::evidence::{GUARD_SHARE, SLO_ALTERNATIVES, evidence, look_cap, settle};
-use super::ledger::Ledger;
+use super::ledger::{Allowed, Ledger, Weighed};
 use super::{GatePolicy, GateVerdict, Judgement, Look, SUSPECT, Tally};
 
 /// How many requests at a share of δ stable is taken to have answered before.
@@ -45,16 +45,14 @@ pub struct MarginState {
     worse: [f64; SLO_ALTERNATIVES.len()],
 }
 
-/// The bad shares that let the canary get a weight.
-struct Allowed {
+/// What the canary's bad share is measured by before it gets a weight.
+struct Beside {
     /// How much it may be above stable's.
     above_stable: f64,
     /// Lower confidence bound on stable's.
     least_of_stable: f64,
-    /// What its own may be in the whole rollout, by its upper confidence bound…
-    in_rollout: f64,
-    /// …and in the step alone.
-    in_step: f64,
+    /// What it may be itself.
+    allowed: Allowed,
 }
 
 impl Default for MarginState {
@@ -107,36 +105,24 @@ impl MarginState {
     /// What the evidence so far says. `next_weight` is the weight, in percent, that the canary would
     /// get on Pass; `None` if it would be promoted.
     pub fn judge(&self, policy: &GatePolicy, next_weight: Option<u8>) -> Judgement {
-        let Ledger { step, rollout, .. } = self.ledger;
         let bound = Self::bound(policy);
-        let allowed = self.allowed(policy, next_weight);
-        let e_worse = self.e_worse();
-        Judgement {
-            verdict: self.verdict_within(policy, &allowed),
-            e_slo: e_worse,
-            e_rel: e_worse,
-            strongest: self.ledger.strongest,
-            fail_threshold: policy.fail_threshold(),
-            guard: self.ledger.guard,
-            upper_bound: bound.upper_bound(rollout.canary) - allowed.least_of_stable,
-            bound_needed: allowed.above_stable,
-            clean_requests_needed: self.ledger.clean_requests_needed(
-                policy,
-                bound,
-                allowed.in_rollout,
-                allowed.in_step,
-            ),
+        let beside = self.beside(policy, next_weight);
+        let above_stable = bound.upper_bound(self.ledger.rollout.canary) - beside.least_of_stable;
+        let weighed = Weighed {
+            evidence: (self.e_worse(), self.e_worse()),
             suspect: self.is_suspect(),
-            budget: policy.p0(),
-            next_weight,
-            step,
-            rollout,
-        }
+            bound,
+            upper_bound: (above_stable, beside.above_stable),
+            allowed: beside.allowed,
+        };
+        self.ledger.judgement(policy, next_weight, weighed)
     }
 
     /// The verdict of [`judge`](Self::judge) alone, at a fraction of its cost.
     pub fn verdict(&self, policy: &GatePolicy, next_weight: Option<u8>) -> GateVerdict {
-        self.verdict_within(policy, &self.allowed(policy, next_weight))
+        let allowed = self.beside(policy, next_weight).allowed;
+        self.ledger
+            .verdict(policy, self.is_suspect(), Self::bound(policy), allowed)
     }
 
     /// Whether the canary may not advance, though it need not fail.
@@ -144,28 +130,23 @@ impl MarginState {
         self.e_worse() >= SUSPECT
     }
 
-    fn verdict_within(&self, policy: &GatePolicy, allowed: &Allowed) -> GateVerdict {
-        self.ledger.verdict(policy, self.is_suspect(), || {
-            self.ledger.step_requests_needed(policy, allowed.in_step) == 0
-                && Self::bound(policy).excludes(self.ledger.rollout.canary, allowed.in_rollout)
-        })
-    }
-
-    fn allowed(&self, policy: &GatePolicy, next_weight: Option<u8>) -> Allowed {
+    fn beside(&self, policy: &GatePolicy, next_weight: Option<u8>) -> Beside {
         let Ledger { step, rollout, .. } = &self.ledger;
         let above_stable = policy.share_allowed_at(next_weight.unwrap_or(100));
         let least_of_stable = Self::bound(policy).lower_bound(rollout.stable);
         // The step alone must not contradict what the whole rollout proves. At full weight stable's past stands for it.
-        let beside = if self.ledger.runs_alone() {
+        let stable = if self.ledger.runs_alone() {
             rollout.stable
         } else {
             step.stable
         };
-        Allowed {
+        Beside {
             above_stable,
             least_of_stable,
-            in_rollout: (above_stable + least_of_stable).min(1.0),
-            in_step: (above_stable + beside.bad_share()).min(1.0),
+            allowed: Allowed {
+                in_rollout: (above_stable + least_of_stable).min(1.0),
+                in_step: (above_stable + stable.bad_share()).min(1.0),
+            },
         }
     }
 

@@ -8,7 +8,7 @@ use super::evidence::{
     GUARD_SHARE, LOOK_CAP, RELATIVE_ALTERNATIVES, SLO_ALTERNATIVES, WARM_UP_GUARD_SHARE, evidence,
     log_ratios_to_past, log_relative_ratios, log_slo_ratios, look_cap, settle,
 };
-use super::ledger::Ledger;
+use super::ledger::{Allowed, Ledger, Weighed};
 use super::{GatePolicy, GateVerdict, Judgement, Look, SUSPECT};
 
 /// The memory of one gate over one rollout. It is kept in the resource's status, so an operator that
@@ -125,38 +125,24 @@ impl GateState {
     /// until the next step begins.
     pub fn judge(&self, policy: &GatePolicy, next_weight: Option<u8>) -> Judgement {
         let bound = BadShareBound::new(policy);
-        let bound_needed = policy.share_allowed_at(next_weight.unwrap_or(100));
-        let Ledger { step, rollout, .. } = self.ledger;
-        Judgement {
-            verdict: self.verdict(policy, next_weight),
-            e_slo: self.e_slo(),
-            e_rel: self.e_rel(),
-            strongest: self.ledger.strongest,
-            fail_threshold: policy.fail_threshold(),
-            guard: self.ledger.guard,
-            upper_bound: bound.upper_bound(rollout.canary),
-            bound_needed,
-            clean_requests_needed: self.ledger.clean_requests_needed(
-                policy,
-                bound,
-                bound_needed,
-                bound_needed,
-            ),
+        let allowed = allowed(policy, next_weight);
+        let upper_bound = bound.upper_bound(self.ledger.rollout.canary);
+        let weighed = Weighed {
+            evidence: (self.e_slo(), self.e_rel()),
             suspect: self.is_suspect(),
-            budget: policy.p0(),
-            next_weight,
-            step,
-            rollout,
-        }
+            bound,
+            upper_bound: (upper_bound, allowed.in_rollout),
+            allowed,
+        };
+        self.ledger.judgement(policy, next_weight, weighed)
     }
 
     /// The verdict of [`judge`](Self::judge) alone, at a tenth of its cost: no number has to be searched for.
     pub fn verdict(&self, policy: &GatePolicy, next_weight: Option<u8>) -> GateVerdict {
-        let needed = policy.share_allowed_at(next_weight.unwrap_or(100));
-        self.ledger.verdict(policy, self.is_suspect(), || {
-            self.ledger.step_requests_needed(policy, needed) == 0
-                && BadShareBound::new(policy).excludes(self.ledger.rollout.canary, needed)
-        })
+        let bound = BadShareBound::new(policy);
+        let allowed = allowed(policy, next_weight);
+        self.ledger
+            .verdict(policy, self.is_suspect(), bound, allowed)
     }
 
     /// Whether the canary may not advance, though it need not fail: `E_slo` ≥ [`SUSPECT`].
@@ -176,5 +162,14 @@ impl GateState {
 
     fn e_rel(&self) -> f64 {
         evidence(&self.relative, &RELATIVE_ALTERNATIVES, self.ledger.staked)
+    }
+}
+
+/// The bad share that lets the canary get a weight, in the rollout as in the step.
+fn allowed(policy: &GatePolicy, next_weight: Option<u8>) -> Allowed {
+    let share = policy.share_allowed_at(next_weight.unwrap_or(100));
+    Allowed {
+        in_rollout: share,
+        in_step: share,
     }
 }
