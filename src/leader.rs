@@ -9,13 +9,12 @@ use std::time::Duration;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::MicroTime,
-    jiff::Timestamp,
 };
 use kube::{Api, Client, api::PostParams};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::k8s::is_code;
+use crate::{clock::Clock, k8s::is_code};
 
 /// Name of the Lease.
 const LEASE: &str = "serin-operator";
@@ -34,17 +33,29 @@ impl Election {
     ///
     /// A leader that cannot renew its lease gives up after two thirds of its `duration`, and another takes it after the whole of
     /// it: clocks may run at different speeds, up to half as fast again.
-    pub fn join(client: Client, namespace: &str, pod: &str, duration: Duration) -> Self {
+    pub fn join(
+        client: Client,
+        namespace: &str,
+        pod: &str,
+        duration: Duration,
+        clock: Clock,
+    ) -> Self {
         let candidate = Candidate {
             leases: Api::namespaced(client, namespace),
             pod: pod.to_owned(),
             duration,
+            clock,
             seen: None,
         };
         let (sender, leads) = watch::channel(false);
         let stop = CancellationToken::new();
         let task = tokio::spawn(candidate.run(sender, stop.clone()));
         Self { leads, stop, task }
+    }
+
+    /// Tells whether this replica leads, and each change of it.
+    pub fn leads(&self) -> watch::Receiver<bool> {
+        self.leads.clone()
     }
 
     /// Resolves once this replica leads.
@@ -61,9 +72,15 @@ impl Election {
     }
 
     /// Gives the lease back, so that the next leader need not wait for its end.
-    pub async fn leave(self) {
+    pub async fn leave(mut self) {
         self.stop.cancel();
-        let _ = tokio::time::timeout(Duration::from_secs(5), self.task).await;
+        let _ = tokio::time::timeout(Duration::from_secs(5), &mut self.task).await;
+    }
+}
+
+impl Drop for Election {
+    fn drop(&mut self) {
+        self.task.abort(); // whoever is not there any more must not renew
     }
 }
 
@@ -72,6 +89,8 @@ struct Candidate {
     leases: Api<Lease>,
     pod: String,
     duration: Duration,
+    /// Tells the times in the record.
+    clock: Clock,
     /// The Lease as it was read or written last.
     seen: Option<Seen>,
 }
@@ -182,7 +201,7 @@ impl Candidate {
 
     /// Writes this pod's name, and the time, on top of what was seen; fails where it is not that any more.
     async fn claim(&mut self) -> Result<(), kube::Error> {
-        let now = Some(MicroTime(Timestamp::now()));
+        let now = Some(MicroTime(self.clock.now()));
         let before = self.spec().cloned().unwrap_or_default();
         let renews = self.holds();
         let transitions = before.lease_transitions.unwrap_or(0);

@@ -3,12 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use kube::{Client, Config};
+use kube_runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
-use tokio::{net::TcpListener, signal::unix::SignalKind, task::JoinHandle};
+use tokio::{
+    net::TcpListener, signal::unix::SignalKind, sync::mpsc::UnboundedReceiver, task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::validate::Limits,
+    api::{ModelDeployment, validate::Limits},
     apply::Applier,
     clock::Clock,
     controller::{self, Context},
@@ -153,40 +156,50 @@ pub async fn run_with(
         attention: Attention::default(),
         stores,
     });
-    let mut election = Election::join(
+    let election = Election::join(
         client,
         &settings.namespace,
         &settings.pod_name,
         settings.lease_duration,
+        Clock::system(),
     );
     tracing::info!(pod = settings.pod_name, "waiting for the lease");
+    let result = lead(context, news.models, settings.concurrency, election, &stop).await;
+    finish(publisher, routers, http).await;
+    tracing::info!("stopped");
+    result
+}
+
+/// Waits for the lease, reconciles while this replica has it, and gives it back. Ends, and cancels `stop`, with the first of
+/// `stop` and the loss of the lease.
+pub async fn lead(
+    context: Arc<Context>,
+    models: UnboundedReceiver<ObjectRef<ModelDeployment>>,
+    concurrency: u16,
+    mut election: Election,
+    stop: &CancellationToken,
+) -> Result<(), OperatorError> {
     tokio::select! {
+        biased;
         () = stop.cancelled() => {}
         () = election.won() => {}
     }
     let mut result = Ok(());
     if !stop.is_cancelled() {
-        tracing::info!(pod = settings.pod_name, "this replica leads");
+        tracing::info!("this replica leads");
+        let metrics = context.metrics.clone();
         metrics.lead(true);
-        let reconciling = stop.child_token();
-        let controller = controller::run(
-            context,
-            news.models,
-            settings.concurrency,
-            reconciling.clone(),
-        );
-        tokio::pin!(controller);
+        let controller = controller::run(context, models, concurrency, stop.clone());
         tokio::select! {
-            () = &mut controller => {}
+            biased;
             // At once, in the middle of whatever runs: every write is guarded, and the next leader may already act.
             () = election.lost() => result = Err(OperatorError::LeaseLost),
+            () = controller => {}
         }
         metrics.lead(false);
     }
     stop.cancel();
     election.leave().await;
-    finish(publisher, routers, http).await;
-    tracing::info!("stopped");
     result
 }
 

@@ -64,6 +64,12 @@ pub enum Fault {
     TwoLeaders,
     /// 17: nobody acts.
     NoLeader,
+    /// 17: the leader dies, after its own clock was off by so many seconds.
+    Dies(i64),
+    /// 17: the leader and the API server cannot reach each other.
+    CutOff,
+    /// 17: the lease is deleted.
+    LeaseDeleted,
     /// 18: a newer operator takes over.
     Upgrade,
     /// 36 to 38, 40, 42, 43: Prometheus is ill.
@@ -97,7 +103,7 @@ impl Fault {
             Self::Forbidden(_) => 14,
             Self::Denied { .. } => 15,
             Self::Late { .. } | Self::LateApplies(_) | Self::TwoLeaders => 16,
-            Self::NoLeader => 17,
+            Self::NoLeader | Self::Dies(_) | Self::CutOff | Self::LeaseDeleted => 17,
             Self::Upgrade => 18,
             Self::Ill(illness) => match illness {
                 Illness::Down | Illness::Slow(_) | Illness::Hanging | Illness::Endless => 36,
@@ -121,6 +127,25 @@ impl Fault {
     /// Whether a model may suffer from it.
     fn concerns(self, model: Model) -> bool {
         !matches!(self, Self::Panic(_)) || model == IRIS
+    }
+
+    /// Whether it is about who leads: in such a world replicas elect their leader.
+    pub fn is_about_leaders(self) -> bool {
+        matches!(self, Self::Dies(_) | Self::CutOff | Self::LeaseDeleted)
+    }
+
+    /// Whether an election of a leader may take long because of it: too few operators live, or the API server does not answer.
+    fn hinders_elections(self) -> bool {
+        let is_elsewhere = matches!(
+            self,
+            Self::Panic(_)
+                | Self::Merge
+                | Self::Ill(_)
+                | Self::RouterRestart
+                | Self::Trip(_)
+                | Self::Clock(_)
+        );
+        !is_elsewhere && !self.is_about_leaders()
     }
 
     /// Whether the operator's picture of the world may be old because of it.
@@ -197,7 +222,43 @@ impl Faults {
                 to_ms: from_ms + dice.between(10, 300) * 1000,
             }
         });
-        Self::of(seed, windows.collect())
+        let mut windows: Vec<Window> = windows.collect();
+        if dice.chance(125) {
+            let from_ms = dice.between(5, 180) * 1000;
+            windows.retain(|window| window.fault != Fault::TwoLeaders); // what an election prevents
+            windows.push(Window {
+                fault: match dice.below(5) {
+                    0 | 1 => Fault::CutOff,
+                    2 | 3 => Fault::Dies(*dice.pick(&[-3600, 0, 3600])),
+                    _ => Fault::LeaseDeleted,
+                },
+                from_ms,
+                to_ms: from_ms + dice.between(10, 90) * 1000,
+            });
+        }
+        Self::of(seed, windows)
+    }
+
+    /// Whether the operators elect their leader.
+    pub fn have_elections(&self) -> bool {
+        let mut windows = self.windows.iter();
+        windows.any(|window| window.fault.is_about_leaders())
+    }
+
+    /// Whether elections are hindered now, or were within the last minute.
+    pub fn hinder_elections(&self) -> bool {
+        self.windows
+            .iter()
+            .filter(|window| window.fault.hinders_elections())
+            .any(|window| window.from_ms <= self.now_ms && self.now_ms < window.to_ms + 60_000)
+    }
+
+    /// Whether the lease was deleted a moment ago: until its next renewal its holder does not know.
+    pub fn lease_is_lost(&self) -> bool {
+        self.windows
+            .iter()
+            .filter(|window| window.fault == Fault::LeaseDeleted)
+            .any(|window| window.from_ms <= self.now_ms && self.now_ms < window.from_ms + 15_000)
     }
 
     /// Whether nothing will go wrong any more.
@@ -254,9 +315,7 @@ impl Faults {
     /// What becomes of a request.
     pub fn fate(&mut self, process: &Process, request: &Request) -> Fate {
         let writes = request.verb.writes();
-        if writes {
-            self.writes += 1;
-        }
+        self.writes += u64::from(request.acts());
         let about_events = request.kind == Kind::Event;
         let active: Vec<Fault> = self.active().collect();
         for fault in active {
@@ -269,7 +328,8 @@ impl Faults {
                         Fate::KilledAfter
                     };
                 }
-                Fault::KillAt { write, after } if writes && write == self.writes => {
+                Fault::CutOff if process.cut_off.load(Ordering::Relaxed) => return Fate::Lost,
+                Fault::KillAt { write, after } if request.acts() && write == self.writes => {
                     return if after {
                         Fate::KilledAfter
                     } else {
@@ -348,10 +408,13 @@ impl Faults {
     }
 
     /// What becomes of a watch, asked each time it looks for news.
-    pub fn watch_fate(&mut self, _: &Process, _: Kind) -> WatchFate {
+    pub fn watch_fate(&mut self, process: &Process, _: Kind) -> WatchFate {
         let active: Vec<Fault> = self.active().collect();
         for fault in active {
             match fault {
+                Fault::CutOff if process.cut_off.load(Ordering::Relaxed) => {
+                    return WatchFate::HalfOpen;
+                }
                 Fault::Gone(chance) if self.dice.chance(chance) => return WatchFate::Gone,
                 Fault::HalfOpen(chance) if self.dice.chance(chance) => return WatchFate::HalfOpen,
                 Fault::Closed(chance) if self.dice.chance(chance) => return WatchFate::Closed,
@@ -398,7 +461,8 @@ impl Faults {
     /// Whether the clock was ahead once. A step that began then waits until its beginning has come: a start that lies in
     /// the future cannot be told from a clock that is behind.
     pub fn clock_was_ahead(&self) -> bool {
-        let ahead = |fault| matches!(fault, Fault::Clock(seconds) if seconds > 0);
+        let ahead =
+            |fault| matches!(fault, Fault::Clock(seconds) | Fault::Dies(seconds) if seconds > 0);
         self.windows
             .iter()
             .any(|window| ahead(window.fault) && window.from_ms <= self.now_ms)

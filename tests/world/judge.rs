@@ -20,7 +20,7 @@ use crate::{
 
 /// What must always hold, by its name.
 #[rustfmt::skip]
-pub const INVARIANTS: [(&str, &str); 14] = [
+pub const INVARIANTS: [(&str, &str); 17] = [
     ("declared-weights", "the canary's weight is 0 or that of a declared step, so that both weights are from 0 to 100 and sum to 100"),
     ("capacity-first", "no version gets weight, or more of it, without Ready capacity for all of the traffic"),
     ("stable-kept", "versions with traffic, and the old one until its time is over, are never shrunk or deleted by Serin"),
@@ -34,7 +34,10 @@ pub const INVARIANTS: [(&str, &str); 14] = [
     ("bad-never-promoted", "a version that fails its objectives by far is never promoted"),
     ("steps-last", "no step is left before its time, by the world's clock"),
     ("goes-on", "a good version gets on while nothing is wrong with its model, whatever becomes of others"),
-    ("processes-live", "no operator ends by itself"),
+    ("processes-live", "no operator ends by a panic"),
+    ("one-leads", "no operator begins to lead while another still does, where the lease was not taken from it by force"),
+    ("leaders-write", "only an operator that leads writes"),
+    ("some-leads", "nobody leads for half a minute at most, while only leaders fail"),
 ];
 
 /// A breach may last this many seconds: the hard guard needs one whole scrape of the new weight, the statistics three.
@@ -361,7 +364,7 @@ pub fn end(objects: &Objects) -> BTreeSet<String> {
     let mut end = BTreeSet::new();
     for (key, object) in objects.all() {
         let what = match key.kind {
-            Kind::Event | Kind::Pod => continue,
+            Kind::Event | Kind::Pod | Kind::Lease => continue,
             Kind::Model => {
                 let status = &object["status"];
                 let refused: BTreeSet<&str> = status["refused"]

@@ -12,10 +12,11 @@ pub enum Kind {
     Slice,
     Pod,
     Event,
+    Lease,
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Model,
         Self::Deployment,
         Self::Service,
@@ -23,6 +24,7 @@ impl Kind {
         Self::Slice,
         Self::Pod,
         Self::Event,
+        Self::Lease,
     ];
 
     /// Path of the API, plural, kind.
@@ -35,6 +37,7 @@ impl Kind {
             Self::Slice => ("discovery.k8s.io/v1", "endpointslices", "EndpointSlice"),
             Self::Pod => ("v1", "pods", "Pod"),
             Self::Event => ("events.k8s.io/v1", "events", "Event"),
+            Self::Lease => ("coordination.k8s.io/v1", "leases", "Lease"),
         }
     }
 

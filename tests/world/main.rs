@@ -22,6 +22,7 @@ mod prometheus;
 mod promql;
 mod request;
 mod run;
+mod staff;
 mod story;
 mod tests;
 mod traffic;

@@ -11,13 +11,15 @@ use serin::{
     controller::{self, Context},
     events::Events,
     k8s::SliceApi,
+    leader::Election,
     metrics::Metrics,
     observe::{Attention, Evidence},
+    operator,
     plan::Site,
     traffic::ports::Ports,
     watch::{self, Scope},
 };
-use tokio::task::JoinHandle;
+use tokio::{sync::watch::Receiver, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -30,23 +32,27 @@ use crate::{
 
 /// A running operator.
 pub struct Operator {
-    process: Arc<Process>,
+    pub process: Arc<Process>,
+    /// Its name among those who elect a leader, where they do.
+    pub pod: Option<String>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Operator {
-    /// Starts a process.
-    pub fn start(world: &Arc<World>, name: &str, serving_image: &str) -> Self {
+    /// Starts a process: one that leads at once, or with a `pod` one of those who elect a leader.
+    pub fn start(world: &Arc<World>, name: &str, pod: Option<String>, serving_image: &str) -> Self {
         let process = Process::new(name.to_owned());
         let stop = CancellationToken::new();
         let serving = serve(
             world.clone(),
             process.clone(),
+            pod.clone(),
             serving_image.to_owned(),
             stop.clone(),
         );
-        let killed = process.killed.clone();
+        let (killed, its_world, its_name) =
+            (process.killed.clone(), world.clone(), name.to_owned());
         let task = tokio::spawn(async move {
             tokio::select! {
                 biased;
@@ -55,9 +61,11 @@ impl Operator {
             }
             // Whatever of it is still under way on the wire is heard of no more.
             killed.cancel();
+            its_world.with(|state| state.leads(&its_name, false));
         });
         Self {
             process,
+            pod,
             stop,
             task,
         }
@@ -94,10 +102,26 @@ impl Drop for Operator {
     }
 }
 
-/// What `serin::operator` does once it leads, without what listens on sockets.
+/// How long a leader that went silent keeps its lease.
+pub const LEASE_DURATION: Duration = Duration::from_secs(15);
+
+/// Tells the world who leads, as they learn it themselves.
+async fn tell(world: Arc<World>, process: String, mut leads: Receiver<bool>) {
+    loop {
+        let now = *leads.borrow_and_update();
+        world.with(|state| state.leads(&process, now));
+        if leads.changed().await.is_err() {
+            // Nobody is left to lead; what is under way ends with `serve`.
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// What `serin::operator` does, without what listens on sockets.
 async fn serve(
     world: Arc<World>,
     process: Arc<Process>,
+    pod: Option<String>,
     serving_image: String,
     stop: CancellationToken,
 ) {
@@ -113,12 +137,12 @@ async fn serve(
         return;
     }
     let clock = {
-        let world = world.clone();
-        Clock::reading(move || world.operators_time())
+        let (world, process) = (world.clone(), process.clone());
+        Clock::reading(move || world.time_of(&process))
     };
     let context = Arc::new(Context {
         evidence: Evidence::new(
-            prometheus::client(world, process.clone()),
+            prometheus::client(world.clone(), process.clone()),
             Duration::from_secs(SCRAPE_SECONDS),
             (ROUTERS.to_owned(), "serin-router".to_owned()),
         ),
@@ -143,10 +167,20 @@ async fn serve(
         metrics: Arc::new(Metrics::default()),
         ports: Ports::default(),
         failures: Mutex::default(),
-        client,
-        clock,
+        client: client.clone(),
+        clock: clock.clone(),
         stores,
     });
-    controller::run(context, news.models, 1, stop).await;
+    if let Some(pod) = pod {
+        let election = Election::join(client, ROUTERS, &pod, LEASE_DURATION, clock);
+        let told = tell(world, process.name.clone(), election.leads());
+        tokio::select! {
+            biased;
+            () = told => {}
+            _ = operator::lead(context, news.models, 1, election, &stop) => {}
+        }
+    } else {
+        controller::run(context, news.models, 1, stop).await;
+    }
     drop(news.watches);
 }

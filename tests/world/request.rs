@@ -16,6 +16,7 @@ pub enum Verb {
     Create,
     Apply,
     Merge,
+    Replace,
     ReplaceStatus,
     Delete,
 }
@@ -87,6 +88,7 @@ impl Request {
             (&Method::POST, "") => Verb::Create,
             (&Method::PATCH, "") if content_type.contains("apply-patch") => Verb::Apply,
             (&Method::PATCH, "") => Verb::Merge,
+            (&Method::PUT, "") => Verb::Replace,
             (&Method::PUT, "status") => Verb::ReplaceStatus,
             (&Method::DELETE, "") if !name.is_empty() => Verb::Delete,
             _ => unknown(),
@@ -110,6 +112,11 @@ impl Request {
             body,
             sent: Postmark::default(),
         }
+    }
+
+    /// Whether it writes, other than for the leader's lease.
+    pub fn acts(&self) -> bool {
+        self.verb.writes() && self.kind != Kind::Lease
     }
 
     pub fn key(&self) -> Key {

@@ -7,11 +7,11 @@ use serin::observe::MOST_IN_A_SECOND;
 use tokio::time::Instant;
 
 use crate::{
-    dice::Dice,
     faults::{FROZEN_SECONDS, Fault, Faults},
     judge,
-    kinds::Kind,
-    operator::Operator,
+    kinds::{Key, Kind},
+    nodes::ROUTERS,
+    staff::Staff,
     story::Story,
     world::{Counts, State, World},
 };
@@ -56,83 +56,6 @@ pub fn play(seed: u64, stories: impl IntoIterator<Item = Story>, faults: Faults)
     runtime.block_on(live(seed, world))
 }
 
-/// The operators of a world, and who starts them.
-struct Staff {
-    world: Arc<World>,
-    running: Vec<Operator>,
-    started: u64,
-    /// Operators that ran at some time in the last second.
-    present: usize,
-    /// When the next one starts, if none runs: second.
-    start_at: u64,
-    image: String,
-    dice: Dice,
-}
-
-impl Staff {
-    fn start(&mut self) {
-        self.started += 1;
-        let name = format!("op-{}", self.started);
-        self.world.with(|state| state.note(&name, "starts"));
-        self.running
-            .push(Operator::start(&self.world, &name, &self.image));
-    }
-
-    /// Once a second: whoever ended is replaced, and what begins to go wrong with processes goes wrong.
-    fn look(&mut self, second: u64, begins: &[Fault]) {
-        self.present = self.running.len();
-        let (ended, running): (Vec<_>, _) = std::mem::take(&mut self.running)
-            .into_iter()
-            .partition(Operator::is_over);
-        self.running = running;
-        for operator in ended {
-            self.world.with(|state| {
-                state.note(operator.name(), "has ended");
-                if operator.has_panicked() {
-                    state.finds("processes-live", operator.name());
-                }
-            });
-            if self.running.is_empty() {
-                self.start_at = second + self.dice.between(0, 12);
-            }
-        }
-        for fault in begins {
-            match fault {
-                Fault::Sigterm | Fault::Upgrade => {
-                    if *fault == Fault::Upgrade {
-                        "registry.example.com/serve:2".clone_into(&mut self.image);
-                        self.start();
-                    }
-                    if let Some(oldest) = self.running.first() {
-                        oldest.ask_to_stop();
-                    }
-                }
-                Fault::Behind(_) | Fault::NoLeader => {
-                    for operator in &self.running {
-                        operator.kill();
-                    }
-                }
-                Fault::TwoLeaders => self.start(),
-                _ => {}
-            }
-        }
-        let (vacant, single) = self.world.with(|state| {
-            let faults = &state.faults;
-            (
-                faults.is_active(|fault| fault == Fault::NoLeader),
-                !faults.is_active(|fault| fault == Fault::TwoLeaders),
-            )
-        });
-        if single && self.running.len() > 1 {
-            // The older one finds that it does not lead any more, and ends at once.
-            self.running.remove(0);
-        }
-        if self.running.is_empty() && !vacant && second >= self.start_at {
-            self.start();
-        }
-    }
-}
-
 async fn live(seed: u64, world: Arc<World>) -> Outcome {
     world.with(|state| {
         for index in 0..state.tales.len() {
@@ -150,15 +73,7 @@ async fn live(seed: u64, world: Arc<World>) -> Outcome {
             state.note("fault", &line);
         }
     });
-    let mut staff = Staff {
-        world: world.clone(),
-        running: Vec::new(),
-        started: 0,
-        present: 0,
-        start_at: 0,
-        image: "registry.example.com/serve:1".to_owned(),
-        dice: Dice::new(seed, "staff"),
-    };
+    let mut staff = Staff::new(world.clone(), seed);
     let begin = Instant::now();
     let mut second = 0;
     // Reconciles and writes at the moment from which nothing is left to be done.
@@ -191,7 +106,7 @@ async fn live(seed: u64, world: Arc<World>) -> Outcome {
         });
         let looks = looks.unwrap_or(0);
         busiest = busiest.max(looks);
-        if looks > (MOST_IN_A_SECOND * staff.present) as u64 {
+        if looks > (MOST_IN_A_SECOND * staff.present()) as u64 {
             world.with(|state| {
                 let detail = format!("{looks} reconciles within a second");
                 state.finds("converges-then-rests", &detail);
@@ -285,6 +200,10 @@ fn befall(state: &mut State, begins: &[Fault]) {
                 if let Some(pod) = state.nodes.trip_a_pod(now_ms, seconds * 1000) {
                     state.note("fault", &format!("{pod} is not ready for {seconds} s"));
                 }
+            }
+            Fault::LeaseDeleted => {
+                let lease = Key::new(Kind::Lease, ROUTERS, "serin-operator");
+                let _ = state.objects.delete(&lease);
             }
             Fault::Gone(_) => state.objects.oldest = state.objects.version(),
             _ => {}

@@ -355,6 +355,30 @@ fn what_was_found_stays_mended() {
     }
 }
 
+/// Whatever ends a leader, and whatever its clock says: another leads within the time that the lease lasts, and not before
+/// the first has stopped.
+#[test]
+fn a_leader_that_dies_or_is_cut_off_is_followed() {
+    let faults = [0, 3600, -3600].map(Fault::Dies);
+    for fault in faults.into_iter().chain([Fault::CutOff]) {
+        let window = Window {
+            fault,
+            from_ms: 30_000,
+            to_ms: 90_000,
+        };
+        let outcome = play(1, [Story::number(0)], Faults::of(1, vec![window]));
+        let log = outcome.journal.join("\n");
+        assert_eq!(outcome.findings, Vec::<String>::new(), "{log}");
+        let second =
+            |line: &String| -> f64 { line.split_whitespace().next().unwrap().parse().unwrap() };
+        let mut lines = outcome.journal.iter();
+        let ends = lines.find(|line| line.ends_with("leads no more"));
+        let follows = lines.find(|line| line.ends_with(" leads"));
+        let vacancy = second(follows.unwrap()) - second(ends.unwrap());
+        assert!(vacancy <= 20.0, "{vacancy} s\n{log}");
+    }
+}
+
 /// An operator that starts anew every 40 s has a patience of 60 s all the same.
 #[test]
 fn a_patience_goes_on_where_the_process_before_left_it() {

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -22,6 +22,7 @@ use serin::operator::READ_TIMEOUT;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    kinds::Kind,
     objects::Refusal,
     request::{Request, Verb},
     watches,
@@ -40,6 +41,10 @@ pub struct Process {
     pub killed: CancellationToken,
     /// Lists asked so far.
     pub lists: AtomicU64,
+    /// Whether it is the one that [`Fault::CutOff`](crate::faults::Fault::CutOff) is about.
+    pub cut_off: AtomicBool,
+    /// By how much its own clock is off, in seconds.
+    pub clock_off: AtomicI64,
 }
 
 impl Process {
@@ -48,6 +53,8 @@ impl Process {
             name,
             killed: CancellationToken::new(),
             lists: AtomicU64::new(0),
+            cut_off: AtomicBool::new(false),
+            clock_off: AtomicI64::new(0),
         })
     }
 }
@@ -132,7 +139,10 @@ impl Wire {
         }
         let (fate, latency) = world.with(|state| {
             let latency = state.faults.latency();
-            state.counts.writes += u64::from(request.verb.writes());
+            if request.acts() {
+                state.counts.writes += 1;
+                state.acts(&process.name, request);
+            }
             (state.faults.fate(process, request), latency)
         });
         if fate != Fate::Delivered {
@@ -203,10 +213,10 @@ impl Wire {
         let done = world.with(|state| {
             state.objects.actor.clone_from(&process.name);
             let done = answer(state, process, request);
-            if request.verb.writes() {
+            if request.acts() {
                 state.wrote(&process.name, request, &done);
-            } else if request.verb == Verb::Get {
-                state.read(&process.name, request);
+            } else if request.kind == Kind::Model && request.verb == Verb::Get {
+                state.read(request);
             }
             done
         });
@@ -284,6 +294,7 @@ fn answer(
             .edit(&key, |object| crate::apply::merge(object, &request.body))
             .map(one)
             .ok_or_else(|| Refusal::not_found(&key)),
+        Verb::Replace => objects.replace(&key, &request.body).map(one),
         Verb::ReplaceStatus => objects.replace_status(&key, &request.body).map(one),
         Verb::Delete => objects.delete_as_seen(&key, &request.body).map(one),
         Verb::Watch => unreachable!("a watch is answered in pieces"),

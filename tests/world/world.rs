@@ -1,7 +1,7 @@
 //! The world: everything outside the operator, behind one lock, moved by one clock.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -21,6 +21,7 @@ use crate::{
     request::{Postmark, Request, Verb},
     story::{Behaviour, Deed, Story},
     traffic::{Share, Traffic},
+    wire::Process,
 };
 
 /// When the world begins: 2026-01-01T00:00:00Z, in Unix milliseconds.
@@ -44,6 +45,8 @@ pub struct State {
     /// What happened, for people to read.
     pub journal: Vec<String>,
     pub counts: Counts,
+    /// The operators that lead, by their own belief; for ever none where nobody is elected.
+    pub leaders: Vec<String>,
     /// Lines of the journal are printed as they come (`SERIN_WORLD_ALOUD`): for a world that does not end.
     aloud: bool,
     /// Changes up to this version have been looked at.
@@ -90,6 +93,7 @@ impl World {
             tales: stories.into_iter().map(tale).collect(),
             journal: Vec::new(),
             counts: Counts::default(),
+            leaders: Vec::new(),
             aloud: std::env::var_os("SERIN_WORLD_ALOUD").is_some(),
             seen: 0,
             ahead_ms: 0,
@@ -142,9 +146,10 @@ impl World {
         self.changed.notified()
     }
 
-    /// What the operators' clock says.
-    pub fn operators_time(&self) -> Timestamp {
-        let off_ms = self.with(|state| state.faults.clock_off_ms());
+    /// What an operator's clock says.
+    pub fn time_of(&self, process: &Process) -> Timestamp {
+        let off_ms = self.with(|state| state.faults.clock_off_ms())
+            + process.clock_off.load(Ordering::Relaxed) * 1000;
         let now_ms = self.begin.elapsed().as_millis() as i64;
         Timestamp::from_millisecond(EPOCH_MS + now_ms + off_ms).unwrap()
     }
@@ -270,8 +275,34 @@ impl State {
         }
     }
 
-    /// An operator read one object.
-    pub fn read(&mut self, _: &str, request: &Request) {
+    /// An operator begins to lead, or does no more.
+    pub fn leads(&mut self, process: &str, leads: bool) {
+        let led = self.leaders.iter().any(|leader| leader == process);
+        if led == leads {
+            return;
+        }
+        self.note(process, if leads { "leads" } else { "leads no more" });
+        if !leads {
+            self.leaders.retain(|leader| leader != process);
+            return;
+        }
+        if !self.leaders.is_empty() && !self.faults.lease_is_lost() {
+            let detail = format!("{process} beside {:?}", self.leaders);
+            self.finds("one-leads", &detail);
+        }
+        self.leaders.push(process.to_owned());
+    }
+
+    /// An operator sends a write.
+    pub fn acts(&mut self, process: &str, request: &Request) {
+        let may = self.leaders.iter().any(|leader| leader == process);
+        if self.faults.have_elections() && !may {
+            self.finds("leaders-write", &format!("{process}: {request}"));
+        }
+    }
+
+    /// An operator looked at a model.
+    pub fn read(&mut self, request: &Request) {
         for tale in &mut self.tales {
             let is_look = request.key() == tale.story.model.key();
             tale.looks += u64::from(is_look);

@@ -1,0 +1,175 @@
+//! The operators of a world, and who starts them, as a Deployment does.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use crate::{dice::Dice, faults::Fault, operator::Operator, world::World};
+
+/// Nobody may lead for so many seconds: 15 until the lease of a dead leader ends, which the others notice within 2.5, and 10
+/// for a try whose answer is lost.
+const LONGEST_VACANCY: u64 = 30;
+
+/// The operators.
+pub struct Staff {
+    world: Arc<World>,
+    running: Vec<Operator>,
+    started: u64,
+    /// Operators that ran at some time in the last second.
+    present: usize,
+    /// When the next one starts, if one is missing: second.
+    start_at: u64,
+    image: String,
+    dice: Dice,
+    /// Whether the operators elect their leader. Else there is one alone, and it leads.
+    elects: bool,
+    /// Names of pods whose process ended, and is started again in the same pod.
+    pods: Vec<String>,
+    /// Who dies when: name and second.
+    doomed: Option<(String, u64)>,
+    /// For how many seconds nobody has led.
+    vacant: u64,
+}
+
+impl Staff {
+    pub fn new(world: Arc<World>, seed: u64) -> Self {
+        let elects = world.with(|state| state.faults.have_elections());
+        Self {
+            world,
+            running: Vec::new(),
+            started: 0,
+            present: 0,
+            start_at: 0,
+            image: "registry.example.com/serve:1".to_owned(),
+            dice: Dice::new(seed, "staff"),
+            elects,
+            pods: Vec::new(),
+            doomed: None,
+            vacant: 0,
+        }
+    }
+
+    /// Operators that ran at some time in the last second.
+    pub fn present(&self) -> usize {
+        self.present
+    }
+
+    fn start(&mut self) {
+        self.started += 1;
+        let name = format!("op-{}", self.started);
+        let pod = self.elects.then(|| {
+            let same = self.pods.pop();
+            same.unwrap_or_else(|| format!("pod-{}", self.started))
+        });
+        self.world.with(|state| state.note(&name, "starts"));
+        self.running
+            .push(Operator::start(&self.world, &name, pod, &self.image));
+    }
+
+    /// Once a second: whoever ended is replaced, and what begins to go wrong with processes goes wrong.
+    pub fn look(&mut self, second: u64, begins: &[Fault]) {
+        self.present = self.running.len();
+        self.bury(second);
+        for fault in begins {
+            self.suffer(*fault, second);
+        }
+        if let Some((name, _)) = self.doomed.take_if(|(_, at)| second >= *at) {
+            let dying = self.running.iter().find(|operator| operator.name() == name);
+            if let Some(operator) = dying {
+                operator.kill();
+            }
+        }
+        let (vacant, single) = self.world.with(|state| {
+            let faults = &state.faults;
+            (
+                faults.is_active(|fault| fault == Fault::NoLeader),
+                !faults.is_active(|fault| fault == Fault::TwoLeaders),
+            )
+        });
+        let wanted = if self.elects { 2 } else { 1 };
+        if single && !self.elects && self.running.len() > 1 {
+            // The older one finds that it does not lead any more, and ends at once.
+            self.running.remove(0);
+        }
+        if self.running.len() < wanted && !vacant && second >= self.start_at {
+            self.start();
+        }
+        if self.elects {
+            self.count_vacancy();
+        }
+    }
+
+    /// Takes leave of those that ended; another is started a while later.
+    fn bury(&mut self, second: u64) {
+        let (ended, running): (Vec<_>, _) = std::mem::take(&mut self.running)
+            .into_iter()
+            .partition(Operator::is_over);
+        self.running = running;
+        for operator in ended {
+            self.world.with(|state| {
+                state.note(operator.name(), "has ended");
+                if operator.has_panicked() {
+                    state.finds("processes-live", operator.name());
+                }
+            });
+            if self.elects || self.running.is_empty() {
+                self.start_at = second + self.dice.between(0, 12);
+            }
+            if self.dice.chance(500) {
+                self.pods.extend(operator.pod.clone());
+            }
+        }
+    }
+
+    fn suffer(&mut self, fault: Fault, second: u64) {
+        match fault {
+            Fault::Upgrade => {
+                "registry.example.com/serve:2".clone_into(&mut self.image);
+                self.start();
+                let old = self.running.len() - 1;
+                for operator in &self.running[..old] {
+                    operator.ask_to_stop();
+                }
+            }
+            Fault::Sigterm => {
+                if let Some(oldest) = self.running.first() {
+                    oldest.ask_to_stop();
+                }
+            }
+            Fault::Behind(_) | Fault::NoLeader => {
+                for operator in &self.running {
+                    operator.kill();
+                }
+            }
+            Fault::TwoLeaders => self.start(),
+            Fault::CutOff => {
+                if let Some(leader) = self.leader() {
+                    leader.process.cut_off.store(true, Ordering::Relaxed);
+                }
+            }
+            Fault::Dies(clock_off) => {
+                let at = second + self.dice.between(1, 40);
+                if let Some(leader) = self.leader() {
+                    let process = &leader.process;
+                    process.clock_off.store(clock_off, Ordering::Relaxed);
+                    self.doomed = Some((process.name.clone(), at));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn leader(&self) -> Option<&Operator> {
+        let leaders = self.world.with(|state| state.leaders.clone());
+        let mut running = self.running.iter();
+        running.find(|operator| leaders.iter().any(|leader| leader == operator.name()))
+    }
+
+    fn count_vacancy(&mut self) {
+        self.world.with(|state| {
+            let is_excused = !state.leaders.is_empty() || state.faults.hinder_elections();
+            self.vacant = if is_excused { 0 } else { self.vacant + 1 };
+            if self.vacant == LONGEST_VACANCY {
+                state.finds("some-leads", "nobody does");
+            }
+        });
+    }
+}
