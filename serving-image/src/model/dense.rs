@@ -4,11 +4,9 @@
 //! Each row's sums are made in the same order whether it comes alone or in a batch, so that the answers are equal bit
 //! for bit.
 
-use std::collections::HashMap;
+use candle_core::{Result, bail};
 
-use candle_core::{Result, Tensor, bail};
-
-use super::tensor;
+use super::tensors::Tensors;
 use crate::artefact::{Activation, Manifest, Task};
 use crate::preprocess::Rows;
 
@@ -68,13 +66,13 @@ impl Dense {
 
     /// Takes `layers.N.weight` and `layers.N.bias`. Without an activation there is exactly one layer.
     pub(super) fn load(
-        weights: &HashMap<String, Tensor>,
+        weights: &dyn Tensors,
         activation: Option<Activation>,
         manifest: &Manifest,
     ) -> Result<Self> {
         let mut layers = Vec::new();
         let mut width = manifest.features().len();
-        while weights.contains_key(&format!("layers.{}.weight", layers.len())) {
+        while weights.contains(&format!("layers.{}.weight", layers.len())) {
             let layer = Layer::load(weights, layers.len(), width)?;
             width = layer.outputs;
             layers.push(layer);
@@ -174,10 +172,10 @@ impl Dense {
 }
 
 impl Layer {
-    fn load(weights: &HashMap<String, Tensor>, index: usize, width: usize) -> Result<Self> {
+    fn load(weights: &dyn Tensors, index: usize, width: usize) -> Result<Self> {
         let name = format!("layers.{index}");
-        let weight = tensor(weights, &format!("{name}.weight"))?;
-        let bias = tensor(weights, &format!("{name}.bias"))?;
+        let weight = weights.tensor(&format!("{name}.weight"))?;
+        let bias = weights.tensor(&format!("{name}.bias"))?;
         let (outputs, inputs) = weight.dims2()?;
         if inputs != width || outputs == 0 || bias.dims() != [outputs] {
             bail!(
@@ -268,8 +266,10 @@ pub(super) fn softmax(scores: &[f32]) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::HashMap;
+
     use super::*;
-    use candle_core::Device;
+    use candle_core::{Device, Tensor};
     use serde_json::json;
 
     /// A perceptron 3 → 37 → 2 of made-up weights: panels and blocks that are not full.

@@ -8,8 +8,9 @@ pub(crate) mod examples;
 mod hostile;
 pub mod llama;
 mod onnx;
+mod tensors;
 
-use candle_core::{Device, Tensor};
+use candle_core::safetensors::SliceSafetensors;
 use serde_json::Value;
 
 use crate::array::{NamedArray, Outline};
@@ -99,7 +100,7 @@ enum Engine {
 impl Engine {
     /// Reads the network's weights, and what other files it has.
     fn load(manifest: &Manifest, weights: &[u8], files: &mut Files) -> Result<Self, LoadError> {
-        let tensors = || candle_core::safetensors::load_buffer(weights, &Device::Cpu);
+        let tensors = || SliceSafetensors::new(weights);
         Ok(match &manifest.network {
             Network::Linear { .. } => Self::Dense(Dense::load(&tensors()?, None, manifest)?),
             Network::Mlp { activation, .. } => {
@@ -172,6 +173,7 @@ impl Model {
         };
         model.check_golden()?;
         model.explainer = Explainer::new(&model, &weights)?;
+        drop(weights); // the warm-up's buffers need not come on top of the file
         model.warm_up()?;
         Ok(model)
     }
@@ -307,15 +309,4 @@ fn no_engine(manifest: &Manifest) -> LoadError {
         "the architecture {architecture} with kind {:?} and task {:?}",
         manifest.kind, manifest.task
     ))
-}
-
-/// The tensor of that name as 32-bit floats, or an error that names it.
-fn tensor(
-    weights: &std::collections::HashMap<String, Tensor>,
-    name: &str,
-) -> candle_core::Result<Tensor> {
-    weights
-        .get(name)
-        .ok_or_else(|| candle_core::Error::Msg(format!("there is no tensor {name}")))?
-        .to_dtype(candle_core::DType::F32)
 }

@@ -15,16 +15,16 @@ mod reference;
 mod tests;
 mod weights;
 
-use std::collections::HashMap;
 use std::ops::Range;
 
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 use rayon::iter::{
     IndexedParallelIterator as _, IntoParallelIterator as _, IntoParallelRefIterator as _,
     ParallelIterator as _,
 };
 
 use super::Prediction;
+use super::tensors::Tensors;
 use crate::artefact::{Head, Manifest, Network, Pooling};
 use crate::preprocess::Tokens;
 pub(super) use config::Config;
@@ -46,7 +46,7 @@ pub(super) struct Bert {
 impl Bert {
     /// Takes the tensors by Hugging Face's names, with or without the prefix of the encoder's (`bert.`).
     pub(super) fn load(
-        tensors: &HashMap<String, Tensor>,
+        tensors: &dyn Tensors,
         config: &Config,
         manifest: &Manifest,
     ) -> Result<Self> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::Config;
-use crate::model::tensor;
+use crate::model::tensors::Tensors as _;
 use crate::preprocess::Tokens;
 use candle_core::{Device, Result, Tensor};
 use candle_nn::ops::{layer_norm, softmax_last_dim};
@@ -52,7 +52,7 @@ impl Linear {
         let part = |suffix: &str| -> Result<Vec<Tensor>> {
             names
                 .iter()
-                .map(|name| tensor(weights, &format!("{name}.{suffix}")))
+                .map(|name| weights.tensor(&format!("{name}.{suffix}")))
                 .collect()
         };
         Ok(Self {
@@ -75,8 +75,8 @@ impl Linear {
 impl Norm {
     fn load(weights: &HashMap<String, Tensor>, name: &str, config: &Config) -> Result<Self> {
         Ok(Self {
-            weight: tensor(weights, &format!("{name}.weight"))?,
-            bias: tensor(weights, &format!("{name}.bias"))?,
+            weight: weights.tensor(&format!("{name}.weight"))?,
+            bias: weights.tensor(&format!("{name}.bias"))?,
             epsilon: config.layer_norm_eps,
         })
     }
@@ -91,7 +91,7 @@ impl Reference {
     pub(super) fn load(weights: &HashMap<String, Tensor>, config: &Config) -> Result<Self> {
         let prefixed = weights.contains_key("bert.embeddings.word_embeddings.weight");
         let root = if prefixed { "bert." } else { "" };
-        let embedding = |name: &str| tensor(weights, &format!("{root}embeddings.{name}.weight"));
+        let embedding = |name: &str| weights.tensor(&format!("{root}embeddings.{name}.weight"));
         let layers = (0..config.num_hidden_layers)
             .map(|index| {
                 let at = |name: &str| format!("{root}encoder.layer.{index}.{name}");

@@ -1,16 +1,14 @@
 //! Tensors by Hugging Face's names, with the size that the configuration promises.
 
-use std::collections::HashMap;
-
 use candle_core::{Result, Tensor, bail};
 
 use super::family::Family;
-use crate::model::tensor;
+use crate::model::tensors::Tensors;
 
 /// The tensors of a file.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Weights<'a> {
-    tensors: &'a HashMap<String, Tensor>,
+    tensors: &'a dyn Tensors,
     /// What the tensors are called.
     pub(super) family: &'static Family,
     /// What comes before the encoder's names.
@@ -18,9 +16,9 @@ pub(super) struct Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
-    pub(super) fn new(tensors: &'a HashMap<String, Tensor>, family: &'static Family) -> Self {
+    pub(super) fn new(tensors: &'a dyn Tensors, family: &'static Family) -> Self {
         let embeddings = format!("{}embeddings.word_embeddings.weight", family.root);
-        let root = if tensors.contains_key(&embeddings) {
+        let root = if tensors.contains(&embeddings) {
             family.root
         } else {
             ""
@@ -34,13 +32,14 @@ impl<'a> Weights<'a> {
 
     /// A tensor of the encoder.
     pub(super) fn encoder(&self, name: &str) -> Result<Tensor> {
-        tensor(self.tensors, &format!("{}{name}", self.root))
+        self.tensors.tensor(&format!("{}{name}", self.root))
     }
 
     /// A tensor of what follows the encoder. BERT's pooler counts as a part of the encoder, and has the prefix; other
     /// heads lie beside it.
     pub(super) fn head(&self, name: &str) -> Result<Tensor> {
-        self.encoder(name).or_else(|_| tensor(self.tensors, name))
+        let beside = |_| self.tensors.tensor(name);
+        self.encoder(name).or_else(beside)
     }
 
     /// A vector of the encoder.
