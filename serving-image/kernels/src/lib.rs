@@ -1,4 +1,4 @@
-//! Fused kernels of a transformer's encoder on a CPU: 32-bit floats, safe SIMD, no thread of their own.
+//! Fused kernels on a CPU, of a transformer's encoder above all: 32-bit floats, safe SIMD, no thread of their own.
 //!
 //! A crate apart from the server, because cargo optimises development builds by crate, and without optimisation these
 //! loops are a hundred times slower.
@@ -33,6 +33,7 @@ mod grid;
 mod math;
 mod norm;
 mod packed;
+mod perceptron;
 mod product;
 pub mod quantised;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use attention::Attention;
 pub use grid::{Grid, Panel, Segment};
 pub use norm::Normalize;
 pub use packed::Packed;
+pub use perceptron::{Activation, Layer, Perceptron, softmax};
 pub use product::{Product, Then};
 
 use pulp::{Arch, Simd, WithSimd};

@@ -6,11 +6,11 @@ use std::ops::Range;
 use proptest::prelude::*;
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::math::{erf, exp, gelu};
+use crate::math::{erf, exp, gelu, logistic, tanh};
 use crate::{Aligned, Attention, Grid, Machine, Normalize, Packed, Product, Then};
 
 /// Numbers from −1 to 1 that look random and are the same on each run.
-fn numbers(count: usize, seed: u64) -> Vec<f32> {
+pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -55,7 +55,7 @@ fn rows(tokens: usize, features: usize, seed: u64) -> Vec<Vec<f32>> {
         .collect()
 }
 
-fn assert_close(found: &[Vec<f32>], expected: &[Vec<f64>], tolerance: f64) {
+pub(crate) fn assert_close(found: &[Vec<f32>], expected: &[Vec<f64>], tolerance: f64) {
     for (token, (found, expected)) in found.iter().zip(expected).enumerate() {
         for (feature, (found, expected)) in found.iter().zip(expected).enumerate() {
             let difference = (f64::from(*found) - expected).abs();
@@ -75,6 +75,8 @@ enum Function {
     Exp,
     Erf,
     Gelu,
+    Logistic,
+    Tanh,
 }
 
 struct Map<'a>(Function, &'a mut [f32]);
@@ -88,6 +90,8 @@ impl WithSimd for Map<'_> {
                 Function::Exp => exp(simd, *x),
                 Function::Erf => erf(simd, *x),
                 Function::Gelu => gelu(simd, *x),
+                Function::Logistic => logistic(simd, *x),
+                Function::Tanh => tanh(simd, *x),
             };
         }
     }
@@ -127,6 +131,16 @@ fn erf_and_gelu_are_exact_to_a_few_ten_millionths() {
     assert!(worst(Function::Erf, -10.0..10.0, libm::erf, false) < 4e-7);
     // x/2 multiplies the error of erf.
     assert!(worst(Function::Gelu, -6.0..6.0, gelu_of, false) < 1.5e-6);
+}
+
+#[test]
+fn the_logistic_function_and_tanh_are_exact_to_a_few_units_in_the_last_place() {
+    let logistic = |x: f64| 1.0 / (1.0 + libm::exp(-x));
+    assert!(worst(Function::Logistic, -87.0..87.0, logistic, true) < 3e-7);
+    assert!(worst(Function::Logistic, -1e30..-87.0, logistic, false) < 2e-38);
+    assert!(worst(Function::Tanh, 1e-6..0.7, libm::tanh, true) < 2e-7);
+    assert!(worst(Function::Tanh, -0.7..-1e-6, libm::tanh, true) < 2e-7);
+    assert!(worst(Function::Tanh, -100.0..100.0, libm::tanh, true) < 2e-7);
 }
 
 proptest! {

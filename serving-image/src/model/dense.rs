@@ -1,27 +1,22 @@
 //! Linear models and multi-layer perceptrons: `W₂ σ(W₁ x + b₁) + b₂`.
 //!
-//! In plain loops: for one row of a few numbers, a tensor's shapes and allocations cost a hundred times the arithmetic.
-//! Each row's sums are made in the same order whether it comes alone or in a batch, so that the answers are equal bit
-//! for bit.
+//! On the kernels' own packed weights: for one row of a few numbers, a tensor's shapes and allocations cost a hundred
+//! times the arithmetic. A row's answer is equal bit for bit whether it comes alone or in a batch.
 
 use candle_core::{Result, bail};
+use serin_kernels::{Activation as Function, Layer, Perceptron};
 
+use super::Prediction;
 use super::tensors::Tensors;
 use crate::artefact::{Activation, Manifest, Task};
 use crate::preprocess::Rows;
 
-/// Outputs that are computed side by side: two registers of AVX2, four of SSE.
-const LANES: usize = 16;
-
-/// Rows that share one reading of the weights.
-const BLOCK: usize = 4;
-
 /// Dense layers, and what follows the last of them.
 #[derive(Debug)]
 pub(super) struct Dense {
-    layers: Vec<Layer>,
-    activation: Option<Activation>,
-    end: End,
+    network: Perceptron,
+    /// Whether the one output is the probability of the second of two labels.
+    of_second: bool,
 }
 
 /// A linear network's sums: before softmax, or the log odds of either of two labels.
@@ -40,28 +35,11 @@ impl Linear {
     }
 }
 
-/// What makes the answer of the last layer's outputs.
-#[derive(Debug, Clone, Copy)]
-enum End {
-    Softmax,
-    /// Of the log odds of the second of two labels.
-    Logistic,
-    Values,
-}
-
-#[derive(Debug)]
-struct Layer {
-    inputs: usize,
-    outputs: usize,
-    /// For every 16 outputs the bias, then the weights of each input; zeros where there are fewer outputs.
-    panels: Vec<[f32; LANES]>,
-}
-
 impl Dense {
     /// Multiplications that one row takes.
     pub(super) fn weights(&self) -> usize {
-        let layers = self.layers.iter();
-        layers.map(|layer| layer.inputs * layer.outputs).sum()
+        let layers = self.network.layers().iter();
+        layers.map(|layer| layer.inputs() * layer.outputs()).sum()
     }
 
     /// Takes `layers.N.weight` and `layers.N.bias`. Without an activation there is exactly one layer.
@@ -70,197 +48,104 @@ impl Dense {
         activation: Option<Activation>,
         manifest: &Manifest,
     ) -> Result<Self> {
-        let mut layers = Vec::new();
+        let mut matrices = Vec::new();
         let mut width = manifest.features().len();
-        while weights.contains(&format!("layers.{}.weight", layers.len())) {
-            let layer = Layer::load(weights, layers.len(), width)?;
-            width = layer.outputs;
-            layers.push(layer);
+        while weights.contains(&format!("layers.{}.weight", matrices.len())) {
+            let matrix = Matrix::load(weights, matrices.len(), width)?;
+            width = matrix.bias.len();
+            matrices.push(matrix);
         }
-        if layers.is_empty() {
+        if matrices.is_empty() {
             bail!("there is no tensor layers.0.weight");
         }
-        if activation.is_none() && layers.len() > 1 {
-            bail!("a linear network has one layer, not {}", layers.len());
+        if activation.is_none() && matrices.len() > 1 {
+            bail!("a linear network has one layer, not {}", matrices.len());
         }
         let wanted = manifest.output_width().unwrap_or(width);
-        let end = match manifest.task {
-            Task::Classification if width == 1 && wanted == 2 => End::Logistic,
-            Task::Classification if width == wanted => End::Softmax,
-            Task::Classification => {
-                bail!("the last layer has {width} outputs for {wanted} labels")
-            }
-            _ if width == wanted => End::Values,
-            _ => bail!("the last layer has {width} outputs for {wanted} numbers"),
+        let classifies = manifest.task == Task::Classification;
+        let of_second = classifies && width == 1 && wanted == 2;
+        if width != wanted && !of_second {
+            let what = if classifies { "labels" } else { "numbers" };
+            bail!("the last layer has {width} outputs for {wanted} {what}");
+        }
+        let last = matrices.len() - 1;
+        let layer = |(index, matrix): (usize, Matrix)| {
+            let function = match activation {
+                _ if index == last && of_second => Function::Logistic,
+                Some(activation) if index < last => function(activation),
+                _ => Function::Identity,
+            };
+            Layer::new(&matrix.weight, &matrix.bias, function)
         };
+        let layers = matrices.into_iter().enumerate().map(layer).collect();
         Ok(Self {
-            layers,
-            activation,
-            end,
+            network: Perceptron::new(layers, classifies && !of_second),
+            of_second,
         })
     }
 
     /// The weights, where there is one layer alone.
     pub(super) fn linear(&self) -> Option<Linear> {
-        let [layer] = self.layers.as_slice() else {
+        let [layer] = self.network.layers() else {
             return None;
         };
-        let output = |output: usize| {
-            let panel = &layer.panels[output / LANES * (layer.inputs + 1)..][..=layer.inputs];
-            let numbers = panel.iter().map(|lanes| f64::from(lanes[output % LANES]));
-            numbers.collect()
-        };
-        let mut outputs: Vec<Vec<f64>> = (0..layer.outputs).map(output).collect();
-        if let End::Logistic = self.end {
+        let output = |output: usize| layer.coefficients(output).map(f64::from).collect();
+        let mut outputs: Vec<Vec<f64>> = (0..layer.outputs()).map(output).collect();
+        if self.of_second {
             // What speaks for the second label speaks against the first.
             outputs.insert(0, outputs[0].iter().map(|number| -number).collect());
         }
         Some(Linear { outputs })
     }
 
-    /// Probabilities or values, one vector for each row. In the widest registers that this machine has: the sums are the
-    /// same in all of them.
-    pub(super) fn forward(&self, rows: &Rows) -> Vec<Vec<f32>> {
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || self.forward_inlined(rows),
-        )
-    }
-
-    // What is not inlined into the dispatched function is compiled for the least machine.
-    #[allow(clippy::inline_always)]
-    #[inline(always)]
-    fn forward_inlined(&self, rows: &Rows) -> Vec<Vec<f32>> {
-        let mut outputs = Vec::with_capacity(rows.len());
-        let (mut x, mut y) = (Vec::new(), Vec::new());
-        for block in rows.values.chunks(rows.width * BLOCK) {
-            x.clear();
-            x.extend_from_slice(block);
-            let full = block.len() == rows.width * BLOCK;
-            if full {
-                self.layers::<BLOCK>(&mut x, &mut y);
-            } else {
-                let mut last = Vec::new();
-                for row in block.chunks(rows.width) {
-                    x.clear();
-                    x.extend_from_slice(row);
-                    self.layers::<1>(&mut x, &mut y);
-                    last.extend_from_slice(&x);
-                }
-                x = last;
-            }
-            let width = self.layers.last().map_or(1, |layer| layer.outputs);
-            outputs.extend(x.chunks(width).map(|output| self.end.apply(output)));
-        }
-        outputs
-    }
-
-    /// Passes `ROWS` rows in `x` through all layers; the result is in `x`, `y` is a second buffer.
-    #[allow(clippy::inline_always)]
-    #[inline(always)]
-    fn layers<const ROWS: usize>(&self, x: &mut Vec<f32>, y: &mut Vec<f32>) {
-        for (index, layer) in self.layers.iter().enumerate() {
-            layer.forward::<ROWS>(x, y);
-            std::mem::swap(x, y);
-            if let Some(activation) = self.activation
-                && index + 1 < self.layers.len()
-            {
-                apply(activation, x);
-            }
-        }
+    /// Probabilities or values for each row.
+    pub(super) fn forward(&self, rows: &Rows) -> Vec<Prediction> {
+        let answers = self.network.run(&rows.values);
+        let prediction = |answer: &[f32]| Prediction {
+            output: match *answer {
+                [second] if self.of_second => vec![1.0 - second, second],
+                _ => answer.to_vec(),
+            },
+            ..Default::default()
+        };
+        let answers = answers.chunks_exact(self.network.outputs());
+        answers.map(prediction).collect()
     }
 }
 
-impl Layer {
+/// A layer's tensors.
+struct Matrix {
+    /// Outputs × inputs.
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Matrix {
     fn load(weights: &dyn Tensors, index: usize, width: usize) -> Result<Self> {
         let name = format!("layers.{index}");
         let weight = weights.tensor(&format!("{name}.weight"))?;
         let bias = weights.tensor(&format!("{name}.bias"))?;
         let (outputs, inputs) = weight.dims2()?;
-        if inputs != width || outputs == 0 || bias.dims() != [outputs] {
+        if inputs != width || inputs == 0 || outputs == 0 || bias.dims() != [outputs] {
             bail!(
                 "{name} is {outputs} × {inputs} with a bias of {:?}, but takes {width} values",
                 bias.dims()
             );
         }
-        let (weight, bias) = (weight.to_vec2::<f32>()?, bias.to_vec1::<f32>()?);
-        let mut panels = Vec::with_capacity(outputs.div_ceil(LANES) * (inputs + 1));
-        for (weight, bias) in weight.chunks(LANES).zip(bias.chunks(LANES)) {
-            let lanes = |value: &dyn Fn(usize) -> f32| {
-                std::array::from_fn(|lane| if lane < bias.len() { value(lane) } else { 0.0 })
-            };
-            panels.push(lanes(&|lane| bias[lane]));
-            panels.extend((0..inputs).map(|input| lanes(&|lane| weight[lane][input])));
-        }
         Ok(Self {
-            inputs,
-            outputs,
-            panels,
+            weight: weight.flatten_all()?.to_vec1()?,
+            bias: bias.to_vec1()?,
         })
     }
-
-    /// `y = x W + b` for `ROWS` rows.
-    #[allow(clippy::inline_always)]
-    #[inline(always)]
-    fn forward<const ROWS: usize>(&self, x: &[f32], y: &mut Vec<f32>) {
-        y.clear();
-        y.resize(ROWS * self.outputs, 0.0);
-        let rows: [&[f32]; ROWS] =
-            std::array::from_fn(|row| &x[row * self.inputs..][..self.inputs]);
-        for (index, panel) in self.panels.chunks_exact(self.inputs + 1).enumerate() {
-            let mut sums = [panel[0]; ROWS];
-            for (input, weights) in panel[1..].iter().enumerate() {
-                for (sums, row) in sums.iter_mut().zip(rows) {
-                    for (sum, weight) in sums.iter_mut().zip(weights) {
-                        *sum += row[input] * weight;
-                    }
-                }
-            }
-            let first = index * LANES;
-            let length = LANES.min(self.outputs - first);
-            for (row, sums) in sums.iter().enumerate() {
-                y[row * self.outputs + first..][..length].copy_from_slice(&sums[..length]);
-            }
-        }
-    }
 }
 
-impl End {
-    fn apply(self, outputs: &[f32]) -> Vec<f32> {
-        match self {
-            Self::Softmax => softmax(outputs),
-            Self::Logistic => {
-                let second = logistic(outputs[0]);
-                vec![1.0 - second, second]
-            }
-            Self::Values => outputs.to_vec(),
-        }
-    }
-}
-
-#[allow(clippy::inline_always)]
-#[inline(always)]
-fn apply(activation: Activation, values: &mut [f32]) {
-    // A loop for each, not a function's address: that would be a call for each value.
+fn function(activation: Activation) -> Function {
     match activation {
-        Activation::Relu => values.iter_mut().for_each(|x| *x = x.max(0.0)),
-        Activation::Tanh => values.iter_mut().for_each(|x| *x = x.tanh()),
-        Activation::Logistic => values.iter_mut().for_each(|x| *x = logistic(*x)),
-        Activation::Identity => {}
+        Activation::Identity => Function::Identity,
+        Activation::Logistic => Function::Logistic,
+        Activation::Relu => Function::Relu,
+        Activation::Tanh => Function::Tanh,
     }
-}
-
-/// `1 / (1 + exp(−x))`
-pub(super) fn logistic(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
-}
-
-/// Probabilities of scores.
-pub(super) fn softmax(scores: &[f32]) -> Vec<f32> {
-    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let powers: Vec<f32> = scores.iter().map(|x| (x - largest).exp()).collect();
-    let sum: f32 = powers.iter().sum();
-    powers.into_iter().map(|power| power / sum).collect()
 }
 
 #[cfg(test)]
@@ -340,7 +225,11 @@ mod tests {
             let expected = layer(&activation(&layer(&x, 0)).unwrap(), 1);
             let found = dense.forward(&rows);
             let expected = expected.to_vec2::<f32>().unwrap();
-            for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+            for (found, expected) in found
+                .iter()
+                .flat_map(|found| &found.output)
+                .zip(expected.iter().flatten())
+            {
                 assert!(
                     (found - expected).abs() < 1e-5,
                     "{name}: {found} {expected}"
@@ -360,8 +249,8 @@ mod tests {
                 values: row.to_vec(),
             });
             let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-            assert_eq!(bits(&alone[0]), bits(expected));
-            assert!((expected.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+            assert_eq!(bits(&alone[0].output), bits(&expected.output));
+            assert!((expected.output.iter().sum::<f32>() - 1.0).abs() < 1e-6);
         }
     }
 }

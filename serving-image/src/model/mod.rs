@@ -197,13 +197,7 @@ impl Model {
     /// Predicts. Blocks: call it on the compute pool.
     pub fn forward(&self, batch: &Batch) -> candle_core::Result<Vec<Prediction>> {
         match (&self.engine, batch) {
-            (Engine::Dense(dense), Batch::Features(rows)) => {
-                let prediction = |output| Prediction {
-                    output,
-                    ..Default::default()
-                };
-                Ok(dense.forward(rows).into_iter().map(prediction).collect())
-            }
+            (Engine::Dense(dense), Batch::Features(rows)) => Ok(dense.forward(rows)),
             (Engine::Bert(bert), Batch::Tokens(texts)) => bert.predict(texts),
             (Engine::Onnx(onnx), batch) => onnx.forward(batch),
             _ => candle_core::bail!("the network does not take what the preprocessing makes"),

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use ort::session::SessionOutputs;
 use ort::value::{DynValue, MapValueType, Outlet, TensorElementType, Value, ValueType};
+use serin_kernels::softmax;
 
-use super::super::dense::{logistic, softmax};
 use super::{OnnxError, Prediction, describe};
 use crate::array::{Array, Elements, NamedArray, Outline};
 use crate::artefact::{Holds, Manifest, Network, Task};
@@ -319,6 +319,11 @@ fn token_means(
         .zip(numbers.chunks(longest * hidden))
         .map(mean)
         .collect())
+}
+
+/// `1 / (1 + exp(−x))`
+fn logistic(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
 }
 
 /// The vector of length 1 in the same direction.
