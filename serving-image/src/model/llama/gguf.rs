@@ -340,10 +340,12 @@ impl<R: Read> Reader<'_, R> {
         let size = shape
             .iter()
             .try_fold(1_u64, |product, length| product.checked_mul(*length))
-            .filter(|_| {
-                shape
-                    .last()
-                    .is_some_and(|columns| columns.is_multiple_of(block))
+            .filter(|elements| {
+                // None at all: candle would take a slice from where nothing is.
+                *elements > 0
+                    && shape
+                        .last()
+                        .is_some_and(|columns| columns.is_multiple_of(block))
             })
             .and_then(|elements| (elements / block).checked_mul(dtype.type_size() as u64))
             .ok_or_else(|| malformed(format!("tensor {name}: an impossible shape")))?;
@@ -411,50 +413,25 @@ fn refused_format(kind: u32) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::examples::{ARRAY, F32, Parts, STRING, U32, array, text};
     use super::*;
     use crate::hostile::{bounded, cases};
     use proptest::prelude::*;
 
     /// A header with one key of each kind that is kept, and two tensors.
     fn sample() -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let text = |bytes: &mut Vec<u8>, text: &str| {
-            bytes.extend((text.len() as u64).to_le_bytes());
-            bytes.extend(text.as_bytes());
-        };
-        bytes.extend(b"GGUF");
-        bytes.extend(3_u32.to_le_bytes());
-        bytes.extend(2_u64.to_le_bytes());
-        bytes.extend(5_u64.to_le_bytes());
-        text(&mut bytes, "general.architecture");
-        bytes.extend(8_u32.to_le_bytes());
-        text(&mut bytes, "llama");
-        text(&mut bytes, "llama.block_count");
-        bytes.extend(4_u32.to_le_bytes());
-        bytes.extend(30_u32.to_le_bytes());
-        text(&mut bytes, "eps");
-        bytes.extend(6_u32.to_le_bytes());
-        bytes.extend(0.5_f32.to_le_bytes());
-        text(&mut bytes, "tokens");
-        bytes.extend(9_u32.to_le_bytes());
-        bytes.extend(8_u32.to_le_bytes());
-        bytes.extend(2_u64.to_le_bytes());
-        text(&mut bytes, "a");
-        text(&mut bytes, "b");
-        text(&mut bytes, "scores");
-        bytes.extend(9_u32.to_le_bytes());
-        bytes.extend(6_u32.to_le_bytes());
-        bytes.extend(2_u64.to_le_bytes());
-        bytes.extend([0; 8]);
-        for (name, offset) in [("second", 64_u64), ("first", 0)] {
-            text(&mut bytes, name);
-            bytes.extend(2_u32.to_le_bytes());
-            bytes.extend(32_u64.to_le_bytes());
-            bytes.extend(2_u64.to_le_bytes());
-            bytes.extend(3_u32.to_le_bytes()); // Q4_1: 20 bytes for 32 weights
-            bytes.extend(offset.to_le_bytes());
-        }
-        bytes
+        let strings = array(STRING, &[text("a"), text("b")]);
+        let floats = array(F32, &[vec![0; 4], vec![0; 4]]);
+        let shape = [32, 2]; // Q4_1: 20 bytes for 32 weights
+        Parts::default()
+            .key("general.architecture", STRING, text("llama"))
+            .key("llama.block_count", U32, 30_u32.to_le_bytes())
+            .key("eps", F32, 0.5_f32.to_le_bytes())
+            .key("tokens", ARRAY, strings)
+            .key("scores", ARRAY, floats)
+            .tensor("second", 3, &shape, 64)
+            .tensor("first", 3, &shape, 0)
+            .header()
     }
 
     fn file() -> Vec<u8> {
@@ -502,6 +479,13 @@ mod tests {
         let mut bytes = file();
         bytes.pop();
         assert!(read(&bytes).unwrap_err().to_string().contains("second"));
+    }
+
+    #[test]
+    fn a_tensor_without_numbers_is_refused() {
+        let parts = Parts::default().tensor("empty", 0, &[32, 0], 0);
+        let error = read(&parts.header()).unwrap_err();
+        assert!(error.to_string().contains("empty"), "{error}");
     }
 
     #[test]

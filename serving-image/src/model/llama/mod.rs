@@ -5,7 +5,11 @@
 
 mod attention;
 mod config;
+#[cfg(test)]
+mod examples;
 pub mod gguf;
+#[cfg(test)]
+mod hostile;
 mod matrix;
 mod weights;
 
