@@ -5,6 +5,7 @@ take their turn, so a busy neighbour slows all alike; the ratios of the medians 
 those of the CPU time.
 """
 
+import argparse
 import json
 import os
 import statistics
@@ -40,6 +41,26 @@ class Peer:
     def close(self):
         self.process.stdin.close()
         self.process.wait()
+
+
+def parser(description, example, rounds):
+    """A command line of what every benchmark beside another engine is told."""
+    command_line = argparse.ArgumentParser(description=description)
+    command_line.add_argument("--serin", help=f"the built example `{example}`")
+    command_line.add_argument("--rounds", type=int, default=rounds)
+    command_line.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    command_line.add_argument("--peer", help=argparse.SUPPRESS)
+    return command_line
+
+
+def compare(peers, threads, measure, rounds):
+    """Measures the peers, after telling on what machine, and ends them."""
+    print_machine(threads)
+    try:
+        measure(peers, rounds)
+    finally:
+        for peer in peers:
+            peer.close()
 
 
 def answer_lines(answer):

@@ -9,7 +9,6 @@ its optimiser could make of it. With --torch also sentence-transformers, on PyTo
 CUDA, and 5 GB when it is installed, but computes on the CPU all the same.
 """
 
-import argparse
 import json
 import os
 import random
@@ -17,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import Peer, answer_lines, in_turns, median, print_machine
+from bench import Peer, answer_lines, compare, in_turns, median, parser
 from environment import cache, enter, install
 from fetch_minilm import MINILM
 
@@ -193,13 +192,9 @@ def measure(peers, rounds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--serin", help="the built example `encode`")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--torch", action="store_true", help="beside sentence-transformers, too")
-    parser.add_argument("--peer", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    command_line = parser(__doc__.splitlines()[0], "encode", rounds=20)
+    command_line.add_argument("--torch", action="store_true", help="beside sentence-transformers, too")
+    arguments = command_line.parse_args()
     if arguments.peer == "torch":
         return serve_peer(torch_encoder(arguments.threads))
     enter(*PACKAGES)
@@ -216,12 +211,7 @@ def main():
     if arguments.torch:
         python = install(*TORCH)
         peers.append(Peer("sentence-transformers", [python, __file__, "--peer", "torch", "--threads", threads]))
-    print_machine(threads)
-    try:
-        measure(peers, arguments.rounds)
-    finally:
-        for peer in peers:
-            peer.close()
+    compare(peers, threads, measure, arguments.rounds)
 
 
 if __name__ == "__main__":

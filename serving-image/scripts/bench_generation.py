@@ -9,13 +9,12 @@ asked through its server in the same process, whose own clock is taken (that of 
 part at a near tie: both round vectors to 8 bits, at other places.
 """
 
-import argparse
 import json
 import os
 import sys
 import urllib.request
 
-from bench import Peer, answer_lines, in_turns, median, print_machine
+from bench import Peer, answer_lines, compare, in_turns, median, parser
 from environment import enter
 from fetch_smollm2 import SMOLLM2
 
@@ -87,26 +86,16 @@ def measure(peers, rounds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--serin", help="the built example `generate`")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser(__doc__.splitlines()[0], "generate", rounds=10).parse_args()
     enter(*PACKAGES)
     if arguments.peer:
         return serve_peer(arguments.threads)
     threads = str(arguments.threads)
     peers = [
         Peer("serin-serve", [arguments.serin, str(SMOLLM2.directory), threads]),
-        Peer("llama.cpp", [sys.executable, __file__, "--peer", "--threads", threads]),
+        Peer("llama.cpp", [sys.executable, __file__, "--peer", "llama.cpp", "--threads", threads]),
     ]
-    print_machine(threads)
-    try:
-        measure(peers, arguments.rounds)
-    finally:
-        for peer in peers:
-            peer.close()
+    compare(peers, threads, measure, arguments.rounds)
 
 
 if __name__ == "__main__":

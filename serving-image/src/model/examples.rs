@@ -1,4 +1,4 @@
-//! A BERT of one layer with made-up weights, as an artefact: for tests of what is around it.
+//! A small BERT with made-up weights, and as an artefact: for its own tests, and those of what is around it.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
@@ -10,11 +10,26 @@ use serde_json::{Value, json};
 
 use crate::artefact::write_manifest;
 
-const HIDDEN: usize = 16;
-const WIDE: usize = 32;
-const POSITIONS: usize = 64;
-/// Tokens of [`TOKENIZER`].
-const WORDS: usize = 16;
+/// What a model of made-up weights has of everything.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    pub(crate) hidden: usize,
+    pub(crate) wide: usize,
+    pub(crate) heads: usize,
+    pub(crate) layers: usize,
+    pub(crate) words: usize,
+    pub(crate) positions: usize,
+}
+
+/// The model that is laid out as an artefact; its words are those of [`TOKENIZER`].
+pub(crate) const SMALL: Sizes = Sizes {
+    hidden: 16,
+    wide: 32,
+    heads: 2,
+    layers: 1,
+    words: 16,
+    positions: 64,
+};
 
 /// A tokeniser of a few words, as Hugging Face writes it.
 pub(crate) const TOKENIZER: &str = r###"{
@@ -49,74 +64,100 @@ pub(crate) const TOKENIZER: &str = r###"{
   }
 }"###;
 
-/// Its `config.json`.
-pub(crate) fn config() -> Value {
-    json!({
-        "hidden_size": HIDDEN, "intermediate_size": WIDE, "num_attention_heads": 2, "num_hidden_layers": 1,
-        "max_position_embeddings": POSITIONS, "layer_norm_eps": 1e-12, "hidden_act": "gelu",
-    })
+impl Sizes {
+    /// Its `config.json`.
+    pub(crate) fn config(&self) -> Value {
+        json!({
+            "hidden_size": self.hidden, "intermediate_size": self.wide, "num_attention_heads": self.heads,
+            "num_hidden_layers": self.layers, "max_position_embeddings": self.positions, "layer_norm_eps": 1e-12,
+            "hidden_act": "gelu",
+        })
+    }
+
+    /// Its manifest, without files, with what is added to the network.
+    pub(crate) fn manifest(
+        &self,
+        (kind, task): (&str, &str),
+        network: Value,
+        outputs: &Value,
+    ) -> Value {
+        let texts: &[&str] = if kind == "text" {
+            &["text"]
+        } else {
+            &["text", "pair"]
+        };
+        let inputs = texts
+            .iter()
+            .map(|name| json!({"name": name, "type": "string"}));
+        let inputs: Vec<Value> = inputs.collect();
+        let mut network = network;
+        network["architecture"] = json!("bert");
+        network["config"] = json!("config.json");
+        network["weights"] = json!("model.safetensors");
+        json!({
+            "schemaVersion": 1, "name": "words", "version": "1.0.0", "kind": kind, "task": task, "inputs": inputs,
+            "preprocessing": [{"step": "tokenize", "tokenizer": "tokenizer.json", "maxTokens": self.positions}],
+            "network": network, "outputs": outputs,
+        })
+    }
+
+    /// Its weights under Hugging Face's names, with a head of that many outputs; the same at every call.
+    pub(crate) fn weights(&self, outputs: usize) -> HashMap<String, Tensor> {
+        let (hidden, wide) = (self.hidden, self.wide);
+        let mut random = fastrand::Rng::with_seed(4);
+        let mut weights = HashMap::new();
+        let mut add = |name: &str, shape: &[usize], mean: f32| {
+            let count = shape.iter().product();
+            let numbers = std::iter::repeat_with(|| mean + 0.7 * (random.f32() - 0.5)).take(count);
+            let tensor = Tensor::from_vec(numbers.collect::<Vec<_>>(), shape, &Device::Cpu);
+            weights.insert(name.to_owned(), tensor.unwrap());
+        };
+        let embeddings = [
+            ("word", self.words),
+            ("position", self.positions),
+            ("token_type", 2),
+        ];
+        for (name, rows) in embeddings {
+            let name = format!("bert.embeddings.{name}_embeddings.weight");
+            add(&name, &[rows, hidden], 0.0);
+        }
+        let mut norms = vec!["bert.embeddings.LayerNorm".to_owned()];
+        let mut products = vec![
+            ("bert.pooler.dense".to_owned(), hidden, hidden),
+            ("classifier".to_owned(), outputs, hidden),
+        ];
+        for layer in 0..self.layers {
+            let at = |name: &str| format!("bert.encoder.layer.{layer}.{name}");
+            norms.extend(["attention.output.LayerNorm", "output.LayerNorm"].map(at));
+            products.extend([
+                (at("attention.self.query"), hidden, hidden),
+                (at("attention.self.key"), hidden, hidden),
+                (at("attention.self.value"), hidden, hidden),
+                (at("attention.output.dense"), hidden, hidden),
+                (at("intermediate.dense"), wide, hidden),
+                (at("output.dense"), hidden, wide),
+            ]);
+        }
+        for name in norms {
+            add(&format!("{name}.weight"), &[hidden], 1.0);
+            add(&format!("{name}.bias"), &[hidden], 0.0);
+        }
+        for (name, rows, columns) in products {
+            add(&format!("{name}.weight"), &[rows, columns], 0.0);
+            add(&format!("{name}.bias"), &[rows], 0.0);
+        }
+        weights
+    }
 }
 
-/// Its manifest, without files.
-pub(crate) fn manifest(kind: &str, task: &str, outputs: &Value) -> Value {
-    let texts: &[&str] = if kind == "text" {
-        &["text"]
-    } else {
-        &["text", "pair"]
-    };
-    let inputs = texts
-        .iter()
-        .map(|name| json!({"name": name, "type": "string"}));
-    let inputs: Vec<Value> = inputs.collect();
-    json!({
-        "schemaVersion": 1, "name": "words", "version": "1.0.0", "kind": kind, "task": task, "inputs": inputs,
-        "preprocessing": [{"step": "tokenize", "tokenizer": "tokenizer.json", "maxTokens": POSITIONS}],
-        "network": {
-            "architecture": "bert", "config": "config.json", "weights": "model.safetensors", "head": "classifier",
-        },
-        "outputs": outputs,
-    })
-}
-
-/// Its weights under Hugging Face's names, with a head of that many outputs, in safetensors; the same at every call.
+/// Weights of [`SMALL`] in safetensors.
 pub(crate) fn weights(outputs: usize) -> Vec<u8> {
-    let mut random = fastrand::Rng::with_seed(4);
-    let mut weights = HashMap::new();
-    let mut add = |name: &str, shape: &[usize], mean: f32| {
-        let count = shape.iter().product();
-        let numbers = std::iter::repeat_with(|| mean + random.f32() - 0.5).take(count);
-        let tensor = Tensor::from_vec(numbers.collect::<Vec<_>>(), shape, &Device::Cpu);
-        weights.insert(name.to_owned(), tensor.unwrap());
-    };
-    for (name, rows) in [("word", WORDS), ("position", POSITIONS), ("token_type", 2)] {
-        let name = format!("bert.embeddings.{name}_embeddings.weight");
-        add(&name, &[rows, HIDDEN], 0.0);
-    }
-    let layer = "bert.encoder.layer.0";
-    for (name, rows, columns) in [
-        ("attention.self.query", HIDDEN, HIDDEN),
-        ("attention.self.key", HIDDEN, HIDDEN),
-        ("attention.self.value", HIDDEN, HIDDEN),
-        ("attention.output.dense", HIDDEN, HIDDEN),
-        ("intermediate.dense", WIDE, HIDDEN),
-        ("output.dense", HIDDEN, WIDE),
-    ] {
-        add(&format!("{layer}.{name}.weight"), &[rows, columns], 0.0);
-        add(&format!("{layer}.{name}.bias"), &[rows], 0.0);
-    }
-    for name in [
-        "bert.embeddings.LayerNorm".to_owned(),
-        format!("{layer}.attention.output.LayerNorm"),
-        format!("{layer}.output.LayerNorm"),
-    ] {
-        add(&format!("{name}.weight"), &[HIDDEN], 1.0);
-        add(&format!("{name}.bias"), &[HIDDEN], 0.0);
-    }
-    add("bert.pooler.dense.weight", &[HIDDEN, HIDDEN], 0.0);
-    add("bert.pooler.dense.bias", &[HIDDEN], 0.0);
-    add("classifier.weight", &[outputs, HIDDEN], 0.0);
-    add("classifier.bias", &[outputs], 0.0);
-    safetensors::serialize(&weights, None).unwrap()
+    safetensors::serialize(&SMALL.weights(outputs), None).unwrap()
+}
+
+/// The manifest of [`SMALL`] with a classifier.
+pub(crate) fn manifest(kind: &str, task: &str, outputs: &Value) -> Value {
+    SMALL.manifest((kind, task), json!({"head": "classifier"}), outputs)
 }
 
 /// Lays a classifier of texts with the labels `bad` and `fine` into a directory.
@@ -140,7 +181,7 @@ pub(crate) fn write_reranker(directory: &Path, background: Value) {
 fn write(directory: &Path, manifest: &Value, outputs: usize) {
     for (name, bytes) in [
         ("serin-model.json", manifest.to_string().into_bytes()),
-        ("config.json", config().to_string().into_bytes()),
+        ("config.json", SMALL.config().to_string().into_bytes()),
         ("tokenizer.json", TOKENIZER.into()),
         ("model.safetensors", weights(outputs)),
     ] {

@@ -10,7 +10,7 @@ use proptest::sample::Index;
 use serde_json::{Value, json};
 
 use super::Model;
-use super::examples::{self, TOKENIZER};
+use super::examples::{self, SMALL, TOKENIZER};
 use crate::artefact::{Artefact, Manifest, write_manifest};
 use crate::hostile::{bounded, cases, damage, json, replace};
 use crate::preprocess::{Location, Preprocessor};
@@ -130,7 +130,7 @@ proptest! {
         } else {
             ("text", "classification", json!({"labels": ["a", "b"]}))
         };
-        let mut config = json!({"config": examples::config()});
+        let mut config = json!({"config": SMALL.config()});
         replace(&mut config, place, by);
         let config = config["config"].to_string();
         let sound = examples::weights(if pair { 1 } else { 2 });
@@ -140,8 +140,8 @@ proptest! {
         let manifest = examples::manifest(kind, task, &outputs);
         for files in [
             [config.as_bytes(), &sound, TOKENIZER.as_bytes()],
-            [examples::config().to_string().as_bytes(), &weights, TOKENIZER.as_bytes()],
-            [examples::config().to_string().as_bytes(), &sound, &tokenizer],
+            [SMALL.config().to_string().as_bytes(), &weights, TOKENIZER.as_bytes()],
+            [SMALL.config().to_string().as_bytes(), &sound, &tokenizer],
         ] {
             let directory = tempfile::tempdir().unwrap();
             let files: Vec<_> = ["config.json", "model.safetensors", "tokenizer.json"].into_iter().zip(files).collect();

@@ -10,103 +10,38 @@ use serde_json::{Value, json};
 use super::reference::Reference;
 use super::{Bert, Config, chunks};
 use crate::artefact::Manifest;
+use crate::model::examples::Sizes;
 use crate::preprocess::Tokens;
 
-const HIDDEN: usize = 48;
-const WIDE: usize = 200; // more than one slice of the wide layer, and the last is not full
-const WORDS: usize = 50;
-const POSITIONS: usize = 160;
+const SIZES: Sizes = Sizes {
+    hidden: 48,
+    wide: 200, // more than one slice of the wide layer, and the last is not full
+    heads: 3,
+    layers: 2,
+    words: 50,
+    positions: 160,
+};
 
-fn config() -> Config {
-    serde_json::from_value(json!({
-        "hidden_size": HIDDEN, "intermediate_size": WIDE, "num_attention_heads": 3, "num_hidden_layers": 2,
-        "max_position_embeddings": POSITIONS, "layer_norm_eps": 1e-12, "hidden_act": "gelu",
-    }))
-    .unwrap()
+/// The configuration with a change.
+fn config(name: &str, value: impl Into<Value>) -> Config {
+    let mut config = SIZES.config();
+    config[name] = value.into();
+    serde_json::from_value(config).unwrap()
+}
+
+fn sound() -> Config {
+    config("model_type", "bert")
 }
 
 fn manifest(kind: &str, task: &str, network: Value, outputs: &Value) -> Manifest {
-    let texts: &[&str] = if kind == "text" {
-        &["text"]
-    } else {
-        &["text", "pair"]
-    };
-    let inputs: Vec<Value> = texts
-        .iter()
-        .map(|name| json!({"name": name, "type": "string"}))
-        .collect();
-    let mut network = network;
-    network["architecture"] = json!("bert");
-    network["config"] = json!("config.json");
-    network["weights"] = json!("w");
-    let manifest = json!({
-        "schemaVersion": 1, "name": "m", "version": "1", "kind": kind, "task": task, "inputs": inputs,
-        "preprocessing": [{"step": "tokenize", "tokenizer": "t", "maxTokens": POSITIONS}],
-        "network": network, "outputs": outputs,
-    });
+    let manifest = SIZES.manifest((kind, task), network, outputs);
     Manifest::parse(manifest.to_string().as_bytes()).unwrap()
-}
-
-/// Random weights under Hugging Face's names, and a head with that many outputs.
-fn weights(outputs: usize) -> HashMap<String, Tensor> {
-    let mut weights = HashMap::new();
-    let mut add = |name: String, shape: &[usize], mean: f32| {
-        let tensor = Tensor::randn(mean, 0.2_f32, shape, &Device::Cpu).unwrap();
-        weights.insert(name, tensor);
-    };
-    for (name, rows) in [("word", WORDS), ("position", POSITIONS), ("token_type", 2)] {
-        add(
-            format!("bert.embeddings.{name}_embeddings.weight"),
-            &[rows, HIDDEN],
-            0.0,
-        );
-    }
-    add("bert.embeddings.LayerNorm.weight".into(), &[HIDDEN], 1.0);
-    add("bert.embeddings.LayerNorm.bias".into(), &[HIDDEN], 0.0);
-    for layer in 0..2 {
-        for (name, rows, columns) in [
-            ("attention.self.query", HIDDEN, HIDDEN),
-            ("attention.self.key", HIDDEN, HIDDEN),
-            ("attention.self.value", HIDDEN, HIDDEN),
-            ("attention.output.dense", HIDDEN, HIDDEN),
-            ("intermediate.dense", WIDE, HIDDEN),
-            ("output.dense", HIDDEN, WIDE),
-        ] {
-            add(
-                format!("bert.encoder.layer.{layer}.{name}.weight"),
-                &[rows, columns],
-                0.0,
-            );
-            add(
-                format!("bert.encoder.layer.{layer}.{name}.bias"),
-                &[rows],
-                0.0,
-            );
-        }
-        for name in ["attention.output.LayerNorm", "output.LayerNorm"] {
-            add(
-                format!("bert.encoder.layer.{layer}.{name}.weight"),
-                &[HIDDEN],
-                1.0,
-            );
-            add(
-                format!("bert.encoder.layer.{layer}.{name}.bias"),
-                &[HIDDEN],
-                0.0,
-            );
-        }
-    }
-    add("bert.pooler.dense.weight".into(), &[HIDDEN, HIDDEN], 0.0);
-    add("bert.pooler.dense.bias".into(), &[HIDDEN], 0.0);
-    add("classifier.weight".into(), &[outputs, HIDDEN], 0.0);
-    add("classifier.bias".into(), &[outputs], 0.0);
-    weights
 }
 
 fn text(length: usize, types: bool) -> Tokens {
     Tokens {
         ids: (0..length)
-            .map(|token| (token * 31 + length) as u32 % WORDS as u32)
+            .map(|token| (token * 31 + length) as u32 % SIZES.words as u32)
             .collect(),
         types: if types {
             (0..length)
@@ -138,9 +73,9 @@ fn compare(
     types: bool,
     answer: impl Fn(&HashMap<String, Tensor>, Tensor) -> Tensor,
 ) {
-    let weights = weights(outputs);
-    let bert = Bert::load(&weights, &config(), manifest).unwrap();
-    let reference = Reference::load(&weights, &config()).unwrap();
+    let weights = SIZES.weights(outputs);
+    let bert = Bert::load(&weights, &sound(), manifest).unwrap();
+    let reference = Reference::load(&weights, &sound()).unwrap();
     let lengths = [1, 2, 16, 17, 47, 48, 49, 96, 100, 144, 145, 160, 3, 3, 3];
     let texts: Vec<Tokens> = lengths
         .into_iter()
@@ -194,7 +129,7 @@ fn embeddings_are_those_of_plain_operations() {
             "text",
             "sentence-embedding",
             json!({"pooling": pooling}),
-            &json!({"dimensions": HIDDEN}),
+            &json!({"dimensions": SIZES.hidden}),
         );
         compare(&manifest, 2, false, |_, hidden| {
             unit(&if pooling == "mean" {
@@ -238,11 +173,11 @@ fn tokens_and_positions_that_the_model_lacks_are_errors() {
         "text",
         "sentence-embedding",
         json!({}),
-        &json!({"dimensions": HIDDEN}),
+        &json!({"dimensions": SIZES.hidden}),
     );
-    let bert = Bert::load(&weights(2), &config(), &manifest).unwrap();
+    let bert = Bert::load(&SIZES.weights(2), &sound(), &manifest).unwrap();
     let error = bert
-        .predict(&[text(POSITIONS + 1, false)])
+        .predict(&[text(SIZES.positions + 1, false)])
         .unwrap_err()
         .to_string();
     assert!(
@@ -250,7 +185,7 @@ fn tokens_and_positions_that_the_model_lacks_are_errors() {
         "{error}"
     );
     let mut wrong = text(3, false);
-    wrong.ids[1] = WORDS as u32;
+    wrong.ids[1] = SIZES.words as u32;
     let error = bert.predict(&[wrong]).unwrap_err().to_string();
     assert!(error.contains("token 50 is not among the 50"), "{error}");
 }
@@ -261,14 +196,14 @@ fn what_does_not_fit_the_configuration_is_named() {
         "text",
         "sentence-embedding",
         json!({}),
-        &json!({"dimensions": HIDDEN}),
+        &json!({"dimensions": SIZES.hidden}),
     );
-    let mut narrow = weights(2);
+    let mut narrow = SIZES.weights(2);
     narrow.insert(
         "bert.encoder.layer.1.output.dense.weight".into(),
-        Tensor::zeros((HIDDEN, 8), candle_core::DType::F32, &Device::Cpu).unwrap(),
+        Tensor::zeros((SIZES.hidden, 8), candle_core::DType::F32, &Device::Cpu).unwrap(),
     );
-    let error = Bert::load(&narrow, &config(), &embeds)
+    let error = Bert::load(&narrow, &sound(), &embeds)
         .unwrap_err()
         .to_string();
     assert!(
@@ -282,31 +217,21 @@ fn what_does_not_fit_the_configuration_is_named() {
         json!({"head": "classifier"}),
         &json!({"labels": ["a", "b"]}),
     );
-    let error = Bert::load(&weights(3), &config(), &classifies)
+    let error = Bert::load(&SIZES.weights(3), &sound(), &classifies)
         .unwrap_err()
         .to_string();
     assert!(error.contains("want 2 × 48"), "{error}");
 
-    let mut odd = config();
-    odd.intermediate_size = 100;
-    let error = Bert::load(&weights(2), &odd, &embeds)
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("intermediate_size is 100"), "{error}");
-
     for (name, value) in [
-        ("model_type", "electra"),
-        ("position_embedding_type", "relative_key"),
+        ("intermediate_size", json!(100)),
+        ("model_type", json!("electra")),
+        ("position_embedding_type", json!("relative_key")),
     ] {
-        let json = json!({
-            "hidden_size": HIDDEN, "intermediate_size": WIDE, "num_attention_heads": 3, "num_hidden_layers": 2,
-            "max_position_embeddings": POSITIONS, "layer_norm_eps": 1e-12, "hidden_act": "gelu", name: value,
-        });
-        let other: Config = serde_json::from_value(json).unwrap();
-        let error = Bert::load(&weights(2), &other, &embeds)
+        let error = Bert::load(&SIZES.weights(2), &config(name, value.clone()), &embeds)
             .unwrap_err()
             .to_string();
-        assert!(error.contains(&format!("{name} is {value}")), "{error}");
+        let told = format!("{name} is {}", value.to_string().trim_matches('"'));
+        assert!(error.contains(&told), "{error}");
     }
 }
 
