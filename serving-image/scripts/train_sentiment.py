@@ -7,12 +7,11 @@
 The texts are those of C. J. Hutto and E. Gilbert, VADER (ICWSM 2014), which PyPI's source package vaderSentiment (MIT)
 brings along: snippets of film and product reviews, each with the mean of 20 people's ratings from −4 to 4. The encoder and
 its pooler stay as they are; what is learned is BERT's classifier alone, 2 × 384 weights, which are 4 KB and lie in the
-repository as models/minilm-sentiment/head.safetensors. Also written: the artefact's manifest, and
+repository as models/minilm-sentiment/learned.safetensors. Also written: the artefact's manifest, and
 tests/fixtures/minilm-sentiment.json with the probabilities of transformers' BertForSequenceClassification.
 """
 
 import io
-import json
 import subprocess
 import sys
 import tarfile
@@ -20,17 +19,15 @@ import tempfile
 import zlib
 from pathlib import Path
 
-from artefacts import SERVING, sha256
 from environment import enter
 from fetch_minilm import MINILM
-from fetch_sentiment import HEAD, MANIFEST, MODEL, join
+from fetch_trained import SENTIMENT
 
 PACKAGES = ["numpy==2.4.6", "sentence-transformers==6.2.0", "torch==2.15.0"]  # brings transformers and scikit-learn along
 DATA = "vaderSentiment==3.3.2"
 FILES = ["movieReviewSnippets_GroundTruth.txt", "amazonReviewSnippets_GroundTruth.txt"]
 # What people are not agreed on is nobody's example.
 CLEAR = 0.5
-FIXTURE = SERVING / f"tests/fixtures/{MODEL}.json"
 LABELS = ["negative", "positive"]
 OWN = [
     "A wonderful film: I laughed, I cried, and I would see it again tomorrow.",
@@ -92,8 +89,8 @@ def main():
     # One row of weights stands for the log odds of the second label: half to it, half against the first.
     weight = torch.tensor(np.concatenate([-learned.coef_, learned.coef_]) / 2, dtype=torch.float32)
     bias = torch.tensor(np.concatenate([-learned.intercept_, learned.intercept_]) / 2, dtype=torch.float32)
-    HEAD.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"classifier.weight": weight.contiguous(), "classifier.bias": bias}, HEAD)
+    SENTIMENT.learned.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"classifier.weight": weight.contiguous(), "classifier.bias": bias}, SENTIMENT.learned)
     model.classifier.load_state_dict({"weight": weight, "bias": bias})
 
     @torch.no_grad()
@@ -103,41 +100,13 @@ def main():
     tests = [text for text, _, test in data if test]
     texts = OWN + tests[:: len(tests) // 24]
     rows = [[round(value, 7) for value in probabilities(text)] for text in texts]
-    fixture = {"source": "transformers 5.23.0", "tolerance": 1e-5, "instances": texts, "outputs": rows}
-    FIXTURE.write_text(json.dumps(fixture, indent=1, ensure_ascii=False) + "\n")
-
-    with tempfile.TemporaryDirectory() as scratch:
-        write_manifest(Path(scratch), list(zip(texts, rows))[:2], accuracy)
-    print(f"wrote {HEAD}, {MANIFEST} and {FIXTURE}")
-
-
-def write_manifest(scratch, golden, accuracy):
-    weights = scratch / "model.safetensors"
-    join(MINILM.directory / "model.safetensors", HEAD, weights)
-    paths = [MINILM.directory / "config.json", weights, MINILM.directory / "tokenizer.json"]
-    own = json.loads((MINILM.directory / "serin-model.json").read_text())
-    manifest = {
-        "schemaVersion": 1,
-        "name": MODEL,
-        "version": "1.0.0",
+    own = {
         "description": f"Whether a review is positive: a classifier on all-MiniLM-L6-v2, right for {accuracy:.1%} of unseen ones.",
-        "licence": "Apache-2.0",
         "kind": "text",
         "task": "classification",
-        "inputs": own["inputs"],
-        "preprocessing": own["preprocessing"],
-        "network": {
-            "architecture": "bert",
-            "config": "config.json",
-            "weights": "model.safetensors",
-            "head": "classifier",
-        },
         "outputs": {"labels": LABELS},
-        "limits": own["limits"],
-        "golden": [{"instance": text, "output": row, "tolerance": 1e-4} for text, row in golden],
-        "files": [{"path": path.name, "size": path.stat().st_size, "sha256": sha256(path)} for path in paths],
     }
-    MANIFEST.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    SENTIMENT.record(own, ["text"], texts, rows)
 
 
 if __name__ == "__main__":

@@ -132,11 +132,13 @@ fn linear_models_and_perceptrons_are_scikit_learns() {
     }
 }
 
-/// A head that was trained here on MiniLM's encoder.
+/// A classifier of texts, and a reranker of pairs.
 #[test]
-fn a_classifier_of_texts_is_transformers() {
-    if let Some(directory) = cached("models/minilm-sentiment/1.0.0", "fetch_sentiment.py") {
-        compare(&directory, "minilm-sentiment.json");
+fn what_was_trained_here_on_minilm_is_transformers() {
+    for name in ["minilm-sentiment", "minilm-reranker"] {
+        if let Some(directory) = cached(&format!("models/{name}/1.0.0"), "fetch_trained.py") {
+            compare(&directory, &format!("{name}.json"));
+        }
     }
 }
 

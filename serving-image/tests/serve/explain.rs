@@ -187,3 +187,50 @@ fn wrong_questions_name_their_fields() {
     );
     assert!(server.get("/openapi.json").json()["paths"]["/explain"].is_object());
 }
+
+/// Three words, so eight texts: `/predict` answers each, and the values follow by the definition.
+#[test]
+fn words_are_explained_by_the_answers_to_masked_texts() {
+    let script = "fetch_trained.py";
+    let Some(model) = cached("models/minilm-sentiment/1.0.0", script) else {
+        return;
+    };
+    let server = Server::start(&model, &[]);
+    let words = ["Dull", "but", "charming."];
+    let text = |own: usize| {
+        let word = |(place, word): (usize, &&'static str)| {
+            let is_own = own >> place & 1 == 1;
+            if is_own { *word } else { "[MASK]" }
+        };
+        let words: Vec<&str> = words.iter().enumerate().map(word).collect();
+        words.join(" ")
+    };
+    let texts: Vec<String> = (0..8).map(text).collect();
+    let predicted = server.post("/predict", &json!({"instances": texts})).json();
+    let worth = |own: usize| {
+        let probabilities = &predicted["predictions"][own]["probabilities"];
+        probabilities["positive"].as_f64().unwrap()
+    };
+    let request = json!({"instances": [texts[7]], "output": "positive"});
+    let answer = server.post("/explain", &request);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let found = &answer.json()["explanations"][0];
+    assert_eq!(
+        (&found["method"], &found["exact"], &found["output"]),
+        (&json!("coalitions"), &json!(true), &json!("positive"))
+    );
+    let close = |found: &Value, expected: f64| {
+        let found = found.as_f64().unwrap();
+        assert!((found - expected).abs() < 1e-5, "{found}, not {expected}");
+    };
+    close(&found["base_value"], worth(0));
+    close(&found["value"], worth(7));
+    for (place, word) in words.iter().enumerate() {
+        let adds = |own: usize| worth(own | 1 << place) - worth(own);
+        let [one, other] = [1 << ((place + 1) % 3), 1 << ((place + 2) % 3)];
+        let expected = (2.0 * adds(0) + adds(one) + adds(other) + 2.0 * adds(one | other)) / 6.0;
+        let passage = &found["contributions"][place];
+        assert_eq!(passage["text"], **word);
+        close(&passage["contribution"], expected);
+    }
+}

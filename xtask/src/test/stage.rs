@@ -217,7 +217,7 @@ fn run_tests(stage: Stage, repository: &Path, filter: &str) -> Result<Report> {
 const SERVING_SCRIPTS: [&str; 8] = [
     "fetch_minilm.py",
     "fetch_models.py",
-    "fetch_sentiment.py",
+    "fetch_trained.py",
     "fetch_onnxruntime.py",
     "fetch_smollm2.py",
     "make_gguf.py",
