@@ -5,7 +5,7 @@
 
 They say nothing sensible, but every bit of every block takes part, and llama.cpp computes the same files
 (record_gguf.py). The same files come out on every machine: Python's standard library only, every seed fixed; their
-hashes are in tests/fixtures/gguf.json. DIRECTORY is by default $XDG_CACHE_HOME/serin/models/gguf (~/.cache where that is
+hashes are in tests/fixtures/gguf.json, but for chat/weights.gguf, which only has requests to answer. DIRECTORY is by default $XDG_CACHE_HOME/serin/models/gguf (~/.cache where that is
 unset).
 """
 
@@ -20,6 +20,11 @@ from environment import cache
 
 WIDTH, FEED, HEADS, KEY_HEADS, VOCABULARY = 256, 512, 4, 2, 260
 ALIGNMENT = 32
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
 
 # Weights are spread such that a product of a normalised vector is about as large as the vector.
 SPREAD = 1 / math.sqrt(WIDTH)
@@ -113,12 +118,13 @@ def value(number):
             return struct.pack("<IIQ", 9, 8, len(number)) + b"".join(map(text, number))
 
 
-def vocabulary():
-    """Every character of ASCII, and words of two letters: llama.cpp's server tells nothing of half a character."""
-    shown = range(33, 127)
+def vocabulary(bytes=128):
+    """Every character of ASCII, and words of two letters: llama.cpp's server tells nothing of half a character. Or all 256
+    bytes, which every text is made of."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = iter(range(256, 512))
-    tokens = [chr(byte if byte in shown else next(hidden)) for byte in range(128)]  # as in GPT-2
-    tokens += [first + second for first in "bcdfghjk" for second in "aeiouyAEIOUYlrnm"]
+    tokens = [chr(byte if byte in shown else next(hidden)) for byte in range(bytes)]  # as in GPT-2
+    tokens += [first + second for first in "bcdfghjk" for second in "aeiouyAEIOUYlrnm"][: 256 - bytes]
     tokens += ["th", "the", "<|begin|>", "<|end|>"]
     assert len(tokens) == len(set(tokens)) == VOCABULARY
     return {
@@ -227,6 +233,10 @@ def models():
     # Formats mixed as llama.cpp does for Q4_K_M, and biases on quantised weights.
     mixed = {"attn_v": "q6_k", "ffn_down": "q6_k", "token_embd": "q6_k"}
     yield "q4_k_m", Model("q4_k_m", "qwen2", "q4_k").fill(biases=True, formats=mixed)
+    # For requests of every kind: it takes any text, and conversations.
+    chat = Model("chat", "llama", "q8_0", layers=1, context_length=8192).fill(untied=True)
+    chat.header |= vocabulary(bytes=256) | {"tokenizer.chat_template": CHAT_TEMPLATE}
+    yield "chat/weights", chat
     yield "refused-iq4_nl", Model("refused", "llama", layers=1).fill(formats={"ffn_up": "iq4_nl"})
 
 
@@ -235,6 +245,7 @@ def main():
     directory.mkdir(parents=True, exist_ok=True)
     for name, model in models():
         path = directory / f"{name}.gguf"
+        path.parent.mkdir(exist_ok=True)
         made = path.with_suffix(".part")
         made.write_bytes(model.bytes())
         made.rename(path)  # an interrupted run leaves no half of it

@@ -13,6 +13,8 @@ use std::{io, thread};
 use tokio::sync::oneshot;
 use tracing::warn;
 
+use crate::telemetry::scoped;
+
 /// A unit of work that has its own way of answering.
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -95,6 +97,7 @@ impl ComputePool {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ComputeError> {
         let (answer, result) = oneshot::channel();
+        let work = scoped(work);
         let job: Job = Box::new(move || {
             if !answer.is_closed() {
                 let outcome = here(work);

@@ -23,6 +23,15 @@ pub fn parse(bytes: &[u8], duplicates: &mut FieldErrors) -> serde_json::Result<V
     Ok(value)
 }
 
+/// A whole number, as JSON Schema has it: 6.0 is one, too.
+pub fn integer(value: &Value) -> Option<i64> {
+    /// Up to here a float is the number that was written: what is beyond 64 bits is read as one near by.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let float = value.as_f64();
+    let whole = float.filter(|float| float.fract() == 0.0 && float.abs() < EXACT);
+    value.as_i64().or(whole.map(|float| float as i64))
+}
+
 /// Where a value is: a list on the stack, from which a pointer is only made for an error.
 enum Place<'a> {
     Root,
@@ -148,6 +157,27 @@ mod tests {
         // The same name once an escape is resolved.
         assert_eq!(duplicates(r#"{"a": 1, "\u0061": 1}"#), ["/a"]);
         assert!(duplicates(r#"[{"a": 1}, {"a": 1}]"#).is_empty());
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_as_a_float() {
+        let whole = |text: &str| integer(&serde_json::from_str(text).unwrap());
+        assert_eq!(whole("6.0"), Some(6));
+        assert_eq!(whole("-1e3"), Some(-1000));
+        assert_eq!(whole("9223372036854775807"), Some(i64::MAX));
+        assert_eq!(whole("-9223372036854775808"), Some(i64::MIN));
+        for other in [
+            "6.5",
+            "9223372036854775808",
+            "-9223372036854775809",
+            "1e300",
+            "\"6\"",
+            "true",
+            "null",
+            "[6]",
+        ] {
+            assert_eq!(whole(other), None, "{other}");
+        }
     }
 
     #[test]

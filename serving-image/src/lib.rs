@@ -39,3 +39,5 @@ pub mod picture;
 pub mod preprocess;
 pub mod run;
 pub mod server;
+pub mod telemetry;
+pub mod tls;

@@ -29,6 +29,7 @@ use crate::log;
 use crate::metrics::GenerationMetrics;
 use crate::model::{LoadError, Model, use_library};
 use crate::server::{self, Lanes, Unfinished};
+use crate::telemetry::Tracer;
 
 /// Requests for explanations that may wait for the one thread that explains; more are answered 429.
 const EXPLANATIONS: usize = 4;
@@ -206,7 +207,8 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
         },
     };
     let settings = args.generation.settings(args.workers(), args.queue);
-    let app = Arc::new(App::new(
+    let tracer = Tracer::from_environment(&name, &version);
+    let app = App::new(
         &artefact,
         name,
         version,
@@ -218,7 +220,11 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
         faults(&args.test)?,
         bounds,
         &args.latency_edges,
-    )?);
+    )?;
+    let app = Arc::new(match tracer {
+        Some(tracer) => app.traced(tracer),
+        None => app,
+    });
 
     // Liveness is answered while the model loads: a big one takes longer than a kubelet's patience.
     let address = args.address;
@@ -264,6 +270,9 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
         &router(Arc::clone(&app)),
     )?;
     let served = server::serve(listener, lanes, stop, args.drain_timeout).await;
+    if let Some(tracer) = app.tracer() {
+        tracer.close().await;
+    }
     if let Ok(error) = load_failed.await {
         return Err(error.into());
     }

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::model::{Model, Prediction};
 use crate::preprocess::{Batch, Tokens};
+use crate::telemetry::{self, Timeline};
 pub use metrics::BatchMetrics;
 pub use queue::Limits;
 use queue::{Part, Queue};
@@ -70,6 +71,8 @@ struct Request {
     engine: Arc<dyn Engine>,
     total: usize,
     arrived: Instant,
+    /// What is told of its time in line and in the engine.
+    timeline: Timeline,
     progress: Mutex<Progress>,
 }
 
@@ -77,6 +80,8 @@ struct Request {
 struct Progress {
     texts: vec::IntoIter<Tokens>,
     done: Vec<Prediction>,
+    /// Until its first text is computed, or nobody waits for it.
+    waiting: Option<telemetry::Part>,
     /// None once it is used.
     answer: Option<oneshot::Sender<Result<Vec<Prediction>, BatchError>>>,
 }
@@ -125,6 +130,7 @@ impl Batcher {
         }
         let (answer, answered) = oneshot::channel();
         let lengths = texts.iter().map(|text| text.ids.len()).collect();
+        let timeline = Timeline::current();
         let request = Arc::new(Request {
             engine,
             total: texts.len(),
@@ -132,8 +138,10 @@ impl Batcher {
             progress: Mutex::new(Progress {
                 done: Vec::with_capacity(texts.len()),
                 texts: texts.into_iter(),
+                waiting: Some(timeline.part("queue")),
                 answer: Some(answer),
             }),
+            timeline,
         });
         let line = &self.0.0;
         {
@@ -195,14 +203,26 @@ impl Line {
                 let waited = request.arrived.elapsed();
                 self.metrics.queue.observe(waited.as_secs_f64());
             }
-            texts.extend(request.progress().texts.by_ref().take(of.len()));
+            let mut progress = request.progress();
+            progress.waiting = None;
+            texts.extend(progress.texts.by_ref().take(of.len()));
         }
         self.metrics.texts.observe(texts.len() as f64);
         let tokens: usize = texts.iter().map(|text| text.ids.len()).sum();
         self.metrics.tokens.observe(tokens as f64);
 
+        let of_all = texts.len();
+        let forward = parts.iter().map(|Part { request, texts }| {
+            let forward = request.timeline.part("forward");
+            let forward = forward.number("texts", texts.len());
+            forward
+                .number("batch.texts", of_all)
+                .number("batch.tokens", tokens)
+        });
+        let forward: Vec<_> = forward.collect();
         let outcome = catch_unwind(AssertUnwindSafe(|| engine.predict(texts)))
             .unwrap_or_else(|_| Err("the engine panicked".into()));
+        drop(forward);
         match outcome {
             Ok(predictions) => {
                 let mut predictions = predictions.into_iter();

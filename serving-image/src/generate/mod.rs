@@ -28,6 +28,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::artefact::{Digest, Manifest};
 use crate::metrics::GenerationMetrics;
+use crate::telemetry::Timeline;
 
 pub use load::LoadGeneratorError;
 pub use sampler::Sampling;
@@ -163,11 +164,14 @@ impl Generator {
     ) -> Result<UnboundedReceiver<Event>, Overloaded> {
         // Unbounded, but no request has more events than tokens: a slow reader must not hold the others up.
         let (events, receiver) = unbounded_channel();
+        let timeline = Timeline::current();
         let job = Job {
             request,
             events,
             arrived: Instant::now(),
             metrics,
+            waiting: timeline.part("queue"),
+            timeline,
         };
         self.queue.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) | TrySendError::Disconnected(_) => Overloaded,

@@ -14,6 +14,7 @@ use super::{Event, Request, Settings, Vocabulary};
 use crate::compute::panic_text;
 use crate::metrics::GenerationMetrics;
 use crate::model::llama::{Llama, Piece, Scratch};
+use crate::telemetry::{self, Timeline};
 
 /// Prompt tokens that one batch reads, over all texts. 64 of them take SmolLM2-135M about 100 ms on one core: the
 /// longest that a token of another text waits for them.
@@ -27,6 +28,10 @@ pub(super) struct Job {
     pub(super) arrived: Instant,
     /// Where it is counted.
     pub(super) metrics: GenerationMetrics,
+    /// Its time in line.
+    pub(super) waiting: telemetry::Part,
+    /// What is told of its time at its place.
+    pub(super) timeline: Timeline,
 }
 
 /// All texts that have a place, and the model that writes them.

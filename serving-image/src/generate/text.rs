@@ -12,6 +12,7 @@ use super::tokenizer::{Utf8, Vocabulary};
 use super::{Event, FinishReason};
 use crate::metrics::{GenerationMetrics, TextEnd};
 use crate::model::llama::{Cache, Piece};
+use crate::telemetry::{self, Timeline};
 
 /// A text that has a place.
 #[derive(Debug)]
@@ -33,6 +34,9 @@ pub(super) struct Text {
     metrics: GenerationMetrics,
     arrived: Instant,
     last_token: Instant,
+    timeline: Timeline,
+    /// Reading the prompt, up to the first token; then writing.
+    phase: telemetry::Part,
 }
 
 /// What the next token made of a text.
@@ -46,6 +50,9 @@ impl Text {
     pub(super) fn new(job: Job, cache: Cache, vocabulary: Arc<Vocabulary>) -> Self {
         let (request, metrics) = (job.request, job.metrics);
         metrics.admitted(request.prompt.len(), job.arrived.elapsed());
+        drop(job.waiting);
+        let phase = job.timeline.part("prompt");
+        let phase = phase.number("tokens", request.prompt.len());
         Self {
             room: request.prompt.len() + request.max_tokens,
             cache,
@@ -61,6 +68,8 @@ impl Text {
             metrics,
             arrived: job.arrived,
             last_token: job.arrived,
+            phase,
+            timeline: job.timeline,
         }
     }
 
@@ -95,6 +104,7 @@ impl Text {
         };
         self.time();
         self.generated += 1;
+        self.phase.set("tokens", self.generated);
         if self.vocabulary.is_end(token) {
             let rest = self.characters.finish();
             return self.end(&rest, FinishReason::Stop);
@@ -134,6 +144,7 @@ impl Text {
         let now = Instant::now();
         if self.generated == 0 {
             self.metrics.first_token(now - self.arrived);
+            self.phase = self.timeline.part("tokens");
         } else {
             self.metrics.further_token(now - self.last_token);
         }

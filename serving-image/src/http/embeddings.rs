@@ -14,6 +14,7 @@ use super::App;
 use super::body::{read_object, refuse_unknown};
 use super::infer::{Instances, Render, infer};
 use super::problem::Problem;
+use crate::json::integer;
 use crate::model::{Model, Prediction};
 use crate::preprocess::{FieldErrors, Location};
 
@@ -51,7 +52,9 @@ async fn embeddings(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let dimensions = model.manifest.outputs.dimensions.unwrap_or_default();
     let given = body.remove("dimensions");
     expect(
-        given.is_none_or(|given| given == dimensions),
+        given.is_none_or(|given| {
+            integer(&given).is_some_and(|given| usize::try_from(given) == Ok(dimensions))
+        }),
         "/dimensions",
         format!("{dimensions}, or nothing"),
     );

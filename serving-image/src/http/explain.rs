@@ -18,6 +18,7 @@ use super::infer::NOT_FINITE;
 use super::problem::Problem;
 use crate::artefact::{Kind, Manifest, Task};
 use crate::explain::{Effort, ExplainError, Explainer, Explanation, Passage, Question};
+use crate::json::integer;
 use crate::metrics::Outcome;
 use crate::model::Model;
 use crate::preprocess::{FieldErrors, Location};
@@ -128,7 +129,8 @@ fn read(model: &Model, mut body: Map<String, Value>) -> Result<Wish, FieldErrors
     let mut whole = |name: &str, from: u64, to: u64, default: u64| match body.remove(name) {
         None => default,
         Some(given) => {
-            let number = given.as_u64().filter(|number| (from..=to).contains(number));
+            let number = integer(&given).and_then(|number| u64::try_from(number).ok());
+            let number = number.filter(|number| (from..=to).contains(number));
             number.unwrap_or_else(|| {
                 let expected = format!("a whole number from {from} to {to}, or nothing");
                 errors.push(|| format!("/{name}"), expected);

@@ -13,6 +13,7 @@ use crate::batching::BatchError;
 use crate::compute;
 use crate::model::{Model, Prediction};
 use crate::preprocess::{Batch, FieldErrors, Location, Tokens};
+use crate::telemetry::part;
 
 /// What is expected of an instance that overflows the model.
 pub(super) const NOT_FINITE: &str = "values for which the model's answer is finite";
@@ -122,13 +123,17 @@ pub(super) async fn infer(
     let work = {
         let (app, model) = (Arc::clone(app), Arc::clone(model));
         move || -> Result<Step<_>, Problem> {
+            let preprocess = part("preprocess").number("instances", count);
             let batch = instances.prepare(&model).map_err(Problem::invalid)?;
+            drop(preprocess);
             let accepted = Accepted { instances, wording };
             if let Batch::Tokens(texts) = batch {
                 return Ok(Step::Encode(texts, accepted));
             }
             // What is computed in microseconds goes straight through.
+            let forward = part("forward");
             let predictions = model.forward(&batch).map_err(|reason| failed(&reason))?;
+            drop(forward);
             let body = accepted.answer(&app, &model, &predictions)?;
             Ok(Step::Answer(body))
         }
@@ -185,6 +190,7 @@ impl<W: Wording> Accepted<W> {
             .map_err(Problem::invalid)?;
         let values = self.instances.values.as_deref().unwrap_or_default();
         app.metrics.predicted(values, predictions);
+        let _render = part("render");
         let body = self.wording.render(app, model, predictions);
         body.map_err(|reason| {
             error!(%reason, "the answer could not be written");

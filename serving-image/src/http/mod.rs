@@ -30,6 +30,7 @@ use crate::compute::ComputePool;
 use crate::faults::Faults;
 use crate::lifecycle::{Engine, Lifecycle, Phase};
 use crate::metrics::{Metrics, Served};
+use crate::telemetry::Tracer;
 use observe::Counted;
 use openapi::Contract;
 use problem::Problem;
@@ -81,6 +82,7 @@ pub struct App {
     v2_metadata: Value,
     about: Value,
     ids: trace::Ids,
+    tracer: Option<Tracer>,
 }
 
 impl App {
@@ -144,9 +146,23 @@ impl App {
             faults,
             bounds,
             ids: trace::Ids::default(),
+            tracer: None,
             name,
             version,
         })
+    }
+
+    /// Has requests traced.
+    #[must_use]
+    pub fn traced(mut self, tracer: Tracer) -> Self {
+        self.metrics.add_tracing(tracer.metrics());
+        self.tracer = Some(tracer);
+        self
+    }
+
+    /// The tracer of its requests, if they are traced.
+    pub fn tracer(&self) -> Option<&Tracer> {
+        self.tracer.as_ref()
     }
 
     /// Makes the process ready, after a load of that time.

@@ -11,9 +11,10 @@ use axum::response::Response;
 
 use super::App;
 use super::problem::Problem;
-use super::record::Record;
+use super::record::{Record, is_probe};
 use super::trace::TRACERESPONSE;
 use crate::lifecycle::Phase;
+use crate::telemetry::Timeline;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MODEL_NAME: HeaderName = HeaderName::from_static("x-model-name");
@@ -38,10 +39,20 @@ pub(super) async fn observe(
     next: Next,
 ) -> Response {
     let is_prediction = counted == Counted::Prediction;
+    let mut trace = app.ids.trace(request.headers());
+    let timeline = match &app.tracer {
+        Some(tracer) if !is_probe(request.method(), request.uri().path()) => {
+            let timeline = tracer.begin(trace.origin());
+            trace.set_recorded(timeline.is_on());
+            timeline
+        }
+        _ => Timeline::default(),
+    };
     // From here on the request is told of, also if its client goes away and this future is dropped.
     let record = Record {
         started: Instant::now(),
-        trace: app.ids.trace(request.headers()),
+        trace,
+        timeline,
         given_id: request_id(request.headers()),
         method: request.method().clone(),
         uri: request.uri().clone(),                   // shares its bytes
@@ -51,7 +62,7 @@ pub(super) async fn observe(
         app,
     };
 
-    let mut response = next.run(request).await;
+    let mut response = record.timeline.over(next.run(request)).await;
     let Record { app, trace, .. } = &record;
     let path = record.uri.path();
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {

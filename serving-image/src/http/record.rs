@@ -16,6 +16,7 @@ use tracing::{debug, info};
 use super::App;
 use super::trace::Trace;
 use crate::metrics::InFlight;
+use crate::telemetry::{Served, Timeline};
 
 /// Longest path in a log line, in bytes.
 const MAX_LOGGED_PATH: usize = 128;
@@ -29,6 +30,8 @@ pub(super) struct Record {
     /// The client's own id, where it sent a sound one.
     pub given_id: Option<HeaderValue>,
     pub trace: Trace,
+    /// Its spans, where it is traced.
+    pub timeline: Timeline,
     pub method: Method,
     pub uri: Uri,
     pub started: Instant,
@@ -82,6 +85,24 @@ impl Record {
         let version = self.app.version.as_str();
         let ms = (elapsed * 1e6).round() / 1e3;
         let (prompt_tokens, completion_tokens) = account.tokens();
+        self.timeline.end(|| {
+            let numbers = [
+                ("http.request.body.size", *bytes_in),
+                ("http.response.body.size", Some(bytes_out)),
+                ("gen_ai.usage.input_tokens", prompt_tokens),
+                ("gen_ai.usage.output_tokens", completion_tokens),
+            ];
+            Served {
+                method: known(method),
+                path: path.to_owned(),
+                route: route(path, status),
+                status,
+                numbers: numbers
+                    .into_iter()
+                    .filter_map(|(name, number)| Some((name, number?)))
+                    .collect(),
+            }
+        });
         if is_probe(method, path) && status < 500 {
             debug!(id, trace_id, span_id, %method, path, version, status, ms, bytes_in, bytes_out, "request");
         } else {
@@ -188,8 +209,37 @@ impl Drop for Streamed {
 }
 
 /// Probes and scrapes come every few seconds for ever; a log of them hides the requests.
-fn is_probe(method: &Method, path: &str) -> bool {
+pub(super) fn is_probe(method: &Method, path: &str) -> bool {
     method == Method::GET && matches!(path, "/livez" | "/readyz" | "/metrics")
+}
+
+/// The method's name, where it is one that HTTP knows; clients may make others up without end.
+fn known(method: &Method) -> Option<&'static str> {
+    const KNOWN: [&str; 9] = [
+        "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE",
+    ];
+    KNOWN.into_iter().find(|name| *name == method.as_str())
+}
+
+/// The route that a path is an instance of; none where there may be no such path. Only those of V2 have parameters: the
+/// model's name and its version.
+fn route(path: &str, status: u16) -> Option<String> {
+    if matches!(status, 404 | 405) {
+        return None;
+    }
+    let Some(rest) = path.strip_prefix("/v2/models/") else {
+        return Some(path.to_owned());
+    };
+    let mut route = "/v2/models/{model}".to_owned();
+    let mut steps = rest.split('/').skip(1);
+    while let Some(step) = steps.next() {
+        route.push('/');
+        route.push_str(step);
+        if step == "versions" && steps.next().is_some() {
+            route.push_str("/{version}");
+        }
+    }
+    Some(route)
 }
 
 /// The path without its query, which may be personal data, and not longer than a log line bears.
@@ -205,4 +255,32 @@ fn loggable(path: &str) -> Cow<'_, str> {
         }
     });
     shown.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_has_no_names_of_models() {
+        let cases = [
+            ("/predict", 200, Some("/predict")),
+            ("/predict", 404, None),
+            ("/nowhere", 404, None),
+            ("/v2/models/iris", 200, Some("/v2/models/{model}")),
+            (
+                "/v2/models/iris/infer",
+                400,
+                Some("/v2/models/{model}/infer"),
+            ),
+            (
+                "/v2/models/iris/versions/1.0.0/ready",
+                200,
+                Some("/v2/models/{model}/versions/{version}/ready"),
+            ),
+        ];
+        for (path, status, expected) in cases {
+            assert_eq!(route(path, status).as_deref(), expected, "{path}");
+        }
+    }
 }

@@ -1,12 +1,14 @@
 //! W3C Trace Context: the trace of a request is taken over or begun, told in the log line, and answered.
 //!
-//! The answer's `traceresponse` names the trace, and the part of it that was done here (its span). No span is exported:
-//! the log line has the same numbers and times, and a collector of logs can make spans of them.
+//! The answer's `traceresponse` names the trace, and the part of it that was done here (its span). Where spans are exported
+//! (`telemetry`) it has the same numbers, and its flag says whether it is.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::telemetry::{Origin, SAMPLED};
 
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub(super) const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
@@ -15,6 +17,7 @@ pub(super) const TRACERESPONSE: HeaderName = HeaderName::from_static("tracerespo
 const LENGTH: usize = 55;
 const TRACE: std::ops::Range<usize> = 3..35;
 const SPAN: std::ops::Range<usize> = 36..52;
+const FLAGS: std::ops::Range<usize> = 53..55;
 
 /// Makes ids: keyed hashes of a counter, with keys of this process.
 #[derive(Debug, Default)]
@@ -23,23 +26,29 @@ pub(super) struct Ids {
     requests: AtomicU64,
 }
 
-/// The trace of one request, in the form of its header.
+/// The trace of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Trace([u8; LENGTH]);
+pub(super) struct Trace {
+    /// In the form of its header, with a span of our own.
+    header: [u8; LENGTH],
+    /// The caller's header, where it is taken over.
+    caller: Option<[u8; LENGTH]>,
+}
 
 impl Ids {
     /// The caller's trace if its header is right, else a new one; with a span of our own in either case.
     pub(super) fn trace(&self, headers: &HeaderMap) -> Trace {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let hash = |key: usize| self.keys[key].hash_one(number);
-        let mut trace = taken_over(headers).unwrap_or_else(|| {
-            let mut trace = Trace(*b"00-00000000000000000000000000000000-0000000000000000-00");
-            write_hex(&mut trace.0[3..19], hash(0));
-            write_hex(&mut trace.0[19..35], hash(1));
-            trace
+        let caller = taken_over(headers);
+        let mut header = caller.unwrap_or_else(|| {
+            let mut header = *b"00-00000000000000000000000000000000-0000000000000000-00";
+            write_hex(&mut header[3..19], hash(0));
+            write_hex(&mut header[19..35], hash(1));
+            header
         });
-        write_hex(&mut trace.0[SPAN], hash(2));
-        trace
+        write_hex(&mut header[SPAN], hash(2));
+        Trace { header, caller }
     }
 }
 
@@ -55,22 +64,44 @@ impl Trace {
     }
 
     pub(super) fn header(&self) -> Option<HeaderValue> {
-        HeaderValue::from_bytes(&self.0).ok()
+        HeaderValue::from_bytes(&self.header).ok()
+    }
+
+    /// The same as numbers.
+    pub(super) fn origin(&self) -> Origin {
+        let [flags] = bytes(&self.header[FLAGS]);
+        Origin {
+            trace: bytes(&self.header[TRACE]),
+            span: bytes(&self.header[SPAN]),
+            parent: self.caller.map(|caller| bytes(&caller[SPAN])),
+            flags,
+        }
+    }
+
+    /// Tells whether its spans are recorded. The other flags stay as they came.
+    pub(super) fn set_recorded(&mut self, recorded: bool) {
+        let [flags] = bytes::<1>(&self.header[FLAGS]);
+        let flags = if recorded {
+            flags | SAMPLED
+        } else {
+            flags & !SAMPLED
+        };
+        write_hex(&mut self.header[FLAGS], flags.into());
     }
 
     fn text(&self, part: std::ops::Range<usize>) -> &str {
-        std::str::from_utf8(&self.0[part]).unwrap_or_default() // ASCII, by construction
+        std::str::from_utf8(&self.header[part]).unwrap_or_default() // ASCII, by construction
     }
 }
 
 /// The only `traceparent` of the request, if it is as section 3.2 has it.
-fn taken_over(headers: &HeaderMap) -> Option<Trace> {
+fn taken_over(headers: &HeaderMap) -> Option<[u8; LENGTH]> {
     let mut given = headers.get_all(TRACEPARENT).iter();
     let (Some(only), None) = (given.next(), given.next()) else {
         return None;
     };
     let bytes = only.as_bytes();
-    let known: [u8; LENGTH] = bytes.get(..LENGTH)?.try_into().ok()?;
+    let mut known: [u8; LENGTH] = bytes.get(..LENGTH)?.try_into().ok()?;
     let (version, rest) = (&known[..2], &bytes[LENGTH..]);
     // A later version may go on, after a dash; this one may not.
     let ends = rest.is_empty() || (version != b"00" && rest[0] == b'-');
@@ -82,17 +113,25 @@ fn taken_over(headers: &HeaderMap) -> Option<Trace> {
     let sound = ends
         && version != b"ff"
         && [2, 35, 52].iter().all(|dash| known[*dash] == b'-')
-        && [0..2, TRACE, SPAN, 53..55]
+        && [0..2, TRACE, SPAN, FLAGS]
             .into_iter()
             .all(|part| digits(&known[part]))
         && !zero(&known[TRACE])
         && !zero(&known[SPAN]);
-    let mut trace = Trace(known);
-    trace.0[..2].copy_from_slice(b"00"); // the version that we speak
-    sound.then_some(trace)
+    known[..2].copy_from_slice(b"00"); // the version that we speak
+    sound.then_some(known)
 }
 
-/// 16 lower-case digits.
+/// The bytes of lower-case digits.
+fn bytes<const N: usize>(digits: &[u8]) -> [u8; N] {
+    let nibble = |digit: u8| match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => digit.wrapping_sub(b'a' - 10),
+    };
+    std::array::from_fn(|index| nibble(digits[2 * index]) << 4 | nibble(digits[2 * index + 1]))
+}
+
+/// As many lower-case digits as there is room for.
 fn write_hex(digits: &mut [u8], number: u64) {
     for (index, digit) in digits.iter_mut().rev().enumerate() {
         let nibble = (number >> (4 * index)) & 0xf;
@@ -148,6 +187,25 @@ mod tests {
             assert!(trace.id().bytes().any(|digit| digit != b'0'));
         }
         assert_ne!(trace(&[GIVEN, GIVEN]).id(), id, "two of them");
+    }
+
+    #[test]
+    fn a_trace_is_told_in_numbers_too() {
+        let mut taken = trace(&[GIVEN]);
+        let origin = taken.origin();
+        let expected = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128;
+        assert_eq!(u128::from_be_bytes(origin.trace), expected);
+        assert_eq!(origin.parent, Some(0x00f0_67aa_0ba9_02b7_u64.to_be_bytes()));
+        let span = format!("{:016x}", u64::from_be_bytes(origin.span));
+        assert_eq!((span.as_str(), origin.flags), (taken.span(), 1));
+        taken.set_recorded(false);
+        assert_eq!(taken.origin().flags, 0);
+
+        let mut begun = trace(&[]);
+        assert_eq!((begun.origin().parent, begun.origin().flags), (None, 0));
+        begun.set_recorded(true);
+        let header = begun.header().unwrap();
+        assert!(header.to_str().unwrap().ends_with("-01"));
     }
 
     #[test]

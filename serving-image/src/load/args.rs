@@ -11,7 +11,7 @@ use crate::cli::{parse_duration, parse_share};
 /// Flags of `bench`.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
-    /// The server, such as http://127.0.0.1:8080; a path is taken for --path
+    /// The server, such as http://127.0.0.1:8080 or https://model.example; a path is taken for --path
     pub url: String,
     /// Requests a second
     #[arg(long, default_value_t = 100.0, value_parser = parse_rate, conflicts_with = "rates")]
@@ -49,6 +49,9 @@ pub struct BenchArgs {
     /// Header of each request, as 'name: value'
     #[arg(long = "header", value_parser = parse_header)]
     pub headers: Vec<(String, String)>,
+    /// Authorities in PEM that are trusted besides the system's, for https
+    #[arg(long, value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
     /// Where the random arrivals and bodies start: the same seed makes the same ones
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

@@ -27,6 +27,7 @@ use serde_json::Value;
 pub use args::{Arrivals, BenchArgs, OutputFormat};
 
 use crate::artefact::ArtefactError;
+use crate::tls::TlsError;
 use bodies::Bodies;
 use memory::{Memory, Sampler};
 use stats::Step;
@@ -51,8 +52,11 @@ pub enum BenchError {
     #[error("cannot measure: {0}")]
     Histogram(#[from] hdrhistogram::CreationError),
     /// No connection can be made (4).
-    #[error("{0} cannot be reached")]
-    Unreachable(String),
+    #[error("{0} cannot be reached: {1}")]
+    Unreachable(String, String),
+    /// The authorities cannot be read, or there are none (2).
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// An objective was missed (3).
     #[error("{0} objectives were missed")]
     Missed(usize),
@@ -63,9 +67,9 @@ impl BenchError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Io(_) | Self::Histogram(_) => 1,
-            Self::Url(..) | Self::Bodies(_) | Self::Artefact(_) => 2,
+            Self::Url(..) | Self::Bodies(_) | Self::Artefact(_) | Self::Tls(_) => 2,
             Self::Missed(_) => 3,
-            Self::Unreachable(_) => 4,
+            Self::Unreachable(..) => 4,
         }
     }
 }
@@ -121,11 +125,11 @@ pub fn run(args: &BenchArgs) -> Result<(), BenchError> {
 
 async fn measure(args: &BenchArgs) -> Result<Findings, BenchError> {
     let target = Arc::new(Target::resolve(args).await?);
-    let server = target.get_json("/version").await;
-    let url = format!("http://{}{}", target.authority, target.path);
-    if !target.listens().await {
-        return Err(BenchError::Unreachable(url));
+    let url = target.url();
+    if let Err(why) = target.try_connection().await {
+        return Err(BenchError::Unreachable(url, why.to_string()));
     }
+    let server = target.get_json("/version").await;
     let bodies = Bodies::of(args, &target).await?;
     let rates = args.steps();
     let time = args.warm_up + args.duration;

@@ -1,6 +1,8 @@
 //! The server that is asked, and one connection to it.
 
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -9,12 +11,16 @@ use axum::http::uri::PathAndQuery;
 use axum::http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::BenchError;
 use super::args::BenchArgs;
+use crate::tls;
 
 /// Longest answer that is read into memory.
 const MAX_ANSWER: usize = 64 << 20;
@@ -29,6 +35,20 @@ pub(super) struct Target {
     pub authority: String,
     pub path: String,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// None for plain HTTP.
+    tls: Option<Tls>,
+}
+
+/// How connections are encrypted, and whose certificate the server must have.
+struct Tls {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TLS with {:?}", self.name)
+    }
 }
 
 /// What became of one request.
@@ -65,12 +85,25 @@ impl Target {
     pub(super) async fn resolve(args: &BenchArgs) -> Result<Self, BenchError> {
         let wrong = |why: &str| BenchError::Url(args.url.clone(), why.to_owned());
         let uri: Uri = args.url.parse().map_err(|_| wrong("it is no URL"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(wrong("it must start with http:// (TLS is not spoken)"));
-        }
+        let is_encrypted = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(wrong("it must start with http:// or https://")),
+        };
         let host = uri.host().ok_or_else(|| wrong("it names no host"))?;
-        let port = uri.port_u16().unwrap_or(80);
+        let port = uri
+            .port_u16()
+            .unwrap_or(if is_encrypted { 443 } else { 80 });
         let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let tls = if is_encrypted {
+            let name = ServerName::try_from(bare.to_owned());
+            Some(Tls {
+                connector: Arc::new(tls::client(args.cacert.as_deref())?).into(),
+                name: name.map_err(|_| wrong("no certificate can have that name"))?,
+            })
+        } else {
+            None
+        };
         let mut found = tokio::net::lookup_host((bare, port))
             .await
             .map_err(|error| wrong(&error.to_string()))?;
@@ -97,7 +130,14 @@ impl Target {
                 .iter()
                 .map(header)
                 .collect::<Result<_, BenchError>>()?,
+            tls,
         })
+    }
+
+    /// What is asked, as a URL.
+    pub(super) fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.authority, self.path)
     }
 
     /// Asks the server about itself, on a connection of its own.
@@ -105,7 +145,7 @@ impl Target {
         let ask = async {
             let mut connection = Connection::default();
             let request = self.request(Method::GET, path, Bytes::new())?;
-            let (status, body) = connection.send(self.address, request).await.ok()?;
+            let (status, body) = connection.send(self, request).await.ok()?;
             (status == StatusCode::OK).then_some(body)
         };
         tokio::time::timeout(PATIENCE, ask).await.ok().flatten()
@@ -116,10 +156,22 @@ impl Target {
         serde_json::from_slice(&self.get(path).await?).ok()
     }
 
-    /// Whether a connection can be made at all.
-    pub(super) async fn listens(&self) -> bool {
-        let connected = tokio::time::timeout(PATIENCE, TcpStream::connect(self.address)).await;
-        matches!(connected, Ok(Ok(_)))
+    /// Whether a connection can be made at all; why not, if not.
+    pub(super) async fn try_connection(&self) -> io::Result<()> {
+        tokio::time::timeout(PATIENCE, self.connect()).await??;
+        Ok(())
+    }
+
+    async fn connect(&self) -> io::Result<SendRequest<Full<Bytes>>> {
+        let stream = TcpStream::connect(self.address).await?;
+        let _ = stream.set_nodelay(true); // only latency is lost without
+        match &self.tls {
+            None => speak(TokioIo::new(stream)).await,
+            Some(Tls { connector, name }) => {
+                let stream = connector.connect(name.clone(), stream).await?;
+                speak(TokioIo::new(stream)).await
+            }
+        }
     }
 
     /// Sends `body`, and waits for the whole answer.
@@ -127,7 +179,7 @@ impl Target {
         let Some(request) = self.request(Method::POST, &self.path, body) else {
             return Outcome::Lost; // not reached: a path that came out of a URL is one
         };
-        match connection.send(self.address, request).await {
+        match connection.send(self, request).await {
             Ok((status, _)) => Outcome::Answered(status),
             Err(outcome) => outcome,
         }
@@ -153,16 +205,17 @@ pub(super) struct Connection(Option<SendRequest<Full<Bytes>>>);
 impl Connection {
     async fn send(
         &mut self,
-        address: SocketAddr,
+        target: &Target,
         request: Request<Full<Bytes>>,
     ) -> Result<(StatusCode, Bytes), Outcome> {
         // Taken out: a request that is given up half-way leaves no connection behind.
-        let mut sender = match self.0.take().filter(|sender| !sender.is_closed()) {
-            Some(mut sender) => match sender.ready().await {
-                Ok(()) => sender,
-                Err(_) => connect(address).await?,
-            },
-            None => connect(address).await?,
+        let kept = match self.0.take().filter(|sender| !sender.is_closed()) {
+            Some(mut sender) => sender.ready().await.is_ok().then_some(sender),
+            None => None,
+        };
+        let mut sender = match kept {
+            Some(sender) => sender,
+            None => target.connect().await.map_err(|_| Outcome::NoConnection)?,
         };
         let answer = sender
             .send_request(request)
@@ -176,14 +229,11 @@ impl Connection {
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<SendRequest<Full<Bytes>>, Outcome> {
-    let stream = TcpStream::connect(address)
-        .await
-        .map_err(|_| Outcome::NoConnection)?;
-    let _ = stream.set_nodelay(true); // only latency is lost without
-    let (sender, connection) = handshake(TokioIo::new(stream))
-        .await
-        .map_err(|_| Outcome::NoConnection)?;
+/// Begins HTTP/1.1 on a connection.
+async fn speak(
+    stream: impl Read + Write + Unpin + Send + 'static,
+) -> io::Result<SendRequest<Full<Bytes>>> {
+    let (sender, connection) = handshake(stream).await.map_err(io::Error::other)?;
     tokio::spawn(connection); // ends with the sender, or with the server
     Ok(sender)
 }

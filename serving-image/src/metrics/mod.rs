@@ -24,6 +24,7 @@ use serde_json::Value;
 use crate::artefact::{Kind, Manifest};
 use crate::batching::BatchMetrics;
 use crate::model::Prediction;
+use crate::telemetry::ExportMetrics;
 use drift::Drift;
 pub use explanations::{Explanations, Outcome};
 pub use generation::{GenerationMetrics, TextEnd};
@@ -140,6 +141,11 @@ impl Metrics {
         let labels = [("model", served.name), ("model_version", served.version)]
             .map(|(label, value)| (label.into(), value.to_owned().into()));
         batching.register(self.registry.sub_registry_with_labels(labels.into_iter()));
+    }
+
+    /// Adds the series of exported spans.
+    pub fn add_tracing(&mut self, tracing: &ExportMetrics) {
+        tracing.register(&mut self.registry);
     }
 
     /// Counts a prediction request's answer.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use crate::authority::certify;
 use crate::server::{Reply, Server, own_address};
 use crate::support::{Artefact, Outcome, Place};
 
@@ -221,23 +222,7 @@ impl Drop for Secure {
 fn tls_is_verified_and_further_authorities_can_be_named() {
     let (artefact, place) = (Artefact::new(100_000), Place::new());
     let address = own_address();
-    let script = format!(
-        "set -e; umask 077
-        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem
-        openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=leaf -keyout leaf.key -out leaf.csr
-        printf 'subjectAltName=IP:{address}\\nbasicConstraints=CA:FALSE\\n' > leaf.ext
-        openssl x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile leaf.ext -out leaf.pem"
-    );
-    let made = Command::new("sh")
-        .args(["-c", &script])
-        .current_dir(place.root.path())
-        .output();
-    let made = made.unwrap();
-    assert!(
-        made.status.success(),
-        "{}",
-        String::from_utf8_lossy(&made.stderr)
-    );
+    certify(place.root.path(), address);
     let port = std::net::TcpListener::bind((address, 0))
         .unwrap()
         .local_addr()

@@ -1,6 +1,8 @@
 //! `serin-serve fetch` as a process, against real servers and hostile ones.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/authority.rs"]
+mod authority;
 mod bucket;
 mod cache;
 mod folder;

@@ -6,6 +6,7 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 
+use crate::secure::Front;
 use crate::support::{Server, iris, one_flower, serin_serve};
 
 fn bench(address: SocketAddr, args: &[&str]) -> Output {
@@ -286,13 +287,9 @@ fn what_cannot_be_asked_says_why() {
             String::from_utf8(ended.stderr).unwrap(),
         )
     };
-    let (code, text) = said(
-        serin_serve(&["bench", "https://localhost"])
-            .output()
-            .unwrap(),
-    );
+    let (code, text) = said(serin_serve(&["bench", "ftp://localhost"]).output().unwrap());
     assert!(
-        code == Some(2) && text.contains("must start with http://"),
+        code == Some(2) && text.contains("must start with http:// or https://"),
         "{text}"
     );
     let (code, text) = said(bench(server.address, &["--path", "/nowhere"]));
@@ -306,5 +303,40 @@ fn what_cannot_be_asked_says_why() {
     assert!(
         code == Some(4) && text.contains("cannot be reached"),
         "{text}"
+    );
+}
+
+#[test]
+fn an_encrypted_server_is_verified_and_asked_the_same() {
+    let server = Server::start(&iris("1.0.0"), &[]);
+    let front = Front::start(server.address);
+    let authority = front.authority();
+    let rate = ["--rate", "50", "--duration", "2s", "--warm-up", "0ms"];
+    let rate = [&rate[..], &["--arrivals", "constant"]].concat();
+    let bench = |args: &[&str]| {
+        let mut command = serin_serve(&["bench", &front.url, "--output", "json"]);
+        let ended = command.args(&rate).args(args).output().unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        (ended.status.code(), ended.stdout, said)
+    };
+    let (code, found, said) = bench(&["--cacert", authority.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{said}");
+    let found: Value = serde_json::from_slice(&found).unwrap();
+    assert_eq!(found["steps"][0]["outcomes"], json!({"200": 100}));
+    assert_eq!(found["url"], format!("{}/predict", front.url));
+    assert_eq!(found["server"]["model"], "iris");
+    assert_eq!(answered(&server, 200), 100);
+
+    // The system's authorities alone do not know it; a machine without any trusts nobody.
+    let (code, _, said) = bench(&[]);
+    let unknown = code == Some(4) && said.contains("certificate");
+    assert!(
+        unknown || code == Some(2) && said.contains("cannot trust"),
+        "{said}"
+    );
+    let (code, _, said) = bench(&["--cacert", "/nowhere/ca.pem"]);
+    assert!(
+        code == Some(2) && said.contains("/nowhere/ca.pem"),
+        "{said}"
     );
 }

@@ -4,11 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::embeddings::minilm;
 use crate::graphs::{library, raw_graph};
-use crate::support::{Server, cached, iris};
+use crate::support::{Server, cached, iris, serin_serve};
 
 /// The program that `scripts/install_schemathesis.py` installs; none where that cannot be.
 fn schemathesis() -> Option<PathBuf> {
@@ -123,5 +124,33 @@ fn a_model_of_pictures_answers_as_its_document_says() {
         && let Some(directory) = cached("models/text-direction/3.0.0", "fetch_models.py")
     {
         prove(&directory, 20, &UNBOUNDED);
+    }
+}
+
+/// An artefact of the small language model of `scripts/make_gguf.py` that takes any text. Texts are short, so that many
+/// are written.
+fn language_model() -> Option<TempDir> {
+    let weights = cached("models/gguf/chat/weights.gguf", "make_gguf.py")?;
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::copy(weights, directory.path().join("weights.gguf")).unwrap();
+    let manifest = json!({
+        "schemaVersion": 1, "name": "chat", "version": "1", "kind": "generation", "task": "text-generation",
+        "inputs": [], "preprocessing": [], "outputs": {},
+        "network": {"architecture": "gguf", "weights": "weights.gguf"},
+        "limits": {"maxTokens": 8, "maxPromptTokens": 8000},
+    });
+    let file = directory.path().join("serin-model.json");
+    std::fs::write(file, manifest.to_string()).unwrap();
+    let path = directory.path().to_str().unwrap();
+    let listed = serin_serve(&["manifest", path]).output().unwrap();
+    assert!(listed.status.success(), "{listed:?}");
+    Some(directory)
+}
+
+/// Completions and conversations, whole and as streams.
+#[test]
+fn a_language_model_answers_as_its_document_says() {
+    if let Some(model) = language_model() {
+        prove(model.path(), 30, &[]);
     }
 }

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod artefact;
+#[path = "../common/authority.rs"]
+mod authority;
 #[cfg(feature = "batch-parquet")]
 mod batch;
 mod batching;
@@ -17,7 +19,9 @@ mod generation;
 mod generation_refusals;
 mod graphs;
 mod pictures;
+mod secure;
 mod support;
 mod tabular;
+mod telemetry;
 mod v2;
 mod wrong_requests;

@@ -75,7 +75,12 @@ pub struct Server {
 impl Server {
     /// Starts a server on a free port and waits until it is ready.
     pub fn start(model: &Path, args: &[&str]) -> Self {
-        let server = Self::launch(model, args);
+        Self::start_in(model, args, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    pub fn start_in(model: &Path, args: &[&str], environment: &[(&str, &str)]) -> Self {
+        let server = Self::launch_in(model, args, environment);
         let deadline = Instant::now() + PATIENCE;
         while server.get("/readyz").status != 200 {
             assert!(
@@ -90,9 +95,14 @@ impl Server {
 
     /// Starts a server on a free port and waits until it listens.
     pub fn launch(model: &Path, args: &[&str]) -> Self {
+        Self::launch_in(model, args, &[])
+    }
+
+    fn launch_in(model: &Path, args: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = serin_serve(&["serve", "--address", "127.0.0.1:0", "--model-dir"])
             .arg(model)
             .args(args)
+            .envs(environment.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

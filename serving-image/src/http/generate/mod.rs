@@ -23,6 +23,7 @@ use super::body::read_object;
 use super::problem::Problem;
 use super::record::Account;
 use crate::generate::{self, Event, Generator};
+use crate::telemetry::part;
 use answer::Answer;
 use request::Asked;
 use stream::Stream;
@@ -115,7 +116,10 @@ async fn read(
     body: Map<String, Value>,
 ) -> Result<Asked, Problem> {
     let (name, generator) = (app.name.clone(), Arc::clone(generator));
-    let work = move || Asked::read(face, body, &name, &generator);
+    let work = move || {
+        let _preprocess = part("preprocess");
+        Asked::read(face, body, &name, &generator)
+    };
     app.compute.run(work).await?.map_err(Problem::invalid)
 }
 

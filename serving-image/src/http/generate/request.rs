@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::Face;
 use crate::generate::{Generator, Message, Request, Sampling, TemplateError, TokenLimits};
 use crate::http::body::refuse_unknown;
+use crate::json::integer;
 use crate::preprocess::FieldErrors;
 
 /// Tokens of a completion that does not say how many: OpenAI's default.
@@ -246,7 +247,7 @@ impl Fields {
         let given = self.take(name);
         let number = given
             .as_ref()
-            .and_then(Value::as_u64)
+            .and_then(integer)
             .and_then(|n| usize::try_from(n).ok());
         let number = number.filter(|number| (1..=most).contains(number));
         if given.is_some() && number.is_none() {
@@ -289,10 +290,11 @@ impl Fields {
         match self.take("seed") {
             None => RandomState::new().hash_one(()),
             Some(given) => {
-                if !given.is_i64() {
+                let seed = integer(&given);
+                if seed.is_none() {
                     self.refuse("/seed", "an integer of 64 bits");
                 }
-                given.as_i64().unwrap_or_default().cast_unsigned()
+                seed.unwrap_or_default().cast_unsigned()
             }
         }
     }
@@ -372,7 +374,7 @@ impl Fields {
             given == model
         });
         allow("n", "1, or nothing: one text a request", &|given| {
-            *given == 1
+            integer(given) == Some(1)
         });
         allow(
             "logit_bias",
@@ -384,7 +386,9 @@ impl Fields {
         match face {
             Face::Completion => {
                 allow("logprobs", none, &|_| false);
-                allow("best_of", "1, or nothing", &|given| *given == 1);
+                allow("best_of", "1, or nothing", &|given| {
+                    integer(given) == Some(1)
+                });
                 allow("echo", "false, or nothing", &|given| *given == false);
                 allow("suffix", "nothing: this server does not fill in", &|_| {
                     false
