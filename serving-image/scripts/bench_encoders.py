@@ -14,7 +14,6 @@ import os
 import random
 import sys
 import time
-from pathlib import Path
 
 from bench import Peer, answer_lines, compare, in_turns, median, parser
 from environment import cache, enter, install

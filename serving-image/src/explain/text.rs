@@ -26,7 +26,7 @@ const COARSEST: usize = 4;
 /// Most passages: more would each get a number too small to tell from its error.
 const FINEST: usize = 32;
 
-/// All coalitions of a round are tried if these are their tokens or fewer. MiniLM takes 1 to 3 s for so many.
+/// All coalitions of a round are tried if these are their tokens or fewer. MiniLM takes 2 s of a core for so many.
 const EXACT_TOKENS: usize = 1 << 14;
 
 /// The share of the time that must be left for another round.

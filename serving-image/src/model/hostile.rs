@@ -32,6 +32,28 @@ fn manifest(which: usize) -> Value {
     manifest
 }
 
+/// `config.json`, weights, tokeniser and manifest of BERT's relatives.
+const RELATIVES: [[&[u8]; 4]; 3] = [
+    [
+        include_bytes!("../../tests/models/distilbert-classification/config.json"),
+        include_bytes!("../../tests/models/distilbert-classification/model.safetensors"),
+        include_bytes!("../../tests/models/distilbert-classification/tokenizer.json"),
+        include_bytes!("../../tests/models/distilbert-classification/serin-model.json"),
+    ],
+    [
+        include_bytes!("../../tests/models/roberta-embedding/config.json"),
+        include_bytes!("../../tests/models/roberta-embedding/model.safetensors"),
+        include_bytes!("../../tests/models/roberta-embedding/tokenizer.json"),
+        include_bytes!("../../tests/models/roberta-embedding/serin-model.json"),
+    ],
+    [
+        include_bytes!("../../tests/models/xlm-roberta-reranking/config.json"),
+        include_bytes!("../../tests/models/xlm-roberta-reranking/model.safetensors"),
+        include_bytes!("../../tests/models/xlm-roberta-reranking/tokenizer.json"),
+        include_bytes!("../../tests/models/xlm-roberta-reranking/serin-model.json"),
+    ],
+];
+
 /// Writes the files into a directory, lists them as they are, and tries to load what that describes.
 fn load(directory: &Path, manifest: &Value, files: &[(&str, &[u8])]) {
     for (name, bytes) in files {
@@ -142,6 +164,29 @@ proptest! {
             [config.as_bytes(), &sound, TOKENIZER.as_bytes()],
             [SMALL.config().to_string().as_bytes(), &weights, TOKENIZER.as_bytes()],
             [SMALL.config().to_string().as_bytes(), &sound, &tokenizer],
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let files: Vec<_> = ["config.json", "model.safetensors", "tokenizer.json"].into_iter().zip(files).collect();
+            load(directory.path(), &manifest, &files);
+        }
+    }
+
+    #[test]
+    fn a_relative_of_bert_with_changes_is_refused_or_loaded(
+        which in 0..RELATIVES.len(), place: Index, by in json(), weights in damage(), tokenizer in damage(),
+    ) {
+        let [sound_config, sound_weights, sound_tokenizer, manifest] = RELATIVES[which];
+        let mut manifest: Value = serde_json::from_slice(manifest).unwrap();
+        manifest["golden"] = json!([]);
+        let mut config: Value = serde_json::from_slice(sound_config).unwrap();
+        replace(&mut config, place, by);
+        let config = config.to_string();
+        let weights = weights.of(sound_weights, 4_000);
+        let tokenizer = tokenizer.of(sound_tokenizer, sound_tokenizer.len());
+        for files in [
+            [config.as_bytes(), sound_weights, sound_tokenizer],
+            [sound_config, &weights, sound_tokenizer],
+            [sound_config, sound_weights, &tokenizer],
         ] {
             let directory = tempfile::tempdir().unwrap();
             let files: Vec<_> = ["config.json", "model.safetensors", "tokenizer.json"].into_iter().zip(files).collect();

@@ -81,7 +81,7 @@ fn an_explanation_ends_when_its_client_goes_away() {
     let server = Server::start(&explained("wine-perceptron"), &[]);
     let instance = &fixture("explained-wine-perceptron.json")[0]["instance"];
     let body = json!({
-        "instances": [instance], "permutations": 100_000, "time_limit_ms": 30_000
+        "instances": vec![instance; 64], "permutations": 100_000, "time_limit_ms": 30_000
     });
     let client = ask(&server, "/explain", &body);
     await_metric(&server, "model_explanations_in_progress", 1.0);
