@@ -91,6 +91,10 @@ def not_as_the_manifest():
     named = [helper.make_value_info("Y", maps)]
     zip_map = node("ZipMap", ["X"], ["Y"], domain="ai.onnx.ml", classlabels_strings=["no", "yes"])
     write("names", [zip_map], outputs=named, ai_onnx_ml=3)
+    linear = {"coefficients": [1.0, 0.0, 0.0, 1.0], "intercepts": [0.0, 0.0], "multi_class": 1}
+    for name, known, dtype in (("labels", {"classlabels_strings": ["no", "yes"]}, STRING), ("numbers", {"classlabels_ints": [3, 7]}, INT64)):
+        classifier = node("LinearClassifier", ["X"], ["label", "Y"], domain="ai.onnx.ml", **known, **linear)
+        write(name, [classifier], outputs=[value("label", dtype, (None,)), value("Y")], ai_onnx_ml=1)
 
 
 def main():

@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use prost::Message;
+use prost::Message as _;
 
 use super::tree::{Ensemble, Node, Rule, Tree};
+use crate::model::graph::{Attributes, Model};
 
 /// How the ensemble's sum becomes the model's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,80 +208,6 @@ fn rule(mode: &[u8]) -> Option<Rule> {
     }
 }
 
-/// A node's attributes, by name.
-struct Attributes<'a>(&'a NodeProto);
-
-impl<'a> Attributes<'a> {
-    fn named(&self, name: &str) -> Option<&'a Attribute> {
-        self.0
-            .attribute
-            .iter()
-            .find(|attribute| attribute.name == name)
-    }
-
-    fn ints(&self, name: &str) -> &'a [i64] {
-        self.named(name).map_or(&[], |attribute| &attribute.ints)
-    }
-
-    fn floats(&self, name: &str) -> &'a [f32] {
-        self.named(name).map_or(&[], |attribute| &attribute.floats)
-    }
-
-    fn texts(&self, name: &str) -> &'a [Vec<u8>] {
-        self.named(name).map_or(&[], |attribute| &attribute.strings)
-    }
-
-    fn text(&self, name: &str) -> Option<&'a str> {
-        std::str::from_utf8(&self.named(name)?.s).ok()
-    }
-}
-
-// ---------------------------------------------------------------------- what is read of onnx.proto3, by field number
-
-#[derive(Clone, PartialEq, Message)]
-struct Model {
-    #[prost(message, optional, tag = "7")]
-    graph: Option<Graph>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Graph {
-    #[prost(message, repeated, tag = "1")]
-    node: Vec<NodeProto>,
-    #[prost(message, repeated, tag = "11")]
-    input: Vec<ValueInfo>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ValueInfo {
-    #[prost(string, tag = "1")]
-    name: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct NodeProto {
-    #[prost(string, repeated, tag = "1")]
-    input: Vec<String>,
-    #[prost(string, tag = "4")]
-    op_type: String,
-    #[prost(message, repeated, tag = "5")]
-    attribute: Vec<Attribute>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Attribute {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(bytes = "vec", tag = "4")]
-    s: Vec<u8>,
-    #[prost(float, repeated, tag = "7")]
-    floats: Vec<f32>,
-    #[prost(int64, repeated, tag = "8")]
-    ints: Vec<i64>,
-    #[prost(bytes = "vec", repeated, tag = "9")]
-    strings: Vec<Vec<u8>>,
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -288,6 +215,7 @@ mod tests {
 
     use super::*;
     use crate::hostile::{bounded, cases};
+    use crate::model::graph::{Attribute, Graph, NodeProto, ValueInfo};
 
     fn ints(name: &str, ints: &[i64]) -> Attribute {
         Attribute {
@@ -337,6 +265,7 @@ mod tests {
         ];
         let node = NodeProto {
             input: vec!["X".into()],
+            output: vec!["Y".into()],
             op_type: "TreeEnsembleClassifier".into(),
             attribute,
         };

@@ -4,6 +4,7 @@ mod bert;
 mod dense;
 #[cfg(test)]
 pub(crate) mod examples;
+pub(crate) mod graph;
 #[cfg(test)]
 mod hostile;
 pub mod llama;

@@ -137,6 +137,12 @@ fn what_the_manifest_says_of_another_graph_is_told_by_name_type_and_shape() {
             "/network/outputs": [{"name": "Y", "holds": holds}],
         })
     };
+    let of_label = |labels: Value| {
+        json!({
+            "/task": "classification", "/outputs": {"labels": labels},
+            "/network/outputs": [{"name": "label", "holds": "label"}],
+        })
+    };
     for (name, changes, words) in [
         (
             "sound",
@@ -221,11 +227,47 @@ fn what_the_manifest_says_of_another_graph_is_told_by_name_type_and_shape() {
         (
             "names",
             labels(json!(["no", "maybe"]), "probabilities"),
-            &["output Y", "no label maybe"],
+            &[
+                "output Y",
+                "the graph's labels are no, yes, but the manifest's no, maybe",
+            ],
+        ),
+        (
+            "labels",
+            of_label(json!(["no", "yes", "maybe"])),
+            &["output label", "no, yes, but the manifest's no, yes, maybe"],
+        ),
+        (
+            "labels",
+            labels(json!(["yes", "no"]), "probabilities"),
+            &[
+                "output Y",
+                "in the order of its numbers are no, yes, but the manifest's yes, no",
+            ],
+        ),
+        (
+            "numbers",
+            of_label(json!(["3", "7"])),
+            &["output label", "the numbers 3, 7, but the manifest's"],
         ),
     ] {
         refused(name, &changes, words);
     }
+}
+
+#[test]
+fn a_label_is_answered_by_its_name() {
+    if !has_library() {
+        return;
+    }
+    let of_label = json!({
+        "/task": "classification", "/outputs": {"labels": ["yes", "no"]},
+        "/network/outputs": [{"name": "label", "holds": "label"}],
+    });
+    let model = load(&graph("labels.onnx"), &of_label, &[]).unwrap();
+    let answer = predict(&model, &[json!({"a": 1, "b": 10}), json!({"a": 2, "b": 0})]);
+    assert_eq!(answer[0].output, [1.0, 0.0]);
+    assert_eq!(answer[1].output, [0.0, 1.0]);
 }
 
 #[test]

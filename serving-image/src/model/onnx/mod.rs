@@ -1,10 +1,11 @@
 //! Graphs in ONNX, of whatever framework, computed by ONNX Runtime.
 //!
 //! Its library is loaded at run time, so that the server is one binary whether it is there or not. What the manifest says
-//! of a graph is checked against the graph itself when it is loaded: names, types and widths.
+//! of a graph is checked against the graph itself when it is loaded: names, types, widths and labels.
 
 mod answer;
 mod feed;
+mod labels;
 mod library;
 mod nodes;
 
@@ -122,6 +123,7 @@ impl Onnx {
         let first = session()?;
         let feeds = feed::feeds(manifest, first.inputs())?;
         let answer = Answer::new(manifest, first.outputs())?;
+        labels::check(graph, manifest, first.outputs())?;
         // Quantised to the range of the whole batch, an instance's answer would depend on its neighbours.
         let mixes = nodes::nodes(graph)
             .iter()
