@@ -28,6 +28,7 @@ fn completions(contract: &Contract) -> Value {
     ] {
         request["properties"][name] = schema;
     }
+    tell_length(&mut request, contract, "prompt");
     if let Some(golden) = contract.manifest.golden.first() {
         request["example"] = json!({"prompt": golden.instance, "max_tokens": 8, "temperature": 0});
     }
@@ -56,6 +57,7 @@ fn chat(contract: &Contract) -> Value {
         contract,
         &["max_tokens", "max_completion_tokens"],
     );
+    tell_length(&mut request, contract, "messages");
     request["not"] = json!({
         "properties": {"max_tokens": {"type": "integer"}},
         "required": ["max_tokens", "max_completion_tokens"],
@@ -79,6 +81,13 @@ fn chat(contract: &Contract) -> Value {
         &answer("chat.completion", &choice),
     );
     with_stream(path)
+}
+
+/// Says in words what a schema has no words for: how many tokens the model reads.
+fn tell_length(request: &mut Value, contract: &Contract, field: &str) {
+    if let Some(most) = contract.manifest.limits.max_prompt_tokens {
+        request["properties"][field]["description"] = format!("At most {most} tokens").into();
+    }
 }
 
 /// What both faces take, each optional.
