@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     dice::Dice,
     kinds::{Key, Kind},
-    objects::{Objects, owners},
+    objects::{Change, Objects, owners},
     story::{Behaviour, Start},
 };
 
@@ -46,6 +46,8 @@ struct Played {
     pods: Vec<Pod>,
     /// Ready addresses as of one step ago: what the endpoint controller tells.
     told: Vec<String>,
+    /// The version of the objects at which nothing is left to be done for it, not even later.
+    settled_at: Option<u64>,
 }
 
 struct Pod {
@@ -127,6 +129,7 @@ impl Nodes {
                 seen_at_ms: 0,
                 pods: Vec::new(),
                 told: Vec::new(),
+                settled_at: None,
             });
         if played.generation != generation {
             played.generation = generation;
@@ -134,6 +137,14 @@ impl Nodes {
         }
         if now_ms < played.seen_at_ms {
             return;
+        }
+        let before = objects.version();
+        if let Some(settled_at) = &mut played.settled_at {
+            let mut news = objects.since(*settled_at).iter();
+            if !news.any(|change| is_about(change, key)) {
+                *settled_at = before;
+                return;
+            }
         }
         let version = text(&deployment["metadata"]["annotations"]["serin.dev/version"]);
         let behaviour = behaviour(key, deployment, &version);
@@ -199,11 +210,16 @@ impl Nodes {
             .filter(|address| played.told.contains(address))
             .collect();
         tell_endpoints(objects, key, &told);
+        let is_settled = objects.version() == before && played.is_calm(now_ms);
+        played.settled_at = is_settled.then_some(before);
     }
 
     /// Versions behave otherwise from now on.
     pub fn look_again(&mut self) {
         self.idle_at = None;
+        for played in self.deployments.values_mut() {
+            played.settled_at = None;
+        }
     }
 
     /// One ready pod is not ready for a while.
@@ -219,8 +235,9 @@ impl Nodes {
         }
         let index = self.dice.below(ready.len() as u64) as usize;
         ready[index].down_until_ms = now_ms + for_ms;
-        self.idle_at = None;
-        Some(ready[index].name.clone())
+        let name = ready[index].name.clone();
+        self.look_again();
+        Some(name)
     }
 
     fn collect_garbage(&mut self, objects: &mut Objects, now_ms: u64) {
@@ -253,6 +270,11 @@ impl Nodes {
             }
         }
     }
+}
+
+/// Whether a change is of a Deployment, or of what belongs to it and has its name before its own.
+fn is_about(change: &Change, deployment: &Key) -> bool {
+    change.key.namespace == deployment.namespace && change.key.name.starts_with(&deployment.name)
 }
 
 /// The EndpointSlice of a version's Service, which has its labels.

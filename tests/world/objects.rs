@@ -1,7 +1,11 @@
 //! What the API server holds: objects, their versions, and every change that ever was.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::{
@@ -80,6 +84,8 @@ pub struct Objects {
     pub now_text: String,
     /// Who writes.
     pub actor: String,
+    /// What was written out already, by version: a status is in the answer to its write, in an event and in the next read.
+    texts: HashMap<String, Bytes>,
 }
 
 impl Objects {
@@ -89,6 +95,20 @@ impl Objects {
 
     pub fn get(&self, key: &Key) -> Option<&Arc<Value>> {
         self.live.get(key)
+    }
+
+    /// An object as JSON.
+    pub fn text(&mut self, object: &Value) -> Bytes {
+        let write = || Bytes::from(serde_json::to_vec(object).unwrap());
+        let Some(version) = object["metadata"]["resourceVersion"].as_str() else {
+            return write();
+        };
+        if let Some(known) = self.texts.get(version) {
+            return known.clone();
+        }
+        let text = write();
+        self.texts.insert(version.to_owned(), text.clone());
+        text
     }
 
     /// All objects of a kind.

@@ -72,8 +72,9 @@ impl Staff {
             self.suffer(*fault, second);
         }
         if let Some((name, _)) = self.doomed.take_if(|(_, at)| second >= *at) {
-            let dying = self.running.iter().find(|operator| operator.name() == name);
-            if let Some(operator) = dying {
+            let mut running = self.running.iter_mut();
+            if let Some(operator) = running.find(|operator| operator.name() == name) {
+                operator.pod = None; // with all of its node
                 operator.kill();
             }
         }
@@ -146,7 +147,7 @@ impl Staff {
                 }
             }
             Fault::Dies(clock_off) => {
-                let at = second + self.dice.between(1, 40);
+                let at = second + self.dice.between(6, 40); // a renewal later
                 if let Some(leader) = self.leader() {
                     let process = &leader.process;
                     process.clock_off.store(clock_off, Ordering::Relaxed);

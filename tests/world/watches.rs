@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures::Stream;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -45,7 +46,7 @@ pub fn lines(
     process: Arc<Process>,
     request: Request,
     from: u64,
-) -> impl Stream<Item = String> + Send {
+) -> impl Stream<Item = Bytes> + Send {
     let seconds = request.number("timeoutSeconds").unwrap_or(290);
     let now = Instant::now();
     let watch = Watch {
@@ -58,14 +59,13 @@ pub fn lines(
         over: false,
     };
     futures::stream::unfold(watch, |mut watch| async move {
-        let mut line = watch.next().await?;
-        line.push('\n');
+        let line = watch.next().await?;
         Some((line, watch))
     })
 }
 
 impl Watch {
-    async fn next(&mut self) -> Option<String> {
+    async fn next(&mut self) -> Option<Bytes> {
         loop {
             let now = Instant::now();
             if self.over || now >= self.end {
@@ -104,8 +104,8 @@ impl Watch {
     }
 
     /// The next event that is visible, or how long until one is.
-    fn look(&mut self, state: &State) -> (Option<String>, Option<u64>) {
-        let objects = &state.objects;
+    fn look(&mut self, state: &mut State) -> (Option<Bytes>, Option<u64>) {
+        let objects = &mut state.objects;
         if self.told < objects.oldest {
             return (Some(self.gone()), None);
         }
@@ -117,7 +117,7 @@ impl Watch {
                 return (None, Some(due - objects.now_ms));
             }
             self.told = change.version;
-            let Some(event) = self.event(change) else {
+            let Some(kind) = self.event(change) else {
                 continue;
             };
             let overtakes = |later: &Change| {
@@ -128,46 +128,47 @@ impl Watch {
             };
             let merged = state.faults.merges() && changes[index + 1..].iter().any(overtakes);
             if !merged {
-                return (Some(event), None);
+                let object = change.after.clone();
+                return (Some(line(kind, &objects.text(&object))), None);
             }
         }
         (None, None)
     }
 
     /// The event that a change is to those who select some objects: an object may enter and leave the selection.
-    fn event(&self, change: &Change) -> Option<String> {
+    fn event(&self, change: &Change) -> Option<&'static str> {
         let selected = |object: &Value| self.request.selects(&change.key, object);
         let before = change
             .before
             .as_ref()
             .is_some_and(|before| selected(before));
         let after = selected(&change.after);
-        let kind = match (before, after, change.deleted) {
-            (_, true, true) | (true, false, _) => "DELETED",
-            (_, false, _) => return None,
-            (false, true, false) => "ADDED",
-            (true, true, false) => "MODIFIED",
-        };
-        Some(line(kind, &change.after))
+        match (before, after, change.deleted) {
+            (_, true, true) | (true, false, _) => Some("DELETED"),
+            (_, false, _) => None,
+            (false, true, false) => Some("ADDED"),
+            (true, true, false) => Some("MODIFIED"),
+        }
     }
 
-    fn bookmark(&self) -> String {
+    fn bookmark(&self) -> Bytes {
         let kind = self.request.kind;
         let told = json!({
             "kind": kind.name(), "apiVersion": kind.api_version(),
             "metadata": {"resourceVersion": self.told.to_string()},
         });
-        line("BOOKMARK", &told)
+        line("BOOKMARK", told.to_string().as_bytes())
     }
 
-    fn gone(&mut self) -> String {
+    fn gone(&mut self) -> Bytes {
         self.over = true;
         let gone = Refusal::new(410, "Expired", "too old resource version");
-        line("ERROR", &gone.status())
+        line("ERROR", gone.status().to_string().as_bytes())
     }
 }
 
 /// One event of a watch.
-fn line(kind: &str, object: &Value) -> String {
-    format!(r#"{{"type":"{kind}","object":{object}}}"#)
+fn line(kind: &str, object: &[u8]) -> Bytes {
+    let start = format!(r#"{{"type":"{kind}","object":"#);
+    [start.as_bytes(), object, b"}\n"].concat().into()
 }

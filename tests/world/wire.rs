@@ -207,7 +207,7 @@ impl Wire {
         if request.verb == Verb::Watch {
             let from = request.number("resourceVersion").unwrap_or(0);
             let lines = watches::lines(world.clone(), process.clone(), request.clone(), from);
-            let frames = lines.map(|line| Ok(http_body::Frame::data(Bytes::from(line))));
+            let frames = lines.map(|line| Ok(http_body::Frame::data(line)));
             return http::Response::new(StreamBody::new(frames).boxed_unsync());
         }
         let done = world.with(|state| {
@@ -253,12 +253,11 @@ fn answer(
     state: &mut crate::world::State,
     process: &Process,
     request: &Request,
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<Bytes, Refusal> {
     let key = request.key();
     let objects = &mut state.objects;
     let behind = state.faults.behind(process);
-    let one = |object: Arc<Value>| serde_json::to_vec(&*object).unwrap();
-    match request.verb {
+    let done = match request.verb {
         Verb::Get | Verb::List => {
             let version = objects.version().saturating_sub(behind);
             let view = (behind > 0).then(|| objects.as_of(version));
@@ -267,8 +266,8 @@ fn answer(
                     Some(view) => view.get(&key),
                     None => objects.get(&key),
                 };
-                let found = found.ok_or_else(|| Refusal::not_found(&key))?;
-                return Ok(one(found.clone()));
+                let found = found.ok_or_else(|| Refusal::not_found(&key))?.clone();
+                return Ok(objects.text(&found));
             }
             let selected = |(key, object): (&crate::kinds::Key, &'_ Arc<Value>)| {
                 request.selects(key, object).then(|| object.clone())
@@ -283,22 +282,22 @@ fn answer(
                 metadata: json!({"resourceVersion": version.to_string()}),
                 items: items.iter().map(|item| &**item).collect(),
             };
-            Ok(serde_json::to_vec(&list).unwrap())
+            return Ok(serde_json::to_vec(&list).unwrap().into());
         }
-        Verb::Create => objects.create(&key, request.body.clone()).map(one),
+        Verb::Create => objects.create(&key, request.body.clone()),
         Verb::Apply => {
             let manager = request.query.get("fieldManager").unwrap();
-            objects.apply(&key, manager, &request.body).map(one)
+            objects.apply(&key, manager, &request.body)
         }
         Verb::Merge => objects
             .edit(&key, |object| crate::apply::merge(object, &request.body))
-            .map(one)
             .ok_or_else(|| Refusal::not_found(&key)),
-        Verb::Replace => objects.replace(&key, &request.body).map(one),
-        Verb::ReplaceStatus => objects.replace_status(&key, &request.body).map(one),
-        Verb::Delete => objects.delete_as_seen(&key, &request.body).map(one),
+        Verb::Replace => objects.replace(&key, &request.body),
+        Verb::ReplaceStatus => objects.replace_status(&key, &request.body),
+        Verb::Delete => objects.delete_as_seen(&key, &request.body),
         Verb::Watch => unreachable!("a watch is answered in pieces"),
-    }
+    };
+    done.map(|object| objects.text(&object))
 }
 
 /// The answer to a list.
@@ -311,8 +310,8 @@ struct List<'a> {
     items: Vec<&'a Value>,
 }
 
-fn json_answer(code: u16, json: Vec<u8>) -> http::Response<AnswerBody> {
-    let body = Full::new(Bytes::from(json));
+fn json_answer(code: u16, json: impl Into<Bytes>) -> http::Response<AnswerBody> {
+    let body = Full::new(json.into());
     let mut answer = http::Response::new(body.boxed_unsync());
     *answer.status_mut() = http::StatusCode::from_u16(code).unwrap();
     answer
