@@ -128,8 +128,9 @@ impl Candidate {
                 now + self.duration / (2 * RENEWALS)
             };
             tokio::select! {
-                () = tokio::time::sleep_until(next) => {}
+                biased;
                 () = stop.cancelled() => break,
+                () = tokio::time::sleep_until(next) => {}
             }
         }
         if renewed.is_some() {
