@@ -22,7 +22,7 @@ impl Packed {
         let block = machine.block;
         assert_eq!(values.len(), outputs * inputs, "the matrix's length");
         assert_eq!(outputs % block, 0, "outputs must fill whole blocks");
-        let mut packed = Aligned::zeros(values.len());
+        let mut packed = Aligned::lasting(values.len());
         for (output, row) in values.chunks_exact(inputs.max(1)).enumerate() {
             let target = &mut packed[(output / block) * block * inputs..];
             let column = target.iter_mut().skip(output % block).step_by(block);

@@ -69,7 +69,7 @@ impl Layer {
         let inputs = matrix.len() / outputs.max(1);
         assert_eq!(matrix.len(), outputs * inputs, "the matrix's length");
         let width = panel_width(Machine::detect().lanes);
-        let mut panels = Aligned::zeros(outputs.next_multiple_of(width) * (inputs + 1));
+        let mut panels = Aligned::lasting(outputs.next_multiple_of(width) * (inputs + 1));
         let rows = (0..outputs).map(|output| &matrix[output * inputs..][..inputs]);
         for (output, (row, bias)) in rows.zip(bias).enumerate() {
             let panel = &mut panels[output / width * width * (inputs + 1)..];
