@@ -2,6 +2,7 @@
 
 use candle_core::safetensors::{Load as _, SliceSafetensors};
 use candle_core::{DType, Device, Error, Result, Tensor};
+use safetensors::Dtype;
 
 /// Where a network's weights come from.
 ///
@@ -21,6 +22,15 @@ pub(super) trait Tensors {
         }
         self.stored(name)?.to_dtype(DType::F32)
     }
+
+    /// The tensor's shape, and its numbers, row after row.
+    fn numbers(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+        numbers(&self.tensor(name)?)
+    }
+}
+
+fn numbers(tensor: &Tensor) -> Result<(Vec<usize>, Vec<f32>)> {
+    Ok((tensor.dims().to_vec(), tensor.flatten_all()?.to_vec1()?))
 }
 
 /// Of a safetensors file.
@@ -31,6 +41,18 @@ impl Tensors for SliceSafetensors<'_> {
 
     fn contains(&self, name: &str) -> bool {
         self.get(name).is_ok()
+    }
+
+    fn numbers(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+        match self.get(name) {
+            // No tensor between: the heap keeps the room of the largest copies that were there at once.
+            Ok(stored) if stored.dtype() == Dtype::F32 => {
+                let bytes = stored.data().as_chunks().0.iter();
+                let numbers = bytes.map(|bytes| f32::from_le_bytes(*bytes));
+                Ok((stored.shape().to_vec(), numbers.collect()))
+            }
+            _ => numbers(&self.tensor(name)?),
+        }
     }
 }
 

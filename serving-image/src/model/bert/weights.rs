@@ -32,7 +32,12 @@ impl<'a> Weights<'a> {
 
     /// A tensor of the encoder.
     pub(super) fn encoder(&self, name: &str) -> Result<Tensor> {
-        self.tensors.tensor(&format!("{}{name}", self.root))
+        self.tensors.tensor(&self.full(name))
+    }
+
+    /// What the file calls a tensor of the encoder.
+    fn full(&self, name: &str) -> String {
+        format!("{}{name}", self.root)
     }
 
     /// A tensor of what follows the encoder. BERT's pooler counts as a part of the encoder, and has the prefix; other
@@ -53,13 +58,10 @@ impl<'a> Weights<'a> {
     }
 
     fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let tensor = self.encoder(name)?;
-        if tensor.dims() != shape {
-            bail!(
-                "{name} is {:?}, but config.json wants {shape:?}",
-                tensor.dims()
-            );
+        let (found, numbers) = self.tensors.numbers(&self.full(name))?;
+        if found != shape {
+            bail!("{name} is {found:?}, but config.json wants {shape:?}");
         }
-        tensor.flatten_all()?.to_vec1()
+        Ok(numbers)
     }
 }
