@@ -5,7 +5,7 @@
 //! ```text
 //! SERIN_WORLD_SEED=17 cargo test -p serin --test world -- one_seed --nocapture
 //! ```
-//! Only where a seed has two models, and both are due at once, kube's queue leaves to chance which of them is looked at first.
+//! Only where a seed has two models, and both are due at once, is it left to chance which of them is looked at first.
 //!
 //! `SERIN_WORLD_SEEDS` says how many are tried (their numbers are 0, 1, 2 …), `SERIN_WORLD_FROM` where they begin.
 

@@ -34,11 +34,12 @@ fn number(name: &str) -> Option<u64> {
     )
 }
 
-/// The stories of a seed: where reconciles of the one model panic, and in one world of eight besides, it has a neighbour.
+/// The stories of a seed: where reconciles of the one model panic, it has a neighbour. Nowhere else, since of two models the
+/// order is left to chance by kube's queue, which is a HashSet, and a seed should be the same each time.
 fn stories(seed: u64) -> Vec<Story> {
     let panics = |window: &Window| matches!(window.fault, Fault::Panic(_));
     let mut stories = vec![Story::draw(seed)];
-    if seed.is_multiple_of(8) || Faults::draw(seed).windows.iter().any(panics) {
+    if Faults::draw(seed).windows.iter().any(panics) {
         stories.push(Story::of_a_neighbour(seed));
     }
     stories
@@ -148,7 +149,6 @@ fn every_story_ends_well_without_faults() {
 
 #[test]
 fn the_same_seed_gives_the_same_log_to_the_byte() {
-    // The order of two models is left to chance by kube's queue, which is a HashSet.
     let alone = (0..).filter(|number| stories(*number).len() == 1);
     let elected = alone
         .clone()
