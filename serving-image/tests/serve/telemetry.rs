@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -14,11 +14,15 @@ use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value as Any};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
 use prost::Message as _;
 use serde_json::json;
+use tokio::net::TcpSocket;
 
 use crate::embeddings::minilm;
 use crate::generation::{Stream, metric, smollm2};
 use crate::secure::Front;
 use crate::support::{Client, PATIENCE, Server, iris, one_flower};
+
+/// Spans are sent at once, so that a test need not wait for them.
+const SOON: (&str, &str) = ("OTEL_BSP_SCHEDULE_DELAY", "10");
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -57,18 +61,37 @@ impl Collector {
         Self::start(&[(200, b"")])
     }
 
-    /// All spans that came, of a server that has ended.
-    fn spans(&self) -> Vec<Span> {
-        let requests = self
-            .messages
-            .try_iter()
-            .map(|message| decode(&message.body));
-        requests
-            .flat_map(|request| request.resource_spans)
-            .flat_map(|resource| resource.scope_spans)
-            .flat_map(|scope| scope.spans)
+    /// Waits for the spans of that many requests; with the last message that brought some.
+    fn requests(&self, count: usize) -> (Vec<Span>, Message) {
+        let mut spans = Vec::new();
+        loop {
+            let message = self.messages.recv_timeout(PATIENCE).unwrap();
+            spans.extend(spans_of(&message.body));
+            if servers(&spans) == count {
+                return (spans, message);
+            }
+        }
+    }
+
+    /// The spans that came since.
+    fn further(&self) -> Vec<Span> {
+        let messages = self.messages.try_iter();
+        messages
+            .flat_map(|message| spans_of(&message.body))
             .collect()
     }
+}
+
+fn spans_of(body: &[u8]) -> Vec<Span> {
+    let resources = decode(body).resource_spans.into_iter();
+    let scopes = resources.flat_map(|resource| resource.scope_spans);
+    scopes.flat_map(|scope| scope.spans).collect()
+}
+
+/// How many requests these spans are of.
+fn servers(spans: &[Span]) -> usize {
+    let servers = spans.iter().filter(|span| span.kind() == SpanKind::Server);
+    servers.count()
 }
 
 /// Reads requests from a connection until it ends. The message is there for the test before its sender has the answer.
@@ -188,6 +211,7 @@ fn a_requests_spans_tell_its_times_and_nothing_of_its_payload() {
                 "authorization=Bearer%20hunter2",
             ),
             ("OTEL_RESOURCE_ATTRIBUTES", "k8s.pod.name=iris-0"),
+            SOON,
         ],
     );
     let answer = predict(&server, &[("traceparent", PARENT)]);
@@ -200,35 +224,28 @@ fn a_requests_spans_tell_its_times_and_nothing_of_its_payload() {
     assert!(begun.header("traceresponse").unwrap().ends_with("-01"));
     assert_eq!(server.get("/nowhere/secret").status, 404);
     assert_eq!(server.get("/readyz").status, 200);
+    let (spans, message) = collector.requests(3);
     let log = end(server);
     assert!(!log.join("\n").contains("hunter2"), "{log:?}");
+    // The request whose caller does not record, and the probes, left nothing.
+    assert_eq!(collector.further(), []);
 
-    let messages: Vec<Message> = collector.messages.try_iter().collect();
-    let [message] = &messages[..] else {
-        panic!("{} messages", messages.len());
-    };
     let header = |name: &str| message.headers.iter().find(|(found, _)| found == name);
     assert_eq!(header("authorization").unwrap().1, "Bearer hunter2");
     assert_eq!(header("content-type").unwrap().1, "application/x-protobuf");
-    let sent = String::from_utf8_lossy(&message.body).into_owned();
+    let told = format!("{spans:?}");
     for secret in ["sepal", "setosa", "5.1"] {
-        assert!(!sent.contains(secret), "{secret} is exported");
+        assert!(!told.contains(secret), "{secret} is exported");
     }
-
     let export = decode(&message.body);
     let [resource] = &export.resource_spans[..] else {
         panic!("{export:?}");
     };
     let own = attributes(&resource.resource.as_ref().unwrap().attributes);
-    assert_eq!(
-        (
-            own["service.name"].as_str(),
-            own["service.version"].as_str()
-        ),
-        ("iris", "1.0.0")
-    );
+    assert_eq!(own["service.name"], "iris");
+    assert_eq!(own["service.version"], "1.0.0");
     assert_eq!(own["k8s.pod.name"], "iris-0");
-    let spans = &resource.scope_spans[0].spans;
+    let spans = &spans[..];
 
     let (server, parts) = request(spans, "POST /predict");
     assert_eq!(parts, ["preprocess", "forward", "render"]);
@@ -268,21 +285,17 @@ fn a_requests_spans_tell_its_times_and_nothing_of_its_payload() {
         ),
         (None, 0)
     );
-    // The request whose caller does not record, and the probe, left nothing.
-    let servers = spans.iter().filter(|span| span.kind() == SpanKind::Server);
-    assert_eq!(servers.count(), 3, "{spans:?}");
 }
 
 #[test]
 fn texts_tell_how_they_waited_and_with_whom_they_were_computed() {
     let Some(model) = minilm() else { return };
     let collector = Collector::taking_all();
-    let endpoint = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint.as_str())];
-    let server = Server::start_in(&model, &["--drain-delay", "0s"], &endpoint);
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint.as_str());
+    let server = Server::start_in(&model, &[], &[endpoint, SOON]);
     let body = json!({"input": ["hunter2 is my password", "and this is another"]});
     assert_eq!(server.post("/v1/embeddings", &body).status, 200);
-    end(server);
-    let spans = collector.spans();
+    let (spans, _) = collector.requests(1);
     let (_, parts) = request(&spans, "POST /v1/embeddings");
     // Each of the three steps waits for its thread.
     assert_eq!(
@@ -303,14 +316,13 @@ fn texts_tell_how_they_waited_and_with_whom_they_were_computed() {
 fn generated_texts_tell_prompt_and_tokens_also_when_streamed() {
     let Some(model) = smollm2() else { return };
     let collector = Collector::taking_all();
-    let endpoint = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint.as_str())];
-    let server = Server::start_in(&model, &["--drain-delay", "0s"], &endpoint);
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint.as_str());
+    let server = Server::start_in(&model, &[], &[endpoint, SOON]);
     let body = json!({"prompt": "The capital of hunter2", "max_tokens": 5, "stream": true, "temperature": 0});
     let (status, stream) = Stream::open(server.address, "/v1/completions", &body);
     assert_eq!(status, 200);
     assert!(stream.rest().1);
-    end(server);
-    let spans = collector.spans();
+    let (spans, _) = collector.requests(1);
     let (server, parts) = request(&spans, "POST /v1/completions");
     assert_eq!(parts, ["queue", "preprocess", "queue", "prompt", "tokens"]);
     let found = attributes(&server.attributes);
@@ -344,17 +356,17 @@ fn await_count(what: &str, expected: f64, count: impl Fn() -> f64) {
 
 #[test]
 fn a_collector_that_is_down_disturbs_nobody_and_what_is_lost_is_counted() {
-    let nobody: SocketAddr = {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap()
-    };
+    // Bound, so that no other process gets the port, and never listened on.
+    let nobody = TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let endpoint = format!("http://{}", nobody.local_addr().unwrap());
     let server = Server::start_in(
         &iris("1.0.0"),
         &["--drain-delay", "0s"],
         &[
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{nobody}")),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
             ("OTEL_BSP_MAX_QUEUE_SIZE", "40"),
-            ("OTEL_BSP_SCHEDULE_DELAY", "10"),
+            SOON,
             ("OTEL_BSP_EXPORT_TIMEOUT", "100"),
         ],
     );
@@ -404,7 +416,7 @@ fn trouble_that_passes_loses_nothing_and_rejected_spans_are_counted() {
                 &format!("{}/v1/traces", collector.endpoint),
             ),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
-            ("OTEL_BSP_SCHEDULE_DELAY", "10"),
+            SOON,
         ],
     );
     let wrong = |path: &str| server.post(path, &json!({"instances": 1})).status;
@@ -443,20 +455,24 @@ fn an_encrypted_collector_is_verified_by_the_authority_that_is_named() {
     let collector = Collector::taking_all();
     let behind = collector.endpoint.strip_prefix("http://").unwrap();
     let front = Front::start(behind.parse().unwrap());
-    for (authority, expected) in [(Some(front.authority()), 4), (None, 0)] {
-        let authority = authority.unwrap_or_default();
-        let variables = [
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", front.url.as_str()),
-            (
-                "OTEL_EXPORTER_OTLP_CERTIFICATE",
-                authority.to_str().unwrap(),
-            ),
-        ];
-        let server = Server::start_in(&iris("1.0.0"), &["--drain-delay", "0s"], &variables);
-        assert_eq!(predict(&server, &[]).status, 200);
-        end(server);
-        assert_eq!(collector.spans().len(), expected);
-    }
+    let authority = front.authority();
+    let known = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", front.url.as_str()),
+        (
+            "OTEL_EXPORTER_OTLP_CERTIFICATE",
+            authority.to_str().unwrap(),
+        ),
+        SOON,
+    ];
+    let server = Server::start_in(&iris("1.0.0"), &[], &known);
+    assert_eq!(predict(&server, &[]).status, 200);
+    assert_eq!(collector.requests(1).0.len(), 4);
+
+    let unknown = [known[0], SOON];
+    let server = Server::start_in(&iris("1.0.0"), &["--drain-delay", "0s"], &unknown);
+    assert_eq!(predict(&server, &[]).status, 200);
+    end(server);
+    assert_eq!(collector.further(), []);
 }
 
 #[test]
