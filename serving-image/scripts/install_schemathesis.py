@@ -14,6 +14,8 @@ import sys
 import venv
 
 VERSION = "4.32.5"
+# What makes the requests up, and from what: another version makes others of the same seed.
+MAKERS = ["hypothesis==6.170.15", "jsonschema-rs==0.60.3"]
 
 
 def main() -> None:
@@ -26,7 +28,7 @@ def main() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tests run beside each other
         if not done.exists():
             venv.create(home, with_pip=True, clear=True)
-            pip = [home / "bin" / "python", "-m", "pip", "install", "--quiet", f"schemathesis=={VERSION}"]
+            pip = [home / "bin" / "python", "-m", "pip", "install", "--quiet", f"schemathesis=={VERSION}", *MAKERS]
             subprocess.run(pip, check=True, stdout=sys.stderr)
             done.touch()
     print(program)
