@@ -45,7 +45,7 @@ impl Tensors for SliceSafetensors<'_> {
 
     fn numbers(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
         match self.get(name) {
-            // No tensor between: the heap keeps the room of the largest copies that were there at once.
+            // No tensor between: it would be one copy more.
             Ok(stored) if stored.dtype() == Dtype::F32 => {
                 let bytes = stored.data().as_chunks().0.iter();
                 let numbers = bytes.map(|bytes| f32::from_le_bytes(*bytes));
