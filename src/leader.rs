@@ -133,6 +133,7 @@ impl Candidate {
                 () = tokio::time::sleep_until(next) => {}
             }
         }
+        leads.send_replace(false);
         if renewed.is_some() {
             match self.give_back().await {
                 Ok(()) => tracing::info!("released the lease"),
