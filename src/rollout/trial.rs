@@ -208,7 +208,9 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
 fn warms_up(turn: &Turn<'_>, progress: &Progress) -> bool {
     let step = turn.spec.rollout.steps.get(progress.step as usize);
     let fifth = step.map_or(Duration::ZERO, |step| Duration::from(step.min_duration) / 5);
-    turn.now.duration_since(progress.step_since) <= signed(WARM_UP.min(fifth))
+    let lasted = turn.now.duration_since(progress.step_since);
+    // A step that began by a clock that was ahead does not warm up until its beginning has come.
+    lasted >= -signed(turn.interval + CLOCK_TOLERANCE) && lasted <= signed(WARM_UP.min(fifth))
 }
 
 pub(super) fn new_gate(gate: &Gate, now: Timestamp) -> GateRecord {

@@ -124,9 +124,7 @@ impl Judge {
         self.goes_on(model, faults, story);
         let breaches = weight > 0 && story.behaviour(version).at(weight).is_bad();
         // After a fault the operator may still wait to try again: 15 s of its own, 30 s of its watches.
-        // Known and not mended yet (seed 949): slow answers are not counted where the clock was ahead as the canary began.
-        let is_known = faults.clock_was_ahead() && story.behaviour(version).slow_per_mille > 0;
-        if !breaches || is_deleted || is_known || faults.within(60_000, story.model) {
+        if !breaches || is_deleted || faults.within(60_000, story.model) {
             self.breach_seconds = 0;
             return;
         }

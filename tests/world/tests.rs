@@ -250,7 +250,7 @@ type Between = &'static [(Fault, u64, u64)];
 /// What seeds have found and is mended since, each told as plainly as it can be.
 #[test]
 fn what_was_found_stays_mended() {
-    const FOUND: [(&str, Between); 16] = [
+    const FOUND: [(&str, Between); 17] = [
         // A sentence that tells an age was written at each look, and each write caused the next look (seed 31).
         (
             "a version is promoted",
@@ -337,6 +337,11 @@ fn what_was_found_stays_mended() {
         (
             "fewer replicas and more again in mid-rollout",
             &[(Fault::LateApplies(60), 14, 29)],
+        ),
+        // The clock was an hour ahead when a version got its weight, which then warmed up for that hour (seed 949).
+        (
+            "a slow version is rolled back",
+            &[(Fault::Clock(3600), 10, 107)],
         ),
         // The clock was an hour ahead when a version got its weight, and its failures were counted an hour later.
         (
