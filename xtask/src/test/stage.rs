@@ -104,10 +104,11 @@ impl Stage {
                 self,
                 cargo(repository, CLIPPY).args(["--", "-D", "warnings"]),
             ),
-            Self::Build => runner::run(
-                self,
-                nextest(repository)?.args(["run", "--no-run"]).args(ALL),
-            ),
+            Self::Build => {
+                let mut tests = nextest(repository)?;
+                runner::run(self, tests.args(["run", "--no-run"]).args(ALL))?;
+                runner::run(self, world(repository).arg("--no-run"))
+            }
             Self::Unit => run_tests(
                 self,
                 repository,
@@ -254,13 +255,22 @@ fn on_an_api_server(repository: &Path) -> Result<Report> {
     runner::run(Stage::Api, &mut command)
 }
 
-/// One test at a time: each plays its worlds on all cores. What was played is in the tests' output.
-fn in_a_world(repository: &Path) -> Result<Report> {
+/// The seeded worlds, with Serin itself compiled with some optimisation, which no other stage needs: it takes 116 CPU-seconds
+/// instead of 30, and a world then takes a seventh of the time.
+fn world(repository: &Path) -> Command {
     let mut command = cargo(repository, &["test"]);
     command
+        .args(["--config", "profile.dev.package.serin.opt-level=1"])
+        .args(["--config", "profile.dev.package.serin.debug=0"])
         .args(ALL)
-        .args(["--test", "world", "--", "--show-output"])
-        .args(["--test-threads", "1"]);
+        .args(["--test", "world"]);
+    command
+}
+
+/// One test at a time: each plays its worlds on all cores. What was played is in the tests' output.
+fn in_a_world(repository: &Path) -> Result<Report> {
+    let mut command = world(repository);
+    command.args(["--", "--show-output", "--test-threads", "1"]);
     runner::run(Stage::World, &mut unhurried(&command))
 }
 
