@@ -2,7 +2,8 @@
 
 Every peer is a process of its own that answers each line of its standard input by one line. In each round all of them
 take their turn, so a busy neighbour slows all alike; the ratios of the medians are what to trust, and on a busy machine
-those of the CPU time.
+those of the CPU time. A turn begins when the peer before has come to rest: onnxruntime's threads go on spinning after an
+answer, on the cores of whoever is next.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 
@@ -37,6 +39,12 @@ class Peer:
         """What all its threads have used so far, in ticks of 10 ms."""
         after_name = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+    def rest(self):
+        """Returns when none of its threads has run for three ticks; those that spin do so for less than a second."""
+        used, until = None, time.monotonic() + 1
+        while used != (used := self.cpu_seconds()) and time.monotonic() < until:
+            time.sleep(0.03)
 
     def close(self):
         self.process.stdin.close()
@@ -76,6 +84,7 @@ def in_turns(peers, question, rounds):
     for _ in range(rounds):
         for own, peer in zip(answers, peers):
             own.append(peer.ask(question))
+            peer.rest()
     return answers, [(before + peer.cpu_seconds()) / rounds for before, peer in zip(used, peers)]
 
 
