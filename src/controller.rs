@@ -133,7 +133,7 @@ async fn reconcile(
     model: Arc<ModelDeployment>,
     context: Arc<Context>,
 ) -> Result<Action, ReconcileError> {
-    let key = key(&model);
+    let key = model.key();
     let span = tracing::info_span!("reconcile", namespace = key.0, name = key.1);
     let started = Instant::now();
     let run = AssertUnwindSafe(steps(&key, &context))
@@ -267,7 +267,7 @@ async fn observe(
     } else {
         Vec::new()
     };
-    let attentive_since = context.attention.look(&key(model), now, state.attended);
+    let attentive_since = context.attention.look(&model.key(), now, state.attended);
     let mut snapshot = Snapshot {
         desired: desired(&model.spec),
         commands: Commands::read(model.annotations()),
@@ -302,7 +302,7 @@ fn record(
     if snapshot.state.canary.is_none() && decision.records.is_empty() {
         return;
     }
-    let (namespace, name) = key(model);
+    let (namespace, name) = model.key();
     context.recordings.keep(&Recording {
         model: format!("{namespace}/{name}"),
         now,
@@ -528,15 +528,11 @@ impl Context {
     }
 }
 
-fn key(model: &ModelDeployment) -> (String, String) {
-    (model.namespace().unwrap_or_default(), model.name_any())
-}
-
 /// When to try again after a failure: each in a row doubles the pause. A conflict is nobody's failure and starts at a
 /// fraction of it; in a row they mean an API server whose reads lag behind, which asking faster does not help.
 #[allow(clippy::needless_pass_by_value)] // the signature that Controller::run asks for
 fn retry(model: Arc<ModelDeployment>, error: &ReconcileError, context: Arc<Context>) -> Action {
-    let (namespace, name) = key(&model);
+    let (namespace, name) = model.key();
     let mut failures = context.failures.lock();
     let count = failures
         .entry((namespace.clone(), name.clone()))

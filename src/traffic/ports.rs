@@ -29,17 +29,17 @@ impl Ports {
         model: &ModelDeployment,
         models: impl FnOnce() -> Vec<Arc<ModelDeployment>>,
     ) -> Option<u16> {
-        let key = key(model);
+        let key = model.key();
         let mut given = self.given.lock();
         let models = models();
         given.retain(|name, _| {
             models
                 .iter()
-                .any(|other| self::key(other) == *name && port_of(other).is_none())
+                .any(|other| other.key() == *name && port_of(other).is_none())
         });
         let persisted = models
             .iter()
-            .filter(|other| self::key(other) != key)
+            .filter(|other| other.key() != key)
             .filter_map(|other| port_of(other));
         let promised = given.iter().filter(|(name, _)| **name != key);
         let used: HashSet<u16> = persisted.chain(promised.map(|(_, port)| *port)).collect();
@@ -70,10 +70,6 @@ pub fn is_taken(port: u16, model: &ModelDeployment, models: &[Arc<ModelDeploymen
 
 fn port_of(model: &ModelDeployment) -> Option<u16> {
     model.status.as_ref()?.state.router_port
-}
-
-fn key(model: &ModelDeployment) -> (String, String) {
-    (model.namespace().unwrap_or_default(), model.name_any())
 }
 
 #[cfg(test)]
@@ -135,7 +131,7 @@ mod tests {
             ports.free(&churn, || vec![churn.clone()]).unwrap();
             let all = [models, std::slice::from_ref(&other)].concat();
             ports.free(&other, || all).unwrap();
-            ports.given.lock().contains_key(&key(&churn))
+            ports.given.lock().contains_key(&churn.key())
         };
         assert!(is_promised_beside(std::slice::from_ref(&churn)));
         assert!(!is_promised_beside(&[young("churn", Some(20_000))]));

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use kube::ResourceExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -61,7 +60,7 @@ pub fn routes(stores: &Stores) -> RouterModel {
     let models = stores.models.state();
     let mut routes = BTreeMap::new();
     for model in &models {
-        let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
+        let (namespace, name) = model.key();
         let found = |revision: &Revision| {
             endpoints(stores, &namespace, &name, revision)
                 .into_iter()

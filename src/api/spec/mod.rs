@@ -3,7 +3,7 @@
 use std::time::Duration as StdDuration;
 
 use k8s_openapi::api::core::v1::{EnvVar, LocalObjectReference, ResourceRequirements, Toleration};
-use kube::{CustomResource, KubeSchema, core::Duration};
+use kube::{CustomResource, KubeSchema, ResourceExt, core::Duration};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -92,6 +92,13 @@ pub struct ModelDeploymentSpec {
     #[serde(default = "ten")]
     #[schemars(range(min = 0, max = 100))]
     pub revision_history_limit: i32,
+}
+
+impl ModelDeployment {
+    /// Namespace and name, by which a model is remembered.
+    pub fn key(&self) -> (String, String) {
+        (self.namespace().unwrap_or_default(), self.name_any())
+    }
 }
 
 /// A model artefact, pinned.
