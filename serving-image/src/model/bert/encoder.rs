@@ -1,13 +1,14 @@
 //! The layers. What two threads need from each other is summed twice a layer, and nothing else is waited for.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::{Result, Storage, Tensor, bail};
 use serin_kernels::{Aligned, Attention, Grid, Machine, Normalize, Packed, Product, Then};
 
 use super::config::Config;
 use super::family::TokenTypes;
-use super::in_parallel;
+use super::team::Team;
 use super::weights::Weights;
 use crate::preprocess::Tokens;
 
@@ -59,6 +60,23 @@ struct Norm {
     epsilon: f32,
 }
 
+/// What threads do together.
+struct Step {
+    /// The last step's output.
+    x: Aligned,
+    layer: usize,
+    half: Half,
+    /// What is one part.
+    shares: Vec<Range<usize>>,
+}
+
+/// A layer's halves.
+#[derive(Debug, Clone, Copy)]
+enum Half {
+    Attention,
+    FeedForward,
+}
+
 /// What the encoder makes of some texts.
 #[derive(Debug)]
 pub(super) struct Hidden {
@@ -67,7 +85,7 @@ pub(super) struct Hidden {
     /// Its layout.
     pub(super) grid: Grid,
     /// Each text's tokens.
-    pub(super) texts: Vec<Range<usize>>,
+    pub(super) texts: Arc<[Range<usize>]>,
     /// Features.
     pub(super) features: usize,
 }
@@ -114,32 +132,41 @@ impl Encoder {
     }
 
     /// The last layer's output for some texts, computed by that many threads.
-    pub(super) fn forward(&self, texts: &[Tokens], threads: usize) -> Result<Hidden> {
+    pub(super) fn forward(self: &Arc<Self>, texts: &[Tokens], threads: usize) -> Result<Hidden> {
         let mut end = 0;
         let ranges = texts.iter().map(|text| {
             end += text.ids.len();
             end - text.ids.len()..end
         });
-        let ranges: Vec<Range<usize>> = ranges.collect();
+        let ranges: Arc<[Range<usize>]> = ranges.collect();
         let grid = Grid::new(end, self.machine.lanes);
         let mut x = Aligned::zeros(grid.len(self.hidden));
         self.embed(texts, &ranges, grid, &mut x)?;
         self.norm.apply(&mut x, &[], &[], grid);
-        for layer in &self.layers {
-            let heads = shares(layer.heads, threads);
-            let partial = in_parallel(heads.len(), |thread| {
-                layer.attend(&x, grid, &ranges, heads[thread].clone())
-            });
-            let bias = &layer.attention_output.bias;
-            layer.attention_norm.apply(&mut x, bias, &partial, grid);
 
-            let slices = shares(layer.wide().div_ceil(WIDE_FEATURES), threads);
-            let partial = in_parallel(slices.len(), |thread| {
-                layer.feed_forward(&x, grid, slices[thread].clone())
-            });
-            layer
-                .output_norm
-                .apply(&mut x, &layer.output.bias, &partial, grid);
+        let (encoder, texts) = (Arc::clone(self), Arc::clone(&ranges));
+        let team = Team::call(threads, move |step: &Step, part| {
+            let (layer, share) = (&encoder.layers[step.layer], step.shares[part].clone());
+            match step.half {
+                Half::Attention => layer.attend(&step.x, grid, &texts, share),
+                Half::FeedForward => layer.feed_forward(&step.x, grid, share),
+            }
+        });
+        for (index, layer) in self.layers.iter().enumerate() {
+            for half in [Half::Attention, Half::FeedForward] {
+                let shares = shares(layer.divisible(half), threads);
+                let parts = shares.len();
+                let step = Step {
+                    x,
+                    layer: index,
+                    half,
+                    shares,
+                };
+                let (step, partial) = team.share(step, parts);
+                x = step.x;
+                let (bias, norm) = layer.after(half);
+                norm.apply(&mut x, bias, &partial, grid);
+            }
         }
         Ok(Hidden {
             values: x,
@@ -235,6 +262,22 @@ impl Layer {
 
     fn wide(&self) -> usize {
         self.intermediate.weight.outputs()
+    }
+
+    /// Heads, or slices of the wide layer.
+    fn divisible(&self, half: Half) -> usize {
+        match half {
+            Half::Attention => self.heads,
+            Half::FeedForward => self.wide().div_ceil(WIDE_FEATURES),
+        }
+    }
+
+    /// The bias of a half's output, and the norm that follows it.
+    fn after(&self, half: Half) -> (&[f32], &Norm) {
+        match half {
+            Half::Attention => (&self.attention_output.bias, &self.attention_norm),
+            Half::FeedForward => (&self.output.bias, &self.output_norm),
+        }
     }
 
     /// What these heads add to the attention's output.

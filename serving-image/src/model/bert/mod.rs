@@ -11,17 +11,16 @@ mod family;
 mod head;
 #[cfg(test)]
 mod reference;
+mod team;
 #[cfg(test)]
 mod tests;
 mod weights;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::Result;
-use rayon::iter::{
-    IndexedParallelIterator as _, IntoParallelIterator as _, IntoParallelRefIterator as _,
-    ParallelIterator as _,
-};
+use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::Prediction;
 use super::tensors::Tensors;
@@ -39,7 +38,7 @@ const CHUNK_TOKENS: usize = 144;
 /// An encoder and what follows it.
 #[derive(Debug)]
 pub(super) struct Bert {
-    encoder: Encoder,
+    encoder: Arc<Encoder>,
     output: Output,
 }
 
@@ -61,7 +60,7 @@ impl Bert {
         }
         let weights = Weights::new(tensors, family);
         Ok(Self {
-            encoder: Encoder::load(&weights, config)?,
+            encoder: Arc::new(Encoder::load(&weights, config)?),
             output: Output::load(&weights, config, pooling, head, manifest)?,
         })
     }
@@ -120,16 +119,4 @@ fn chunks(texts: &[Tokens], threads: usize) -> Vec<Range<usize>> {
         }
     }
     chunks
-}
-
-/// The results of `work` for 0, 1, … below `parts`, each on a thread of its own where one is free.
-fn in_parallel<T: Send>(parts: usize, work: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
-    if parts == 1 {
-        return vec![work(0)];
-    }
-    (0..parts)
-        .into_par_iter()
-        .with_max_len(1)
-        .map(work)
-        .collect()
 }

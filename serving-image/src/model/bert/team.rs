@@ -1,0 +1,279 @@
+//! Threads that stay awake for one forward pass.
+//!
+//! A short text takes 3 ms, in twelve steps that two threads can share. A thread that sleeps between steps is woken
+//! twelve times, at 25 to 100 µs each, and may each time be woken where it does not help ([`leave`]): a text that came
+//! alone took 7 ms. So helpers are called once, and then look out for the next step until the pass is over.
+//!
+//! Nobody waits for a helper that has not begun: the parts of a step are taken one by one, and where all other threads
+//! have work of their own, the leader takes all of them.
+
+use std::any::Any;
+use std::hint::spin_loop;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::yield_now;
+
+use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
+
+/// Looks before the core is offered to other threads: some 20 µs, longer than the leader takes between two steps.
+const LOOKS: u32 = 500;
+
+/// The number of the step that never comes.
+const OVER: usize = usize::MAX;
+
+/// The leader's end. When it is dropped, the helpers go.
+pub(super) struct Team<S, P>(Arc<Board<S, P>>);
+
+/// What leader and helpers share.
+struct Board<S, P> {
+    work: Work<S, P>,
+    /// Changes with every step: what helpers look at, rather than at the lock.
+    number: AtomicUsize,
+    step: Mutex<Option<Arc<Step<S, P>>>>,
+}
+
+/// Computes one part of a step.
+type Work<S, P> = Box<dyn Fn(&S, usize) -> P + Send + Sync>;
+
+/// What all parts read, and their results.
+struct Step<S, P> {
+    input: S,
+    /// The first part that nobody has taken.
+    next: AtomicUsize,
+    results: Vec<Mutex<Option<Outcome<P>>>>,
+}
+
+/// A part's result, or how it panicked.
+type Outcome<P> = Result<P, Box<dyn Any + Send>>;
+
+impl<S: Send + Sync + 'static, P: Send + 'static> Team<S, P> {
+    /// Calls as many helpers as make up this number of threads with the one that leads.
+    pub(super) fn call(
+        threads: usize,
+        work: impl Fn(&S, usize) -> P + Send + Sync + 'static,
+    ) -> Self {
+        let board = Arc::new(Board {
+            work: Box::new(work),
+            number: AtomicUsize::new(0),
+            step: Mutex::default(),
+        });
+        let core = sched_getcpu();
+        for _ in 1..threads {
+            let board = Arc::clone(&board);
+            rayon::spawn(move || {
+                // It helps the same, only later, where the system does not let it.
+                let _ = leave(core);
+                board.help();
+            });
+        }
+        Self(board)
+    }
+
+    /// The results of the parts 0, 1, …, and the input again. Panics as a part did.
+    pub(super) fn share(&self, input: S, parts: usize) -> (S, Vec<P>) {
+        let Self(board) = self;
+        let mut step = Arc::new(Step {
+            input,
+            next: AtomicUsize::new(0),
+            results: (0..parts).map(|_| Mutex::default()).collect(),
+        });
+        *locked(&board.step) = Some(Arc::clone(&step));
+        board.number.fetch_add(1, Ordering::Release);
+        step.work(&board.work);
+        *locked(&board.step) = None;
+        // All parts are taken, and no helper can get hold of the step any more: those that have it are at work.
+        let mut watch = Watch::default();
+        let Step { input, results, .. } = loop {
+            match Arc::try_unwrap(step) {
+                Ok(step) => break step,
+                Err(held) => step = held,
+            }
+            watch.look();
+        };
+        let outcomes = results.into_iter().filter_map(|result| {
+            let outcome = result.into_inner();
+            outcome.unwrap_or_else(PoisonError::into_inner)
+        });
+        let results = outcomes.map(|outcome| outcome.unwrap_or_else(|panic| resume_unwind(panic)));
+        (input, results.collect())
+    }
+}
+
+impl<S, P> Drop for Team<S, P> {
+    fn drop(&mut self) {
+        self.0.number.store(OVER, Ordering::Release);
+    }
+}
+
+impl<S, P> Board<S, P> {
+    /// Takes parts of one step after the other.
+    fn help(&self) {
+        let mut last = 0;
+        let mut watch = Watch::default();
+        loop {
+            match self.number.load(Ordering::Acquire) {
+                OVER => return,
+                number if number == last => watch.look(),
+                number => {
+                    let step = locked(&self.step).clone();
+                    if let Some(step) = step {
+                        step.work(&self.work);
+                    }
+                    last = number;
+                    watch = Watch::default();
+                }
+            }
+        }
+    }
+}
+
+impl<S, P> Step<S, P> {
+    /// Takes parts until all are taken.
+    fn work(&self, work: &Work<S, P>) {
+        loop {
+            let part = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(result) = self.results.get(part) else {
+                return;
+            };
+            let outcome = catch_unwind(AssertUnwindSafe(|| work(&self.input, part)));
+            *locked(result) = Some(outcome);
+        }
+    }
+}
+
+/// Moves this thread to another core if it was woken on this one.
+///
+/// To Linux in a virtual machine, a core that sleeps looks like one that the host has taken away (`vcpu_is_preempted`),
+/// so the helper is often put beside its leader while the other core is idle, and stays there for longer than a pass
+/// takes: two threads were then no faster than one.
+fn leave(core: usize) -> io::Result<()> {
+    if sched_getcpu() != core {
+        return Ok(());
+    }
+    let allowed = sched_getaffinity(None)?;
+    let mut others = allowed;
+    others.unset(core);
+    if others.count() > 0 {
+        sched_setaffinity(None, &others)?;
+        sched_setaffinity(None, &allowed)?;
+    }
+    Ok(())
+}
+
+/// Waits for something that comes soon.
+#[derive(Default)]
+struct Watch {
+    looks: u32,
+}
+
+impl Watch {
+    /// The moment between two looks.
+    fn look(&mut self) {
+        if self.looks < LOOKS {
+            self.looks += 1;
+            spin_loop();
+        } else {
+            yield_now();
+        }
+    }
+}
+
+/// No panic happens under these locks.
+fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::HashSet;
+    use std::sync::Barrier;
+    use std::sync::mpsc::channel;
+    use std::thread::{self, ThreadId};
+
+    use rayon::{ThreadPool, ThreadPoolBuilder};
+    use rustix::thread::CpuSet;
+
+    use super::*;
+
+    fn pool(threads: usize) -> ThreadPool {
+        let pool = ThreadPoolBuilder::new().num_threads(threads);
+        pool.build().unwrap()
+    }
+
+    #[test]
+    fn results_come_in_order_whoever_computes_them() {
+        for threads in 1..=4 {
+            pool(threads).install(|| {
+                let team = Team::call(threads, |input: &usize, part| input + part);
+                for step in 0..1_000 {
+                    let (input, results) = team.share(step, step % 7);
+                    assert_eq!(input, step);
+                    let expected: Vec<usize> = (0..step % 7).map(|part| step + part).collect();
+                    assert_eq!(results, expected);
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn the_threads_of_a_pool_work_side_by_side() {
+        let used: HashSet<ThreadId> = pool(3).install(|| {
+            let meeting = Barrier::new(3);
+            let team = Team::call(3, move |(): &(), _| {
+                meeting.wait(); // nobody passes before all three are here
+                thread::current().id()
+            });
+            team.share((), 3).1.into_iter().collect()
+        });
+        assert_eq!(used.len(), 3);
+    }
+
+    #[test]
+    fn a_leader_waits_for_no_helper_that_is_busy() {
+        let pool = pool(2);
+        let busy = Arc::new(Barrier::new(2));
+        let (finish, end) = channel::<()>();
+        let begun = Arc::clone(&busy);
+        pool.spawn(move || {
+            begun.wait();
+            let _ = end.recv(); // until the test is over
+        });
+        busy.wait();
+        let ((), used) = pool.install(|| {
+            let team = Team::call(2, |(): &(), _| thread::current().id());
+            team.share((), 8)
+        });
+        assert_eq!(used.iter().collect::<HashSet<_>>().len(), 1);
+        drop(finish);
+    }
+
+    #[test]
+    fn a_helper_may_run_on_as_many_cores_as_before() {
+        let cores = || {
+            let allowed = sched_getaffinity(None).unwrap();
+            (0..CpuSet::MAX_CPU)
+                .map(|core| allowed.is_set(core))
+                .collect::<Vec<_>>()
+        };
+        let before = cores();
+        leave(sched_getcpu()).unwrap();
+        assert_eq!(cores(), before);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_leader_and_the_pool_lives_on() {
+        let pool = pool(2);
+        for part in 0..2 {
+            let work = move |(): &(), index| assert!(index != part, "part {index}");
+            let panic = catch_unwind(AssertUnwindSafe(|| {
+                pool.install(|| Team::call(2, work).share((), 2));
+            }));
+            let text = *panic.unwrap_err().downcast::<String>().unwrap();
+            assert_eq!(text, format!("part {part}"));
+        }
+        assert_eq!(pool.install(|| 6 * 7), 42);
+    }
+}
