@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::Watcher;
 use hyper_util::service::TowerToHyperService;
@@ -20,6 +21,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, warn};
 
+use super::vigil::Vigil;
 use crate::log;
 
 /// An idle connection is closed after this time. Longer than a proxy's own (Envoy: 1 h), because a server that closes
@@ -112,7 +114,9 @@ impl Drop for Lanes {
 
 /// Serves connections until the lane is asked to end.
 async fn run(mut connections: UnboundedReceiver<(Connection, Held)>, router: Router) {
-    let service = TowerToHyperService::new(router);
+    let router = TowerToHyperService::new(router);
+    let vigil = Vigil::default();
+    tokio::spawn(vigil.clone().keep());
     while let Some((connection, held)) = connections.recv().await {
         let Connection {
             stream,
@@ -126,10 +130,20 @@ async fn run(mut connections: UnboundedReceiver<(Connection, Held)>, router: Rou
                 continue;
             }
         };
+        let (router, vigil) = (router.clone(), vigil.connection());
+        let service = service_fn(move |request| {
+            vigil.request();
+            let (answer, vigil) = (router.call(request), vigil.clone());
+            async move {
+                let answer = answer.await;
+                vigil.answer();
+                answer
+            }
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(IDLE_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service.clone());
+            .serve_connection(TokioIo::new(stream), service);
         let connection = watcher.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {

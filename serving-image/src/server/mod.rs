@@ -1,6 +1,7 @@
 //! The accept loop, and an end in which no request is lost.
 
 mod lanes;
+mod vigil;
 
 use std::future::poll_fn;
 use std::io;
