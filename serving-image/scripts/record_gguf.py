@@ -10,7 +10,6 @@ probabilities. llama.cpp comes as the PyPI package xllamacpp, into a virtual env
 
 import json
 import urllib.request
-from pathlib import Path
 
 from artefacts import SERVING, sha256
 from environment import enter
