@@ -82,6 +82,8 @@ def not_as_the_manifest():
     write("integers", [node("Cast", ["X"], ["Y"], to=FLOAT)], [value("X", INT64)])
     write("two-inputs", [node("Add", ["A", "B"], ["Y"])], [value("A"), value("B")])
     write("four-rows", [node("Identity", ["X"], ["Y"])], [value("X", shape=(4, 2))], [value("Y", shape=(4, 2))])
+    levels = [value("X", TensorProto.UINT8, (None, 2, 2, 3))]
+    write("bytes", [node("Cast", ["X"], ["Y"], to=FLOAT)], levels, [value("Y", shape=(None, 2, 2, 3))])
     half = [value("Y", TensorProto.FLOAT16)]
     write("half", [node("Cast", ["X"], ["Y"], to=TensorProto.FLOAT16)], outputs=half)
     sequence = [helper.make_tensor_sequence_value_info("Y", FLOAT, None)]

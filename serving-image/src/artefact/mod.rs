@@ -9,7 +9,7 @@ mod manifest;
 pub use files::{Artefact, ArtefactError, Digest, Files, MAX_MANIFEST, write_manifest};
 pub use manifest::{
     Activation, Background, Channels, Distribution, Drop, Dtype, FileEntry, Filter, Golden,
-    GraphInput, GraphOutput, Head, Holds, ImageStep, Input, InputType, Kind, Layout, Limits,
-    MANIFEST_FILE, Manifest, ManifestError, Mode, Network, Orientation, Outputs, Pooling,
+    GraphInput, GraphOutput, Head, Holds, ImageDtype, ImageStep, Input, InputType, Kind, Layout,
+    Limits, MANIFEST_FILE, Manifest, ManifestError, Mode, Network, Orientation, Outputs, Pooling,
     Reference, Resize, Scalar, Scaler, Scaling, Step, Task,
 };

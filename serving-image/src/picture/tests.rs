@@ -6,9 +6,10 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
+use crate::array::{Array, Elements};
 use crate::artefact::{ImageStep, Limits, Resize};
 use crate::preprocess::Image;
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub(super) const READING: Reading = Reading {
     max_bytes: 1 << 20,
@@ -122,6 +123,82 @@ fn resizing_is_pillows_to_the_bit() {
             largest <= allowed,
             "{name}: by {largest}, {mean} in the mean"
         );
+    }
+}
+
+/// What an image step makes of a PNG, with these fields beside its size.
+fn stepped(file_name: &str, resize: &Resize, fields: Value) -> Array {
+    let mut step = json!({"input": "x", "resize": resize});
+    let Value::Object(fields) = fields else {
+        panic!("no object");
+    };
+    step.as_object_mut().unwrap().extend(fields);
+    let step: ImageStep = serde_json::from_value(step).unwrap();
+    let text = BASE64_STANDARD.encode(file(file_name));
+    let read = Image::new(&step, &Limits::default()).read(&text.into());
+    read.unwrap()
+}
+
+/// Every way again for graphs that take bytes: the same levels, in their own type, in each layout and order of colours.
+#[test]
+fn levels_as_they_are_are_pillows_to_the_bit() {
+    let ways: BTreeMap<String, Resize> = serde_json::from_slice(&file("ways.json")).unwrap();
+    for (name, resize) in ways.iter().filter(|(_, resize)| resize.antialias) {
+        let pillows = picture(&format!("{name}.png")).levels;
+        let (height, width) = (resize.height, resize.width);
+        let rows = stepped(
+            "photo.png",
+            resize,
+            json!({"dtype": "uint8", "layout": "channelsLast"}),
+        );
+        assert_eq!(rows.shape, [height, width, 3], "{name}");
+        assert_eq!(rows.elements, Elements::Uint8(pillows.clone()), "{name}");
+
+        let plane = |channel: usize| pillows.iter().skip(channel).step_by(3).copied();
+        let planes = stepped("photo.png", resize, json!({"dtype": "uint8"}));
+        assert_eq!(planes.shape, [3, height, width], "{name}");
+        let expected = (0..3).flat_map(plane).collect();
+        assert_eq!(planes.elements, Elements::Uint8(expected), "{name}");
+
+        // The fill is named in the order of the channels, so it is turned round, too.
+        let mut turned = resize.clone();
+        turned.fill.reverse();
+        let bgr = stepped(
+            "photo.png",
+            &turned,
+            json!({"dtype": "uint8", "channels": "bgr"}),
+        );
+        let expected = (0..3).rev().flat_map(plane).collect();
+        assert_eq!(bgr.elements, Elements::Uint8(expected), "{name}");
+    }
+}
+
+/// Grey levels, and a photograph in JPEG that lies on its side: as the step for floats gives them.
+#[test]
+fn levels_as_they_are_are_those_that_are_scaled_otherwise() {
+    let resize = serde_json::from_value(json!({"width": 24, "height": 20, "mode": "crop"}));
+    let resize = resize.unwrap();
+    for (name, channels, count) in [
+        ("photo.png", "grey", 1),
+        ("turned.jpg", "rgb", 3),
+        ("turned.jpg", "bgr", 3),
+    ] {
+        for orientation in ["exif", "asStored"] {
+            let how = json!({"channels": channels, "orientation": orientation});
+            let with = |fields: Value| {
+                let mut how = how.clone();
+                how.as_object_mut()
+                    .unwrap()
+                    .extend(fields.as_object().unwrap().clone());
+                stepped(name, &resize, how)
+            };
+            let floats = with(json!({"rescale": 1, "mean": vec![0; count], "std": vec![1; count]}));
+            let bytes = with(json!({"dtype": "uint8"}));
+            assert_eq!(bytes.shape, [count, 20, 24]);
+            assert_eq!(bytes.shape, floats.shape);
+            assert!(matches!(bytes.elements, Elements::Uint8(_)));
+            assert_eq!(bytes.elements.to_f32(), floats.elements.to_f32(), "{name}");
+        }
     }
 }
 

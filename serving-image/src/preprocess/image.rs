@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde_json::Value;
 
 use crate::array::{Array, Elements};
-use crate::artefact::{Channels, ImageStep, Layout, Limits, Mode, Orientation, Resize};
+use crate::artefact::{Channels, ImageDtype, ImageStep, Layout, Limits, Mode, Orientation, Resize};
 use crate::picture::{Picture, Reading, Refused};
 
 /// An `image` step, resolved.
@@ -62,38 +62,55 @@ impl Image {
             };
             part.levels[(y * part.width + x) * part.channels + channel].into()
         };
-        Ok(self.lay_out(resize.height, resize.width, level))
+        let size = [resize.height, resize.width, part.channels];
+        Ok(match self.step.dtype {
+            ImageDtype::Float32 => self.scaled(size, level),
+            // Whole numbers from 0 to 255 all of them, those of fill by the manifest's check.
+            ImageDtype::Uint8 => {
+                let (shape, levels) = self.lay_out(size, |c, y, x| level(c, y, x) as u8);
+                Array {
+                    shape,
+                    elements: Elements::Uint8(levels),
+                }
+            }
+        })
     }
 
     /// Of a tensor of height × width × channels.
     pub(super) fn transform(&self, image: &Array) -> Array {
         let levels = image.elements.to_f32();
-        let (width, channels) = (image.shape[1], self.step.mean.len());
+        let size = [image.shape[0], image.shape[1], image.shape[2]];
+        let [_, width, channels] = size;
         let level = |channel, y, x| f64::from(levels[(y * width + x) * channels + channel]);
-        self.lay_out(image.shape[0], width, level)
+        self.scaled(size, level)
     }
 
-    /// The scaled levels, in the step's layout; `level` is asked for channel, row and column.
-    fn lay_out(
+    /// The scaled levels; `level` is asked for channel, row and column.
+    fn scaled(&self, size: [usize; 3], level: impl Fn(usize, usize, usize) -> f64) -> Array {
+        let ImageStep { mean, std, .. } = &self.step;
+        let rescale = self.step.rescale.unwrap_or(1.0);
+        let (shape, values) = self.lay_out(size, |channel, y, x| {
+            ((level(channel, y, x) * rescale - mean[channel]) / std[channel]) as f32
+        });
+        Array {
+            shape,
+            elements: Elements::Float32(values),
+        }
+    }
+
+    /// Numbers of height × width × channels in the step's layout, with the shape that they have in it; `number` is asked
+    /// for channel, row and column.
+    fn lay_out<T>(
         &self,
-        height: usize,
-        width: usize,
-        level: impl Fn(usize, usize, usize) -> f64,
-    ) -> Array {
-        let ImageStep {
-            rescale, mean, std, ..
-        } = &self.step;
-        let channels = mean.len();
-        let mut values = Vec::with_capacity(channels * height * width);
-        let mut push = |channel, y, x| {
-            let value = (level(channel, y, x) * rescale - mean[channel]) / std[channel];
-            values.push(value as f32);
-        };
+        [height, width, channels]: [usize; 3],
+        number: impl Fn(usize, usize, usize) -> T,
+    ) -> (Vec<usize>, Vec<T>) {
+        let mut numbers = Vec::with_capacity(channels * height * width);
         let shape = match self.step.layout {
             Layout::ChannelsFirst => {
                 for channel in 0..channels {
                     for y in 0..height {
-                        (0..width).for_each(|x| push(channel, y, x));
+                        numbers.extend((0..width).map(|x| number(channel, y, x)));
                     }
                 }
                 vec![channels, height, width]
@@ -101,16 +118,13 @@ impl Image {
             Layout::ChannelsLast => {
                 for y in 0..height {
                     for x in 0..width {
-                        (0..channels).for_each(|channel| push(channel, y, x));
+                        numbers.extend((0..channels).map(|channel| number(channel, y, x)));
                     }
                 }
                 vec![height, width, channels]
             }
         };
-        Array {
-            shape,
-            elements: Elements::Float32(values),
-        }
+        (shape, numbers)
     }
 }
 

@@ -255,6 +255,96 @@ fn what_the_manifest_says_of_another_graph_is_told_by_name_type_and_shape() {
     }
 }
 
+/// The manifest of a graph of tensors with one picture of 2 × 2, and these fields beside its size.
+fn of_picture(fields: &Value) -> Value {
+    let mut step = json!({"step": "image", "input": "X", "resize": {"width": 2, "height": 2, "mode": "exact"}});
+    let fields = fields.as_object().unwrap().clone();
+    step.as_object_mut().unwrap().extend(fields);
+    json!({
+        "/kind": "tensor", "/task": "raw", "/inputs": [{"name": "X", "type": "image"}], "/preprocessing": [step],
+        "/network": {"architecture": "onnx", "graph": "model.onnx"}, "/outputs": {},
+    })
+}
+
+#[test]
+fn an_image_of_another_type_or_layout_is_refused_with_what_to_change() {
+    if !has_library() {
+        return;
+    }
+    let scaled =
+        json!({"rescale": 1, "mean": [0, 0, 0], "std": [1, 1, 1], "layout": "channelsLast"});
+    let levels = json!({"dtype": "uint8", "layout": "channelsLast"});
+    for (name, changes, words) in [
+        (
+            "bytes",
+            of_picture(&scaled),
+            &[
+                "input X",
+                "its image step gives float32; with \"dtype\": \"uint8\" and without rescale, mean and std",
+            ][..],
+        ),
+        (
+            "sound",
+            of_picture(&levels),
+            &[
+                "input X",
+                "its image step gives uint8; without dtype, and with rescale",
+            ],
+        ),
+        (
+            "bytes",
+            of_picture(&json!({"dtype": "uint8"})),
+            &[
+                "input X",
+                "its image step gives 3 × 2 × 2 for each instance: see its layout",
+            ],
+        ),
+        (
+            "sound",
+            of_picture(&scaled),
+            &[
+                "input X",
+                "its image step gives 2 × 2 × 3 for each instance",
+            ],
+        ),
+        (
+            "bytes",
+            json!({
+                "/kind": "tensor", "/task": "raw", "/outputs": {},
+                "/inputs": [{"name": "X", "type": "tensor", "dtype": "uint8", "shape": [2, 2, 3]}],
+                "/preprocessing": [{
+                    "step": "image", "input": "X", "rescale": 1, "mean": [0, 0, 0], "std": [1, 1, 1],
+                }],
+                "/network": {"architecture": "onnx", "graph": "model.onnx"},
+            }),
+            &[
+                "input X",
+                "its image step gives float32; without the step it gives levels",
+            ],
+        ),
+    ] {
+        refused(name, &changes, words);
+    }
+    load(&graph("bytes.onnx"), &of_picture(&levels), &[]).unwrap();
+}
+
+#[test]
+fn bytes_go_into_a_graph_as_a_plain_tensor() {
+    if !has_library() {
+        return;
+    }
+    let tensor = json!({
+        "/kind": "tensor", "/task": "raw", "/preprocessing": [], "/outputs": {},
+        "/inputs": [{"name": "X", "type": "tensor", "dtype": "uint8", "shape": [2, 2, 3]}],
+        "/network": {"architecture": "onnx", "graph": "model.onnx"},
+    });
+    let model = load(&graph("bytes.onnx"), &tensor, &[]).unwrap();
+    let levels = json!([[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [128, 254, 255]]]);
+    let answer = predict(&model, &[json!({"X": levels})]);
+    let expected = [0, 1, 2, 3, 4, 5, 6, 7, 8, 128, 254, 255];
+    assert_eq!(answer[0].output, expected.map(|level| level as f32));
+}
+
 #[test]
 fn a_label_is_answered_by_its_name() {
     if !has_library() {

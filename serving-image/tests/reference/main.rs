@@ -162,6 +162,14 @@ fn graphs_of_scikit_learn_xgboost_and_lightgbm_are_theirs() {
     }
 }
 
+/// A graph that takes bytes, and answers the sums of their levels: one level that is off would be seen.
+#[test]
+fn levels_of_pictures_are_those_that_python_gives_the_graph() {
+    if has_library() {
+        small("picture-levels");
+    }
+}
+
 /// Models of others: a tensor in, an image in, and texts through a graph that PyTorch exported.
 #[test]
 fn real_graphs_answer_as_in_python() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::graphs::library;
+use crate::graphs::{library, model};
 use crate::support::{Server, cached, fixture, serin_serve};
 
 /// The model and ONNX Runtime's library.
@@ -127,6 +127,67 @@ fn v2_batch_and_predict_answer_alike() {
             json!({"row": 2, "field": "x", "expected": "a picture in JPEG or PNG"})
         );
     }
+}
+
+/// Bytes for a graph that scales them by itself, as TensorFlow exports it. The sums of the levels are exact.
+#[test]
+fn levels_go_into_a_graph_of_bytes_by_every_way() {
+    let Some(library) = library() else { return };
+    let model = model("picture-levels");
+    let server = Server::start(&model, &["--onnxruntime", &library]);
+    let fixture = fixture("picture-levels.json");
+    let (instances, outputs) = (&fixture["instances"], &fixture["outputs"]);
+    let instances = instances.as_array().unwrap();
+    let sums = |index: usize| -> Vec<f64> {
+        let output = outputs[index].as_array().unwrap();
+        output[..3]
+            .iter()
+            .map(|sum| sum.as_f64().unwrap())
+            .collect()
+    };
+    let numbers = |list: &Value| -> Vec<f64> {
+        let list = list.as_array().unwrap().iter();
+        list.map(|number| number.as_f64().unwrap()).collect()
+    };
+
+    let answers = predict(&server, instances);
+    for index in 0..instances.len() {
+        let found = &answers[index]["outputs"]["level_sums"]["data"];
+        assert_eq!(numbers(found), sums(index), "{}", answers[index]);
+    }
+
+    let metadata = server.get("/v2/models/picture-levels").json();
+    let name = "image_tensor:0";
+    assert_eq!(
+        metadata["inputs"],
+        json!([{"name": name, "datatype": "BYTES", "shape": [-1]}])
+    );
+    let pictures = [&instances[1][name], &instances[2][name]];
+    let tensor = json!({"name": name, "shape": [2], "datatype": "BYTES", "data": pictures});
+    let answer = server.post(
+        "/v2/models/picture-levels/infer",
+        &json!({"inputs": [tensor], "outputs": [{"name": "level_sums"}]}),
+    );
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let output = &answer.json()["outputs"][0];
+    assert_eq!(output["datatype"], "INT64");
+    assert_eq!(output["shape"], json!([2, 3]));
+    assert_eq!(numbers(&output["data"]), [sums(1), sums(2)].concat());
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let picture = instances[3][name].as_str().unwrap();
+    fs::write(path("in.csv"), format!("{name}\n{picture}\n")).unwrap();
+    let ended = serin_serve(&["batch", "--onnxruntime", &library])
+        .args(["--model-dir".as_ref(), model.as_os_str()])
+        .args(["--input".as_ref(), path("in.csv").as_os_str()])
+        .args(["--output".as_ref(), path("out.jsonl").as_os_str()])
+        .output()
+        .unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    let line = only_line(&path("out.jsonl"));
+    let found = &line["outputs"]["level_sums"]["data"];
+    assert_eq!(numbers(found), sums(3), "{line}");
 }
 
 fn only_line(file: &Path) -> Value {

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 /// What becomes of an image: a picture is decoded, brought to a size, and its levels are scaled:
-/// `(level · rescale − mean) / std`, channel by channel. Of a tensor of height × width × channels only the last is done.
+/// `(level · rescale − mean) / std`, channel by channel, or left as they are for a graph that takes bytes. Of a tensor of
+/// height × width × channels only the scaling is done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ImageStep {
@@ -18,15 +19,33 @@ pub struct ImageStep {
     /// The size that a picture is brought to; an image needs it, a tensor has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resize: Option<Resize>,
-    /// Factor for each level, such as 1/255.
-    pub rescale: f64,
-    /// Subtracted, channel by channel.
+    /// What the graph takes: scaled levels, or levels as they are (images). Default `float32`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dtype: ImageDtype,
+    /// Factor for each level, such as 1/255 (`float32`, which needs it).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rescale: Option<f64>,
+    /// Subtracted, channel by channel (`float32`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mean: Vec<f64>,
-    /// Divisors, channel by channel; none is zero.
+    /// Divisors, channel by channel; none is zero (`float32`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub std: Vec<f64>,
     /// Where the channels are in the result. Default `channelsFirst`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub layout: Layout,
+}
+
+impl ImageStep {
+    /// The shape of the array that a picture becomes; none where there is no size, for tensors.
+    pub fn shape(&self) -> Option<[usize; 3]> {
+        let Resize { width, height, .. } = *self.resize.as_ref()?;
+        let channels = self.channels.count();
+        Some(match self.layout {
+            Layout::ChannelsFirst => [channels, height, width],
+            Layout::ChannelsLast => [height, width, channels],
+        })
+    }
 }
 
 /// How a picture comes to the size that the network takes. The levels are those of Pillow up to 12, to the bit.
@@ -105,6 +124,17 @@ impl Channels {
             Self::Grey => 1,
         }
     }
+}
+
+/// Type of the numbers that an image becomes, by numpy's names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageDtype {
+    /// Scaled levels: PyTorch, Paddle.
+    #[default]
+    Float32,
+    /// Levels from 0 to 255 as they are, for graphs that scale them by themselves: TensorFlow's detectors.
+    Uint8,
 }
 
 /// Whether a picture is turned as its EXIF data says.

@@ -15,7 +15,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use image::{Channels, Filter, ImageStep, Layout, Mode, Orientation, Resize};
+pub use image::{Channels, Filter, ImageDtype, ImageStep, Layout, Mode, Orientation, Resize};
 pub use input::{Dtype, Input, InputType, Scalar};
 pub use network::{Activation, GraphInput, GraphOutput, Head, Holds, Network, Pooling};
 pub use output::{Background, Distribution, Outputs, Reference};

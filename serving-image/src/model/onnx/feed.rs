@@ -5,7 +5,7 @@ use ort::value::{Outlet, Tensor, TensorElementType};
 
 use super::{OnnxError, describe};
 use crate::array::Elements;
-use crate::artefact::{InputType, Kind, Manifest, Network};
+use crate::artefact::{Dtype, ImageDtype, InputType, Kind, Manifest, Network};
 use crate::preprocess::{Batch, FieldColumn, Tokens};
 
 /// One input of the graph, and where its value comes from.
@@ -118,7 +118,19 @@ fn feed(manifest: &Manifest, outlet: &Outlet, inputs: usize) -> Result<Feed, Onn
     }
     if !takes(manifest, &source, dtype) {
         return wrong(&format!(
-            "it takes {}, which is not what the manifest gives",
+            "it takes {}, which is not what the manifest gives{}",
+            outlet.dtype(),
+            remedy(manifest, &source, dtype)
+        ));
+    }
+    if let Source::Array(index) = source
+        && let Some(step) = manifest.image_step(&manifest.inputs[index].name)
+        && let Some(given) = step.shape()
+        && !is_of(&given, shape.get(1..).unwrap_or_default())
+    {
+        let [first, second, third] = given;
+        return wrong(&format!(
+            "it takes {}, but its image step gives {first} × {second} × {third} for each instance: see its layout, resize and channels",
             outlet.dtype()
         ));
     }
@@ -160,19 +172,51 @@ fn takes(manifest: &Manifest, source: &Source, dtype: TensorElementType) -> bool
         Source::Tokens(_) => matches!(dtype, T::Int64 | T::Int32),
         Source::Array(index) => {
             let input = &manifest.inputs[*index];
-            if manifest.image_step(&input.name).is_some() {
-                return dtype == T::Float32;
-            }
-            let given = input.dtype.map(|dtype| match dtype {
-                crate::artefact::Dtype::Float32 => T::Float32,
-                crate::artefact::Dtype::Float64 => T::Float64,
-                crate::artefact::Dtype::Int32 => T::Int32,
-                crate::artefact::Dtype::Int64 => T::Int64,
-                crate::artefact::Dtype::Uint8 => T::Uint8,
-                crate::artefact::Dtype::Bool => T::Bool,
-            });
+            let given = match manifest.image_step(&input.name) {
+                Some(step) => Some(match step.dtype {
+                    ImageDtype::Float32 => T::Float32,
+                    ImageDtype::Uint8 => T::Uint8,
+                }),
+                None => input.dtype.map(|dtype| match dtype {
+                    Dtype::Float32 => T::Float32,
+                    Dtype::Float64 => T::Float64,
+                    Dtype::Int32 => T::Int32,
+                    Dtype::Int64 => T::Int64,
+                    Dtype::Uint8 => T::Uint8,
+                    Dtype::Bool => T::Bool,
+                }),
+            };
             given == Some(dtype)
         }
+    }
+}
+
+/// Whether a shape is the one that is wanted, where an axis of any length is negative.
+fn is_of(shape: &[usize], wanted: &[i64]) -> bool {
+    let fits =
+        |(length, wanted): (&usize, &i64)| *wanted < 0 || usize::try_from(*wanted) == Ok(*length);
+    shape.len() == wanted.len() && shape.iter().zip(wanted).all(fits)
+}
+
+/// What to change in the manifest where an image is of another type than the graph takes; else nothing.
+fn remedy(manifest: &Manifest, source: &Source, dtype: TensorElementType) -> &'static str {
+    let Source::Array(index) = source else {
+        return "";
+    };
+    let input = &manifest.inputs[*index];
+    let step = manifest.image_step(&input.name);
+    let is_picture = input.kind == InputType::Image;
+    match (step.map(|step| step.dtype), dtype) {
+        (Some(ImageDtype::Float32), TensorElementType::Uint8) if is_picture => {
+            ": its image step gives float32; with \"dtype\": \"uint8\" and without rescale, mean and std it gives levels"
+        }
+        (Some(ImageDtype::Float32), TensorElementType::Uint8) => {
+            ": its image step gives float32; without the step it gives levels"
+        }
+        (Some(ImageDtype::Uint8), TensorElementType::Float32) => {
+            ": its image step gives uint8; without dtype, and with rescale, mean and std, it gives float32"
+        }
+        _ => "",
     }
 }
 

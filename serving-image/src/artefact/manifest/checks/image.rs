@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{MAX_ELEMENTS, Problems};
 use crate::artefact::manifest::{
-    Channels, Dtype, Filter, ImageStep, Input, InputType, Manifest, Mode, Network, Orientation,
-    Resize, Step, Task,
+    Channels, Dtype, Filter, ImageDtype, ImageStep, Input, InputType, Manifest, Mode, Network,
+    Orientation, Resize, Step, Task,
 };
 
 pub(super) fn check_tensor(manifest: &Manifest, problems: &mut Problems) {
@@ -52,13 +52,21 @@ fn check_step(at: &str, step: &ImageStep, input: Option<&Input>, problems: &mut 
         step.std.iter().all(|divisor| *divisor != 0.0),
         format!("{at}: a std is 0"),
     );
+    let is_scaled = step.dtype == ImageDtype::Float32;
+    problems.check(
+        !is_scaled || step.rescale.is_some(),
+        format!("{at}: rescale is missing, the factor for each level"),
+    );
     let of_each = |channels| step.mean.len() == channels && step.std.len() == channels;
     if input.is_some_and(|input| input.kind == InputType::Image) {
         let channels = step.channels.count();
         problems.check(
-            of_each(channels),
+            !is_scaled || of_each(channels),
             format!("{at}: needs a mean and a std for each of {channels} channel(s)"),
         );
+        if !is_scaled {
+            check_levels(at, step, problems);
+        }
         match &step.resize {
             Some(resize) => check_resize(at, resize, channels, problems),
             None => problems.check(
@@ -74,15 +82,38 @@ fn check_step(at: &str, step: &ImageStep, input: Option<&Input>, problems: &mut 
             && step.orientation == Orientation::default(),
         format!("{at}: resize, channels and orientation are for images, which {name} is not"),
     );
+    problems.check(
+        is_scaled,
+        format!("{at}: dtype is for images: a tensor of uint8 goes into the graph as it is, without a step"),
+    );
     let channels = input.and_then(|input| match input.shape.as_deref() {
         Some([_, _, Some(channels)]) if input.dtype != Some(Dtype::Bool) => Some(*channels),
         _ => None,
     });
     problems.check(
-        channels.is_some_and(of_each),
+        !is_scaled || channels.is_some_and(of_each),
         format!(
             "{at}: {name} must be a tensor of numbers of height × width × channels, with a mean and a std for each channel, or an image"
         ),
+    );
+}
+
+/// Of a picture whose levels go into the graph as they are.
+fn check_levels(at: &str, step: &ImageStep, problems: &mut Problems) {
+    for (field, is_there) in [
+        ("rescale", step.rescale.is_some()),
+        ("mean", !step.mean.is_empty()),
+        ("std", !step.std.is_empty()),
+    ] {
+        problems.check(
+            !is_there,
+            format!("{at}: {field} is for float32: with dtype uint8 the levels stay as they are; leave out {field}, or dtype"),
+        );
+    }
+    let fill = step.resize.iter().flat_map(|resize| &resize.fill);
+    problems.check(
+        fill.clone().all(|level| level.fract() == 0.0),
+        format!("{at}: resize: a level of fill is a whole number where dtype is uint8"),
     );
 }
 
