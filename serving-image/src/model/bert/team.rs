@@ -145,9 +145,9 @@ impl<S, P> Step<S, P> {
 
 /// Moves this thread to another core if it was woken on this one.
 ///
-/// To Linux in a virtual machine, a core that sleeps looks like one that the host has taken away (`vcpu_is_preempted`),
-/// so the helper is often put beside its leader while the other core is idle, and stays there for longer than a pass
-/// takes: two threads were then no faster than one.
+/// On a virtual machine, Linux often wakes the helper beside its leader though another core idles, and leaves it there for
+/// longer than a pass takes: two threads were then no faster than one. (Probably because a core that sleeps looks like one
+/// that the host has taken away: `vcpu_is_preempted`.)
 fn leave(core: usize) -> io::Result<()> {
     if sched_getcpu() != core {
         return Ok(());
