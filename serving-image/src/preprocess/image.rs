@@ -102,18 +102,18 @@ impl Image {
     /// for channel, row and column.
     fn lay_out<T>(
         &self,
-        [height, width, channels]: [usize; 3],
+        size: [usize; 3],
         number: impl Fn(usize, usize, usize) -> T,
     ) -> (Vec<usize>, Vec<T>) {
+        let [height, width, channels] = size;
         let mut numbers = Vec::with_capacity(channels * height * width);
-        let shape = match self.step.layout {
+        match self.step.layout {
             Layout::ChannelsFirst => {
                 for channel in 0..channels {
                     for y in 0..height {
                         numbers.extend((0..width).map(|x| number(channel, y, x)));
                     }
                 }
-                vec![channels, height, width]
             }
             Layout::ChannelsLast => {
                 for y in 0..height {
@@ -121,10 +121,9 @@ impl Image {
                         numbers.extend((0..channels).map(|channel| number(channel, y, x)));
                     }
                 }
-                vec![height, width, channels]
             }
-        };
-        (shape, numbers)
+        }
+        (self.step.layout.shape(size).to_vec(), numbers)
     }
 }
 

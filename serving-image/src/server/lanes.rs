@@ -130,13 +130,13 @@ async fn run(mut connections: UnboundedReceiver<(Connection, Held)>, router: Rou
                 continue;
             }
         };
-        let (router, vigil) = (router.clone(), vigil.connection());
+        let (router, client) = (router.clone(), vigil.client());
         let service = service_fn(move |request| {
-            vigil.request();
-            let (answer, vigil) = (router.call(request), vigil.clone());
+            client.request();
+            let (answer, client) = (router.call(request), client.clone());
             async move {
                 let answer = answer.await;
-                vigil.answer();
+                client.answer();
                 answer
             }
         });

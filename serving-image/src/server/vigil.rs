@@ -43,8 +43,8 @@ impl Vigil {
     }
 
     /// A connection's part in it.
-    pub(super) fn connection(&self) -> Connection {
-        Connection {
+    pub(super) fn client(&self) -> Client {
+        Client {
             vigil: self.clone(),
             rhythm: Arc::default(),
         }
@@ -55,14 +55,14 @@ impl Vigil {
     }
 }
 
-/// Knows how closely a connection's requests follow each other. Clones share it.
+/// Whoever is at the other end of a connection. Clones share what is known of it.
 #[derive(Debug, Clone)]
-pub(super) struct Connection {
+pub(super) struct Client {
     vigil: Vigil,
     rhythm: Arc<Mutex<Rhythm>>,
 }
 
-impl Connection {
+impl Client {
     /// A request has come.
     pub(super) fn request(&self) {
         self.rhythm().request(Instant::now());

@@ -40,11 +40,7 @@ impl ImageStep {
     /// The shape of the array that a picture becomes; none where there is no size, for tensors.
     pub fn shape(&self) -> Option<[usize; 3]> {
         let Resize { width, height, .. } = *self.resize.as_ref()?;
-        let channels = self.channels.count();
-        Some(match self.layout {
-            Layout::ChannelsFirst => [channels, height, width],
-            Layout::ChannelsLast => [height, width, channels],
-        })
+        Some(self.layout.shape([height, width, self.channels.count()]))
     }
 }
 
@@ -157,6 +153,16 @@ pub enum Layout {
     ChannelsFirst,
     /// Height × width × channels: TensorFlow.
     ChannelsLast,
+}
+
+impl Layout {
+    /// The shape of an array of height × width × channels that is laid out so.
+    pub fn shape(self, [height, width, channels]: [usize; 3]) -> [usize; 3] {
+        match self {
+            Self::ChannelsFirst => [channels, height, width],
+            Self::ChannelsLast => [height, width, channels],
+        }
+    }
 }
 
 fn yes() -> bool {

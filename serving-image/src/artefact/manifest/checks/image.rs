@@ -60,11 +60,12 @@ fn check_step(at: &str, step: &ImageStep, input: Option<&Input>, problems: &mut 
     let of_each = |channels| step.mean.len() == channels && step.std.len() == channels;
     if input.is_some_and(|input| input.kind == InputType::Image) {
         let channels = step.channels.count();
-        problems.check(
-            !is_scaled || of_each(channels),
-            format!("{at}: needs a mean and a std for each of {channels} channel(s)"),
-        );
-        if !is_scaled {
+        if is_scaled {
+            problems.check(
+                of_each(channels),
+                format!("{at}: needs a mean and a std for each of {channels} channel(s)"),
+            );
+        } else {
             check_levels(at, step, problems);
         }
         match &step.resize {
