@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     api::{
-        CanaryVersion, DecisionRecord, ModelDeploymentSpec, Phase, State, Verdict, VersionRef,
-        conditions::reasons,
+        CanaryVersion, DecisionRecord, ModelDeploymentSpec, Phase, RetiringVersion, State, Verdict,
+        VersionRef, conditions::reasons,
     },
     observe::{Snapshot, VersionHealth, metrics::BlindReason},
     status::serving_all,
@@ -27,6 +27,10 @@ use crate::{
 
 /// How often pods that are starting are looked at, besides at each change that the API server reports.
 const STARTING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Time for routers to come back to an operator that was away: until then they send requests by what they had. By the chart they
+/// try at least every 2 s, and give each try 2 s.
+const ROUTERS_RETURN: Duration = Duration::from_secs(10);
 
 /// What [`decide`] says.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -80,10 +84,9 @@ pub fn retreat(spec: &ModelDeploymentSpec, snapshot: &Snapshot, now: Timestamp) 
 impl Turn<'_> {
     /// Lets go of versions whose time is over.
     fn retire(&mut self) {
-        let now = self.now;
-        self.next
-            .retiring
-            .retain(|version| version.scale_down_at > now);
+        let mut retiring = std::mem::take(&mut self.next.retiring);
+        retiring.retain(|version| self.retires_at(version) > self.now);
+        self.next.retiring = retiring;
         if self.next.retiring.is_empty()
             && matches!(self.next.phase, Phase::Promoting | Phase::RollingBack)
         {
@@ -92,13 +95,15 @@ impl Turn<'_> {
     }
 
     fn next_retirement(&self) -> Option<Duration> {
-        let next = self
-            .next
-            .retiring
-            .iter()
-            .map(|version| version.scale_down_at)
-            .min()?;
+        let retiring = self.next.retiring.iter();
+        let next = retiring.map(|version| self.retires_at(version)).min()?;
         Some(until(self.now, next))
+    }
+
+    /// When a version's pods may go: not before every router can know that it has no weight.
+    fn retires_at(&self, version: &RetiringVersion) -> Timestamp {
+        let routers_know = self.snapshot.attentive_since + ROUTERS_RETURN;
+        version.scale_down_at.max(routers_know)
     }
 
     /// Tells when `spec.rollout.paused` changes. What it does is told by whatever it holds up.

@@ -20,6 +20,7 @@ const ACCEPTED: &[(&str, &[&str], &[&str])] = &[
         "",
         &[
             "ClusterRole/serin-operator-models",
+            "PodDisruptionBudget/serin-operator",
             "PodDisruptionBudget/serin-router",
             "Deployment/serin-prometheus",
         ],
@@ -36,9 +37,12 @@ const ACCEPTED: &[(&str, &[&str], &[&str])] = &[
         &["ClusterRole/serin-operator-models"],
     ),
     (
-        "--set router.replicas=1",
+        "--set operator.replicas=1,router.replicas=1",
         &[],
-        &["PodDisruptionBudget/serin-router"],
+        &[
+            "PodDisruptionBudget/serin-operator",
+            "PodDisruptionBudget/serin-router",
+        ],
     ),
     (
         "--set prometheus.enabled=false,prometheus.url=http://p:9090,prometheus.headersSecret=h",

@@ -30,8 +30,8 @@ fn the_operator_killed_in_mid_canary_changes_nothing() {
 
 #[test]
 #[ignore = "starts a cluster: cargo xtask test --only cluster"]
-fn the_operator_killed_in_mid_rollback_changes_nothing() {
-    play("operator-killed-in-rollback");
+fn the_leader_killed_as_it_rolls_back_changes_nothing() {
+    play("leader-killed-in-rollback");
 }
 
 #[test]

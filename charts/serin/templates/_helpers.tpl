@@ -40,15 +40,41 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* Where a component's pods run; call with the component's values. */}}
+{{/* Where a component's pods run: without an affinity, several are spread over the nodes where that is possible. */}}
 {{- define "serin.scheduling" -}}
-{{- with .nodeSelector }}
+{{- $values := index .root.Values .component }}
+{{- with $values.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .tolerations }}
+{{- with $values.tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .affinity }}
+{{- with $values.affinity }}
 affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if and (gt (int $values.replicas) 1) (not $values.affinity) }}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include "serin.selector" . | nindent 8 }}
+{{- end }}
+{{- end }}
+
+{{/* Of several pods of a component, a drained node takes one at a time. */}}
+{{- define "serin.disruptionBudget" -}}
+{{- if gt (int (index .root.Values .component).replicas) 1 }}
+---
+apiVersion: {{ ternary "policy/v1" "policy/v1beta1" (.root.Capabilities.APIVersions.Has "policy/v1") }}
+kind: PodDisruptionBudget
+metadata:
+  name: serin-{{ .component }}
+  namespace: {{ .root.Release.Namespace }}
+  labels: {{- include "serin.labels" . | nindent 4 }}
+spec:
+  maxUnavailable: 1
+  selector:
+    matchLabels: {{- include "serin.selector" . | nindent 6 }}
 {{- end }}
 {{- end }}

@@ -24,6 +24,11 @@ const FIRST_VERSION: Duration = Duration::from_secs(180);
 const ROLLOUT: Duration = Duration::from_secs(300);
 /// How long Prometheus is away: longer than three scrapes, after which samples are not believed.
 const OUTAGE: Duration = Duration::from_secs(15);
+/// The operator's process.
+const OPERATOR: &str = "serin-operator";
+/// Time for routers whose operator has just died to ask another one. By the chart they try again after 0.1 s, then up to 2 s
+/// apart, and until the node has noticed the death, every second time they are led to the one that is dead.
+const TAKEN_OVER: Duration = Duration::from_secs(5);
 
 /// The demo's second version with less time at every weight but 25 %, where the faults happen: a minute less for a rollout,
 /// and still more than the evidence needs at these rates.
@@ -37,13 +42,13 @@ fn second_version() -> Result<Value> {
     Ok(manifest)
 }
 
-/// `kill -9` of the operator while the canary has a quarter of the traffic: promoted all the same.
+/// `kill -9` of every operator while the canary has a quarter of the traffic: promoted all the same.
 pub async fn operator_killed_in_canary() -> Result<()> {
     let mut play = Play::begin("fault-canary").await?;
     play.lab.apply_object(second_version()?).await?;
     play.watch(|model| weight(model) >= 25).await?;
-    signal("serin-operator", Signal::KILL)?;
-    event("kill -9 of the operator");
+    signal(&processes(OPERATOR)?, Signal::KILL)?;
+    event("kill -9 of every operator");
     let model = play
         .watch(|model| is_ready(model) && state(model).phase == Phase::Stable)
         .await?;
@@ -62,15 +67,19 @@ pub async fn operator_killed_in_canary() -> Result<()> {
     play.end(checks, |_| true).await
 }
 
-/// `kill -9` of the operator in the middle of a rollback: rolled back, refused and scaled down all the same.
-pub async fn operator_killed_in_rollback() -> Result<()> {
+/// `kill -9` of the leader in the moment in which a rollback is written, before any router can know of it: the other operator
+/// tells them, and the version is refused and scaled down all the same.
+pub async fn leader_killed_in_rollback() -> Result<()> {
     let mut play = Play::begin("fault-rollback").await?;
     play.lab.apply(V3).await?;
-    let model = play
-        .watch(|model| state(model).phase == Phase::RollingBack)
-        .await?;
-    signal("serin-operator", Signal::KILL)?;
-    event("kill -9 of the operator");
+    play.watch(|model| weight(model) > 0).await?;
+    let leader = processes_in(OPERATOR, &play.lab.leader().await?)?;
+    let rolled_back = play
+        .lab
+        .at_once(ROLLOUT, |model| state(model).phase == Phase::RollingBack);
+    let model = rolled_back.await?;
+    signal(&leader, Signal::KILL)?;
+    event("kill -9 of the leader");
     let back = decision(&state(&model), reasons::ROLLED_BACK, "3.0.0")
         .context("no rollback was recorded")?
         .at;
@@ -91,8 +100,18 @@ pub async fn operator_killed_in_rollback() -> Result<()> {
         "pods of the refused version that are left",
         left.len(),
     );
-    let after = play.traffic.at(back) + Duration::from_millis(500);
-    play.end(checks, |answer| answer.sent >= after).await
+    let back = play.traffic.at(back);
+    let answers = play.traffic.settled().await;
+    let last = answers.of("3.0.0").0.iter().map(|answer| answer.sent).max();
+    checks.tell(
+        "from the rollback to the last request that the refused version got",
+        format!(
+            "{} ms",
+            last.unwrap_or(back).saturating_sub(back).as_millis()
+        ),
+    );
+    play.end(checks, |answer| answer.sent >= back + TAKEN_OVER)
+        .await
 }
 
 /// Prometheus frozen while the canary has weight: nothing moves; thawed: the rollout goes on, and nothing was lost.
@@ -101,10 +120,11 @@ pub async fn prometheus_stopped() -> Result<()> {
     play.lab.apply_object(second_version()?).await?;
     play.watch(|model| weight(model) >= 25).await?;
     let stopped = Timestamp::now();
-    signal("prometheus", Signal::STOP)?;
+    let prometheus = processes("prometheus")?;
+    signal(&prometheus, Signal::STOP)?;
     event("Prometheus stands still");
     let held = play.hold(OUTAGE).await;
-    signal("prometheus", Signal::CONT)?;
+    signal(&prometheus, Signal::CONT)?;
     event("Prometheus goes on");
     let held = held?;
     let mut checks = Checks::default();
@@ -227,9 +247,9 @@ impl Play {
     }
 }
 
-/// Sends a signal to every process of this name in the local cluster's pods; an error if there is none.
-fn signal(name: &str, signal: Signal) -> Result<()> {
-    for process in processes(name)? {
+/// Sends a signal to processes.
+fn signal(processes: &[PathBuf], signal: Signal) -> Result<()> {
+    for process in processes {
         let pid = process
             .file_name()
             .and_then(|name| name.to_str()?.parse().ok());
@@ -241,12 +261,17 @@ fn signal(name: &str, signal: Signal) -> Result<()> {
 
 /// Every process of this name in the local cluster's pods, as its folder below `/proc`; an error if there is none.
 pub fn processes(name: &str) -> Result<Vec<PathBuf>> {
+    processes_in(name, "")
+}
+
+/// The same in one pod, by its UID.
+fn processes_in(name: &str, pod: &str) -> Result<Vec<PathBuf>> {
     // Other processes of that name, of another cluster or of this machine's own Prometheus, are none of our business.
     let pods = format!("/{}/", Layout::from_env()?.state().cgroup());
     let is_wanted = |process: &Path| {
         let text = |file| std::fs::read_to_string(process.join(file));
-        text("comm").is_ok_and(|comm| comm.trim() == name)
-            && text("cgroup").is_ok_and(|groups| groups.contains(&pods))
+        let is_ours = |groups: String| groups.contains(&pods) && groups.contains(pod);
+        text("comm").is_ok_and(|comm| comm.trim() == name) && text("cgroup").is_ok_and(is_ours)
     };
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {

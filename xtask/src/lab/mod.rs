@@ -24,9 +24,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
+use kube_runtime::wait::await_condition;
 use serin::api::{DecisionRecord, ModelDeployment, State};
 
 use self::forward::Forward;
@@ -85,10 +87,10 @@ pub struct LabArgs {
 pub enum Scenario {
     /// A good version promoted, two bad ones rolled back, one of them refused the second time.
     Story,
-    /// The operator killed in the middle of a canary.
+    /// Every operator killed in the middle of a canary.
     OperatorKilledInCanary,
-    /// The operator killed in the middle of a rollback.
-    OperatorKilledInRollback,
+    /// The leading operator killed in the moment of a rollback.
+    LeaderKilledInRollback,
     /// Prometheus stopped in the middle of a canary, and started again.
     PrometheusStopped,
     /// Steps and a promotion agreed to, a rollout undone, aborted, retried, and promoted on a person's word.
@@ -162,7 +164,7 @@ pub fn run(args: &LabArgs) -> Result<()> {
         match args.scenario {
             Scenario::Story => story::play(args).await,
             Scenario::OperatorKilledInCanary => faults::operator_killed_in_canary().await,
-            Scenario::OperatorKilledInRollback => faults::operator_killed_in_rollback().await,
+            Scenario::LeaderKilledInRollback => faults::leader_killed_in_rollback().await,
             Scenario::PrometheusStopped => faults::prometheus_stopped().await,
             Scenario::PeopleSpeak => words::people_speak().await,
             Scenario::RoutersReplaced => faults::routers_replaced().await,
@@ -286,6 +288,30 @@ impl Lab {
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
+    }
+
+    /// The model as soon as it is as wanted: within milliseconds of the write that makes it so.
+    pub async fn at_once(
+        &self,
+        limit: Duration,
+        wanted: impl Fn(&ModelDeployment) -> bool,
+    ) -> Result<ModelDeployment> {
+        let condition = |model: Option<&ModelDeployment>| model.is_some_and(&wanted);
+        let seen = await_condition(self.models(), &self.name, condition);
+        let seen = tokio::time::timeout(limit, seen).await;
+        let model =
+            seen.with_context(|| format!("not as expected within {} s", limit.as_secs()))??;
+        model.context("the model is gone")
+    }
+
+    /// The UID of the pod that leads.
+    pub async fn leader(&self) -> Result<String> {
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), stage::NAMESPACE);
+        let lease = leases.get("serin-operator").await?;
+        let holder = lease.spec.and_then(|spec| spec.holder_identity);
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), stage::NAMESPACE);
+        let pod = pods.get(&holder.context("no operator leads")?).await?;
+        pod.uid().context("a pod has a UID")
     }
 
     /// Replaces every router pod by a new one, as an update of the chart does. Returns the UIDs of those that go.

@@ -112,8 +112,10 @@ impl Run<'_> {
             Ok(_) => self.progress.say(format!("{place}: passed in {took:.1?}")),
             Err(error) => {
                 self.failed.store(true, Ordering::Relaxed);
+                let text = format!("{error:#}");
+                let why = text.lines().next().unwrap_or_default();
                 self.progress
-                    .say(format!("{place}: FAILED after {took:.1?}: {error:#}"));
+                    .say(format!("{place}: FAILED after {took:.1?}: {why}"));
             }
         }
         Outcome {
@@ -124,7 +126,7 @@ impl Run<'_> {
     }
 }
 
-/// The time of each stage, the runners' own summaries, and the sum of all tests as the last line.
+/// The time of each stage, the runners' own summaries, and the sum of all tests as the last line; or why stages failed.
 fn summarise(outcomes: &[Outcome], planned: usize) -> Result<()> {
     let mut sum = runner::Counts::default();
     println!();
@@ -154,6 +156,12 @@ fn summarise(outcomes: &[Outcome], planned: usize) -> Result<()> {
         println!("{sum}");
         return Ok(());
     }
+    for outcome in outcomes {
+        if let Err(error) = &outcome.result {
+            println!("\n{} failed: {error:#}", outcome.stage);
+        }
+    }
+    println!();
     bail!(
         "{} of {planned} stages failed ({}), {} were not run",
         failed.len(),

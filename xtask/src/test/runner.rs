@@ -13,6 +13,9 @@ use super::{Lane, Stage};
 /// How nextest's summary begins.
 const NEXTEST: &str = "Summary [";
 
+/// Lines of each of its outputs that are told again of a runner that failed: the assertion, or the claims, and the summary.
+const LAST_WORDS: usize = 40;
+
 /// Tests by how they ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -132,14 +135,26 @@ fn lines(stage: Stage, command: &mut Command) -> Result<Vec<String>> {
         .map(|output| read_along(output, prefix.clone()));
     let stdout = child.stdout.take().map(|output| read_along(output, prefix));
     let readers = [stderr, stdout].into_iter().flatten();
-    let lines = readers
-        .flat_map(|reader| reader.join().unwrap_or_default())
+    let outputs: Vec<Vec<String>> = readers
+        .map(|reader| reader.join().unwrap_or_default())
         .collect();
     let status = child.wait()?;
     if !status.success() {
-        bail!("{program} ended with {status}; its output is above");
+        let last_words: Vec<&str> = outputs.iter().flat_map(|output| last_of(output)).collect();
+        bail!(
+            "{program} ended with {status}; its last words:\n{}",
+            last_words.join("\n")
+        );
     }
-    Ok(lines)
+    Ok(outputs.concat())
+}
+
+/// The last lines that are not empty.
+fn last_of(lines: &[String]) -> Vec<&str> {
+    let told = lines.iter().map(|line| line.trim_end());
+    let told: Vec<&str> = told.filter(|line| !line.is_empty()).collect();
+    let first = told.len().saturating_sub(LAST_WORDS);
+    told[first..].to_vec()
 }
 
 /// Prints the lines as they come, and returns them.
@@ -235,7 +250,19 @@ mod tests {
     }
 
     #[test]
-    fn a_runner_that_fails_fails_its_stage() {
-        assert!(run(Stage::Format, Command::new("sh").args(["-c", "exit 3"])).is_err());
+    fn a_runner_that_fails_fails_its_stage_with_its_last_words() {
+        let script = "seq 100; echo 'why not' >&2; exit 3";
+        let failed = run(Stage::Format, Command::new("sh").args(["-c", script]));
+        let words = failed
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default();
+        let words: Vec<&str> = words.lines().collect();
+        assert!(words[0].contains("exit status: 3"), "{words:?}");
+        assert_eq!(words[1], "why not");
+        assert_eq!(
+            words[2..],
+            (61..=100).map(|line| line.to_string()).collect::<Vec<_>>()
+        );
     }
 }
