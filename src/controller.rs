@@ -105,7 +105,7 @@ pub async fn run(
     concurrency: u16,
     stop: CancellationToken,
 ) {
-    let models = context.stores.models.clone();
+    let models = context.stores.models.told().clone();
     let everyone: Vec<_> = models
         .state()
         .iter()
@@ -358,7 +358,7 @@ async fn catch_up(
         Err(ApplyError::Unconfirmed { .. }) => {}
         result => return Ok(result?),
     }
-    replace_status(api, model, model.status.clone()).await?;
+    replace_status(api, model, model.status.clone(), context).await?;
     bring_about(model, children, state, Basis::Confirmed, context).await?;
     Ok(())
 }
@@ -394,18 +394,21 @@ async fn bring_about(
     Ok(())
 }
 
-/// Writes a status, guarded by the version of the model that was read.
+/// Writes a status, guarded by the version of the model that was read. Routers hear of it at once.
 async fn replace_status(
     api: &Api<ModelDeployment>,
     model: &ModelDeployment,
     status: Option<ModelDeploymentStatus>,
+    context: &Context,
 ) -> Result<(), ReconcileError> {
     let mut wanted = model.clone();
     wanted.metadata.managed_fields = None;
     wanted.status = status;
     let written =
         timely(api.replace_status(&model.name_any(), &PostParams::default(), &wanted)).await?;
-    written.map(drop).map_err(ReconcileError::Status)
+    let written = written.map_err(ReconcileError::Status)?;
+    context.stores.models.answered(&written);
+    Ok(())
 }
 
 /// Writes the status if it says anything new, then tells the decisions. Says whether it wrote.
@@ -436,7 +439,7 @@ async fn persist(
     }
     let newly_stuck = is_newly_stuck(model, standing);
     let newly_ignored = newly_ignored(model, &decision.next);
-    replace_status(api, model, Some(status)).await?;
+    replace_status(api, model, Some(status), context).await?;
     let about = model.object_ref(&());
     for record in &decision.records {
         tell(record, context);

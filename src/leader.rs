@@ -24,6 +24,7 @@ const RENEWALS: u32 = 3;
 /// This replica's part in the election.
 pub struct Election {
     leads: watch::Receiver<bool>,
+    deaf: CancellationToken,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -40,17 +41,30 @@ impl Election {
         duration: Duration,
         clock: Clock,
     ) -> Self {
+        let deaf = CancellationToken::new();
         let candidate = Candidate {
             leases: Api::namespaced(client, namespace),
             pod: pod.to_owned(),
             duration,
             clock,
             seen: None,
+            deaf: deaf.clone(),
         };
         let (sender, leads) = watch::channel(false);
         let stop = CancellationToken::new();
         let task = tokio::spawn(candidate.run(sender, stop.clone()));
-        Self { leads, stop, task }
+        Self {
+            leads,
+            deaf,
+            stop,
+            task,
+        }
+    }
+
+    /// Cancelled once the API server has answered nothing for two thirds of the lease: what this replica knows is old, and
+    /// others may act on what it has not heard.
+    pub fn deaf(&self) -> CancellationToken {
+        self.deaf.clone()
     }
 
     /// Tells whether this replica leads, and each change of it.
@@ -93,6 +107,7 @@ struct Candidate {
     clock: Clock,
     /// The Lease as it was read or written last.
     seen: Option<Seen>,
+    deaf: CancellationToken,
 }
 
 /// A Lease, and since when it has been as it is.
@@ -104,15 +119,27 @@ struct Seen {
 impl Candidate {
     async fn run(mut self, leads: watch::Sender<bool>, stop: CancellationToken) {
         let mut renewed: Option<Instant> = None;
+        let mut heard = Instant::now();
+        let patience = self.duration * 2 / RENEWALS;
         loop {
             let now = Instant::now();
             // By then the next leader must be able to count on it that this one has stopped.
-            let deadline = renewed.unwrap_or(now) + self.duration * 2 / RENEWALS;
+            let deadline = renewed.unwrap_or(heard) + patience;
             match tokio::time::timeout_at(deadline, self.attempt()).await {
-                Ok(Ok(true)) => renewed = Some(now),
-                Ok(Ok(false)) => renewed = None,
-                Ok(Err(error)) => tracing::warn!(%error, "cannot read or renew the leader's lease"),
+                Ok(Ok(leads)) => {
+                    renewed = leads.then_some(now);
+                    heard = now;
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "cannot read or renew the leader's lease");
+                    if matches!(error, kube::Error::Api(_)) {
+                        heard = now; // no, but an answer
+                    }
+                }
                 Err(_) => tracing::warn!("no answer to a question for the leader's lease"),
+            }
+            if Instant::now() >= heard + patience {
+                self.deaf.cancel();
             }
             let is_fresh = renewed == Some(now);
             if !is_fresh && Instant::now() >= deadline {

@@ -51,6 +51,9 @@ pub enum OperatorError {
     /// Another replica leads now; this process must not act any more, and starts anew as a follower.
     #[error("lost the leader's lease")]
     LeaseLost,
+    /// What this process knows of the cluster is old, and it must not tell routers any more; it starts anew, and waits.
+    #[error("the API server has answered nothing for two thirds of the leader's lease")]
+    Deaf,
     /// No threads, or no event queue.
     #[error("cannot start the runtime: {0}")]
     Runtime(#[source] std::io::Error),
@@ -115,7 +118,10 @@ pub async fn run_with(
         () = stop.cancelled() => return Ok(()),
         synced = stores.synced() => synced.map_err(|error| OperatorError::Cluster(error.into()))?,
     }
-    tracing::info!(models = stores.models.len(), "the caches are complete");
+    tracing::info!(
+        models = stores.models.told().len(),
+        "the caches are complete"
+    );
 
     // Routers are served by every replica, and only with the whole picture: never with a part of it.
     let plane = ControlPlane::new();
@@ -171,7 +177,7 @@ pub async fn run_with(
 }
 
 /// Waits for the lease, reconciles while this replica has it, and gives it back. Ends, and cancels `stop`, with the first of
-/// `stop` and the loss of the lease.
+/// `stop`, the loss of the lease and the loss of the API server.
 pub async fn lead(
     context: Arc<Context>,
     models: UnboundedReceiver<ObjectRef<ModelDeployment>>,
@@ -179,13 +185,17 @@ pub async fn lead(
     mut election: Election,
     stop: &CancellationToken,
 ) -> Result<(), OperatorError> {
+    let deaf = election.deaf();
     tokio::select! {
         biased;
         () = stop.cancelled() => {}
+        () = deaf.cancelled() => {}
         () = election.won() => {}
     }
     let mut result = Ok(());
-    if !stop.is_cancelled() {
+    if deaf.is_cancelled() {
+        result = Err(OperatorError::Deaf);
+    } else if !stop.is_cancelled() {
         tracing::info!("this replica leads");
         let metrics = context.metrics.clone();
         metrics.lead(true);

@@ -3,7 +3,9 @@
 //! A watch event only enqueues. Every operator replica watches, since each serves the router's configuration; only the
 //! leader acts on what is enqueued.
 
-use std::{fmt::Debug, sync::Arc};
+mod models;
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::api::{
@@ -14,7 +16,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use kube_runtime::{
     WatchStreamExt,
     reflector::{self, Lookup, ObjectRef, Store},
-    watcher,
+    watcher::{self, DefaultBackoff, watcher},
 };
 use serde::de::DeserializeOwned;
 use tokio::{
@@ -27,8 +29,27 @@ use crate::{
     k8s::{EndpointSlice, SliceApi, endpoint_slice::SERVICE_NAME_LABEL},
 };
 
-/// After this time the server ends a watch and it is opened anew: a connection that died unnoticed is noticed then.
-const WATCH_SECONDS: u32 = 60;
+pub use models::Models;
+
+/// How soon a connection that died unnoticed is noticed, and tried again.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// After this time, in seconds, the server ends a watch and it is opened anew; if it does not, the client does 5 s later.
+    watch_seconds: u32,
+    /// Longest pause after failures.
+    longest_pause: Duration,
+}
+
+/// Of most kinds.
+const CALM: Pace = Pace {
+    watch_seconds: 60,
+    longest_pause: Duration::from_secs(30),
+};
+/// Of what routers follow: a version without weight keeps its pods for 30 s by default, so that routers know of it before they go.
+const ROUTED: Pace = Pace {
+    watch_seconds: 15,
+    longest_pause: Duration::from_secs(5),
+};
 
 /// What is watched.
 #[derive(Clone, Debug)]
@@ -47,7 +68,7 @@ pub struct Scope {
 #[derive(Clone)]
 pub struct Stores {
     /// The resources themselves. Decisions read the object live; this is for enqueueing, ports and the router.
-    pub models: Store<ModelDeployment>,
+    pub models: Models,
     /// The versions' Deployments.
     pub deployments: Store<Deployment>,
     /// The models' and versions' Services.
@@ -98,15 +119,14 @@ pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
         any: Arc::new(any_bell),
     };
     let ours = format!("{MANAGED_BY_LABEL}={MANAGER},{MODEL_LABEL}");
-    let config = || watcher::Config::default().timeout(WATCH_SECONDS);
-    let children = || config().labels(&ours);
+    let ours = Some(ours.as_str());
     let slices = scope.slice_api;
     let mut watches = JoinSet::new();
 
     let models = run(
         &mut watches,
         api(client, scope),
-        config(),
+        (ROUTED, None),
         (),
         &bell,
         |model: &ModelDeployment| Some(ObjectRef::from_obj(model)),
@@ -118,7 +138,7 @@ pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
         run(
             &mut watches,
             api,
-            config().labels(&selector),
+            (CALM, Some(&selector)),
             slices,
             &bell.clone(),
             move |_: &EndpointSlice| {
@@ -133,7 +153,7 @@ pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
         deployments: run(
             &mut watches,
             api(client, scope),
-            children(),
+            (CALM, ours),
             (),
             &bell,
             model_of,
@@ -141,7 +161,7 @@ pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
         services: run(
             &mut watches,
             api(client, scope),
-            children(),
+            (CALM, ours),
             (),
             &bell,
             model_of,
@@ -149,7 +169,7 @@ pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
         history: run(
             &mut watches,
             api(client, scope),
-            children(),
+            (CALM, ours),
             (),
             &bell,
             model_of,
@@ -157,7 +177,7 @@ pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
         slices: run(
             &mut watches,
             slices_api(client, scope),
-            children(),
+            (ROUTED, ours),
             slices,
             &bell,
             model_of,
@@ -165,12 +185,12 @@ pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
         pods: run(
             &mut watches,
             api(client, scope),
-            children(),
+            (CALM, ours),
             (),
             &bell,
             model_of,
         ),
-        models,
+        models: Models::new(models, bell.any),
         routers,
     };
     (
@@ -186,7 +206,7 @@ pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
 impl Stores {
     /// Resolves once every cache has seen everything that exists.
     pub async fn synced(&self) -> Result<(), reflector::store::WriterDropped> {
-        self.models.wait_until_ready().await?;
+        self.models.told().wait_until_ready().await?;
         self.deployments.wait_until_ready().await?;
         self.services.wait_until_ready().await?;
         self.history.wait_until_ready().await?;
@@ -196,11 +216,11 @@ impl Stores {
     }
 }
 
-/// Watches one kind into a cache of its own.
+/// Watches one kind, those with some labels or all, into a cache of its own.
 fn run<K>(
     watches: &mut JoinSet<()>,
     api: Api<K>,
-    config: watcher::Config,
+    (pace, labels): (Pace, Option<&str>),
     kind: <K as Resource>::DynamicType,
     bell: &Bell,
     model: impl Fn(&K) -> Option<ObjectRef<ModelDeployment>> + Send + 'static,
@@ -219,8 +239,13 @@ where
     let writer = reflector::store::Writer::new(kind);
     let store = writer.as_reader();
     let bell = bell.clone();
+    let mut config = watcher::Config::default().timeout(pace.watch_seconds);
+    config.label_selector = labels.map(str::to_owned);
     let stream = watcher(api, config)
-        .default_backoff()
+        .backoff(Backoff {
+            usual: DefaultBackoff::default(),
+            longest: pace.longest_pause,
+        })
         .modify(|object| object.managed_fields_mut().clear())
         .reflect(writer)
         .touched_objects();
@@ -232,6 +257,26 @@ where
         std::future::ready(())
     }));
     store
+}
+
+/// The usual pauses after failures, but none longer than so.
+struct Backoff {
+    usual: DefaultBackoff,
+    longest: Duration,
+}
+
+impl Iterator for Backoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.usual.next().map(|pause| pause.min(self.longest))
+    }
+}
+
+impl kube_runtime::utils::Backoff for Backoff {
+    fn reset(&mut self) {
+        self.usual.reset();
+    }
 }
 
 /// The model that a child was made for, by its label. A child is only believed to be ours later, by its owner.

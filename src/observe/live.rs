@@ -11,7 +11,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
-use kube_runtime::reflector::{ObjectRef, Store};
+use kube_runtime::reflector::ObjectRef;
 
 use super::{
     VersionHealth,
@@ -20,9 +20,9 @@ use super::{
 use crate::{
     api::{MODEL_LABEL, ModelDeployment, Revision},
     apply::{CALL_LIMIT, words},
-    k8s::{EndpointSlice, SliceApi, endpoint_slice::SERVICE_NAME_LABEL},
+    k8s::{EndpointSlice, SliceApi, endpoint_slice::SERVICE_NAME_LABEL, is_older},
     plan::{KnownVersion, version_name, version_selector},
-    watch::Stores,
+    watch::{Models, Stores},
 };
 
 /// Longest wait for the API server's word on a version that its cache speaks against: what the metrics say against it at
@@ -63,15 +63,18 @@ pub enum ReadError {
 /// whoever acted on it would undo what was done since.
 pub async fn model(
     api: &Api<ModelDeployment>,
-    told: &Store<ModelDeployment>,
+    known: &Models,
     namespace: &str,
     name: &str,
 ) -> Result<Option<ModelDeployment>, ReadError> {
     let kind = "ModelDeployment";
     let answer = within(CALL_LIMIT, kind, api.get_opt(name)).await?;
-    let told = told.get(&ObjectRef::new(name).within(namespace));
-    if told.is_some_and(|told| is_older(answer.as_ref().map(Resource::meta), told.meta())) {
+    let told = known.get(namespace, name);
+    if told.is_some_and(|told| is_stale(answer.as_ref().map(Resource::meta), told.meta())) {
         return Err(ReadError::Stale { kind });
+    }
+    if let Some(answer) = &answer {
+        known.answered(answer);
     }
     Ok(answer)
 }
@@ -136,7 +139,7 @@ async fn read_health(
     let told = stores
         .deployments
         .get(&ObjectRef::new(&deployment_name).within(&namespace));
-    if told.is_some_and(|told| is_older(deployment.as_ref().map(Resource::meta), told.meta())) {
+    if told.is_some_and(|told| is_stale(deployment.as_ref().map(Resource::meta), told.meta())) {
         return Err(ReadError::Stale { kind: "Deployment" });
     }
     let deployment = deployment.filter(|deployment| is_child(deployment, model));
@@ -187,32 +190,7 @@ async fn within<T>(
         .map_err(|source| ReadError::Refused { kind, source })
 }
 
-/// Whether an answer is older than an object that was told of. Resource versions of one kind are numbers in the order of
-/// their writes; where a server's are not, nothing is said. A model that is gone is gone from the cache a moment later.
-fn is_older(answer: Option<&ObjectMeta>, told: &ObjectMeta) -> bool {
-    let number = |meta: &ObjectMeta| meta.resource_version.as_ref()?.parse::<u64>().ok();
-    match answer {
-        None => true,
-        Some(answer) => number(answer)
-            .zip(number(told))
-            .is_some_and(|(answer, told)| answer < told),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_an_answer_from_before_what_was_told_is_older() {
-        let of = |version: &str| ObjectMeta {
-            resource_version: Some(version.to_owned()),
-            ..ObjectMeta::default()
-        };
-        assert!(is_older(Some(&of("99")), &of("100")), "numbers, not texts");
-        assert!(!is_older(Some(&of("100")), &of("100")));
-        assert!(!is_older(Some(&of("101")), &of("100")));
-        assert!(!is_older(Some(&of("a")), &of("b")));
-        assert!(is_older(None, &of("100")));
-    }
+/// Whether an answer is from before what was told. A model that is gone is gone from the cache a moment later.
+fn is_stale(answer: Option<&ObjectMeta>, told: &ObjectMeta) -> bool {
+    answer.is_none_or(|answer| is_older(answer, told))
 }

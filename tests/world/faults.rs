@@ -20,8 +20,8 @@ pub const FROZEN_SECONDS: u64 = 30 * 60;
 pub enum Fault {
     /// 1: killed at a write, before or after it.
     Kill(u64),
-    /// 1: killed at the so-manieth write, before or after it.
-    KillAt { write: u64, after: bool },
+    /// 1: killed at the so-manieth write, before or after it, and away for at least so many seconds.
+    KillAt { write: u64, after: bool, away: u64 },
     /// 2: writes are done, their answers lost.
     LostAnswers(u64),
     /// 3: the reconcile of one model panics.
@@ -68,6 +68,8 @@ pub enum Fault {
     Dies(i64),
     /// 17: the leader and the API server cannot reach each other.
     CutOff,
+    /// 17: those that do not lead, and the API server, cannot reach each other.
+    StandbyCutOff,
     /// 17: the lease is deleted.
     LeaseDeleted,
     /// 18: a newer operator takes over.
@@ -103,7 +105,11 @@ impl Fault {
             Self::Forbidden(_) => 14,
             Self::Denied { .. } => 15,
             Self::Late { .. } | Self::LateApplies(_) | Self::TwoLeaders => 16,
-            Self::NoLeader | Self::Dies(_) | Self::CutOff | Self::LeaseDeleted => 17,
+            Self::NoLeader
+            | Self::Dies(_)
+            | Self::CutOff
+            | Self::StandbyCutOff
+            | Self::LeaseDeleted => 17,
             Self::Upgrade => 18,
             Self::Ill(illness) => match illness {
                 Illness::Down | Illness::Slow(_) | Illness::Hanging | Illness::Endless => 36,
@@ -131,7 +137,10 @@ impl Fault {
 
     /// Whether it is about who leads: in such a world replicas elect their leader.
     pub fn is_about_leaders(self) -> bool {
-        matches!(self, Self::Dies(_) | Self::CutOff | Self::LeaseDeleted)
+        matches!(
+            self,
+            Self::Dies(_) | Self::CutOff | Self::StandbyCutOff | Self::LeaseDeleted
+        )
     }
 
     /// Whether an election of a leader may take long because of it: too few operators live, or the API server does not answer.
@@ -227,10 +236,11 @@ impl Faults {
             let from_ms = dice.between(5, 180) * 1000;
             windows.retain(|window| window.fault != Fault::TwoLeaders); // what an election prevents
             windows.push(Window {
-                fault: match dice.below(5) {
+                fault: match dice.below(6) {
                     0 | 1 => Fault::CutOff,
                     2 | 3 => Fault::Dies(*dice.pick(&[-3600, 0, 3600])),
-                    _ => Fault::LeaseDeleted,
+                    4 => Fault::LeaseDeleted,
+                    _ => Fault::StandbyCutOff,
                 },
                 from_ms,
                 to_ms: from_ms + dice.between(10, 90) * 1000,
@@ -276,6 +286,24 @@ impl Faults {
             .any(|window| window.from_ms <= self.now_ms && self.now_ms < window.to_ms + ms)
     }
 
+    /// Whether no operator can tell routers what is new, or could not within the last minute: the API server answers with
+    /// what is old, or not at all.
+    pub fn hide_what_is_new(&self) -> bool {
+        let hides = |fault| {
+            matches!(
+                fault,
+                Fault::Behind(_)
+                    | Fault::LagAll(_)
+                    | Fault::Lag { .. }
+                    | Fault::Errors { .. }
+                    | Fault::Timeouts(_)
+                    | Fault::Broken(_)
+            )
+        };
+        let mut windows = self.windows.iter().filter(|window| hides(window.fault));
+        windows.any(|window| window.from_ms <= self.now_ms && self.now_ms < window.to_ms + 60_000)
+    }
+
     /// How old the operator's picture of the pods may be, in milliseconds.
     pub fn staleness_ms(&self) -> u64 {
         let blurred = self
@@ -300,6 +328,15 @@ impl Faults {
             .filter(|window| window.from_ms <= self.now_ms && self.now_ms < window.from_ms + 1000)
             .map(|window| window.fault)
             .collect()
+    }
+
+    /// For how many seconds an operator that was killed is away at least.
+    pub fn away(&self) -> u64 {
+        let away = self.active().map(|fault| match fault {
+            Fault::KillAt { away, .. } => away,
+            _ => 0,
+        });
+        away.max().unwrap_or(0)
     }
 
     /// Whether a fault of this kind is there.
@@ -328,8 +365,8 @@ impl Faults {
                         Fate::KilledAfter
                     };
                 }
-                Fault::CutOff if process.cut_off.load(Ordering::Relaxed) => return Fate::Lost,
-                Fault::KillAt { write, after } if request.acts() && write == self.writes => {
+                Fault::CutOff | Fault::StandbyCutOff if process.is_cut_off() => return Fate::Lost,
+                Fault::KillAt { write, after, .. } if request.acts() && write == self.writes => {
                     return if after {
                         Fate::KilledAfter
                     } else {
@@ -412,7 +449,7 @@ impl Faults {
         let active: Vec<Fault> = self.active().collect();
         for fault in active {
             match fault {
-                Fault::CutOff if process.cut_off.load(Ordering::Relaxed) => {
+                Fault::CutOff | Fault::StandbyCutOff if process.is_cut_off() => {
                     return WatchFate::HalfOpen;
                 }
                 Fault::Gone(chance) if self.dice.chance(chance) => return WatchFate::Gone,

@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use serin::traffic::envoy::RouterModel;
 
 use crate::{
     faults::{Fault, Faults},
@@ -14,16 +15,18 @@ use crate::{
     nodes,
     objects::{Change, Objects},
     request::Postmark,
+    routers::shares,
     story::{Behaviour, Story},
     traffic::SCRAPE_SECONDS,
 };
 
 /// What must always hold, by its name.
 #[rustfmt::skip]
-pub const INVARIANTS: [(&str, &str); 17] = [
+pub const INVARIANTS: [(&str, &str); 18] = [
     ("declared-weights", "the canary's weight is 0 or that of a declared step, so that both weights are from 0 to 100 and sum to 100"),
     ("capacity-first", "no version gets weight, or more of it, without Ready capacity for all of the traffic"),
     ("stable-kept", "versions with traffic, and the old one until its time is over, are never shrunk or deleted by Serin"),
+    ("pods-outlast-weight", "no version is shrunk or deleted by Serin while a router still sends it requests"),
     ("promoted-from-100", "a version becomes stable only from the last step, and the one before it is kept as the way back"),
     ("refused-stays-refused", "a rolled-back version gets no weight under the same token"),
     ("converges-then-rests", "once faults stop, all is done within a bounded number of reconciles, and then nothing is written"),
@@ -67,6 +70,8 @@ pub struct Judge {
     breach_seconds: u64,
     /// Where the version on trial is, and for how many seconds without any excuse.
     place: (String, u64),
+    /// Whether a router has sent other shares since than it should.
+    strayed: bool,
     now_ms: u64,
 }
 
@@ -112,33 +117,42 @@ impl Judge {
     }
 
     /// A second has passed.
-    pub fn second(&mut self, objects: &Objects, faults: &Faults, story: &Story) {
+    pub fn second(
+        &mut self,
+        objects: &Objects,
+        routers: &[RouterModel],
+        faults: &Faults,
+        story: &Story,
+    ) {
         self.now_ms = objects.now_ms;
         self.remember_capacity(objects, story.model);
         let nothing = Arc::new(Value::Null);
         let model = story.model.of(objects).unwrap_or(&nothing);
-        let canary = &model["status"]["canary"];
-        let weight = canary["weight"].as_u64().unwrap_or(0);
-        let version = text(&canary["version"]);
         let is_deleted = !model["metadata"]["deletionTimestamp"].is_null();
-        self.goes_on(model, faults, story);
-        let breaches = weight > 0 && story.behaviour(version).at(weight).is_bad();
+        self.goes_on(model, routers, faults, story);
+        let is_bad = |(revision, weight): &(&str, u64)| {
+            let behaviour = story.behaviour(story.model.version_of(revision, objects));
+            *weight > 0 && behaviour.at(*weight).is_bad()
+        };
+        let mut sent = routers
+            .iter()
+            .flat_map(|router| shares(router, story.model));
+        let breach = sent.find(is_bad);
         // After a fault the operator may still wait to try again: 15 s of its own, 30 s of its watches.
-        if !breaches || is_deleted || faults.within(60_000, story.model) {
+        let excused = is_deleted || faults.within(60_000, story.model);
+        let Some((revision, weight)) = breach.filter(|_| !excused) else {
             self.breach_seconds = 0;
             return;
-        }
+        };
         self.breach_seconds += 1;
         if self.breach_seconds == BREACH_SECONDS {
-            self.finds(
-                "breach-in-time",
-                &format!("version {version} still has {weight} %"),
-            );
+            let detail = format!("a router still sends {weight} % to {revision}");
+            self.finds("breach-in-time", &detail);
         }
     }
 
     /// A good version must get on while nothing is wrong.
-    fn goes_on(&mut self, model: &Value, faults: &Faults, story: &Story) {
+    fn goes_on(&mut self, model: &Value, routers: &[RouterModel], faults: &Faults, story: &Story) {
         let (status, canary) = (&model["status"], &model["status"]["canary"]);
         let at = format!("{} at {}", text(&canary["version"]), canary["weight"]);
         let behaviour = story.behaviour(text(&canary["version"]));
@@ -149,18 +163,30 @@ impl Judge {
             || !model["metadata"]["deletionTimestamp"].is_null()
             || faults.within(60_000, story.model)
             || faults.clock_was_ahead();
+        // Counts of a step in which routers did something else are not believed, until they are few among the others.
+        let wanted = (text(&canary["revision"]), weight(status));
+        let is_told = |router| shares(router, story.model).any(|told| told == wanted);
+        let strays = faults.hide_what_is_new() && !routers.iter().all(is_told);
+        self.strayed = strays || (self.strayed && self.place.0 == at);
         if is_held || self.place.0 != at {
             self.place = (at, 0);
             return;
         }
         self.place.1 += 1;
-        if self.place.1 == STEP_SECONDS {
+        if self.place.1 == STEP_SECONDS && !self.strayed {
             self.finds("goes-on", &format!("version {at} %"));
         }
     }
 
     /// Looks at one change.
-    pub fn change(&mut self, change: &Change, objects: &Objects, faults: &Faults, story: &Story) {
+    pub fn change(
+        &mut self,
+        change: &Change,
+        objects: &Objects,
+        routers: &[RouterModel],
+        faults: &Faults,
+        story: &Story,
+    ) {
         self.now_ms = objects.now_ms;
         if !story.model.owns(&change.key, &change.after) {
             return;
@@ -172,7 +198,12 @@ impl Judge {
         }
         match change.key.kind {
             Kind::Model if !change.deleted => self.status(change, objects, faults, story),
-            Kind::Deployment => self.deployment(change, objects, story.model),
+            Kind::Deployment => {
+                if !faults.hide_what_is_new() {
+                    self.outlasts(change, routers, story.model);
+                }
+                self.deployment(change, objects, story.model);
+            }
             _ => {}
         }
         self.others(change);
@@ -286,6 +317,20 @@ impl Judge {
                 "{name} has {ready} ready pods and {endpoints} endpoints, and had all of them at {seen:?} ms"
             );
             self.finds("capacity-first", &detail);
+        }
+    }
+
+    /// A write of Serin's on a version's pods, as the routers have it.
+    fn outlasts(&mut self, change: &Change, routers: &[RouterModel], model: Model) {
+        let Some(before) = &change.before else { return };
+        let replicas = |object: &Arc<Value>| object["spec"]["replicas"].as_i64().unwrap_or(1);
+        let all_go = change.deleted || replicas(&change.after) == 0 && replicas(before) > 0;
+        let sends = |(revision, weight): (&str, u64)| {
+            weight > 0 && model.version(revision) == change.key.name
+        };
+        let mut sent = routers.iter().flat_map(|router| shares(router, model));
+        if all_go && sent.any(sends) {
+            self.finds("pods-outlast-weight", &change.key.to_string());
         }
     }
 

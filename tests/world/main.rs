@@ -23,6 +23,7 @@ mod operator;
 mod prometheus;
 mod promql;
 mod request;
+mod routers;
 mod run;
 mod staff;
 mod story;

@@ -62,6 +62,15 @@ impl Model {
         format!("{}-{revision}", self.name)
     }
 
+    /// The version of a revision that has objects; no name where it has none.
+    pub fn version_of<'a>(self, revision: &str, objects: &'a Objects) -> &'a str {
+        let key = Key::new(Kind::Deployment, self.namespace, &self.version(revision));
+        let deployment = objects.get(&key);
+        let version = deployment
+            .and_then(|live| live["metadata"]["annotations"]["serin.dev/version"].as_str());
+        version.unwrap_or_default()
+    }
+
     /// What routers call a version's pods.
     pub fn cluster(self, revision: &str) -> String {
         format!("{self}/{revision}")

@@ -1,6 +1,9 @@
 //! The operator's process: the real watches and the real loop, on a fake wire.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use kube::Client;
 use parking_lot::Mutex;
@@ -16,8 +19,8 @@ use serin::{
     observe::{Attention, Evidence},
     operator,
     plan::Site,
-    traffic::ports::Ports,
-    watch::{self, Scope},
+    traffic::{self, envoy::RouterModel, ports::Ports},
+    watch::{self, Scope, Stores},
 };
 use tokio::{sync::watch::Receiver, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +38,8 @@ pub struct Operator {
     pub process: Arc<Process>,
     /// Its name among those who elect a leader, where they do.
     pub pod: Option<String>,
+    /// Its caches, once they are complete.
+    stores: Arc<OnceLock<Stores>>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -44,11 +49,13 @@ impl Operator {
     pub fn start(world: &Arc<World>, name: &str, pod: Option<String>, serving_image: &str) -> Self {
         let process = Process::new(name.to_owned());
         let stop = CancellationToken::new();
+        let stores = Arc::default();
         let serving = serve(
             world.clone(),
             process.clone(),
             pod.clone(),
             serving_image.to_owned(),
+            Arc::clone(&stores),
             stop.clone(),
         );
         let (killed, its_world, its_name) =
@@ -66,9 +73,15 @@ impl Operator {
         Self {
             process,
             pod,
+            stores,
             stop,
             task,
         }
+    }
+
+    /// What it tells routers; nothing, before it has the whole picture.
+    pub fn routes(&self) -> Option<RouterModel> {
+        self.stores.get().map(traffic::routes)
     }
 
     pub fn name(&self) -> &str {
@@ -123,6 +136,7 @@ async fn serve(
     process: Arc<Process>,
     pod: Option<String>,
     serving_image: String,
+    complete: Arc<OnceLock<Stores>>,
     stop: CancellationToken,
 ) {
     let client = Client::new(Wire::new(world.clone(), process.clone()), "default");
@@ -136,6 +150,7 @@ async fn serve(
     if stores.synced().await.is_err() {
         return;
     }
+    let _ = complete.set(stores.clone());
     let clock = {
         let (world, process) = (world.clone(), process.clone());
         Clock::reading(move || world.time_of(&process))

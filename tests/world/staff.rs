@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use crate::{dice::Dice, faults::Fault, operator::Operator, world::World};
+use crate::{dice::Dice, faults::Fault, operator::Operator, routers::Routers, world::World};
 
 /// Nobody may lead for so many seconds: 15 until the lease of a dead leader ends, which the others notice within 2.5, and 10
 /// for a try whose answer is lost.
@@ -12,6 +12,7 @@ const LONGEST_VACANCY: u64 = 30;
 pub struct Staff {
     world: Arc<World>,
     running: Vec<Operator>,
+    routers: Routers,
     started: u64,
     /// Operators that ran at some time in the last second.
     present: usize,
@@ -35,6 +36,7 @@ impl Staff {
         Self {
             world,
             running: Vec::new(),
+            routers: Routers::new(seed),
             started: 0,
             present: 0,
             start_at: 0,
@@ -96,6 +98,8 @@ impl Staff {
         if self.elects {
             self.count_vacancy();
         }
+        let told = self.routers.ask(second, &self.running);
+        self.world.with(|state| state.routers = told);
     }
 
     /// Takes leave of those that ended; another is started a while later.
@@ -112,7 +116,8 @@ impl Staff {
                 }
             });
             if self.elects || self.running.is_empty() {
-                self.start_at = second + self.dice.between(0, 12);
+                let away = self.world.with(|state| state.faults.away());
+                self.start_at = second + self.dice.between(0, 12).max(away);
             }
             if self.dice.chance(500) {
                 self.pods.extend(operator.pod.clone());
@@ -144,6 +149,16 @@ impl Staff {
             Fault::CutOff => {
                 if let Some(leader) = self.leader() {
                     leader.process.cut_off.store(true, Ordering::Relaxed);
+                }
+            }
+            Fault::StandbyCutOff => {
+                // Where nobody leads there is none beside the leader.
+                let Some(leader) = self.leader().map(Operator::name) else {
+                    return;
+                };
+                let others = self.running.iter().filter(|other| other.name() != leader);
+                for operator in others {
+                    operator.process.cut_off.store(true, Ordering::Relaxed);
                 }
             }
             Fault::Dies(clock_off) => {

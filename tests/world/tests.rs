@@ -392,6 +392,28 @@ fn a_leader_that_dies_or_is_cut_off_is_followed() {
     }
 }
 
+/// Routers that ask an operator which hears nothing any more: it ends, or hears again, before a version goes that they know of.
+#[test]
+fn routers_follow_a_rollback_though_their_operator_is_cut_off_or_its_watches_are_silent() {
+    let window = |fault, from: u64, to: u64| Window {
+        fault,
+        from_ms: from * 1000,
+        to_ms: to * 1000,
+    };
+    let mut stories = (0..Story::count()).map(Story::number);
+    let bad = stories.find(|story| story.name == "a version that fails is rolled back");
+    // The version gets its weight after 25 s, loses it after 35 s, and its pods after 55 s.
+    for (fault, end) in [(Fault::StandbyCutOff, 200), (Fault::HalfOpen(1000), 34)] {
+        for seed in 0..10 {
+            let elected = window(Fault::LeaseDeleted, 1, 2);
+            let faults = Faults::of(seed, vec![elected, window(fault, 30, end)]);
+            let outcome = play(seed, bad.clone(), faults);
+            let log = outcome.journal.join("\n");
+            assert_eq!(outcome.findings, Vec::<String>::new(), "{fault:?}\n{log}");
+        }
+    }
+}
+
 /// An operator that starts anew every 40 s has a patience of 60 s all the same.
 #[test]
 fn a_patience_goes_on_where_the_process_before_left_it() {
@@ -418,7 +440,10 @@ fn a_patience_goes_on_where_the_process_before_left_it() {
     assert!(lasted < 100.0, "{lasted} s\n{log}");
 }
 
-/// A whole rollout and a whole rollback, killed before and after each single write.
+/// Longer than a version keeps its pods.
+const LONG_AWAY: u64 = 60;
+
+/// A whole rollout and a whole rollback, killed before and after each single write, and nobody there for a minute.
 #[test]
 fn killed_before_and_after_every_write() {
     let stories: Vec<usize> = (0..Story::count())
@@ -436,15 +461,16 @@ fn killed_before_and_after_every_write() {
         let whole = play(1, [Story::number(story)], Faults::none(1));
         assert_eq!(whole.findings, Vec::<String>::new());
         for write in 1..=whole.writes {
-            jobs.extend([(story, write, false), (story, write, true)]);
+            let kills = [(false, 0), (true, 0), (true, LONG_AWAY)];
+            jobs.extend(kills.map(|(after, away)| (story, Fault::KillAt { write, after, away })));
         }
         ends.insert(story, whole.end);
     }
     let failed = Mutex::new(Vec::new());
     on_all_cores(jobs.len() as u64, |index| {
-        let (story, write, after) = jobs[index as usize];
+        let (story, fault) = jobs[index as usize];
         let kill = Window {
-            fault: Fault::KillAt { write, after },
+            fault,
             from_ms: 0,
             to_ms: 600_000,
         };
@@ -452,8 +478,7 @@ fn killed_before_and_after_every_write() {
         let same = outcome.end == ends[&story];
         if !outcome.findings.is_empty() || !same {
             let text = format!(
-                "killed {} write {write}\n{}\n{:#?}\nthe same end: {same}",
-                if after { "after" } else { "before" },
+                "{fault:?}\n{}\n{:#?}\nthe same end: {same}",
                 outcome.journal.join("\n"),
                 outcome.findings
             );

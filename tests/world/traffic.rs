@@ -1,4 +1,4 @@
-//! The requests that the current weights would send, as the routers count them and Prometheus scrapes them.
+//! The requests that routers send by what they were told, as they count them and Prometheus scrapes them.
 
 use std::collections::BTreeMap;
 
@@ -57,28 +57,27 @@ impl Traffic {
         }
     }
 
-    /// One second of requests, and a scrape of each router whose turn it is.
-    pub fn step(&mut self, second: u64, shares: &[Share]) {
+    /// One second of a router's requests.
+    pub fn step(&mut self, router: usize, shares: &[Share]) {
         for share in shares {
-            let requests = self.rate * share.weight / 100;
+            let all = self.rate * share.weight / 100;
+            let requests = (all + router as u64) / ROUTER_PODS.len() as u64;
             let bad = self.part(requests, share.behaviour.errors_per_mille);
             let slow = self.part(requests, share.behaviour.slow_per_mille);
-            for router in 0..ROUTER_PODS.len() {
-                let half = |count: u64| (count + router as u64) / ROUTER_PODS.len() as u64;
-                let counts = self
-                    .counters
-                    .entry((router, share.cluster.clone()))
-                    .or_default();
-                counts.good += half(requests).saturating_sub(half(bad));
-                counts.bad += half(bad).min(half(requests));
-                counts.fast += half(requests).saturating_sub(half(slow));
-                counts.slow += half(slow).min(half(requests));
-            }
+            let counters = &mut self.counters;
+            let counts = counters.entry((router, share.cluster.clone())).or_default();
+            counts.good += requests - bad;
+            counts.bad += bad;
+            counts.fast += requests - slow;
+            counts.slow += slow;
         }
+    }
+
+    /// A scrape of each router whose turn it is: each target has its own moment within the interval.
+    pub fn scrape(&mut self, second: u64) {
         for router in 0..ROUTER_PODS.len() {
-            // Each target has its own moment within the interval.
             if second % SCRAPE_SECONDS == router as u64 {
-                self.scrape(router, second);
+                self.scrape_router(router, second);
             }
         }
     }
@@ -98,7 +97,7 @@ impl Traffic {
         }
     }
 
-    fn scrape(&mut self, router: usize, second: u64) {
+    fn scrape_router(&mut self, router: usize, second: u64) {
         let ms = EPOCH_MS + second as i64 * 1000 + 137 * (router as i64 + 1);
         let (pod, address) = ROUTER_PODS[router];
         let target: Labels = [

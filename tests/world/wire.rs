@@ -41,7 +41,7 @@ pub struct Process {
     pub killed: CancellationToken,
     /// Lists asked so far.
     pub lists: AtomicU64,
-    /// Whether it is the one that [`Fault::CutOff`](crate::faults::Fault::CutOff) is about.
+    /// Whether it is one that [`Fault::CutOff`](crate::faults::Fault::CutOff) or its like is about.
     pub cut_off: AtomicBool,
     /// By how much its own clock is off, in seconds.
     pub clock_off: AtomicI64,
@@ -56,6 +56,10 @@ impl Process {
             cut_off: AtomicBool::new(false),
             clock_off: AtomicI64::new(0),
         })
+    }
+
+    pub fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
     }
 }
 

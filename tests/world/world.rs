@@ -7,6 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde_json::Value;
+use serin::traffic::envoy::RouterModel;
 use tokio::{
     sync::{Notify, futures::Notified},
     time::Instant,
@@ -19,6 +20,7 @@ use crate::{
     nodes::{self, Nodes, ROUTERS},
     objects::{Change, Objects, Refusal},
     request::{Postmark, Request, Verb},
+    routers,
     story::{Behaviour, Deed, Story},
     traffic::{Share, Traffic},
     wire::Process,
@@ -39,6 +41,8 @@ pub struct State {
     pub objects: Objects,
     pub nodes: Nodes,
     pub traffic: Traffic,
+    /// What each router was told last.
+    pub routers: Vec<RouterModel>,
     pub faults: Faults,
     /// The models, each with its story.
     pub tales: Vec<Tale>,
@@ -89,6 +93,7 @@ impl World {
             objects,
             nodes: Nodes::new(seed),
             traffic: Traffic::new(seed),
+            routers: Vec::new(),
             faults,
             tales: stories.into_iter().map(tale).collect(),
             journal: Vec::new(),
@@ -170,14 +175,14 @@ impl State {
         self.nodes.step(&mut self.objects, now_ms, behaviour);
         self.traffic.scrapes_fail =
             self.faults.illness() == Some(crate::prometheus::Illness::Stale);
-        let shares: Vec<Share> = self
-            .tales
-            .iter()
-            .flat_map(|tale| shares(&tale.story, &self.objects))
-            .collect();
-        self.traffic.step(second, &shares);
-        for tale in &mut self.tales {
-            tale.judge.second(&self.objects, &self.faults, &tale.story);
+        for (index, router) in self.routers.iter().enumerate() {
+            let tales = self.tales.iter();
+            let shares = tales.flat_map(|tale| shares(&tale.story, router, &self.objects));
+            self.traffic.step(index, &shares.collect::<Vec<_>>());
+        }
+        self.traffic.scrape(second);
+        for Tale { story, judge, .. } in &mut self.tales {
+            judge.second(&self.objects, &self.routers, &self.faults, story);
         }
         self.settle();
     }
@@ -187,9 +192,8 @@ impl State {
         loop {
             while let Some(change) = self.objects.since(self.seen).first().cloned() {
                 self.seen = change.version;
-                for tale in &mut self.tales {
-                    tale.judge
-                        .change(&change, &self.objects, &self.faults, &tale.story);
+                for Tale { story, judge, .. } in &mut self.tales {
+                    judge.change(&change, &self.objects, &self.routers, &self.faults, story);
                 }
                 if let Some(line) = told(&change) {
                     self.note(&change.by, &line);
@@ -321,37 +325,17 @@ impl State {
     }
 }
 
-/// Who gets which share of a model's requests, as routers have it that follow the persisted weights.
-fn shares(story: &Story, objects: &Objects) -> Vec<Share> {
+/// What a router sends to which version of a model.
+fn shares(story: &Story, router: &RouterModel, objects: &Objects) -> Vec<Share> {
     let model = story.model;
-    let Some(live) = model.of(objects) else {
-        return Vec::new();
+    let share = |(revision, weight)| Share {
+        cluster: model.cluster(revision),
+        weight,
+        behaviour: story
+            .behaviour(model.version_of(revision, objects))
+            .at(weight),
     };
-    let status = &live["status"];
-    let mut shares = Vec::new();
-    let mut share = |version: &Value, weight: u64| {
-        let (Some(revision), Some(name)) =
-            (version["revision"].as_str(), version["version"].as_str())
-        else {
-            return;
-        };
-        shares.push(Share {
-            cluster: model.cluster(revision),
-            weight,
-            behaviour: story.behaviour(name).at(weight),
-        });
-    };
-    let canary = &status["canary"];
-    let name = model.version(text(&canary["revision"]));
-    let (_, endpoints) = nodes::capacity(objects, model.namespace, &name);
-    let weight = if endpoints > 0 {
-        canary["weight"].as_u64().unwrap_or(0)
-    } else {
-        0
-    };
-    share(canary, weight);
-    share(&status["stable"], 100 - weight.min(100));
-    shares
+    routers::shares(router, model).map(share).collect()
 }
 
 /// A change in words, where it is part of the story.
