@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{ModelDeployment, validate::Limits},
-    apply::Applier,
+    apply::{Applier, CALL_LIMIT},
     clock::Clock,
     controller::{self, Context},
     events::Events,
@@ -30,6 +30,9 @@ use crate::{
 /// A connection to the API server on which nothing comes for so long is dead. The default is none at all: a watch whose
 /// very first answer is lost would then hang for ever, and its cache with it. A watch that lives ends sooner by itself.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Pause before an API server that has not answered yet is asked again.
+const ASKED_AGAIN: Duration = Duration::from_secs(2);
 
 /// Why the operator ended.
 #[derive(Debug, thiserror::Error)]
@@ -89,14 +92,6 @@ pub async fn run_with(
 ) -> Result<(), OperatorError> {
     let prometheus = PrometheusClient::new(&settings.prometheus_url, settings.prometheus_headers())
         .map_err(|error| OperatorError::Prometheus(error.into()))?;
-    let slice_api = SliceApi::discover(&client)
-        .await
-        .map_err(|error| OperatorError::Cluster(error.into()))?;
-    if slice_api != SliceApi::V1 {
-        tracing::warn!(
-            "this API server is older than Kubernetes 1.21: EndpointSlices are used in v1beta1"
-        );
-    }
     let metrics = Arc::new(Metrics::default());
     let health = Health {
         metrics: metrics.clone(),
@@ -106,6 +101,9 @@ pub async fn run_with(
     let (complete, recordings) = (health.stores.clone(), health.recordings.clone());
     let http = serve_http(&settings, health, &stop);
 
+    let Some(slice_api) = first_answer(&client, &stop).await else {
+        return Ok(());
+    };
     let scope = Scope {
         watch_namespace: settings.watch_namespace.clone(),
         own_namespace: settings.namespace.clone(),
@@ -174,6 +172,33 @@ pub async fn run_with(
     finish(publisher, routers, http).await;
     tracing::info!("stopped");
     result
+}
+
+/// Asks which EndpointSlices the API server has, until it answers, or until `stop`: a process that ended instead would be
+/// started again later and later, and be away for minutes after the API server is back.
+async fn first_answer(client: &Client, stop: &CancellationToken) -> Option<SliceApi> {
+    loop {
+        let why = tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            answer = tokio::time::timeout(CALL_LIMIT, SliceApi::discover(client)) => match answer {
+                Ok(Ok(SliceApi::V1)) => return Some(SliceApi::V1),
+                Ok(Ok(older)) => {
+                    tracing::warn!(
+                        "this API server is older than Kubernetes 1.21: EndpointSlices are used in v1beta1"
+                    );
+                    return Some(older);
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("no answer within {} s", CALL_LIMIT.as_secs()),
+            },
+        };
+        tracing::warn!(why, "waiting for the API server");
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = tokio::time::sleep(ASKED_AGAIN) => {}
+        }
+    }
 }
 
 /// Waits for the lease, reconciles while this replica has it, and gives it back. Ends, and cancels `stop`, with the first of
@@ -254,4 +279,61 @@ fn stop_on_signal(stop: &CancellationToken) -> Result<(), OperatorError> {
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::{Ready, ready},
+        io,
+        sync::atomic::{AtomicU32, Ordering},
+        task::{Context as Task, Poll},
+    };
+
+    use ::http::{Request, Response};
+    use futures::future::{BoxFuture, FutureExt};
+    use http_body_util::Full;
+    use kube::client::Body;
+    use tokio::time::Instant;
+    use tower::Service;
+
+    use super::*;
+
+    /// An API server that is not there, then hangs, then answers.
+    #[derive(Clone, Default)]
+    struct Returning(Arc<AtomicU32>);
+
+    impl Service<Request<Body>> for Returning {
+        type Response = Response<Full<bytes::Bytes>>;
+        type Error = io::Error;
+        type Future = BoxFuture<'static, io::Result<Self::Response>>;
+
+        fn poll_ready(&mut self, _: &mut Task<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            let groups = r#"{"kind": "APIGroupList", "apiVersion": "v1", "groups": []}"#;
+            let answered: Ready<io::Result<_>> = match self.0.fetch_add(1, Ordering::Relaxed) {
+                0 => ready(Err(io::ErrorKind::ConnectionRefused.into())),
+                1 => return std::future::pending().boxed(),
+                _ => ready(Ok(Response::new(Full::from(groups)))),
+            };
+            answered.boxed()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_is_away_is_waited_for() {
+        let client = Client::new(Returning::default(), "default");
+        let began = Instant::now();
+        let found = first_answer(&client, &CancellationToken::new()).await;
+        assert_eq!(found, Some(SliceApi::V1));
+        assert_eq!(began.elapsed().as_secs(), 2 + 10 + 2);
+
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let away = Client::new(Returning::default(), "default");
+        assert_eq!(first_answer(&away, &stop).await, None);
+    }
 }

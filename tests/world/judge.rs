@@ -70,7 +70,7 @@ pub struct Judge {
     breach_seconds: u64,
     /// Where the version on trial is, and for how many seconds without any excuse.
     place: (String, u64),
-    /// Whether a router has sent other shares since than it should.
+    /// Whether a router has sent other shares at that place than it should.
     strayed: bool,
     now_ms: u64,
 }
