@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{clock::Clock, k8s::is_code};
 
 /// Name of the Lease.
-const LEASE: &str = "serin-operator";
+pub const LEASE: &str = "serin-operator";
 /// The holder renews its lease this many times while it lasts.
 const RENEWALS: u32 = 3;
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{ModelDeployment, validate::Limits},
-    apply::{Applier, CALL_LIMIT},
+    apply::{Applier, timely, words},
     clock::Clock,
     controller::{self, Context},
     events::Events,
@@ -65,7 +65,7 @@ pub enum OperatorError {
     Signals(#[source] std::io::Error),
 }
 
-/// Runs the operator on a runtime of its own, until SIGTERM or SIGINT, or until it loses the lease.
+/// Runs the operator on a runtime of its own, until SIGTERM or SIGINT, or until it loses the lease or the API server.
 ///
 /// Not async, so that the whole operator is compiled here, once, and not again in each program that awaits it.
 pub fn run(settings: Settings) -> Result<(), OperatorError> {
@@ -84,7 +84,7 @@ async fn run_until_signal(settings: Settings) -> Result<(), OperatorError> {
     run_with(client, settings, stop).await
 }
 
-/// Runs the operator against a cluster until `stop`, or until it loses the lease.
+/// Runs the operator against a cluster until `stop`, or until it loses the lease or the API server.
 pub async fn run_with(
     client: Client,
     settings: Settings,
@@ -178,20 +178,22 @@ pub async fn run_with(
 /// started again later and later, and be away for minutes after the API server is back.
 async fn first_answer(client: &Client, stop: &CancellationToken) -> Option<SliceApi> {
     loop {
-        let why = tokio::select! {
+        let answer = tokio::select! {
             biased;
             () = stop.cancelled() => return None,
-            answer = tokio::time::timeout(CALL_LIMIT, SliceApi::discover(client)) => match answer {
-                Ok(Ok(SliceApi::V1)) => return Some(SliceApi::V1),
-                Ok(Ok(older)) => {
+            answer = timely(SliceApi::discover(client)) => answer,
+        };
+        let why = match answer {
+            Ok(Ok(found)) => {
+                if found != SliceApi::V1 {
                     tracing::warn!(
                         "this API server is older than Kubernetes 1.21: EndpointSlices are used in v1beta1"
                     );
-                    return Some(older);
                 }
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("no answer within {} s", CALL_LIMIT.as_secs()),
-            },
+                return Some(found);
+            }
+            Ok(Err(error)) => words(&error),
+            Err(late) => late.to_string(),
         };
         tracing::warn!(why, "waiting for the API server");
         tokio::select! {

@@ -1,6 +1,6 @@
 //! The ModelDeployments as this process knows them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use kube::{Resource, ResourceExt};
 use kube_runtime::reflector::{ObjectRef, Store};
@@ -8,9 +8,6 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{api::ModelDeployment, k8s::is_older};
-
-/// Answers of the API server, by namespace and name.
-type Answers = HashMap<(String, String), Arc<ModelDeployment>>;
 
 /// What their watch has told, and what the API server has answered to this process's own reads and writes, each model as it is
 /// newest.
@@ -20,8 +17,8 @@ type Answers = HashMap<(String, String), Arc<ModelDeployment>>;
 #[derive(Clone)]
 pub struct Models {
     told: Store<ModelDeployment>,
-    /// Those that are newer than what was told.
-    answers: Arc<Mutex<Answers>>,
+    /// Answers that were newer than what was told; few, and at most one of each model.
+    answers: Arc<Mutex<Vec<Arc<ModelDeployment>>>>,
     news: Arc<watch::Sender<u64>>,
 }
 
@@ -42,12 +39,15 @@ impl Models {
 
     /// Takes in an answer of the API server; nothing, where the watch has told as much.
     pub fn answered(&self, answer: &ModelDeployment) {
-        let key = answer.key();
-        let known = self.get(&key.0, &key.1);
+        let (namespace, name) = answer.key();
+        let known = self.get(&namespace, &name);
         if known.is_some_and(|known| is_newer(answer, &known)) {
             let mut answer = answer.clone();
             answer.metadata.managed_fields = None;
-            self.answers.lock().insert(key, Arc::new(answer));
+            let mut answers = self.answers.lock();
+            answers.retain(|older| !is_newer(&answer, older));
+            answers.push(Arc::new(answer));
+            drop(answers);
             self.news.send_modify(|count| *count += 1);
         }
     }
@@ -55,24 +55,20 @@ impl Models {
     /// A model.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<ModelDeployment>> {
         let told = self.told.get(&ObjectRef::new(name).within(namespace))?;
-        Some(self.newest(told))
-    }
-
-    /// All models.
-    pub fn state(&self) -> Vec<Arc<ModelDeployment>> {
-        let told = self.told.state().into_iter();
-        let models: Vec<_> = told.map(|told| self.newest(told)).collect();
-        // The watch has caught up with the others, or the model is gone.
-        let is_needed = |answer: &Arc<_>| models.iter().any(|model| Arc::ptr_eq(model, answer));
-        self.answers.lock().retain(|_, answer| is_needed(answer));
-        models
-    }
-
-    fn newest(&self, told: Arc<ModelDeployment>) -> Arc<ModelDeployment> {
         let answers = self.answers.lock();
-        let answer = answers.get(&told.key());
-        let newer = answer.filter(|answer| is_newer(answer, &told));
-        newer.cloned().unwrap_or(told)
+        let newer = answers.iter().find(|answer| is_newer(answer, &told));
+        Some(newer.cloned().unwrap_or(told))
+    }
+
+    /// All models. Forgets answers that the watch has caught up with, or whose model is gone.
+    pub fn state(&self) -> Vec<Arc<ModelDeployment>> {
+        let mut answers = self.answers.lock();
+        let mut models = self.told.state();
+        answers.retain(|answer| {
+            let older = models.iter_mut().find(|told| is_newer(answer, told));
+            older.map(|told| told.clone_from(answer)).is_some()
+        });
+        models
     }
 }
 

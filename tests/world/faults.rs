@@ -157,6 +157,19 @@ impl Fault {
         !is_elsewhere && !self.is_about_leaders()
     }
 
+    /// Whether the API server answers every operator with what is old, or not at all.
+    fn hides_what_is_new(self) -> bool {
+        matches!(
+            self,
+            Self::Behind(_)
+                | Self::LagAll(_)
+                | Self::Lag { .. }
+                | Self::Errors { .. }
+                | Self::Timeouts(_)
+                | Self::Broken(_)
+        )
+    }
+
     /// Whether the operator's picture of the world may be old because of it.
     fn blurs(self) -> bool {
         matches!(
@@ -257,10 +270,7 @@ impl Faults {
 
     /// Whether elections are hindered now, or were within the last minute.
     pub fn hinder_elections(&self) -> bool {
-        self.windows
-            .iter()
-            .filter(|window| window.fault.hinders_elections())
-            .any(|window| window.from_ms <= self.now_ms && self.now_ms < window.to_ms + 60_000)
+        self.lately(60_000, Fault::hinders_elections)
     }
 
     /// Whether the lease was deleted a moment ago: until its next renewal its holder does not know.
@@ -280,28 +290,18 @@ impl Faults {
 
     /// Whether anything is wrong with a model now, or was within the last so many milliseconds.
     pub fn within(&self, ms: u64, model: Model) -> bool {
-        self.windows
-            .iter()
-            .filter(|window| window.fault.concerns(model))
-            .any(|window| window.from_ms <= self.now_ms && self.now_ms < window.to_ms + ms)
+        self.lately(ms, |fault| fault.concerns(model))
     }
 
-    /// Whether no operator can tell routers what is new, or could not within the last minute: the API server answers with
-    /// what is old, or not at all.
+    /// Whether no operator can tell routers what is new, or could not within the last minute.
     pub fn hide_what_is_new(&self) -> bool {
-        let hides = |fault| {
-            matches!(
-                fault,
-                Fault::Behind(_)
-                    | Fault::LagAll(_)
-                    | Fault::Lag { .. }
-                    | Fault::Errors { .. }
-                    | Fault::Timeouts(_)
-                    | Fault::Broken(_)
-            )
-        };
-        let mut windows = self.windows.iter().filter(|window| hides(window.fault));
-        windows.any(|window| window.from_ms <= self.now_ms && self.now_ms < window.to_ms + 60_000)
+        self.lately(60_000, Fault::hides_what_is_new)
+    }
+
+    /// Whether such a fault is there, or was within the last so many milliseconds.
+    fn lately(&self, ms: u64, which: impl Fn(Fault) -> bool) -> bool {
+        let mut windows = self.windows.iter().filter(|window| which(window.fault));
+        windows.any(|window| window.from_ms <= self.now_ms && self.now_ms < window.to_ms + ms)
     }
 
     /// How old the operator's picture of the pods may be, in milliseconds.

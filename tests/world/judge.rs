@@ -26,7 +26,7 @@ pub const INVARIANTS: [(&str, &str); 18] = [
     ("declared-weights", "the canary's weight is 0 or that of a declared step, so that both weights are from 0 to 100 and sum to 100"),
     ("capacity-first", "no version gets weight, or more of it, without Ready capacity for all of the traffic"),
     ("stable-kept", "versions with traffic, and the old one until its time is over, are never shrunk or deleted by Serin"),
-    ("pods-outlast-weight", "no version is shrunk or deleted by Serin while a router still sends it requests"),
+    ("pods-outlast-weight", "no version loses all its pods to Serin while a router still sends it requests"),
     ("promoted-from-100", "a version becomes stable only from the last step, and the one before it is kept as the way back"),
     ("refused-stays-refused", "a rolled-back version gets no weight under the same token"),
     ("converges-then-rests", "once faults stop, all is done within a bounded number of reconciles, and then nothing is written"),
@@ -213,10 +213,10 @@ impl Judge {
         let Some(live) = model.of(objects) else {
             return;
         };
-        let replicas = live["spec"]["replicas"].as_i64().unwrap_or(1);
+        let wanted = replicas(live);
         for (key, _) in model.deployments(objects) {
             let (ready, endpoints) = nodes::capacity(objects, &key.namespace, &key.name);
-            if ready.min(endpoints) >= replicas {
+            if ready.min(endpoints) >= wanted {
                 self.capable.insert(key.name.clone(), objects.now_ms);
             }
         }
@@ -323,7 +323,6 @@ impl Judge {
     /// A write of Serin's on a version's pods, as the routers have it.
     fn outlasts(&mut self, change: &Change, routers: &[RouterModel], model: Model) {
         let Some(before) = &change.before else { return };
-        let replicas = |object: &Arc<Value>| object["spec"]["replicas"].as_i64().unwrap_or(1);
         let all_go = change.deleted || replicas(&change.after) == 0 && replicas(before) > 0;
         let sends = |(revision, weight): (&str, u64)| {
             weight > 0 && model.version(revision) == change.key.name
@@ -349,8 +348,7 @@ impl Judge {
         if !serves && !is_kept {
             return;
         }
-        let replicas = |object: &Arc<Value>| object["spec"]["replicas"].as_i64().unwrap_or(1);
-        let wanted = live["spec"]["replicas"].as_i64().unwrap_or(1);
+        let wanted = replicas(live);
         if change.deleted {
             self.finds("stable-kept", &format!("{name} is deleted"));
         } else if replicas(&change.after) < replicas(before).min(wanted) {
@@ -378,6 +376,10 @@ impl Judge {
             }
         }
     }
+}
+
+fn replicas(object: &Value) -> i64 {
+    object["spec"]["replicas"].as_i64().unwrap_or(1)
 }
 
 fn weight(status: &Value) -> u64 {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use serde_json::json;
-use serin::observe::MOST_IN_A_SECOND;
+use serin::{leader::LEASE, observe::MOST_IN_A_SECOND};
 use tokio::time::Instant;
 
 use crate::{
@@ -202,7 +202,7 @@ fn befall(state: &mut State, begins: &[Fault]) {
                 }
             }
             Fault::LeaseDeleted => {
-                let lease = Key::new(Kind::Lease, ROUTERS, "serin-operator");
+                let lease = Key::new(Kind::Lease, ROUTERS, LEASE);
                 let _ = state.objects.delete(&lease);
             }
             Fault::Gone(_) => state.objects.oldest = state.objects.version(),

@@ -138,17 +138,11 @@ fn levels_go_into_a_graph_of_bytes_by_every_way() {
     let fixture = fixture("picture-levels.json");
     let (instances, outputs) = (&fixture["instances"], &fixture["outputs"]);
     let instances = instances.as_array().unwrap();
-    let sums = |index: usize| -> Vec<f64> {
-        let output = outputs[index].as_array().unwrap();
-        output[..3]
-            .iter()
-            .map(|sum| sum.as_f64().unwrap())
-            .collect()
-    };
     let numbers = |list: &Value| -> Vec<f64> {
         let list = list.as_array().unwrap().iter();
         list.map(|number| number.as_f64().unwrap()).collect()
     };
+    let sums = |index: usize| numbers(&outputs[index])[..3].to_vec();
 
     let answers = predict(&server, instances);
     for index in 0..instances.len() {

@@ -30,6 +30,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use kube_runtime::wait::await_condition;
 use serin::api::{DecisionRecord, ModelDeployment, State};
+use serin::leader::LEASE;
 
 use self::forward::Forward;
 use self::load::Traffic;
@@ -307,7 +308,7 @@ impl Lab {
     /// The UID of the pod that leads.
     pub async fn leader(&self) -> Result<String> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), stage::NAMESPACE);
-        let lease = leases.get("serin-operator").await?;
+        let lease = leases.get(LEASE).await?;
         let holder = lease.spec.and_then(|spec| spec.holder_identity);
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), stage::NAMESPACE);
         let pod = pods.get(&holder.context("no operator leads")?).await?;
