@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, fmt::Debug, hash::Hash, time::Duration};
 
+use k8s_openapi::api::core::v1::Service;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
@@ -90,7 +91,8 @@ impl Applier {
         self.applied.lock().remove(model);
     }
 
-    /// Applies a plan in its order, then forgets the versions that it lets go of. Returns the number of writes.
+    /// Applies a plan in its order, then forgets the versions that it lets go of; nothing of it while somebody else's
+    /// Service has the model's name. Returns the number of writes.
     ///
     /// Pods and objects are only taken away on a confirmed basis, and only if nobody has written to them since they were
     /// seen: else a request from an old state, or one that arrives late, would take them from a version with traffic.
@@ -111,6 +113,10 @@ impl Applier {
         };
         let namespace = ResourceExt::namespace(model).unwrap_or_default();
         let client = || client.clone();
+        let services: Api<Service> = Api::namespaced(client(), &namespace);
+        target
+            .find(&services, &plan.name, &stores.services, ())
+            .await?;
         let mut writes = 0;
         for Intent { object, reason } in &plan.apply {
             let written = match object {
@@ -172,7 +178,6 @@ impl Target<'_> {
         K: Resource + Lookup<DynamicType = Kind<K>> + Clone + DeserializeOwned + Serialize + Debug,
         Kind<K>: Eq + Hash + Clone,
     {
-        let namespace = ResourceExt::namespace(self.model).unwrap_or_default();
         let name = wanted.name_any();
         let kind_name = <K as Resource>::kind(&kind).into_owned();
         let refused = |source: kube::Error| ApplyError::Refused {
@@ -185,24 +190,13 @@ impl Target<'_> {
         body["apiVersion"] = Value::from(<K as Resource>::api_version(&kind).into_owned());
         body["kind"] = Value::from(kind_name.clone());
 
-        let cached = store.get(&ObjectRef::new_with(&name, kind).within(&namespace));
         let key = format!("{kind_name}/{name}");
-        let mut live = match cached {
-            Some(live) => Some((*live).clone()),
-            // Not in the cache of our own objects: nobody's yet, or somebody else's.
-            None => timely(api.get_opt(&name)).await?.map_err(&refused)?,
-        };
+        let mut live = self.find(api, &name, store, kind).await?;
         let params = PatchParams::apply(MANAGER).force();
         let mut looked_again = false;
         let applied = loop {
             let mut guarded = body.clone();
             if let Some(live) = &live {
-                if !is_child(live, self.model) {
-                    return Err(ApplyError::NameTaken {
-                        kind: kind_name,
-                        name,
-                    });
-                }
                 if self.is_as_wanted(&key, &body, live) {
                     return Ok(false);
                 }
@@ -218,7 +212,7 @@ impl Target<'_> {
                 Err(error) if is_code(&error, 409) && !looked_again => {
                     // Most often it is the cache that is a moment behind.
                     looked_again = true;
-                    live = timely(api.get_opt(&name)).await?.map_err(&refused)?;
+                    live = self.look(api, &kind_name, &name).await?;
                 }
                 Err(source) => return Err(refused(source)),
             }
@@ -228,6 +222,47 @@ impl Target<'_> {
         let of_model = memory.entry(self.key()).or_default();
         of_model.insert(key, (body, version_of(&applied)));
         Ok(true)
+    }
+
+    /// The object of this name as it was last seen, if there is one; an error if it is somebody else's.
+    async fn find<K>(
+        &self,
+        api: &Api<K>,
+        name: &str,
+        store: &Store<K>,
+        kind: Kind<K>,
+    ) -> Result<Option<K>, ApplyError>
+    where
+        K: Resource + Lookup<DynamicType = Kind<K>> + Clone + DeserializeOwned + Debug,
+        Kind<K>: Eq + Hash + Clone,
+    {
+        let kind_name = <K as Resource>::kind(&kind).into_owned();
+        let (namespace, _) = self.key();
+        match store.get(&ObjectRef::new_with(name, kind).within(&namespace)) {
+            Some(cached) if is_child(&*cached, self.model) => Ok(Some((*cached).clone())),
+            // Not in the cache of our own objects: nobody's yet, or somebody else's.
+            _ => self.look(api, &kind_name, name).await,
+        }
+    }
+
+    /// The same, asked of the API server.
+    async fn look<K>(&self, api: &Api<K>, kind: &str, name: &str) -> Result<Option<K>, ApplyError>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug,
+    {
+        let found = timely(api.get_opt(name)).await?;
+        let found = found.map_err(|source| ApplyError::Refused {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            source: Box::new(source),
+        })?;
+        match found {
+            Some(found) if !is_child(&found, self.model) => Err(ApplyError::NameTaken {
+                kind: kind.to_owned(),
+                name: name.to_owned(),
+            }),
+            found => Ok(found),
+        }
     }
 
     /// Whether the live object has all that is wanted, or is as the server made it of the very same request.

@@ -37,8 +37,11 @@ use crate::{
     recordings::Recordings,
     replay::Recording,
     rollout::{self, Decision},
-    status::{Standing, account, says_nothing_new},
-    traffic::ports::{self, Ports},
+    status::{Standing, account, becomes_ready, says_nothing_new},
+    traffic::{
+        Front, Reach,
+        ports::{self, Ports},
+    },
     watch::Stores,
 };
 
@@ -48,6 +51,8 @@ const CONFLICT_PAUSE: Duration = Duration::from_millis(50);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause after failed reconciles. While a canary has weight this is the longest time without a look.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// Pause before a model's address is asked again that did not answer.
+const UNANSWERED_PAUSE: Duration = Duration::from_millis(200);
 /// Pause after something that a person has to mend; a change of the objects concerned comes sooner.
 const BLOCKED_PAUSE: Duration = Duration::from_secs(30);
 
@@ -73,6 +78,8 @@ pub struct Context {
     pub attention: Attention,
     /// The operator's own metrics.
     pub metrics: Arc<Metrics>,
+    /// Asks at a model's address.
+    pub reach: Reach,
     /// The last decisions, to be replayed.
     pub recordings: Arc<Recordings>,
     /// Whose port of the routers is which.
@@ -221,11 +228,13 @@ async fn steps(
 
     // status, then what follows from it
     let next = decision.next.clone();
-    let written = persist(&api, &model, &children, decision, &Standing::Valid, context).await?;
-    if written && next != snapshot.state {
+    let saved = persist(&api, &model, &children, decision, &Standing::Valid, context).await?;
+    if saved.written && next != snapshot.state {
         bring_about(&model, &children, &next, Basis::Confirmed, context).await?;
     }
-    Ok(requeue.map_or_else(Action::await_change, Action::requeue))
+    let unanswered = (saved.front == Front::Silent).then_some(UNANSWERED_PAUSE);
+    let pause = requeue.into_iter().chain(unanswered).min();
+    Ok(pause.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// Everything that the decision may use, in one value.
@@ -411,7 +420,15 @@ async fn replace_status(
     Ok(())
 }
 
-/// Writes the status if it says anything new, then tells the decisions. Says whether it wrote.
+/// What became of a status.
+struct Saved {
+    /// Whether it said anything new.
+    written: bool,
+    /// How the model's address was found, where that decides whether it is Ready.
+    front: Front,
+}
+
+/// Writes the status if it says anything new, then tells the decisions.
 async fn persist(
     api: &Api<ModelDeployment>,
     model: &ModelDeployment,
@@ -419,23 +436,32 @@ async fn persist(
     decision: Decision,
     standing: &Standing,
     context: &Context,
-) -> Result<bool, ReconcileError> {
+) -> Result<Saved, ReconcileError> {
     let stable = decision
         .next
         .stable
         .as_ref()
-        .and_then(|stable| children.health.get(&stable.revision).cloned());
-    let status = account(
-        model,
-        &decision.next,
-        &stable.unwrap_or_default(),
-        standing,
-        context.clock.now(),
-    );
+        .and_then(|stable| children.health.get(&stable.revision).cloned())
+        .unwrap_or_default();
+    let now = context.clock.now();
+    let account = |front| account(model, &decision.next, &stable, standing, front, now);
+    let mut status = account(Front::Answers);
+    let mut front = Front::Answers;
+    if let Some(available_since) = becomes_ready(model.status.as_ref(), &status) {
+        // No move waits for an answer; and routers follow what is written, so that before it there is none.
+        let old = model.status.as_ref().map(|status| &status.state);
+        let moves = old != Some(&decision.next);
+        let (stores, reach) = (&context.stores, &context.reach);
+        front = Box::pin(reach.front(stores, model, available_since, now, moves)).await;
+        status = account(front);
+    }
     if let Some(old) = &model.status
         && says_nothing_new(old, &status)
     {
-        return Ok(false);
+        return Ok(Saved {
+            written: false,
+            front,
+        });
     }
     let newly_stuck = is_newly_stuck(model, standing);
     let newly_ignored = newly_ignored(model, &decision.next);
@@ -470,7 +496,10 @@ async fn persist(
         }
         _ => {}
     }
-    Ok(true)
+    Ok(Saved {
+        written: true,
+        front,
+    })
 }
 
 /// Whether this generation of the spec has not been told to be unusable yet.

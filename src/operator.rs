@@ -23,7 +23,7 @@ use crate::{
     observe::{Attention, Evidence, metrics::Client as PrometheusClient},
     plan::Site,
     settings::Settings,
-    traffic::{self, envoy::ControlPlane, ports::Ports},
+    traffic::{self, Reach, envoy::ControlPlane, ports::Ports},
     watch::{self, Scope},
 };
 
@@ -81,13 +81,14 @@ async fn run_until_signal(settings: Settings) -> Result<(), OperatorError> {
         .map_err(|error| OperatorError::Cluster(error.into()))?;
     config.read_timeout = Some(READ_TIMEOUT);
     let client = Client::try_from(config).map_err(|error| OperatorError::Cluster(error.into()))?;
-    run_with(client, settings, stop).await
+    run_with(client, settings, Reach::by_tcp(), stop).await
 }
 
 /// Runs the operator against a cluster until `stop`, or until it loses the lease or the API server.
 pub async fn run_with(
     client: Client,
     settings: Settings,
+    reach: Reach,
     stop: CancellationToken,
 ) -> Result<(), OperatorError> {
     let prometheus = PrometheusClient::new(&settings.prometheus_url, settings.prometheus_headers())
@@ -152,6 +153,7 @@ pub async fn run_with(
         applier: Applier::default(),
         events: Events::new(client.clone(), settings.pod_name.clone()),
         metrics: metrics.clone(),
+        reach,
         recordings,
         ports: Ports::default(),
         failures: Mutex::default(),

@@ -17,7 +17,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
-use kube::Resource;
+use kube::{Resource, ResourceExt};
 
 pub use artefact::FETCH;
 pub use names::{model_labels, version_name, version_selector};
@@ -50,6 +50,9 @@ pub struct KnownVersion {
 /// The objects that should exist, in the order in which they are applied, and those that should not.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
+    /// Name of the model's Service. While somebody else's Service has it, nothing is applied: an EndpointSlice feeds
+    /// whatever Service bears its label.
+    pub name: String,
     /// To be applied.
     pub apply: Vec<Intent>,
     /// Versions beyond the history limit: their Deployment, Service and ControllerRevision go.
@@ -96,27 +99,29 @@ pub struct Given<'a> {
 
 /// Plans the objects of one model.
 pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
+    let mut plan = Plan {
+        name: model.name_any(),
+        ..Plan::default()
+    };
     let Some(owner) = model.controller_owner_ref(&()) else {
-        return Plan::default();
+        return plan;
     };
     let maker = Maker {
         model,
         owner,
         site: given.site,
     };
-    let mut plan = Plan::default();
-    plan.push(
-        "the model's stable name",
-        Object::Service(maker.stable_service()),
-    );
-    if let Some(slice) = given
-        .state
-        .router_port
-        .and_then(|port| maker.router_slice(port, given.routers))
-    {
+    let port = given.state.router_port;
+    if let Some(slice) = port.and_then(|port| maker.router_slice(port, given.routers)) {
+        // In this order: kube-proxy turns clients of a Service without endpoints away, and what changes within a second
+        // of that may wait for the next second.
         plan.push(
             "the way from the model's name to the routers",
             Object::EndpointSlice(slice),
+        );
+        plan.push(
+            "the model's stable name",
+            Object::Service(maker.stable_service()),
         );
     }
     let live = live_versions(given.state);

@@ -14,6 +14,7 @@ use crate::{
     },
     observe::VersionHealth,
     plan::version_selector,
+    traffic::Front,
 };
 
 /// Where the spec stands, as far as the decision does not say it.
@@ -33,6 +34,7 @@ pub fn account(
     state: &State,
     stable: &VersionHealth,
     standing: &Standing,
+    front: Front,
     now: Timestamp,
 ) -> ModelDeploymentStatus {
     let old = model
@@ -41,7 +43,7 @@ pub fn account(
         .map(|status| status.conditions.as_slice())
         .unwrap_or_default();
     let generation = model.metadata.generation;
-    let conditions = conditions(model, state, stable, standing)
+    let conditions = conditions(model, state, stable, standing, front)
         .into_iter()
         .map(|(type_, status, reason, message)| {
             let status = if status { "True" } else { "False" };
@@ -70,6 +72,23 @@ pub fn account(
             .as_ref()
             .map(|version| selector(&model.name_any(), &version.revision)),
     }
+}
+
+/// Where a status calls a model Ready that was not: since when all pods of its version have been.
+pub fn becomes_ready(
+    old: Option<&ModelDeploymentStatus>,
+    new: &ModelDeploymentStatus,
+) -> Option<Timestamp> {
+    let since = |status: &ModelDeploymentStatus, wanted: &str| {
+        let mut holding = status.conditions.iter().filter(|c| c.status == "True");
+        let found = holding.find(|condition| condition.type_ == wanted);
+        found.map(|condition| condition.last_transition_time.0)
+    };
+    let is_ready = |status: &ModelDeploymentStatus| since(status, types::READY).is_some();
+    if old.is_some_and(is_ready) || !is_ready(new) {
+        return None;
+    }
+    since(new, types::AVAILABLE)
 }
 
 /// Whether a status says nothing new, but for durations in its sentences. How old a sample is or how far a clock is off is
@@ -106,6 +125,7 @@ fn conditions(
     state: &State,
     stable: &VersionHealth,
     standing: &Standing,
+    front: Front,
 ) -> Vec<Row> {
     let available = state.stable.is_some() && stable.ready >= model.spec.replicas;
     let pods = format!(
@@ -123,8 +143,16 @@ fn conditions(
             listed(errors, state),
         ),
         Standing::Blocked(why) => (Progress::stuck(reasons::NAME_TAKEN), why.clone()),
-        Standing::Valid => match progress(model, state, available) {
+        Standing::Valid => match progress(model, state, available, front) {
             progress if progress.reason == reasons::NOT_ALL_READY => (progress, pods.clone()),
+            progress if progress.reason == reasons::NO_ROUTER => (
+                progress,
+                format!("{pods} No router is Ready: nothing answers at the model's address."),
+            ),
+            progress if progress.reason == reasons::NOT_ANSWERING => (
+                progress,
+                format!("{pods} The model's address does not answer yet."),
+            ),
             progress => (progress, with_ignored(state)),
         },
     };
@@ -191,7 +219,7 @@ impl Progress {
 }
 
 /// Where the state stands on its way to what the spec asks for.
-fn progress(model: &ModelDeployment, state: &State, available: bool) -> Progress {
+fn progress(model: &ModelDeployment, state: &State, available: bool, front: Front) -> Progress {
     let last_action = state
         .last_move()
         .map(|record| record.action.as_str())
@@ -207,8 +235,12 @@ fn progress(model: &ModelDeployment, state: &State, available: bool) -> Progress
             .iter()
             .any(|refused| refused.revision == desired);
         return match (serves, refused) {
-            (true, _) if available => Progress::ready(reasons::PROMOTED),
-            (true, _) => Progress::under_way(reasons::NOT_ALL_READY),
+            (true, _) if !available => Progress::under_way(reasons::NOT_ALL_READY),
+            (true, _) => match front {
+                Front::Answers => Progress::ready(reasons::PROMOTED),
+                Front::Silent => Progress::under_way(reasons::NOT_ANSWERING),
+                Front::NoRouter => Progress::under_way(reasons::NO_ROUTER),
+            },
             (false, true) if last_action == reasons::REFUSED => Progress::stuck(reasons::REFUSED),
             (false, true) => Progress::stuck(reasons::ROLLED_BACK),
             (false, false) => Progress::under_way(reasons::PREPARING),

@@ -60,6 +60,10 @@ pub mod reasons {
     pub const COMMAND_IGNORED: &str = "CommandIgnored";
     /// A name that Serin needs belongs to somebody else's object.
     pub const NAME_TAKEN: &str = "NameTaken";
+    /// No router is Ready, so nothing answers at the model's address.
+    pub const NO_ROUTER: &str = "NoRouterReady";
+    /// The model's address does not take connections yet, or not at each router.
+    pub const NOT_ANSWERING: &str = "AddressNotAnswering";
     /// All pods of the serving version are ready.
     pub const ALL_READY: &str = "AllPodsReady";
     /// Some pods of the serving version are not ready.

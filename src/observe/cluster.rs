@@ -74,9 +74,17 @@ pub fn endpoints(
     model: &str,
     revision: &Revision,
 ) -> BTreeSet<(IpAddr, u16)> {
-    let service = version_name(model, revision);
+    endpoints_of_service(stores, namespace, &version_name(model, revision))
+}
+
+/// Addresses that the requests to a Service are sent to.
+pub fn endpoints_of_service(
+    stores: &Stores,
+    namespace: &str,
+    service: &str,
+) -> BTreeSet<(IpAddr, u16)> {
     let slices = stores.slices.state_filter(|slice| {
-        slice.service() == Some(&service) && slice.metadata.namespace.as_deref() == Some(namespace)
+        slice.service() == Some(service) && slice.metadata.namespace.as_deref() == Some(namespace)
     });
     endpoints_of(slices.iter().map(|slice| &**slice))
 }

@@ -8,7 +8,7 @@ pub mod metrics;
 mod snapshot;
 
 pub use attention::{Attention, MOST_IN_A_SECOND};
-pub use cluster::{Children, children, endpoints, is_child};
+pub use cluster::{Children, children, endpoints, endpoints_of_service, is_child};
 pub use evidence::Evidence;
 pub use live::{ReadError, health, history, model};
 pub use snapshot::{Snapshot, Unmeasurable, VersionHealth};

@@ -4,7 +4,9 @@
 //! which weight is the work of the rollout.
 
 pub mod envoy;
+mod front;
 pub mod ports;
 mod routes;
 
+pub use front::{Front, Reach};
 pub use routes::{publish, routes};

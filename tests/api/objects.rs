@@ -1,6 +1,6 @@
 //! What is made for a model, and what becomes of it when others touch it.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment},
@@ -11,7 +11,10 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
-use serin::{api::ModelDeployment, k8s::EndpointSlice};
+use serin::{
+    api::{ModelDeployment, ModelDeploymentStatus, conditions::reasons},
+    k8s::EndpointSlice,
+};
 
 use crate::{
     operator::FIRST,
@@ -84,6 +87,11 @@ async fn the_first_version_gets_its_objects_and_once_ready_all_traffic() {
         assert_eq!(Some(&owners[0].uid), model.metadata.uid.as_ref());
         assert_eq!(owners[0].controller, Some(true));
     }
+    let written = |version: Option<String>| version.unwrap().parse::<u64>().unwrap();
+    assert!(
+        written(slice.resource_version()) < written(service.resource_version()),
+        "kube-proxy never sees the Service without endpoints, and turns no client away"
+    );
     assert_eq!(history.data.0["model"]["version"], "1");
     let pod = deployment.spec.template.metadata.unwrap().labels.unwrap();
     assert_eq!(pod["serin.dev/revision"], revision.0);
@@ -93,6 +101,38 @@ async fn the_first_version_gets_its_objects_and_once_ready_all_traffic() {
     assert_eq!(slice.service(), Some(MODEL));
     assert_eq!(slice.endpoints[0].addresses, ["10.244.9.9"]);
     assert_eq!(slice.ports[0].port, status.state.router_port.map(i32::from));
+}
+
+#[tokio::test]
+async fn a_model_is_ready_once_its_address_answers_or_has_been_asked_in_vain_for_long() {
+    let world = world!(World::new());
+    let is_ready = |status: &ModelDeploymentStatus| condition(status, "Ready").status == "True";
+    let is_silent = |status: &ModelDeploymentStatus| {
+        condition(status, "Ready").reason == reasons::NOT_ANSWERING
+    };
+    let waited = |status: &ModelDeploymentStatus| {
+        let since = |name| condition(status, name).last_transition_time.0;
+        since("Ready").duration_since(since("Available")).as_secs()
+    };
+
+    world.routers_answer.store(false, Ordering::Relaxed);
+    world.roll_out("1").await;
+    let status = world.until("its address is asked", is_silent).await;
+    assert_eq!(condition(&status, "Available").status, "True");
+    assert_eq!(condition(&status, "Reconciling").status, "True");
+    assert_eq!(stable(&status), Some("1"), "routers are told of it");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!is_ready(&world.status().await));
+    world.routers_answer.store(true, Ordering::Relaxed);
+    let status = world.until("it is Ready", is_ready).await;
+    assert!(waited(&status) < 9, "it is asked again and again");
+
+    let world = world!(World::new());
+    world.routers_answer.store(false, Ordering::Relaxed);
+    world.roll_out("1").await;
+    world.until("its address is asked", is_silent).await;
+    let status = world.until("it is Ready all the same", is_ready).await;
+    assert!(waited(&status) >= 9, "10 s, but for the rounding");
 }
 
 #[tokio::test]
@@ -208,6 +248,10 @@ async fn a_foreign_service_of_the_models_name_is_left_untouched_and_named() {
     assert!(ready.message.contains("Service iris"), "{}", ready.message);
     let now = services.get(MODEL).await.unwrap();
     assert_eq!(now.resource_version(), foreign.resource_version());
+    let slices: Api<EndpointSlice> =
+        Api::namespaced_with(world.client.clone(), &world.namespace, &world.slice_api);
+    let fed = slices.get_opt(&format!("{MODEL}-router")).await.unwrap();
+    assert_eq!(fed, None, "a database gets no requests for predictions");
 }
 
 #[tokio::test]

@@ -1,9 +1,15 @@
 //! The operator, in a runtime of its own that can die as abruptly as a process does.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use clap::Parser;
-use serin::settings::Settings;
+use serin::{settings::Settings, traffic::Reach};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +34,7 @@ impl Operator {
         pod: &'static str,
         namespace: &str,
         prometheus: &str,
+        routers_answer: Arc<AtomicBool>,
     ) -> Self {
         let http = free_address();
         let settings = Settings::parse_from([
@@ -60,9 +67,12 @@ impl Operator {
             .enable_all()
             .build()
             .unwrap();
+        let reach = Reach::asking(move |_| {
+            Box::pin(std::future::ready(routers_answer.load(Ordering::Relaxed)))
+        });
         let stop = CancellationToken::new();
         runtime.spawn(async move {
-            let result = serin::operator::run_with(server.client(pod), settings, stop).await;
+            let result = serin::operator::run_with(server.client(pod), settings, reach, stop).await;
             if let Err(error) = result {
                 println!("the operator {pod} ended: {error}");
             }

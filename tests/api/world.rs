@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -57,6 +57,8 @@ pub struct World {
     latest: Arc<Mutex<State>>,
     told: Arc<Mutex<Told>>,
     operator: Option<Operator>,
+    /// No router runs here: whether there seems to be one for whoever asks at its address.
+    pub routers_answer: Arc<AtomicBool>,
 }
 
 /// Every status that was written, so that none is too short to be seen.
@@ -120,6 +122,7 @@ impl World {
             latest: Arc::default(),
             told: Arc::default(),
             operator: None,
+            routers_answer: Arc::new(AtomicBool::new(true)),
             namespace: namespace.clone(),
         };
         tokio::spawn(player::play(
@@ -161,7 +164,8 @@ impl World {
             .metrics
             .as_ref()
             .map_or(NO_PROMETHEUS, |metrics| &metrics.url);
-        Operator::start(self.server, pod, &self.namespace, url)
+        let routers_answer = self.routers_answer.clone();
+        Operator::start(self.server, pod, &self.namespace, url, routers_answer)
     }
 
     /// What the operator recorded of a model's decisions: the answer's status code and body.

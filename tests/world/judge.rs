@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use serin::traffic::envoy::RouterModel;
 
@@ -15,18 +16,20 @@ use crate::{
     nodes,
     objects::{Change, Objects},
     request::Postmark,
-    routers::shares,
+    routers::{route_port, shares},
     story::{Behaviour, Story},
     traffic::SCRAPE_SECONDS,
+    world::EPOCH_MS,
 };
 
 /// What must always hold, by its name.
 #[rustfmt::skip]
-pub const INVARIANTS: [(&str, &str); 18] = [
+pub const INVARIANTS: [(&str, &str); 19] = [
     ("declared-weights", "the canary's weight is 0 or that of a declared step, so that both weights are from 0 to 100 and sum to 100"),
     ("capacity-first", "no version gets weight, or more of it, without Ready capacity for all of the traffic"),
     ("stable-kept", "versions with traffic, and the old one until its time is over, are never shrunk or deleted by Serin"),
     ("pods-outlast-weight", "no version loses all its pods to Serin while a router still sends it requests"),
+    ("ready-answers", "a model is called Ready only once every router takes its requests, or has had 10 s to do so"),
     ("promoted-from-100", "a version becomes stable only from the last step, and the one before it is kept as the way back"),
     ("refused-stays-refused", "a rolled-back version gets no weight under the same token"),
     ("converges-then-rests", "once faults stop, all is done within a bounded number of reconciles, and then nothing is written"),
@@ -47,6 +50,8 @@ pub const INVARIANTS: [(&str, &str); 18] = [
 const BREACH_SECONDS: u64 = 30;
 /// A step of 30 s, or the start of pods within 11 s, takes less than so many seconds.
 const STEP_SECONDS: u64 = 90;
+/// A router that does not take a model's requests after so long is believed to, less the rounding of a timestamp.
+const PATIENCE_MS: i64 = 9_000;
 /// From the clock read of a decision to the request that persists it: metrics may take 5 s twice, the API server a while.
 const DECISION_MS: u64 = 13_000;
 
@@ -197,7 +202,12 @@ impl Judge {
             return;
         }
         match change.key.kind {
-            Kind::Model if !change.deleted => self.status(change, objects, faults, story),
+            Kind::Model if !change.deleted => {
+                self.status(change, objects, faults, story);
+                if !faults.hide_what_is_new() {
+                    self.answers(change, routers, story.model);
+                }
+            }
             Kind::Deployment => {
                 if !faults.hide_what_is_new() {
                     self.outlasts(change, routers, story.model);
@@ -320,6 +330,24 @@ impl Judge {
         }
     }
 
+    /// A write of Serin's on the status, as the routers have it.
+    fn answers(&mut self, change: &Change, routers: &[RouterModel], model: Model) {
+        let nothing = json!({});
+        let old = change.before.as_deref().unwrap_or(&nothing);
+        if holds_since(old, "Ready").is_some() || holds_since(&change.after, "Ready").is_none() {
+            return;
+        }
+        let available = holds_since(&change.after, "Available").unwrap_or_default();
+        let waited = self.now_ms as i64 - available;
+        // One that was noted by a clock that was ahead says nothing.
+        let is_believed = !(0..PATIENCE_MS).contains(&waited);
+        let port = change.after["status"]["routerPort"].as_u64();
+        let takes_them = |router: &RouterModel| route_port(router, model) == port;
+        if !is_believed && !routers.iter().all(takes_them) {
+            self.finds("ready-answers", &format!("{waited} ms after its pods"));
+        }
+    }
+
     /// A write of Serin's on a version's pods, as the routers have it.
     fn outlasts(&mut self, change: &Change, routers: &[RouterModel], model: Model) {
         let Some(before) = &change.before else { return };
@@ -376,6 +404,14 @@ impl Judge {
             }
         }
     }
+}
+
+/// Since when a condition of a model is True, by the clock of who wrote it: milliseconds of the world.
+fn holds_since(model: &Value, wanted: &str) -> Option<i64> {
+    let mut conditions = model["status"]["conditions"].as_array()?.iter();
+    let found = conditions.find(|c| c["type"] == wanted && c["status"] == "True")?;
+    let at: Timestamp = text(&found["lastTransitionTime"]).parse().ok()?;
+    Some(at.as_millisecond() - EPOCH_MS)
 }
 
 fn replicas(object: &Value) -> i64 {

@@ -19,7 +19,7 @@ use serin::{
     observe::{Attention, Evidence},
     operator,
     plan::Site,
-    traffic::{self, envoy::RouterModel, ports::Ports},
+    traffic::{self, Reach, envoy::RouterModel, ports::Ports},
     watch::{self, Scope, Stores},
 };
 use tokio::{sync::watch::Receiver, task::JoinHandle};
@@ -178,6 +178,13 @@ async fn serve(
         applier: Applier::default(),
         attention: Attention::default(),
         recordings: Arc::default(),
+        reach: {
+            let world = world.clone();
+            Reach::asking(move |address| {
+                let answers = world.with(|state| state.takes_connections(address));
+                Box::pin(std::future::ready(answers))
+            })
+        },
         events: Events::new(client.clone(), process.name.clone()),
         metrics: Arc::new(Metrics::default()),
         ports: Ports::default(),

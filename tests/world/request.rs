@@ -141,7 +141,11 @@ impl Request {
 
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {} {}", self.verb, self.kind, self.name)
+        // An Event's name ends with the machine's own time, which no seed gives.
+        let its_time = self.name.rsplit_once('.');
+        let its_time = its_time.filter(|_| self.kind == Kind::Event);
+        let name = its_time.map_or(&*self.name, |(of, _)| of);
+        write!(f, "{:?} {} {name}", self.verb, self.kind)
     }
 }
 

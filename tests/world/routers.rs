@@ -60,6 +60,12 @@ impl Routers {
     }
 }
 
+/// The port on which a router takes a model's requests.
+pub fn route_port(router: &RouterModel, model: Model) -> Option<u64> {
+    let key = RouteKey::new(model.namespace, model.name);
+    router.routes.get(&key).map(|route| u64::from(route.port))
+}
+
 /// Each version of a model that a router knows, with its share of the requests in percent.
 pub fn shares(router: &RouterModel, model: Model) -> impl Iterator<Item = (&str, u64)> {
     let key = RouteKey::new(model.namespace, model.name);

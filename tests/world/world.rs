@@ -1,6 +1,7 @@
 //! The world: everything outside the operator, behind one lock, moved by one clock.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
@@ -161,6 +162,16 @@ impl World {
 }
 
 impl State {
+    /// Whether a router takes connections there.
+    pub fn takes_connections(&self, address: SocketAddr) -> bool {
+        let pods = nodes::ROUTER_PODS.iter().zip(&self.routers);
+        let mut is_there = pods.filter(|((_, pod), _)| pod.parse() == Ok(address.ip()));
+        is_there.any(|(_, router)| {
+            let mut routes = router.routes.values();
+            routes.any(|route| route.port == address.port())
+        })
+    }
+
     /// One second of everything that is not the operator.
     pub fn step(&mut self, second: u64) {
         let now_ms = second * 1000;

@@ -25,10 +25,17 @@ impl Checks {
         for (holds, line) in &self.lines {
             println!("  {} {line}", if *holds { '✓' } else { '✗' });
         }
-        let broken = self.lines.iter().filter(|(holds, _)| !holds).count();
         println!();
-        if broken > 0 {
-            bail!("{broken} of {} claims did not hold", self.lines.len());
+        let broken = self.lines.iter().filter(|(holds, _)| !holds);
+        let broken: Vec<&str> = broken.map(|(_, line)| line.as_str()).collect();
+        if !broken.is_empty() {
+            // Again, since this is what the end of a log shows.
+            bail!(
+                "{} of {} claims did not hold: {}",
+                broken.len(),
+                self.lines.len(),
+                broken.join("; ")
+            );
         }
         println!("All {} claims hold.", self.lines.len());
         Ok(())
