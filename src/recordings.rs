@@ -9,6 +9,8 @@ use crate::replay::Recording;
 
 /// Recordings kept of one model.
 const KEPT: usize = 20;
+/// The last of them, whatever they decided: they lead up to what is decided next.
+const LATEST: usize = 8;
 /// Bytes kept of all models together. A recording of two objectives takes about 10 KiB.
 const LARGEST: usize = 16 * 1024 * 1024;
 
@@ -36,8 +38,8 @@ struct Entry {
 }
 
 impl Recordings {
-    /// Keeps one. Where a model has 20, its oldest look that decided nothing goes, and where all decided something, its
-    /// oldest; where all models together have 16 MiB, the oldest of all goes.
+    /// Keeps one. Where a model has 20, the oldest look that decided nothing goes, but for the last 8, and where all before
+    /// those decided something, the oldest; where all models together have 16 MiB, the oldest of all goes.
     pub fn keep(&self, recording: &Recording) {
         let text = match serde_json::to_string(recording) {
             Ok(text) => text,
@@ -84,7 +86,8 @@ impl Kept {
             text,
         });
         if entries.len() > KEPT {
-            let idle = entries.iter().position(|entry| !entry.decided);
+            let mut earlier = entries.iter().take(entries.len() - LATEST);
+            let idle = earlier.position(|entry| !entry.decided);
             let gone = entries.remove(idle.unwrap_or(0));
             self.bytes -= gone.map_or(0, |entry| entry.text.len());
         }
@@ -135,6 +138,20 @@ mod tests {
         expected.extend(82..100);
         assert_eq!(texts(&recordings, "ml/churn"), expected);
         assert_eq!(recordings.of("ml/other"), None);
+    }
+
+    #[test]
+    fn after_many_decisions_the_last_looks_are_kept_all_the_same() {
+        let recordings = Recordings::default();
+        for number in 0..60 {
+            let decided = number < 50;
+            recordings
+                .kept
+                .lock()
+                .keep("ml/churn", decided, number.to_string());
+        }
+        let expected: Vec<u64> = (38..50).chain(52..60).collect();
+        assert_eq!(texts(&recordings, "ml/churn"), expected);
     }
 
     #[test]

@@ -16,6 +16,8 @@ mod objectives;
 mod objects;
 mod operator;
 mod player;
+#[path = "../support/ports.rs"]
+mod ports;
 mod recordings;
 mod rollouts;
 mod server;

@@ -1,7 +1,7 @@
 //! The operator, in a runtime of its own that can die as abruptly as a process does.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +13,7 @@ use serin::{settings::Settings, traffic::Reach};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::server::Server;
+use crate::{ports::free_port, server::Server};
 
 /// User and pod name of the operator.
 pub const FIRST: &str = "serin-operator-1";
@@ -36,7 +36,7 @@ impl Operator {
         prometheus: &str,
         routers_answer: Arc<AtomicBool>,
     ) -> Self {
-        let http = free_address();
+        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let settings = Settings::parse_from([
             "serin-operator",
             "--prometheus-url",
@@ -89,12 +89,6 @@ impl Operator {
             runtime.shutdown_background();
         }
     }
-}
-
-/// A port that is free now, on the loopback address.
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap()
 }
 
 impl Drop for Operator {

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{OnceLock, mpsc},
@@ -13,6 +12,8 @@ use std::{
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client, Config, api::PostParams};
 use serde_json::{Value, json};
+
+use crate::ports::free_port;
 
 /// Who speaks to the API server; each has a token of that name, and its own lines in the audit log.
 pub const TEST: &str = "test";
@@ -232,10 +233,4 @@ fn write_files(folder: &Path) {
         .output()
         .unwrap();
     assert!(key.status.success(), "openssl: {key:?}");
-}
-
-/// A port that nothing listens on.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
 }

@@ -15,7 +15,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::{server::free_port, world::wait};
+use crate::{ports::free_port, world::wait};
 
 /// Requests a tenth of a second, over all versions.
 const REQUESTS: f64 = 200.0;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr, TcpListener as StdTcpListener},
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::Stdio,
     sync::{
@@ -28,6 +28,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::ports::free_port;
+
 const BOOTSTRAP: &str = include_str!("../../charts/serin/files/envoy-bootstrap.yaml");
 /// Long enough for a busy machine of two cores; nothing here normally takes a tenth of it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -43,12 +45,6 @@ pub fn envoy_binary() -> Option<PathBuf> {
         .map(PathBuf::from)
         .or_else(cache)?;
     binary.exists().then_some(binary)
-}
-
-/// A port that nothing listens on.
-pub fn free_port() -> u16 {
-    let listener = StdTcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 /// The route key of the model of that name.

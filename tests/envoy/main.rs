@@ -6,6 +6,8 @@
 
 mod configuration;
 mod harness;
+#[path = "../support/ports.rs"]
+mod ports;
 mod protocol;
 mod traffic;
 

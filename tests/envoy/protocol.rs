@@ -13,9 +13,9 @@ use tokio::{io::AsyncReadExt, net::TcpListener};
 use crate::{
     envoy_or_skip,
     harness::{
-        Envoy, Plane, Traffic, Upstream, client, failures, free_port, key, model, predict_once,
-        share, wait,
+        Envoy, Plane, Traffic, Upstream, client, failures, key, model, predict_once, share, wait,
     },
+    ports::free_port,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use crate::{
     envoy_or_skip,
     harness::{
-        Envoy, Plane, Traffic, Upstream, client, failures, free_port, key, model, predict_once,
-        share, wait,
+        Envoy, Plane, Traffic, Upstream, client, failures, key, model, predict_once, share, wait,
     },
+    ports::free_port,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

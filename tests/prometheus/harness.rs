@@ -14,6 +14,8 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
+use crate::ports::free_port;
+
 const CLUSTER: &str = "envoy_cluster_name";
 /// Some of Envoy's bucket edges, ms.
 const EDGES: [f64; 6] = [0.5, 10.0, 50.0, 100.0, 250.0, 500.0];
@@ -48,8 +50,7 @@ pub(crate) fn client(address: SocketAddr) -> Client {
 
 /// A port that is free now, on the loopback address.
 fn free_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap()
+    SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }
 
 /// What a router exports: series (name and labels) and their values, and how often it was asked.

@@ -188,7 +188,10 @@ fn cache_dir() -> Result<PathBuf> {
 
 /// The folder of the workspace.
 pub fn repository_root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    // Cargo says it to whom it runs; what was compiled in may be another clone's that shares the target directory.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR");
+    let package = package.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&package)
         .parent()
         .map_or_else(PathBuf::new, Path::to_path_buf)
 }
