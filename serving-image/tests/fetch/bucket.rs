@@ -1,11 +1,12 @@
 //! From an S3 server (PyPI's moto), which checks signatures, and from what looks like the Hugging Face Hub.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::ports::free_port;
 use crate::server::{Reply, Server, own_address};
 use crate::support::{Artefact, Outcome, Place, needs};
 
@@ -46,10 +47,7 @@ impl Bucket {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, bytes).unwrap();
         }
-        let address = TcpListener::bind((own_address(), 0))
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let address = SocketAddr::new(own_address(), free_port());
         let endpoint = format!("http://{address}");
         let mut command = Command::new(python);
         command

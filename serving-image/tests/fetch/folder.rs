@@ -9,6 +9,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::authority::certify;
+use crate::ports::free_port;
 use crate::server::{Reply, Server, own_address};
 use crate::support::{Artefact, Outcome, Place};
 
@@ -223,11 +224,7 @@ fn tls_is_verified_and_further_authorities_can_be_named() {
     let (artefact, place) = (Artefact::new(100_000), Place::new());
     let address = own_address();
     certify(place.root.path(), address);
-    let port = std::net::TcpListener::bind((address, 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = free_port();
     let _server = Secure::start(&place, &artefact, port);
     let uri = format!("https://{address}:{port}/m");
     let authority = place.path("ca.pem");

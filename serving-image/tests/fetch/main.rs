@@ -7,6 +7,8 @@ mod bucket;
 mod cache;
 mod folder;
 mod guard;
+#[path = "../../../tests/support/ports.rs"]
+mod ports;
 mod registry;
 mod server;
 mod support;

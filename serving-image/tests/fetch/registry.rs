@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use serin_serve::artefact::Digest;
 use tempfile::TempDir;
 
+use crate::ports::free_port;
 use crate::server::{Reply, Server, own_address};
 use crate::support::{Artefact, Outcome, Place, needs};
 
@@ -42,10 +43,7 @@ impl Registry {
             return None;
         }
         let data = tempfile::tempdir().unwrap();
-        let address = TcpListener::bind((own_address(), 0))
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let address = SocketAddr::new(own_address(), free_port());
         let root = data.path().join("data");
         let mut config = json!({
             "version": 0.1,
