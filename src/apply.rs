@@ -60,6 +60,16 @@ pub enum ApplyError {
     },
 }
 
+impl ApplyError {
+    fn refused(kind: &str, name: &str, source: kube::Error) -> Self {
+        Self::Refused {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            source: Box::new(source),
+        }
+    }
+}
+
 /// What is known of the state that a plan was made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Basis {
@@ -180,11 +190,7 @@ impl Target<'_> {
     {
         let name = wanted.name_any();
         let kind_name = <K as Resource>::kind(&kind).into_owned();
-        let refused = |source: kube::Error| ApplyError::Refused {
-            kind: kind_name.clone(),
-            name: name.clone(),
-            source: Box::new(source),
-        };
+        let refused = |source| ApplyError::refused(&kind_name, &name, source);
         let mut body = serde_json::to_value(wanted)
             .map_err(|error| refused(kube::Error::SerdeError(error)))?;
         body["apiVersion"] = Value::from(<K as Resource>::api_version(&kind).into_owned());
@@ -251,11 +257,7 @@ impl Target<'_> {
         K: Resource + Clone + DeserializeOwned + Debug,
     {
         let found = timely(api.get_opt(name)).await?;
-        let found = found.map_err(|source| ApplyError::Refused {
-            kind: kind.to_owned(),
-            name: name.to_owned(),
-            source: Box::new(source),
-        })?;
+        let found = found.map_err(|source| ApplyError::refused(kind, name, source))?;
         match found {
             Some(found) if !is_child(&found, self.model) => Err(ApplyError::NameTaken {
                 kind: kind.to_owned(),
@@ -305,11 +307,7 @@ impl Target<'_> {
             + Debug,
     {
         let kind = <K as Resource>::kind(&()).into_owned();
-        let refused = |source: kube::Error| ApplyError::Refused {
-            kind: kind.clone(),
-            name: name.to_owned(),
-            source: Box::new(source),
-        };
+        let refused = |source| ApplyError::refused(&kind, name, source);
         self.must_be_confirmed(&format!("{kind}/{name}"))?;
         let (namespace, _) = self.key();
         let api: Api<K> = Api::namespaced(self.client.clone(), &namespace);
