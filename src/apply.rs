@@ -1,11 +1,12 @@
 //! The planned objects, brought about by server-side apply; only where something differs.
 
-use std::{collections::HashMap, fmt::Debug, hash::Hash, time::Duration};
+use std::{collections::HashMap, fmt::Debug, time::Duration};
 
 use k8s_openapi::api::core::v1::Service;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
+    core::NamespaceResourceScope,
 };
 use kube_runtime::reflector::{Lookup, ObjectRef, Store};
 use parking_lot::Mutex;
@@ -14,7 +15,7 @@ use serde_json::Value;
 
 use crate::{
     api::{MANAGER, ModelDeployment, Revision},
-    k8s::{SliceApi, is_code},
+    k8s::is_code,
     observe::is_child,
     plan::{Intent, Object, Plan, version_name},
     watch::Stores,
@@ -22,9 +23,6 @@ use crate::{
 
 /// Longest time for one call to the API server; the client's own retries would take minutes.
 pub const CALL_LIMIT: Duration = Duration::from_secs(10);
-
-/// What a kind needs to be told apart from others of the same type; nothing for most.
-type Kind<K> = <K as Resource>::DynamicType;
 
 /// Why an object could not be brought about.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +109,6 @@ impl Applier {
         client: &Client,
         stores: &Stores,
         model: &ModelDeployment,
-        slice_api: SliceApi,
         plan: &Plan,
         basis: Basis,
     ) -> Result<usize, ApplyError> {
@@ -124,31 +121,25 @@ impl Applier {
         let namespace = ResourceExt::namespace(model).unwrap_or_default();
         let client = || client.clone();
         let services: Api<Service> = Api::namespaced(client(), &namespace);
-        target
-            .find(&services, &plan.name, &stores.services, ())
-            .await?;
+        target.find(&services, &plan.name, &stores.services).await?;
         let mut writes = 0;
         for Intent { object, reason } in &plan.apply {
             let written = match object {
                 Object::ControllerRevision(object) => {
                     let api = Api::namespaced(client(), &namespace);
-                    target.put(&api, object, &stores.history, (), reason).await
+                    target.put(&api, object, &stores.history, reason).await
                 }
                 Object::Service(object) => {
                     let api = Api::namespaced(client(), &namespace);
-                    target.put(&api, object, &stores.services, (), reason).await
+                    target.put(&api, object, &stores.services, reason).await
                 }
                 Object::Deployment(object) => {
                     let api = Api::namespaced(client(), &namespace);
-                    target
-                        .put(&api, object, &stores.deployments, (), reason)
-                        .await
+                    target.put(&api, object, &stores.deployments, reason).await
                 }
                 Object::EndpointSlice(object) => {
-                    let api = Api::namespaced_with(client(), &namespace, &slice_api);
-                    target
-                        .put(&api, object, &stores.slices, slice_api, reason)
-                        .await
+                    let api = Api::namespaced(client(), &namespace);
+                    target.put(&api, object, &stores.slices, reason).await
                 }
             }?;
             writes += usize::from(written);
@@ -158,6 +149,25 @@ impl Applier {
         }
         Ok(writes)
     }
+}
+
+/// A kind of objects that Serin makes.
+trait Child:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+    + Lookup<DynamicType = ()>
+    + Clone
+    + DeserializeOwned
+    + Debug
+{
+}
+
+impl<K> Child for K where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Lookup<DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + Debug
+{
 }
 
 /// One model's objects.
@@ -181,23 +191,21 @@ impl Target<'_> {
         api: &Api<K>,
         wanted: &K,
         store: &Store<K>,
-        kind: Kind<K>,
         reason: &str,
     ) -> Result<bool, ApplyError>
     where
-        K: Resource + Lookup<DynamicType = Kind<K>> + Clone + DeserializeOwned + Serialize + Debug,
-        Kind<K>: Eq + Hash + Clone,
+        K: Child + Serialize,
     {
         let name = wanted.name_any();
-        let kind_name = <K as Resource>::kind(&kind).into_owned();
+        let kind_name = <K as Resource>::kind(&()).into_owned();
         let refused = |source| ApplyError::refused(&kind_name, &name, source);
         let mut body = serde_json::to_value(wanted)
             .map_err(|error| refused(kube::Error::SerdeError(error)))?;
-        body["apiVersion"] = Value::from(<K as Resource>::api_version(&kind).into_owned());
+        body["apiVersion"] = Value::from(<K as Resource>::api_version(&()).into_owned());
         body["kind"] = Value::from(kind_name.clone());
 
         let key = format!("{kind_name}/{name}");
-        let mut live = self.find(api, &name, store, kind).await?;
+        let mut live = self.find(api, &name, store).await?;
         let params = PatchParams::apply(MANAGER).force();
         let mut looked_again = false;
         let applied = loop {
@@ -236,15 +244,13 @@ impl Target<'_> {
         api: &Api<K>,
         name: &str,
         store: &Store<K>,
-        kind: Kind<K>,
     ) -> Result<Option<K>, ApplyError>
     where
-        K: Resource + Lookup<DynamicType = Kind<K>> + Clone + DeserializeOwned + Debug,
-        Kind<K>: Eq + Hash + Clone,
+        K: Child,
     {
-        let kind_name = <K as Resource>::kind(&kind).into_owned();
+        let kind_name = <K as Resource>::kind(&()).into_owned();
         let (namespace, _) = self.key();
-        match store.get(&ObjectRef::new_with(name, kind).within(&namespace)) {
+        match store.get(&ObjectRef::new(name).within(&namespace)) {
             Some(cached) if is_child(&*cached, self.model) => Ok(Some((*cached).clone())),
             // Not in the cache of our own objects: nobody's yet, or somebody else's.
             _ => self.look(api, &kind_name, name).await,
@@ -300,11 +306,7 @@ impl Target<'_> {
     /// Deletes an object of this model's, as it was seen: a request that arrives late finds another version, and fails.
     async fn delete<K>(&self, store: &Store<K>, name: &str) -> Result<(), ApplyError>
     where
-        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-            + Lookup<DynamicType = ()>
-            + Clone
-            + DeserializeOwned
-            + Debug,
+        K: Child,
     {
         let kind = <K as Resource>::kind(&()).into_owned();
         let refused = |source| ApplyError::refused(&kind, name, source);

@@ -291,8 +291,7 @@ async fn observe(
     if let Some(accused) = rollout::accused(&model.spec, &snapshot, now).cloned() {
         let cached = snapshot.health(&accused);
         let (client, stores) = (&context.client, &context.stores);
-        let slice_api = context.site.slice_api;
-        let asked = observe::health(client, stores, slice_api, model, &accused, cached);
+        let asked = observe::health(client, stores, model, &accused, cached);
         let health = Box::pin(asked).await; // rarely needed, and large
         snapshot.versions.insert(accused, health);
     }
@@ -390,14 +389,7 @@ async fn bring_about(
     let plan = plan(model, &given);
     let writes = context
         .applier
-        .apply(
-            &context.client,
-            &context.stores,
-            model,
-            context.site.slice_api,
-            &plan,
-            basis,
-        )
+        .apply(&context.client, &context.stores, model, &plan, basis)
         .await?;
     context.metrics.wrote(writes);
     Ok(())

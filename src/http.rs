@@ -67,13 +67,14 @@ async fn scrape_targets(State(health): State<Health>) -> Response {
         slice
             .endpoints
             .iter()
+            .flatten()
             .map(move |endpoint| (slice, endpoint))
     });
     let routers = routers.filter_map(|(slice, endpoint)| {
         let pod = endpoint.target_ref.as_ref()?;
         Some(Target::router(
             slice.metadata.namespace.as_deref()?,
-            &pod.name,
+            pod.name.as_deref()?,
             endpoint.addresses.first()?,
         ))
     });

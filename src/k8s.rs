@@ -1,10 +1,32 @@
-//! Kubernetes types that the `k8s-openapi` of this build does not have.
+//! Small questions about Kubernetes objects and answers, asked in several stages.
 
-pub mod endpoint_slice;
+use std::net::IpAddr;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::{
+    api::discovery::v1::EndpointSlice, apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::ResourceExt;
 
-pub use endpoint_slice::{EndpointSlice, SliceApi};
+/// Label by which an EndpointSlice names its Service.
+pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// Label by which an EndpointSlice names the controller that keeps it.
+pub const SLICE_MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
+
+/// The Service that an EndpointSlice belongs to.
+pub fn service_of(slice: &EndpointSlice) -> Option<&str> {
+    slice.labels().get(SERVICE_NAME_LABEL).map(String::as_str)
+}
+
+/// Addresses of the endpoints that take traffic: the first one of each, and readiness that is absent means yes.
+pub fn ready_addresses(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> + '_ {
+    let is_ready = |ready: Option<bool>| ready != Some(false);
+    slice
+        .endpoints
+        .iter()
+        .flatten()
+        .filter(move |endpoint| is_ready(endpoint.conditions.as_ref().and_then(|at| at.ready)))
+        .filter_map(|endpoint| endpoint.addresses.first()?.parse().ok())
+}
 
 /// Whether the API server refused a request with this HTTP status code.
 pub fn is_code(error: &kube::Error, code: u16) -> bool {

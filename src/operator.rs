@@ -17,7 +17,6 @@ use crate::{
     controller::{self, Context},
     events::Events,
     http::{self, Health},
-    k8s::SliceApi,
     leader::Election,
     metrics::Metrics,
     observe::{Attention, Evidence, metrics::Client as PrometheusClient},
@@ -102,14 +101,13 @@ pub async fn run_with(
     let (complete, recordings) = (health.stores.clone(), health.recordings.clone());
     let http = serve_http(&settings, health, &stop);
 
-    let Some(slice_api) = first_answer(&client, &stop).await else {
+    if !answers(&client, &stop).await {
         return Ok(());
-    };
+    }
     let scope = Scope {
         watch_namespace: settings.watch_namespace.clone(),
         own_namespace: settings.namespace.clone(),
         router_service: settings.router_service.clone(),
-        slice_api,
     };
     // The watches end with `news`.
     let (stores, news) = watch::start(&client, &scope);
@@ -145,7 +143,6 @@ pub async fn run_with(
         site: Site {
             serving_image: settings.serving_image.clone(),
             fetch: settings.fetch(),
-            slice_api,
         },
         limits: Limits {
             allowed_schemes: settings.allowed_model_schemes.clone(),
@@ -176,30 +173,26 @@ pub async fn run_with(
     result
 }
 
-/// Asks which EndpointSlices the API server has, until it answers, or until `stop`: a process that ended instead would be
-/// started again later and later, and be away for minutes after the API server is back.
-async fn first_answer(client: &Client, stop: &CancellationToken) -> Option<SliceApi> {
+/// Waits until the API server answers; `false` where `stop` comes first. A process that ended instead would be started
+/// again later and later, and be away for minutes after the API server is back.
+async fn answers(client: &Client, stop: &CancellationToken) -> bool {
     loop {
         let answer = tokio::select! {
             biased;
-            () = stop.cancelled() => return None,
-            answer = timely(SliceApi::discover(client)) => answer,
+            () = stop.cancelled() => return false,
+            answer = timely(client.apiserver_version()) => answer,
         };
         let why = match answer {
             Ok(Ok(found)) => {
-                if found != SliceApi::V1 {
-                    tracing::warn!(
-                        "this API server is older than Kubernetes 1.21: EndpointSlices are used in v1beta1"
-                    );
-                }
-                return Some(found);
+                tracing::info!(kubernetes = found.git_version, "the API server answers");
+                return true;
             }
             Ok(Err(error)) => words(&error),
             Err(late) => late.to_string(),
         };
         tracing::warn!(why, "waiting for the API server");
         tokio::select! {
-            () = stop.cancelled() => return None,
+            () = stop.cancelled() => return false,
             () = tokio::time::sleep(ASKED_AGAIN) => {}
         }
     }
@@ -297,6 +290,7 @@ mod tests {
     use ::http::{Request, Response};
     use futures::future::{BoxFuture, FutureExt};
     use http_body_util::Full;
+    use k8s_openapi::apimachinery::pkg::version::Info;
     use kube::client::Body;
     use tokio::time::Instant;
     use tower::Service;
@@ -317,11 +311,11 @@ mod tests {
         }
 
         fn call(&mut self, _: Request<Body>) -> Self::Future {
-            let groups = r#"{"kind": "APIGroupList", "apiVersion": "v1", "groups": []}"#;
+            let version = serde_json::to_string(&Info::default()).unwrap_or_default();
             let answered: Ready<io::Result<_>> = match self.0.fetch_add(1, Ordering::Relaxed) {
                 0 => ready(Err(io::ErrorKind::ConnectionRefused.into())),
                 1 => return std::future::pending().boxed(),
-                _ => ready(Ok(Response::new(Full::from(groups)))),
+                _ => ready(Ok(Response::new(Full::from(version)))),
             };
             answered.boxed()
         }
@@ -331,13 +325,12 @@ mod tests {
     async fn an_api_server_that_is_away_is_waited_for() {
         let client = Client::new(Returning::default(), "default");
         let began = Instant::now();
-        let found = first_answer(&client, &CancellationToken::new()).await;
-        assert_eq!(found, Some(SliceApi::V1));
+        assert!(answers(&client, &CancellationToken::new()).await);
         assert_eq!(began.elapsed().as_secs(), 2 + 10 + 2);
 
         let stop = CancellationToken::new();
         stop.cancel();
         let away = Client::new(Returning::default(), "default");
-        assert_eq!(first_answer(&away, &stop).await, None);
+        assert!(!answers(&away, &stop).await);
     }
 }

@@ -14,6 +14,7 @@ use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, Deployment},
         core::v1::Service,
+        discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
@@ -22,10 +23,7 @@ use kube::{Resource, ResourceExt};
 pub use artefact::FETCH;
 pub use names::{model_labels, version_name, version_selector};
 
-use crate::{
-    api::{Fetch, ModelDeployment, Revision, State, VersionSpec, validate::is_fetched},
-    k8s::{EndpointSlice, SliceApi},
-};
+use crate::api::{Fetch, ModelDeployment, Revision, State, VersionSpec, validate::is_fetched};
 
 /// Settings of the operator that shape objects.
 #[derive(Clone, Debug)]
@@ -34,8 +32,6 @@ pub struct Site {
     pub serving_image: String,
     /// How pods fetch artefacts that are not mounted.
     pub fetch: Fetch,
-    /// The API version of EndpointSlices that the server has.
-    pub slice_api: SliceApi,
 }
 
 /// A version as its ControllerRevision keeps it.

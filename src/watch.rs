@@ -11,6 +11,7 @@ use futures::StreamExt;
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment},
     core::v1::{Pod, Service},
+    discovery::v1::EndpointSlice,
 };
 use kube::{Api, Client, Resource, ResourceExt};
 use kube_runtime::{
@@ -26,7 +27,7 @@ use tokio::{
 
 use crate::{
     api::{MANAGED_BY_LABEL, MANAGER, MODEL_LABEL, ModelDeployment},
-    k8s::{EndpointSlice, SliceApi, endpoint_slice::SERVICE_NAME_LABEL},
+    k8s::SERVICE_NAME_LABEL,
 };
 
 pub use models::Models;
@@ -60,8 +61,6 @@ pub struct Scope {
     pub own_namespace: String,
     /// The Service that selects the routers.
     pub router_service: String,
-    /// The API version of EndpointSlices that the server has.
-    pub slice_api: SliceApi,
 }
 
 /// Caches of everything that Serin reads from the API server.
@@ -120,26 +119,23 @@ pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
     };
     let ours = format!("{MANAGED_BY_LABEL}={MANAGER},{MODEL_LABEL}");
     let ours = Some(ours.as_str());
-    let slices = scope.slice_api;
     let mut watches = JoinSet::new();
 
     let models = run(
         &mut watches,
         api(client, scope),
         (ROUTED, None),
-        (),
         &bell,
         |model: &ModelDeployment| Some(ObjectRef::from_obj(model)),
     );
     let routers = {
-        let api = Api::namespaced_with(client.clone(), &scope.own_namespace, &scope.slice_api);
+        let api = Api::namespaced(client.clone(), &scope.own_namespace);
         let selector = format!("{SERVICE_NAME_LABEL}={}", scope.router_service);
         let (everyone, bell) = (models.clone(), bell.clone());
         run(
             &mut watches,
             api,
             (CALM, Some(&selector)),
-            slices,
             &bell.clone(),
             move |_: &EndpointSlice| {
                 for model in everyone.state() {
@@ -154,7 +150,6 @@ pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
             &mut watches,
             api(client, scope),
             (CALM, ours),
-            (),
             &bell,
             model_of,
         ),
@@ -162,7 +157,6 @@ pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
             &mut watches,
             api(client, scope),
             (CALM, ours),
-            (),
             &bell,
             model_of,
         ),
@@ -170,15 +164,13 @@ pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
             &mut watches,
             api(client, scope),
             (CALM, ours),
-            (),
             &bell,
             model_of,
         ),
         slices: run(
             &mut watches,
-            slices_api(client, scope),
+            api(client, scope),
             (ROUTED, ours),
-            slices,
             &bell,
             model_of,
         ),
@@ -186,7 +178,6 @@ pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
             &mut watches,
             api(client, scope),
             (CALM, ours),
-            (),
             &bell,
             model_of,
         ),
@@ -221,22 +212,20 @@ fn run<K>(
     watches: &mut JoinSet<()>,
     api: Api<K>,
     (pace, labels): (Pace, Option<&str>),
-    kind: <K as Resource>::DynamicType,
     bell: &Bell,
     model: impl Fn(&K) -> Option<ObjectRef<ModelDeployment>> + Send + 'static,
 ) -> Store<K>
 where
-    K: Resource
-        + Lookup<DynamicType = <K as Resource>::DynamicType>
+    K: Resource<DynamicType = ()>
+        + Lookup<DynamicType = ()>
         + Clone
         + DeserializeOwned
         + Debug
         + Send
         + Sync
         + 'static,
-    <K as Resource>::DynamicType: Eq + std::hash::Hash + Clone + Send + Sync,
 {
-    let writer = reflector::store::Writer::new(kind);
+    let writer = reflector::store::Writer::default();
     let store = writer.as_reader();
     let bell = bell.clone();
     let mut config = watcher::Config::default().timeout(pace.watch_seconds);
@@ -293,13 +282,5 @@ where
     match &scope.watch_namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
-    }
-}
-
-/// The same for EndpointSlices.
-fn slices_api(client: &Client, scope: &Scope) -> Api<EndpointSlice> {
-    match &scope.watch_namespace {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &scope.slice_api),
-        None => Api::all_with(client.clone(), &scope.slice_api),
     }
 }

@@ -9,13 +9,14 @@ use std::{
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment},
     core::v1::{ContainerStateTerminated, ContainerStatus, Pod},
+    discovery::v1::EndpointSlice,
 };
 use kube::ResourceExt;
 
 use super::VersionHealth;
 use crate::{
     api::{MODEL_LABEL, ModelDeployment, REVISION_LABEL, Revision, VersionSpec},
-    k8s::EndpointSlice,
+    k8s::{ready_addresses, service_of},
     plan::{FETCH, KnownVersion, version_name},
     watch::Stores,
 };
@@ -57,7 +58,7 @@ pub fn children(stores: &Stores, model: &ModelDeployment) -> Children {
         .routers
         .state()
         .iter()
-        .flat_map(|slice| slice.ready_addresses().collect::<Vec<_>>())
+        .flat_map(|slice| ready_addresses(slice).collect::<Vec<_>>())
         .collect();
     Children {
         known,
@@ -84,7 +85,7 @@ pub fn endpoints_of_service(
     service: &str,
 ) -> BTreeSet<(IpAddr, u16)> {
     let slices = stores.slices.state_filter(|slice| {
-        slice.service() == Some(service) && slice.metadata.namespace.as_deref() == Some(namespace)
+        service_of(slice) == Some(service) && slice.metadata.namespace.as_deref() == Some(namespace)
     });
     endpoints_of(slices.iter().map(|slice| &**slice))
 }
@@ -97,11 +98,13 @@ pub(super) fn endpoints_of<'a>(
     for slice in slices {
         let port = slice
             .ports
-            .first()
+            .iter()
+            .flatten()
+            .next()
             .and_then(|port| port.port)
             .and_then(|port| u16::try_from(port).ok());
         let Some(port) = port else { continue };
-        found.extend(slice.ready_addresses().map(|address| (address, port)));
+        found.extend(ready_addresses(slice).map(|address| (address, port)));
     }
     found
 }

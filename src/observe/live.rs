@@ -7,6 +7,7 @@ use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, Deployment},
         core::v1::Pod,
+        discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     api::{MODEL_LABEL, ModelDeployment, Revision},
     apply::{CALL_LIMIT, words},
-    k8s::{EndpointSlice, SliceApi, endpoint_slice::SERVICE_NAME_LABEL, is_older},
+    k8s::{SERVICE_NAME_LABEL, is_older},
     plan::{KnownVersion, version_name, version_selector},
     watch::{Models, Stores},
 };
@@ -86,12 +87,11 @@ pub async fn model(
 pub async fn health(
     client: &Client,
     stores: &Stores,
-    slice_api: SliceApi,
     model: &ModelDeployment,
     revision: &Revision,
     cached: VersionHealth,
 ) -> VersionHealth {
-    match read_health(client, stores, slice_api, model, revision).await {
+    match read_health(client, stores, model, revision).await {
         Ok(health) => health,
         Err(error) => {
             tracing::warn!(%revision, %error, "a version's pods cannot be confirmed to fail");
@@ -106,7 +106,6 @@ pub async fn health(
 async fn read_health(
     client: &Client,
     stores: &Stores,
-    slice_api: SliceApi,
     model: &ModelDeployment,
     revision: &Revision,
 ) -> Result<VersionHealth, ReadError> {
@@ -121,7 +120,7 @@ async fn read_health(
     let of_service = ListParams::default().labels(&of_service);
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-    let slices: Api<EndpointSlice> = Api::namespaced_with(client.clone(), &namespace, &slice_api);
+    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &namespace);
     let (deployment, pods, slices) = futures::future::try_join3(
         within(
             CONFIRMATION_LIMIT,

@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use k8s_openapi::{
-    api::core::v1::{Service, ServicePort, ServiceSpec},
+    api::{
+        core::v1::{Service, ServicePort, ServiceSpec},
+        discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
+    },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 use kube::ResourceExt;
@@ -15,12 +18,7 @@ use super::{
 };
 use crate::{
     api::{Revision, VersionSpec},
-    k8s::{
-        EndpointSlice,
-        endpoint_slice::{
-            Endpoint, EndpointConditions, EndpointPort, SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL,
-        },
-    },
+    k8s::{SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL},
 };
 
 /// Port of the model's stable Service.
@@ -71,20 +69,22 @@ impl Maker<'_> {
         );
         let endpoints = addresses.into_iter().map(|address| Endpoint {
             addresses: vec![address.to_string()],
-            conditions: EndpointConditions { ready: Some(true) },
-            target_ref: None,
+            conditions: Some(EndpointConditions {
+                ready: Some(true),
+                ..EndpointConditions::default()
+            }),
+            ..Endpoint::default()
         });
         Some(EndpointSlice {
-            api_version: self.site.slice_api.api_version(),
-            kind: "EndpointSlice".to_owned(),
             metadata: self.metadata(format!("{name}-router"), labels),
             address_type: address_type.to_owned(),
-            endpoints: endpoints.collect(),
-            ports: vec![EndpointPort {
+            endpoints: Some(endpoints.collect()),
+            ports: Some(vec![EndpointPort {
                 name: Some(HTTP_PORT_NAME.to_owned()),
                 port: Some(i32::from(port)),
                 protocol: Some("TCP".to_owned()),
-            }],
+                ..EndpointPort::default()
+            }]),
         })
     }
 

@@ -6,16 +6,14 @@ use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment},
     core::v1::Service,
+    discovery::v1::EndpointSlice,
 };
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams},
 };
 use serde_json::json;
-use serin::{
-    api::{ModelDeployment, Phase},
-    k8s::EndpointSlice,
-};
+use serin::api::{ModelDeployment, Phase};
 
 use crate::{
     objects::world,
@@ -259,8 +257,7 @@ async fn deleted_at(phase: Phase, weight: u8) {
     collect::<Deployment>(&world, &uid).await;
     collect::<Service>(&world, &uid).await;
     collect::<ControllerRevision>(&world, &uid).await;
-    let slices: Api<EndpointSlice> =
-        Api::namespaced_with(world.client.clone(), &world.namespace, &world.slice_api);
+    let slices: Api<EndpointSlice> = Api::namespaced(world.client.clone(), &world.namespace);
     let name = format!("{MODEL}-router");
     slices
         .delete(&name, &DeleteParams::default())

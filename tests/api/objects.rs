@@ -5,6 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment},
     core::v1::{Pod, Service},
+    discovery::v1::EndpointSlice,
 };
 use kube::{
     Api, ResourceExt,
@@ -13,7 +14,7 @@ use kube::{
 use serde_json::json;
 use serin::{
     api::{ModelDeployment, ModelDeploymentStatus, conditions::reasons},
-    k8s::EndpointSlice,
+    k8s::service_of,
 };
 
 use crate::{
@@ -73,8 +74,7 @@ async fn the_first_version_gets_its_objects_and_once_ready_all_traffic() {
     let history: ControllerRevision = world.get(&name).await.unwrap();
     let own: Service = world.get(&name).await.unwrap();
     let service: Service = world.get(MODEL).await.unwrap();
-    let slices: Api<EndpointSlice> =
-        Api::namespaced_with(world.client.clone(), &world.namespace, &world.slice_api);
+    let slices: Api<EndpointSlice> = Api::namespaced(world.client.clone(), &world.namespace);
     let slice = slices.get(&format!("{MODEL}-router")).await.unwrap();
     for owners in [
         deployment.owner_references(),
@@ -98,9 +98,15 @@ async fn the_first_version_gets_its_objects_and_once_ready_all_traffic() {
     let spec = service.spec.unwrap();
     assert_eq!(spec.selector, None, "its endpoints are the routers");
     assert_eq!(spec.ports.unwrap()[0].port, 80);
-    assert_eq!(slice.service(), Some(MODEL));
-    assert_eq!(slice.endpoints[0].addresses, ["10.244.9.9"]);
-    assert_eq!(slice.ports[0].port, status.state.router_port.map(i32::from));
+    assert_eq!(service_of(&slice), Some(MODEL));
+    assert_eq!(
+        slice.endpoints.as_ref().unwrap()[0].addresses,
+        ["10.244.9.9"]
+    );
+    assert_eq!(
+        slice.ports.as_ref().unwrap()[0].port,
+        status.state.router_port.map(i32::from)
+    );
 }
 
 #[tokio::test]
@@ -248,8 +254,7 @@ async fn a_foreign_service_of_the_models_name_is_left_untouched_and_named() {
     assert!(ready.message.contains("Service iris"), "{}", ready.message);
     let now = services.get(MODEL).await.unwrap();
     assert_eq!(now.resource_version(), foreign.resource_version());
-    let slices: Api<EndpointSlice> =
-        Api::namespaced_with(world.client.clone(), &world.namespace, &world.slice_api);
+    let slices: Api<EndpointSlice> = Api::namespaced(world.client.clone(), &world.namespace);
     let fed = slices.get_opt(&format!("{MODEL}-router")).await.unwrap();
     assert_eq!(fed, None, "a database gets no requests for predictions");
 }

@@ -6,19 +6,18 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::{apps::v1::Deployment, discovery::v1::EndpointSlice};
 use kube::{
     Api, Client, ResourceExt,
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use serin::k8s::{EndpointSlice, SliceApi};
 
 /// Versions whose pods do not become Ready.
 pub type Held = Arc<Mutex<BTreeSet<String>>>;
 
 /// Reports the pods of every Deployment as Ready, but those of the versions that are held, until the runtime ends.
-pub async fn play(client: Client, namespace: String, slice_api: SliceApi, held: Held) {
+pub async fn play(client: Client, namespace: String, held: Held) {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
     let mut reported: BTreeMap<String, (i64, i32)> = BTreeMap::new();
     loop {
@@ -40,7 +39,7 @@ pub async fn play(client: Client, namespace: String, slice_api: SliceApi, held: 
             let written = deployments
                 .patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
                 .await;
-            if written.is_ok() && report_endpoints(&client, &deployment, slice_api, ready).await {
+            if written.is_ok() && report_endpoints(&client, &deployment, ready).await {
                 reported.insert(key, state);
             }
         }
@@ -49,12 +48,7 @@ pub async fn play(client: Client, namespace: String, slice_api: SliceApi, held: 
 }
 
 /// The slice that the EndpointSlice controller makes of a Service's ready pods; it copies the Service's labels.
-async fn report_endpoints(
-    client: &Client,
-    deployment: &Deployment,
-    slice_api: SliceApi,
-    ready: i32,
-) -> bool {
+async fn report_endpoints(client: &Client, deployment: &Deployment, ready: i32) -> bool {
     let name = deployment.name_any();
     let mut labels = deployment.labels().clone();
     labels.insert("kubernetes.io/service-name".to_owned(), name.clone());
@@ -63,18 +57,18 @@ async fn report_endpoints(
         "endpointslice-controller.k8s.io".to_owned(),
     );
     let addresses: Vec<_> = (1..=ready).map(|pod| format!("10.244.0.{pod}")).collect();
-    let slice = slice(slice_api, &format!("{name}-x1"), &json!(labels), &addresses);
-    apply_slice(client, &deployment.namespace().unwrap(), slice_api, &slice).await
+    let slice = slice(&format!("{name}-x1"), &json!(labels), &addresses);
+    apply_slice(client, &deployment.namespace().unwrap(), &slice).await
 }
 
 /// An EndpointSlice of these addresses.
-pub fn slice(slice_api: SliceApi, name: &str, labels: &Value, addresses: &[String]) -> Value {
+pub fn slice(name: &str, labels: &Value, addresses: &[String]) -> Value {
     let endpoints: Vec<_> = addresses
         .iter()
         .map(|address| json!({"addresses": [address], "conditions": {"ready": true}}))
         .collect();
     json!({
-        "apiVersion": slice_api.api_version(), "kind": "EndpointSlice",
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"name": name, "labels": labels},
         "addressType": "IPv4", "endpoints": endpoints,
         "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
@@ -82,13 +76,8 @@ pub fn slice(slice_api: SliceApi, name: &str, labels: &Value, addresses: &[Strin
 }
 
 /// Applies an EndpointSlice; says whether the server took it.
-pub async fn apply_slice(
-    client: &Client,
-    namespace: &str,
-    slice_api: SliceApi,
-    slice: &Value,
-) -> bool {
-    let slices: Api<EndpointSlice> = Api::namespaced_with(client.clone(), namespace, &slice_api);
+pub async fn apply_slice(client: &Client, namespace: &str, slice: &Value) -> bool {
+    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
     let name = slice["metadata"]["name"].as_str().unwrap();
     let params = PatchParams::apply("endpointslice-controller").force();
     slices

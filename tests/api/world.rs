@@ -27,7 +27,6 @@ use serde_json::{Value, json};
 use serin::{
     api::{DecisionRecord, ModelDeployment, ModelDeploymentStatus, Phase, Revision, State},
     cli::{Arguments, Session},
-    k8s::SliceApi,
 };
 
 use crate::{
@@ -52,7 +51,6 @@ pub struct World {
     pub namespace: String,
     pub client: Client,
     pub metrics: Option<Metrics>,
-    pub slice_api: SliceApi,
     held: Held,
     latest: Arc<Mutex<State>>,
     told: Arc<Mutex<Told>>,
@@ -104,20 +102,17 @@ impl World {
             .create(&PostParams::default(), &body)
             .await
             .unwrap();
-        let slice_api = SliceApi::discover(&client).await.unwrap();
         let router_labels = json!({"kubernetes.io/service-name": "serin-router"});
         let router = player::slice(
-            slice_api,
             "serin-router-x1",
             &router_labels,
             &["10.244.9.9".to_owned()],
         );
-        assert!(player::apply_slice(&client, &namespace, slice_api, &router).await);
+        assert!(player::apply_slice(&client, &namespace, &router).await);
         let world = Self {
             server,
             client: client.clone(),
             metrics: None,
-            slice_api,
             held: Held::default(),
             latest: Arc::default(),
             told: Arc::default(),
@@ -125,12 +120,7 @@ impl World {
             routers_answer: Arc::new(AtomicBool::new(true)),
             namespace: namespace.clone(),
         };
-        tokio::spawn(player::play(
-            client,
-            namespace,
-            slice_api,
-            world.held.clone(),
-        ));
+        tokio::spawn(player::play(client, namespace, world.held.clone()));
         world.keep_told();
         Some(world)
     }

@@ -13,7 +13,6 @@ use serin::{
     clock::Clock,
     controller::{self, Context},
     events::Events,
-    k8s::SliceApi,
     leader::Election,
     metrics::Metrics,
     observe::{Attention, Evidence},
@@ -144,7 +143,6 @@ async fn serve(
         watch_namespace: None,
         own_namespace: ROUTERS.to_owned(),
         router_service: "serin-router".to_owned(),
-        slice_api: SliceApi::V1,
     };
     let (stores, news) = watch::start(&client, &scope);
     if stores.synced().await.is_err() {
@@ -170,7 +168,6 @@ async fn serve(
                 cache_limit: None,
             },
             serving_image,
-            slice_api: SliceApi::V1,
         },
         limits: Limits {
             allowed_schemes: vec!["file".to_owned()],
