@@ -4,6 +4,7 @@
 //! that it was skipped.
 #![allow(clippy::unwrap_used)]
 
+mod broken_off;
 mod configuration;
 mod harness;
 #[path = "../support/ports.rs"]

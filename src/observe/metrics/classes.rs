@@ -55,7 +55,11 @@ fn classes(
     Ok(Classes {
         canary,
         stable,
-        cursors: cursors.advanced(&scraped.newest_by_instance(), scrape_interval),
+        cursors: cursors.advanced(
+            &scraped.newest_by_instance(),
+            cursors.surplus(),
+            scrape_interval,
+        ),
         newest_sample,
         query,
         replayed: span.replayed,

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::Cursors;
 use super::answer::{Matrix, Series};
 use super::blind::BlindReason;
+use super::cursors::Surplus;
 use super::edges::Snapped;
 use super::edges::{is_edge, is_infinite};
 use super::source::{Contribution, Labels, Proof, Side, Template};
@@ -178,13 +179,14 @@ impl Scraped {
         newest
     }
 
-    /// Sums the increases that `cursors` has not counted, each as `contribution` says.
+    /// Sums the increases that `cursors` has not counted, each as `contribution` says. Bad requests
+    /// beyond the requests are left for the next look.
     pub(super) fn count(
         &self,
         template: &Template,
         cursors: &Cursors,
         contribution: impl Fn(&Labels) -> Contribution,
-    ) -> Look {
+    ) -> (Look, Surplus) {
         let mut canary = Sum::default();
         let mut stable = Sum::default();
         for (side, labels, increase) in self.new_increases(template, cursors) {
@@ -194,10 +196,14 @@ impl Scraped {
             };
             sum.add(increase, contribution(labels));
         }
-        Look {
-            canary: canary.tally(),
-            stable: stable.tally(),
-        }
+        let before = cursors.surplus();
+        let (canary, canary_surplus) = canary.tally(before.canary);
+        let (stable, stable_surplus) = stable.tally(before.stable);
+        let surplus = Surplus {
+            canary: canary_surplus,
+            stable: stable_surplus,
+        };
+        (Look { canary, stable }, surplus)
     }
 
     /// The same by the values of one label, for the canary and for stable.
@@ -379,10 +385,14 @@ impl Sum {
         add(&mut self.bad, each.bad);
     }
 
+    /// The tally with the `surplus` of earlier looks, and the surplus that it leaves.
+    ///
     /// Two counters read in one scrape may still be a request apart, so either part may be slightly
     /// below 0.
-    fn tally(&self) -> Tally {
+    fn tally(&self, surplus: u64) -> (Tally, u64) {
         let whole = |sum: i64| u64::try_from(sum).unwrap_or_default();
-        Tally::new(whole(self.requests), whole(self.bad))
+        let bad = whole(self.bad).saturating_add(surplus);
+        let tally = Tally::new(whole(self.requests), bad);
+        (tally, bad - tally.bad)
     }
 }

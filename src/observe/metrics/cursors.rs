@@ -35,6 +35,27 @@ pub struct Cursors {
     /// Newest counted scrape of each target: its `instance` label, Unix time in milliseconds.
     #[serde(default)]
     targets: BTreeMap<String, i64>,
+    /// Bad requests that wait to be counted.
+    #[serde(default, skip_serializing_if = "Surplus::is_none")]
+    surplus: Surplus,
+}
+
+/// Bad requests beyond the requests of a look. A stream counts as a request when it begins and as a
+/// bad one when it breaks off, which may be looks later, so these count among the next requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(super) struct Surplus {
+    pub canary: u64,
+    pub stable: u64,
+}
+
+impl Surplus {
+    #[allow(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde asks for a reference"
+    )]
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The stretch of time that a query covers.
@@ -59,6 +80,7 @@ impl Cursors {
         Self {
             floor_ms: ms,
             targets: BTreeMap::new(),
+            surplus: Surplus::default(),
         }
     }
 
@@ -73,6 +95,11 @@ impl Cursors {
     /// Whether a sample of `instance`, scraped at `ms`, has not been counted yet.
     pub(super) fn is_new(&self, instance: &str, ms: i64) -> bool {
         ms > *self.targets.get(instance).unwrap_or(&self.floor_ms)
+    }
+
+    /// Bad requests that no look has counted yet.
+    pub(super) fn surplus(&self) -> Surplus {
+        self.surplus
     }
 
     /// The newest scrape that has been counted; where none has, the moment from which scrapes count.
@@ -102,13 +129,20 @@ impl Cursors {
         }
     }
 
-    /// These cursors after the scrapes in `newest` (instance → Unix ms) have been counted.
+    /// These cursors after the scrapes in `newest` (instance → Unix ms) have been counted, all but
+    /// `surplus`.
     ///
     /// A cursor is dropped when its target has been silent for 10 minutes, or when there are more
     /// than 256. The floor then rises to it, so a target that comes back is counted on from there
     /// and never twice.
-    pub(super) fn advanced(&self, newest: &BTreeMap<&str, i64>, scrape: Duration) -> Self {
+    pub(super) fn advanced(
+        &self,
+        newest: &BTreeMap<&str, i64>,
+        surplus: Surplus,
+        scrape: Duration,
+    ) -> Self {
         let mut next = self.clone();
+        next.surplus = surplus;
         for (&instance, &ms) in newest {
             if self.is_new(instance, ms) {
                 next.targets.insert(instance.to_owned(), ms);
@@ -149,6 +183,7 @@ mod tests {
                 .iter()
                 .map(|(i, ms)| ((*i).to_owned(), *ms))
                 .collect(),
+            surplus: Surplus::default(),
         }
     }
 
@@ -199,15 +234,18 @@ mod tests {
     #[test]
     fn cursors_never_go_back() {
         let before = cursors(0, &[("a", 200)]);
-        assert_eq!(before.advanced(&[("a", 150)].into(), SCRAPE), before);
+        assert_eq!(
+            before.advanced(&[("a", 150)].into(), Surplus::default(), SCRAPE),
+            before
+        );
     }
 
     #[test]
     fn a_silent_target_is_forgotten_after_ten_minutes_and_never_counted_twice() {
         let before = cursors(0, &[("gone", 1_000), ("live", 2_000)]);
-        let kept = before.advanced(&[("live", 600_000)].into(), SCRAPE);
+        let kept = before.advanced(&[("live", 600_000)].into(), Surplus::default(), SCRAPE);
         assert_eq!(kept, cursors(0, &[("gone", 1_000), ("live", 600_000)]));
-        let dropped = kept.advanced(&[("live", 601_000)].into(), SCRAPE);
+        let dropped = kept.advanced(&[("live", 601_000)].into(), Surplus::default(), SCRAPE);
         assert_eq!(dropped, cursors(1_000, &[("live", 601_000)]));
         assert!(!dropped.is_new("gone", 1_000));
     }
@@ -216,7 +254,7 @@ mod tests {
     fn at_most_256_targets_are_kept_and_the_floor_rises_to_the_rest() {
         let names: Vec<String> = (0..300).map(|i| format!("10.0.0.{i}:8080")).collect();
         let newest = names.iter().map(String::as_str).zip(1..).collect();
-        let cursors = Cursors::starting_at(0).advanced(&newest, SCRAPE);
+        let cursors = Cursors::starting_at(0).advanced(&newest, Surplus::default(), SCRAPE);
         assert_eq!(cursors.targets.len(), 256);
         assert_eq!(cursors.floor_ms, 44);
         for (name, ms) in &newest {

@@ -22,7 +22,7 @@
 //! What counts: every answered request except 1xx (not final) and 429. A 429 is shed load: neither
 //! good (a version that turns all traffic away must not look healthy and be promoted) nor bad (a
 //! quota may be what it was told to enforce). 5xx is bad; the other 4xx are the client's fault and
-//! thus good answers.
+//! thus good answers. So is, at the bundled router, an answer that breaks off after its headers.
 //!
 //! Prometheus must keep the target labels `namespace`, `pod` and `instance` on what it scrapes,
 //! `honor_labels` off (the default), so that no pod can pass off its numbers as another's. A store
@@ -254,7 +254,7 @@ impl<'a> Plan<'a> {
         let scrape = self.question.scrape_interval;
         let scraped = count::Scraped::from_matrix(Matrix::parse(body)?, template.proof)?;
         let newest_sample = scraped.newest_sample(template, at, scrape)?;
-        let look = match (self.question.objective, &threshold) {
+        let counted = match (self.question.objective, &threshold) {
             (Objective::ErrorRate, _) => {
                 let errors = template.errors()?;
                 Some(scraped.count(template, cursors, |labels| errors.outcome.of(labels)))
@@ -268,11 +268,13 @@ impl<'a> Plan<'a> {
             }
         };
         Ok(Window {
-            cursors: match look {
-                Some(_) => cursors.advanced(&scraped.newest_by_instance(), scrape),
+            cursors: match counted {
+                Some((_, surplus)) => {
+                    cursors.advanced(&scraped.newest_by_instance(), surplus, scrape)
+                }
                 None => cursors.clone(),
             },
-            look: look.unwrap_or_default(),
+            look: counted.map(|(look, _)| look).unwrap_or_default(),
             newest_sample,
             threshold,
             query,

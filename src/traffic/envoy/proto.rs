@@ -31,6 +31,7 @@ named! {
     Router = "envoy.extensions.filters.http.router.v3.Router",
     HttpProtocolOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
     PreviousHostsPredicate = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+    StatsLogger = "envoy.extensions.access_loggers.stats.v3.Config",
 }
 
 /// Declares messages; the field syntax is prost's own.
@@ -253,6 +254,7 @@ messages! {
         #[prost(string, tag = "2")] stat_prefix: String,
         #[prost(message, optional, tag = "3")] rds: Option<Rds>,
         #[prost(message, repeated, tag = "5")] http_filters: Vec<HttpFilter>,
+        #[prost(message, repeated, tag = "13")] access_log: Vec<AccessLog>,
         #[prost(message, optional, tag = "14")] use_remote_address: Option<bool>,
         #[prost(int32, tag = "34")] server_header_transformation: i32,
         #[prost(message, optional, tag = "41")] request_headers_timeout: Option<Duration>,
@@ -275,6 +277,73 @@ messages! {
 
 /// `HttpConnectionManager.ServerHeaderTransformation.PASS_THROUGH`
 pub const PASS_THROUGH: i32 = 2;
+
+// envoy.config.accesslog.v3, envoy.extensions.access_loggers.stats.v3
+messages! {
+    /// What is logged of the requests that pass a filter.
+    AccessLog {
+        #[prost(string, tag = "1")] name: String,
+        #[prost(message, optional, tag = "2")] filter: Option<AccessLogFilter>,
+        #[prost(message, optional, tag = "4")] typed_config: Option<Any>,
+    }
+    /// Which requests are logged; one of the three.
+    AccessLogFilter {
+        #[prost(message, optional, tag = "1")] status_code_filter: Option<StatusCodeFilter>,
+        #[prost(message, optional, tag = "6")] and_filter: Option<AndFilter>,
+        #[prost(message, optional, tag = "9")] response_flag_filter: Option<ResponseFlagFilter>,
+    }
+    /// Requests that pass all of these.
+    AndFilter {
+        #[prost(message, repeated, tag = "1")] filters: Vec<AccessLogFilter>,
+    }
+    /// Requests that Envoy gives one of these flags.
+    ResponseFlagFilter {
+        #[prost(string, repeated, tag = "1")] flags: Vec<String>,
+    }
+    /// Requests by their status code.
+    StatusCodeFilter {
+        #[prost(message, optional, tag = "1")] comparison: Option<ComparisonFilter>,
+    }
+    /// A comparison with a number.
+    ComparisonFilter {
+        #[prost(int32, tag = "1")] op: i32,
+        #[prost(message, optional, tag = "2")] value: Option<RuntimeUInt32>,
+    }
+    /// A number that Envoy's runtime may override; Serin configures no runtime.
+    RuntimeUInt32 {
+        #[prost(uint32, tag = "2")] default_value: u32,
+        #[prost(string, tag = "3")] runtime_key: String,
+    }
+    /// An access logger that counts.
+    StatsLogger {
+        #[prost(message, repeated, tag = "4")] counters: Vec<StatsCounter>,
+        #[prost(message, optional, tag = "6")] stats_scope: Option<StatsScope>,
+    }
+    /// What the names of counters begin with.
+    StatsScope {
+        #[prost(string, tag = "5")] prefix: String,
+    }
+    /// A counter and what each request adds to it.
+    StatsCounter {
+        #[prost(message, optional, tag = "1")] stat: Option<Stat>,
+        #[prost(message, optional, tag = "3")] value_fixed: Option<u64>,
+    }
+    /// The name of a counter, and its labels.
+    Stat {
+        #[prost(string, tag = "1")] name: String,
+        #[prost(message, repeated, tag = "2")] tags: Vec<StatTag>,
+    }
+    /// A label, of which the value is a format string of Envoy's access logs.
+    StatTag {
+        #[prost(string, tag = "1")] name: String,
+        #[prost(string, tag = "2")] value_format: String,
+    }
+}
+
+/// `ComparisonFilter.Op.LE`
+pub const AT_MOST: i32 = 2;
+/// `ComparisonFilter.Op.NE`
+pub const OTHER_THAN: i32 = 3;
 
 // envoy.config.route.v3
 messages! {

@@ -19,6 +19,10 @@
 //!   would hide the very errors that the rollout has to see.
 //! - **Circuit breakers** stand at 65,536: the model server limits its own work (429), and Envoy's default of 1,024 requests
 //!   in flight would answer 503s that look like the model's.
+//! - **Answers that break off** are errors of the version. Envoy counts a 200 when its headers arrive, whatever becomes of
+//!   the body, and no counter of its own tells the two apart: those of resets and closed connections count failures before
+//!   the headers (retried, or a 503 already) and clients that hang up, too. So an access logger counts, by cluster, the
+//!   answers that ended with a flag of [`BROKEN_OFF`]. A close-delimited body (HTTP/1.0) has no end that could be missed.
 //! - **Headers are the serving's own**: no `x-envoy-*` on answers, `server` passed through; `x-envoy-*` of clients (they
 //!   could switch blind retries on) are taken off requests because every client counts as external.
 
@@ -34,13 +38,15 @@ use sha2::{Digest, Sha256};
 use super::{
     model::{Backend, ModelRoute, RouteKey, RouterModel, cluster_name},
     proto::{
-        Any, CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterWeight,
-        CommonHttpProtocolOptions, ConfigSource, DISCOVERY_EDS, DataSource, DirectResponseAction,
-        EdsClusterConfig, Endpoint, ExplicitHttpConfig, Filter, FilterChain, Http1ProtocolOptions,
-        HttpConnectionManager, HttpFilter, HttpProtocolOptions, LEAST_REQUEST, LbEndpoint,
-        Listener, LocalityLbEndpoints, Named, PASS_THROUGH, PreviousHostsPredicate, Rds,
+        AT_MOST, AccessLog, AccessLogFilter, AndFilter, Any, CircuitBreakers, Cluster,
+        ClusterLoadAssignment, ClusterWeight, CommonHttpProtocolOptions, ComparisonFilter,
+        ConfigSource, DISCOVERY_EDS, DataSource, DirectResponseAction, EdsClusterConfig, Endpoint,
+        ExplicitHttpConfig, Filter, FilterChain, Http1ProtocolOptions, HttpConnectionManager,
+        HttpFilter, HttpProtocolOptions, LEAST_REQUEST, LbEndpoint, Listener, LocalityLbEndpoints,
+        Named, OTHER_THAN, PASS_THROUGH, PreviousHostsPredicate, Rds, ResponseFlagFilter,
         RetryBackOff, RetryHostPredicate, RetryPolicy, Route, RouteAction, RouteConfiguration,
-        RouteMatch, Router, Thresholds, VirtualHost, WeightedCluster,
+        RouteMatch, Router, RuntimeUInt32, Stat, StatTag, StatsCounter, StatsLogger, StatsScope,
+        StatusCodeFilter, Thresholds, VirtualHost, WeightedCluster,
     },
 };
 
@@ -56,6 +62,10 @@ const STREAM_IDLE_GRACE: Duration = Duration::from_secs(5);
 const CIRCUIT_BREAKER: u32 = 65_536;
 /// What may be in retry to one version at once.
 const MAX_RETRIES: u32 = 1024;
+/// How an answer ends that the version or its timeout breaks off, in the flags of Envoy's access logs: the connection
+/// ended, the stream was reset, what arrived was no HTTP, the route's timeout passed. Not among them: `DC`, the client
+/// hung up, and `SI`, nothing moved although the version had answered in full.
+const BROKEN_OFF: [&str; 4] = ["UC", "UR", "UPE", "UT"];
 const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";
 
 /// The types of resources, in the order in which they must reach a router: what is referred to before what refers to it.
@@ -280,6 +290,55 @@ fn connection_manager(name: &str) -> HttpConnectionManager {
         use_remote_address: Some(true),
         server_header_transformation: PASS_THROUGH,
         request_headers_timeout: Some(REQUEST_HEADERS_TIMEOUT.into()),
+        access_log: vec![counter_of_broken_answers()],
+    }
+}
+
+/// Counts the answers that broke off after their headers, as `envoy_cluster_upstream_rq_broken_off` by cluster. A 5xx is an
+/// error without that, and a 429 is shed load whatever becomes of its body.
+fn counter_of_broken_answers() -> AccessLog {
+    let status = |op, code| AccessLogFilter {
+        status_code_filter: Some(StatusCodeFilter {
+            comparison: Some(ComparisonFilter {
+                op,
+                value: Some(RuntimeUInt32 {
+                    default_value: code,
+                    runtime_key: "serin.unused".to_owned(),
+                }),
+            }),
+        }),
+        ..AccessLogFilter::default()
+    };
+    let flags = AccessLogFilter {
+        response_flag_filter: Some(ResponseFlagFilter {
+            flags: BROKEN_OFF.map(str::to_owned).to_vec(),
+        }),
+        ..AccessLogFilter::default()
+    };
+    let counter = StatsCounter {
+        stat: Some(Stat {
+            name: "upstream_rq_broken_off".to_owned(),
+            tags: vec![StatTag {
+                name: "envoy.cluster_name".to_owned(),
+                value_format: "%UPSTREAM_CLUSTER%".to_owned(),
+            }],
+        }),
+        value_fixed: Some(1),
+    };
+    AccessLog {
+        name: "envoy.access_loggers.stats".to_owned(),
+        filter: Some(AccessLogFilter {
+            and_filter: Some(AndFilter {
+                filters: vec![flags, status(AT_MOST, 499), status(OTHER_THAN, 429)],
+            }),
+            ..AccessLogFilter::default()
+        }),
+        typed_config: Some(Any::pack(&StatsLogger {
+            counters: vec![counter],
+            stats_scope: Some(StatsScope {
+                prefix: "cluster".to_owned(),
+            }),
+        })),
     }
 }
 

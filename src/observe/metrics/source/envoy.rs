@@ -3,11 +3,16 @@
 //! `envoy_cluster_upstream_rq_xx` counts answers by class and includes those that Envoy gives
 //! itself for want of a version's: 503 for no healthy or no reachable upstream, 504 for a timeout.
 //! Classes do not show a 429, so `envoy_cluster_upstream_rq` of that code is read along and taken
-//! out again.
+//! out again. Nor do they show that an answer broke off: its class counts it when its headers
+//! arrive, so `envoy_cluster_upstream_rq_broken_off`, a counter of our own (`traffic/envoy`), says
+//! when its end fails that it was bad.
 
 use super::super::promql::{Matcher, Pattern};
 use super::{Contribution, Errors, Labels, Latency, Outcome, Proof, Template, Versions};
 
+const XX: &str = "envoy_cluster_upstream_rq_xx";
+const BY_CODE: &str = "envoy_cluster_upstream_rq";
+const BROKEN_OFF: &str = "envoy_cluster_upstream_rq_broken_off";
 const CODE: &str = "envoy_response_code";
 const CLASS: &str = "envoy_response_code_class";
 
@@ -30,10 +35,8 @@ pub(super) fn template(namespace: &str, deployment: &str, versions: &Versions) -
         stable: cluster(&versions.stable),
         proof: Proof::RouterUp,
         errors: Some(Errors {
-            metrics: ["envoy_cluster_upstream_rq_xx", "envoy_cluster_upstream_rq"]
-                .map(str::to_owned)
-                .to_vec(),
-            // `_rq_xx` and `up` carry no code.
+            metrics: [XX, BY_CODE, BROKEN_OFF].map(str::to_owned).to_vec(),
+            // Only one of them carries a code.
             matchers: vec![Matcher::equal_or_absent(CODE, "429")],
             outcome: Outcome::Known(contribution),
         }),
@@ -45,6 +48,12 @@ pub(super) fn template(namespace: &str, deployment: &str, versions: &Versions) -
 }
 
 fn contribution(labels: &Labels) -> Contribution {
+    if labels
+        .get("__name__")
+        .is_some_and(|name| name == BROKEN_OFF)
+    {
+        return Contribution::BAD_AFTER_ALL;
+    }
     if labels.contains_key(CODE) {
         return Contribution::NOT_COUNTED_AFTER_ALL;
     }
@@ -69,6 +78,7 @@ mod tests {
             (labels(CLASS, "4"), Contribution::GOOD),
             (labels(CLASS, "5"), Contribution::BAD),
             (labels(CODE, "429"), Contribution::NOT_COUNTED_AFTER_ALL),
+            (labels("__name__", BROKEN_OFF), Contribution::BAD_AFTER_ALL),
             (Labels::new(), Contribution::NONE),
         ] {
             assert_eq!(contribution(&labels), expected, "{labels:?}");

@@ -189,6 +189,11 @@ impl Contribution {
         requests: -1,
         bad: 0,
     };
+    /// A request that turned out bad, which another series counts as a good one.
+    pub(super) const BAD_AFTER_ALL: Self = Self {
+        requests: 0,
+        bad: 1,
+    };
 }
 
 /// What became of a request by its HTTP status code: 5xx is bad, 429 is shed load and says nothing,

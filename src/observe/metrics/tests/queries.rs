@@ -22,7 +22,8 @@ fn errors_at_the_router() {
     assert_eq!(
         planned(envoy(), Objective::ErrorRate, None),
         [concat!(
-            r#"{__name__=~"envoy_cluster_upstream_rq_xx|envoy_cluster_upstream_rq|up","#,
+            r#"{__name__=~"envoy_cluster_upstream_rq_xx|envoy_cluster_upstream_rq|"#,
+            r#"envoy_cluster_upstream_rq_broken_off|up","#,
             r#"namespace="serin-system",pod=~"serin-router-[a-z0-9]+(-[a-z0-9]+)?","#,
             r#"envoy_cluster_name=~"|ml/churn/cccccccc|ml/churn/55555555","#,
             r#"envoy_response_code=~"|429"}[60s]"#,

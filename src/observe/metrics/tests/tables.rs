@@ -173,6 +173,57 @@ fn shed_load_is_neither_good_nor_bad() {
     assert_eq!(seen.canary, tally(2, 0));
 }
 
+/// Answers of the canary that broke off.
+fn broken_off(samples: &[(f64, &str)]) -> Value {
+    let mut series = canary("2", samples);
+    series["metric"]["__name__"] = json!("envoy_cluster_upstream_rq_broken_off");
+    let labels = series["metric"].as_object_mut().unwrap();
+    labels.remove("envoy_response_code_class");
+    series
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_one_bad_request() {
+    let seen = look(&[
+        up(UP),
+        canary("2", &rise("100", "110")),
+        canary("5", &rise("3", "4")),
+        broken_off(&[(45.0, "3")]),
+    ]);
+    assert_eq!(seen.canary, tally(11, 4));
+}
+
+#[test]
+fn a_stream_that_breaks_off_looks_after_it_began_is_bad_all_the_same() {
+    let question = question(envoy(), Objective::ErrorRate);
+    let read = |cursors: &Cursors, seconds, series: &[Value]| {
+        window(&question, series, None, cursors, at(seconds)).unwrap()
+    };
+    let start = Cursors::starting_at(ms(-1.0));
+    let up = |until: f64| {
+        let samples: Vec<_> = (0..=(until / 15.0) as u32)
+            .map(|i| (f64::from(i) * 15.0, "1"))
+            .collect();
+        up(&samples)
+    };
+    let began = read(&start, 16.0, &[up(15.0), canary("2", &[(15.0, "1")])]);
+    assert_eq!(began.look.canary, tally(1, 0));
+
+    let one = canary("2", &[(15.0, "1"), (30.0, "1")]);
+    let broken = broken_off(&[(30.0, "1")]);
+    let ended = read(&began.cursors, 31.0, &[up(30.0), one, broken]);
+    assert_eq!(ended.look.canary, tally(0, 0), "no request to count it in");
+
+    let two = canary("2", &[(15.0, "1"), (30.0, "1"), (45.0, "3")]);
+    let broken = broken_off(&[(30.0, "1"), (45.0, "1")]);
+    let status = serde_json::to_string(&ended.cursors).unwrap();
+    let kept = serde_json::from_str(&status).unwrap();
+    let next = read(&kept, 46.0, &[up(45.0), two.clone(), broken.clone()]);
+    assert_eq!(next.look.canary, tally(2, 1));
+    let again = read(&next.cursors, 47.0, &[up(45.0), two, broken]);
+    assert_eq!(again.look, Look::default());
+}
+
 #[test]
 fn nothing_scraped_before_the_start_counts() {
     let series = [
