@@ -23,6 +23,8 @@ struct Cli {
     /// Use the cluster of this kubeconfig context (kind, k3d, a real one) instead of the local cluster.
     #[arg(long, global = true, value_name = "NAME", env = "SERIN_CONTEXT")]
     context: Option<String>,
+    #[command(flatten)]
+    local: cluster::Wanted,
     #[command(subcommand)]
     command: Command,
 }
@@ -55,28 +57,25 @@ enum Command {
     /// Process 1 of the cluster's namespaces.
     #[command(hide = true, name = cluster::INIT_COMMAND)]
     ClusterInit(cluster::InitArgs),
-    /// The cluster's name server.
-    #[command(hide = true, name = cluster::DNS_COMMAND)]
-    ClusterDns(cluster::DnsArgs),
 }
 
 fn main() -> ExitCode {
     // reqwest and kube are built without a provider of their own choice; the first to install one wins.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = Cli::parse();
+    let cluster = cluster::Cluster::new(cli.context, cli.local);
     let result = match cli.command {
-        Command::Cluster(command) => cluster::run(command, &cluster::Cluster::new(cli.context)),
+        Command::Cluster(command) => cluster::run(command, &cluster),
         Command::Images(args) => images::run(args),
-        Command::Demo(args) => lab::demo(&args, &cluster::Cluster::new(cli.context)),
-        Command::Play(args) => lab::play(&args, &cluster::Cluster::new(cli.context)),
+        Command::Demo(args) => lab::demo(&args, &cluster),
+        Command::Play(args) => lab::play(&args, &cluster),
         Command::Lab(args) => lab::run(&args),
         Command::Chart => chart::check(),
         Command::Crds => crds::run(&images::repository_root()),
         Command::Simulate(args) => simulate::run(&args),
         Command::Bench(command) => simulate::bench::run(&command),
-        Command::Test(args) => test::run(&args, &images::repository_root()),
+        Command::Test(args) => test::run(&args, cli.local, &images::repository_root()),
         Command::ClusterInit(args) => cluster::init(&args),
-        Command::ClusterDns(args) => cluster::dns(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

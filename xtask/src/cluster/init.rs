@@ -13,16 +13,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::{Api, Client, Config, ResourceExt};
 use rustix::process::{WaitOptions, WaitStatus};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::config::{self, Component, NODE, NODE_ADDRESS};
+use super::config::{self, Component, NODE};
+use super::flavour::{Family, Flavour, IpFamilies};
+use super::kubernetes::Programs;
 use super::layout::{Layout, State};
 use crate::process;
 
-/// The program search path of every component: host-local, iptables and runc lie in the administrator's folders.
+/// The program search path of every component behind containerd's own folder, where its shim is: host-local, iptables and
+/// runc lie in the administrator's folders.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Settings of the whole machine that kubelet insists on. Files with these values are laid over the real ones, which
@@ -90,18 +96,19 @@ pub fn run(state: &State) -> Result<()> {
     if std::process::id() != 1 {
         bail!("this is process 1 of the cluster's namespaces: use `cargo xtask cluster up`");
     }
-    let kubernetes = Layout::from_env()?.kubernetes().join("bin");
+    let flavour = Flavour::read(state)?;
+    let programs = Programs::of(&Layout::from_env()?, flavour.kubernetes)?;
     mounts(state).context("cannot set up the mounts")?;
-    network().context("cannot set up the network")?;
+    network(flavour.ip_families).context("cannot set up the network")?;
 
-    let supervisor = Arc::new(Supervisor::new(state.clone()));
-    for component in config::first_components(state, &kubernetes) {
+    let supervisor = Arc::new(Supervisor::new(state.clone(), flavour, programs));
+    for component in config::first_components(state, &supervisor.programs, flavour.ip_families) {
         supervisor.start(&component)?;
     }
     let starter = Arc::clone(&supervisor);
     thread::spawn(move || {
         // The components are children of process 1, not of this thread: they stay.
-        if let Err(error) = starter.start_the_rest(&kubernetes) {
+        if let Err(error) = starter.start_the_rest() {
             eprintln!("cannot start the cluster: {error:#}");
             std::process::exit(1);
         }
@@ -143,35 +150,51 @@ fn mounts(state: &State) -> Result<()> {
     ])
 }
 
-fn network() -> Result<()> {
-    for line in [
-        "link set lo up",
-        // The node's address lies on a bridge without ports: not every kernel has the dummy device.
-        "link add node0 type bridge",
-        &format!("address add {NODE_ADDRESS}/24 dev node0"),
-        "link set node0 up",
+fn network(ip_families: IpFamilies) -> Result<()> {
+    let ip = |line: &str| process::run(Command::new("ip").args(line.split_whitespace()));
+    ip("link set lo up")?;
+    // The node's addresses lie on a bridge without ports: not every kernel has the dummy device.
+    ip("link add node0 type bridge")?;
+    ip("link set node0 up")?;
+    for Family {
+        node_network,
+        gateway,
+        everywhere,
+        forwarding,
+        ..
+    } in ip_families.families()
+    {
+        // Nobody else can have an address of IPv6: it need not be asked for before it is used.
+        let at_once = if everywhere.contains(':') {
+            "nodad"
+        } else {
+            ""
+        };
+        ip(&format!("address add {node_network} dev node0 {at_once}"))?;
         // kubelet wants a default route. No one is there: nothing outside can be reached.
-        "route add default via 172.31.255.254 dev node0",
-        // Else kubelet waits 45 s for the metadata service of a cloud.
-        "route add prohibit 169.254.0.0/16",
-    ] {
-        process::run(Command::new("ip").args(line.split_whitespace()))?;
+        ip(&format!("route add {everywhere} via {gateway} dev node0"))?;
+        fs::write(forwarding, "1\n").context("cannot turn on forwarding")?;
     }
-    fs::write("/proc/sys/net/ipv4/ip_forward", "1\n").context("cannot turn on forwarding")
+    // Else kubelet waits 45 s for the metadata service of a cloud.
+    ip("route add prohibit 169.254.0.0/16")
 }
 
 struct Supervisor {
     state: State,
+    flavour: Flavour,
+    programs: Programs,
     status: Mutex<Status>,
 }
 
 impl Supervisor {
-    fn new(state: State) -> Self {
+    fn new(state: State, flavour: Flavour, programs: Programs) -> Self {
         let started = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |time| time.as_secs());
         Self {
             state,
+            flavour,
+            programs,
             status: Mutex::new(Status {
                 started,
                 phase: Phase::Starting,
@@ -206,7 +229,10 @@ impl Supervisor {
         let child = Command::new(&component.program)
             .args(&component.args)
             .env_clear()
-            .env("PATH", PATH)
+            .env(
+                "PATH",
+                format!("{}:{PATH}", self.programs.containerd.display()),
+            )
             .env("HOME", self.state.path("tmp"))
             .env("TMPDIR", self.state.path("tmp"))
             .current_dir(self.state.dir())
@@ -225,7 +251,7 @@ impl Supervisor {
     }
 
     #[tokio::main(flavor = "current_thread")]
-    async fn start_the_rest(&self, kubernetes: &Path) -> Result<()> {
+    async fn start_the_rest(&self) -> Result<()> {
         let kubeconfig = Kubeconfig::read_from(self.state.kubeconfig("init"))?;
         let config =
             Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
@@ -234,11 +260,22 @@ impl Supervisor {
         while !is_ready(&client).await {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+        let (version, release) = (
+            client.apiserver_version().await?.git_version,
+            self.flavour.kubernetes.release()?,
+        );
+        if version != format!("v{release}") {
+            bail!("the API server is of {version}, not of the v{release} that was to be built");
+        }
         self.update(&mut self.status(), |status| status.phase = Phase::ApiReady);
-        for component in config::second_components(&self.state, kubernetes) {
+        let families = self.flavour.ip_families;
+        for component in config::second_components(&self.state, &self.programs, families) {
             self.start(&component)?;
         }
-        while !can_run_pods(&client).await {
+        for object in config::metrics_objects(families.primary()) {
+            create(&client, object).await?;
+        }
+        while !can_run_pods(&client, families.primary()).await {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         self.update(&mut self.status(), |status| status.phase = Phase::Ready);
@@ -279,6 +316,30 @@ fn describe(end: WaitStatus) -> String {
     }
 }
 
+/// Creates an object as it is written.
+async fn create(client: &Client, object: Value) -> Result<()> {
+    let object: DynamicObject = serde_json::from_value(object)?;
+    let types = object.types.as_ref().context("an object without a kind")?;
+    let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(types)?);
+    let api = match &object.metadata.namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    loop {
+        match api.create(&PostParams::default(), &object).await {
+            // The API server makes its own namespaces just after it is ready.
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            created => {
+                return created.map(drop).with_context(|| {
+                    format!("cannot create {} {}", types.kind, object.name_any())
+                });
+            }
+        }
+    }
+}
+
 async fn is_ready(client: &Client) -> bool {
     let Ok(request) = http::Request::get("/readyz").body(Vec::new()) else {
         return false;
@@ -290,7 +351,7 @@ async fn is_ready(client: &Client) -> bool {
 }
 
 /// The node is Ready, pods have the account they run under, and the name server listens.
-async fn can_run_pods(client: &Client) -> bool {
+async fn can_run_pods(client: &Client, family: &Family) -> bool {
     let node = Api::<Node>::all(client.clone()).get_opt(NODE).await;
     let ready = node
         .ok()
@@ -306,5 +367,5 @@ async fn can_run_pods(client: &Client) -> bool {
             .get_opt("default")
             .await
             .is_ok_and(|account| account.is_some())
-        && TcpStream::connect((NODE_ADDRESS, 53)).is_ok()
+        && TcpStream::connect((family.node, 53)).is_ok()
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-/// The version of Kubernetes that is built here: Debian 12's source package.
-pub const KUBERNETES_VERSION: &str = "1.20.2";
+use super::flavour::Minor;
+use super::gomodule::CONTAINERD;
 
 /// The folders of the cache: `$XDG_CACHE_HOME/serin`, by default `~/.cache/serin`.
 #[derive(Debug, Clone)]
@@ -48,9 +48,15 @@ impl Layout {
         self.cache.join(name)
     }
 
-    /// The Kubernetes build; its programs are in `bin` below.
-    pub fn kubernetes(&self) -> PathBuf {
-        self.cached(&format!("kubernetes-{KUBERNETES_VERSION}"))
+    /// The build of a Kubernetes; its programs are in `bin` below.
+    pub fn kubernetes(&self, minor: Minor) -> Result<PathBuf> {
+        Ok(self.cached(&format!("kubernetes-{}", minor.release()?)))
+    }
+
+    /// The build of containerd, likewise.
+    pub fn containerd(&self) -> Result<PathBuf> {
+        let version = CONTAINERD.version("github.com/containerd/containerd/v2")?;
+        Ok(self.cached(&format!("containerd-{}", version.trim_start_matches('v'))))
     }
 
     /// What belongs to the running cluster: configuration, logs and data.
@@ -132,7 +138,13 @@ mod tests {
     #[test]
     fn versions_are_part_of_the_paths() {
         let layout = Layout::under(Path::new("/c")).unwrap();
-        assert_eq!(layout.kubernetes(), Path::new("/c/serin/kubernetes-1.20.2"));
+        assert_eq!(
+            layout.kubernetes(Minor::V34).unwrap(),
+            Path::new("/c/serin/kubernetes-1.34.4")
+        );
+        let containerd = layout.containerd().unwrap();
+        assert!(containerd.starts_with("/c/serin"));
+        assert!(containerd.to_string_lossy().contains("/containerd-2."));
         assert_eq!(
             layout.state().log("etcd"),
             Path::new("/c/serin/cluster/logs/etcd.log")

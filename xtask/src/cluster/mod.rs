@@ -1,12 +1,13 @@
 //! A real Kubernetes on one Debian 12 machine, without Docker, without a registry and without traces.
 //!
-//! etcd, the API server, controller manager, scheduler, kubelet, kube-proxy, containerd and a name server run in network,
-//! mount and pid namespaces of their own, whose process 1 is this program. The host's network, firewall, mounts and
+//! etcd, the API server, controller manager, scheduler, kubelet, kube-proxy, containerd, CoreDNS and metrics-server, built from
+//! the Go modules in `xtask/cluster`, run in network, mount and pid namespaces of their own, whose process 1 is this program. The host's network, firewall, mounts and
 //! settings stay untouched, and the end of that one process is the end of all of them. Only two things lie outside:
 //! the folder `~/.cache/serin/cluster`, and the pods' cgroup `serin-cluster-…`; `down` removes both (logs stay).
 
 mod config;
-mod dns;
+mod flavour;
+mod gomodule;
 mod init;
 mod kubernetes;
 mod layout;
@@ -25,7 +26,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
-pub use self::config::NODE_ADDRESS;
+pub use self::flavour::{Flavour, Minor, Wanted};
 pub use self::layout::{Layout, State};
 pub use self::packages::{BUILDAH, CLUSTER, REGISTRY, ensure as ensure_packages};
 pub use self::provider::Cluster;
@@ -34,13 +35,11 @@ use crate::progress::Progress;
 
 /// The hidden command that runs as process 1 of the namespaces.
 pub const INIT_COMMAND: &str = "cluster-init";
-/// The hidden command that answers the cluster's names.
-pub const DNS_COMMAND: &str = "cluster-dns";
 
 /// What can be done with a cluster.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Start it, installing and building what is missing (20 minutes at first, 12 seconds later).
+    /// Start it, installing and building what is missing (12 CPU-minutes at first, 12 seconds later).
     Up,
     /// End it, or what a crash left of it, without a trace but its logs.
     Down,
@@ -61,7 +60,7 @@ pub enum Command {
     },
     /// Print a folder with etcd, kube-apiserver and kubectl, as envtest wants it (KUBEBUILDER_ASSETS if that is set).
     Assets,
-    /// Print the path of a tool (kubectl, helm, envoy, prometheus and more), fetched if need be.
+    /// Print the path of a tool (kubectl, helm, helm3, helm4, envoy, prometheus and more), fetched or built if need be.
     Tool {
         /// Its name.
         name: String,
@@ -74,12 +73,6 @@ pub struct InitArgs {
     folder: PathBuf,
 }
 
-/// Arguments of the name server.
-#[derive(Debug, Args)]
-pub struct DnsArgs {
-    folder: PathBuf,
-}
-
 /// Runs one command of `cargo xtask cluster`.
 pub fn run(command: Command, cluster: &Cluster) -> Result<()> {
     let layout = Layout::from_env()?;
@@ -87,7 +80,7 @@ pub fn run(command: Command, cluster: &Cluster) -> Result<()> {
         Command::Up => cluster.ensure(),
         Command::Down => cluster.end(),
         Command::Status => match cluster {
-            Cluster::Local => up::print_status(&layout),
+            Cluster::Local(_) => up::print_status(&layout),
             Cluster::Context(_) => exec(
                 cluster,
                 OsStr::new("kubectl"),
@@ -104,7 +97,11 @@ pub fn run(command: Command, cluster: &Cluster) -> Result<()> {
         },
         Command::Load { archive } => cluster.load(&archive),
         Command::Assets => {
-            println!("{}", assets()?.display());
+            let minor = match cluster {
+                Cluster::Local(wanted) => wanted.kubernetes,
+                Cluster::Context(_) => None,
+            };
+            println!("{}", assets(minor)?.display());
             Ok(())
         }
         Command::Tool { name } => {
@@ -114,14 +111,15 @@ pub fn run(command: Command, cluster: &Cluster) -> Result<()> {
     }
 }
 
-/// A folder with `etcd`, `kube-apiserver` and `kubectl`, built and installed if need be.
-pub fn assets() -> Result<PathBuf> {
-    kubernetes::assets(&Layout::from_env()?, &Progress::new("assets"))
+/// A folder with `etcd`, `kube-apiserver` and `kubectl`, built and fetched if need be.
+pub fn assets(minor: Option<Minor>) -> Result<PathBuf> {
+    kubernetes::assets(&Layout::from_env()?, minor, &Progress::new("assets"))
 }
 
-/// Builds Kubernetes if it is not there.
-pub fn ensure_kubernetes() -> Result<()> {
-    kubernetes::ensure(&Layout::from_env()?, &Progress::new("kubernetes")).map(drop)
+/// Builds the programs of a cluster where they are not there.
+pub fn ensure_kubernetes(minor: Minor) -> Result<()> {
+    let layout = Layout::from_env()?;
+    kubernetes::ensure(&layout, minor, &Progress::new("kubernetes")).map(drop)
 }
 
 /// Becomes the command: its signals and exit status are the caller's.
@@ -132,9 +130,4 @@ fn exec(cluster: &Cluster, program: &OsStr, args: &[OsString]) -> Result<()> {
 /// Runs as process 1 of the cluster's namespaces.
 pub fn init(args: &InitArgs) -> Result<()> {
     init::run(&State::at(&args.folder))
-}
-
-/// Runs as the cluster's name server.
-pub fn dns(args: &DnsArgs) -> Result<()> {
-    dns::run(&State::at(&args.folder))
 }

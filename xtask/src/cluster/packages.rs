@@ -22,30 +22,14 @@ const fn package(name: &'static str, proof: &'static str) -> Package {
 
 /// What a running cluster needs.
 pub const CLUSTER: &[Package] = &[
-    package("etcd-server", "/usr/bin/etcd"),
-    package("containerd", "/usr/bin/containerd"),
     package("runc", "/usr/sbin/runc"),
     package("containernetworking-plugins", "/usr/lib/cni/bridge"),
     package("iptables", "/usr/sbin/iptables"),
-    package("conntrack", "/usr/sbin/conntrack"),
     package("iproute2", "/usr/sbin/ip"),
     package("util-linux", "/usr/bin/nsenter"),
     package("openssl", "/usr/bin/openssl"),
     package("gcc", "/usr/bin/gcc"),
     package("libc6-dev", "/usr/include/stdlib.h"),
-];
-
-/// What building Kubernetes needs besides.
-pub const BUILD: &[Package] = &[
-    package("golang-1.19-go", "/usr/lib/go-1.19/bin/go"),
-    package(
-        "golang-github-modern-go-reflect2-dev",
-        "/usr/share/gocode/src/github.com/modern-go/reflect2/reflect2.go",
-    ),
-    package("dpkg-dev", "/usr/bin/dpkg-source"),
-    package("make", "/usr/bin/make"),
-    package("rsync", "/usr/bin/rsync"),
-    package("jq", "/usr/bin/jq"),
 ];
 
 /// Prometheus.
@@ -60,11 +44,8 @@ pub const REGISTRY: &[Package] = &[
     package("openssl", "/usr/bin/openssl"),
 ];
 
-/// etcd alone, for an API server without nodes.
-pub const ETCD: &[Package] = &[package("etcd-server", "/usr/bin/etcd")];
-
 /// Services that these packages would start, now and at each boot; none is wanted.
-const SERVICES: &[&str] = &["etcd", "containerd", "prometheus", "docker-registry"];
+const SERVICES: &[&str] = &["prometheus", "docker-registry"];
 
 /// Installs what is missing of `packages`, without starting any service of theirs. Two calls at the same time, also of two
 /// processes, take turns: the hook that keeps services off is one for the whole machine.

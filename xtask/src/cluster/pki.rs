@@ -8,13 +8,17 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::config::{NODE_ADDRESS, USERS};
+use super::config::USERS;
+use super::flavour::IpFamilies;
 use crate::process;
 
-/// Makes `ca`, `apiserver` and `sa` (service account) keys and certificates in `folder`.
-pub fn create(folder: &Path) -> Result<()> {
+/// Who asks an aggregated API server (metrics-server) on behalf of others.
+pub const FRONT_PROXY: &str = "front-proxy-client";
+
+/// Makes `ca`, `apiserver`, `front-proxy` and `sa` (service account) keys and certificates in `folder`.
+pub fn create(folder: &Path, ip_families: IpFamilies) -> Result<()> {
     fs::create_dir_all(folder)?;
-    for name in ["ca", "apiserver", "sa"] {
+    for name in ["ca", "apiserver", "front-proxy", "sa"] {
         openssl(
             folder,
             &format!("ecparam -name prime256v1 -genkey -noout -out {name}.key"),
@@ -25,23 +29,40 @@ pub fn create(folder: &Path) -> Result<()> {
         folder,
         "req -x509 -new -key ca.key -subj /CN=serin-cluster-ca -days 3650 -out ca.crt",
     )?;
+    let addresses: String = ip_families
+        .families()
+        .iter()
+        .map(|family| format!(", IP:{}, IP:{}", family.api_server, family.node))
+        .collect();
     fs::write(
         folder.join("apiserver.ext"),
         format!(
             "basicConstraints = CA:FALSE\nextendedKeyUsage = serverAuth\nsubjectAltName = DNS:localhost, DNS:kubernetes, \
              DNS:kubernetes.default, DNS:kubernetes.default.svc, DNS:kubernetes.default.svc.cluster.local, \
-             IP:127.0.0.1, IP:10.96.0.1, IP:{NODE_ADDRESS}\n"
+             IP:127.0.0.1{addresses}\n"
         ),
     )?;
-    openssl(
-        folder,
-        "req -new -key apiserver.key -subj /CN=kube-apiserver -out apiserver.csr",
+    fs::write(
+        folder.join("front-proxy.ext"),
+        "basicConstraints = CA:FALSE\nextendedKeyUsage = clientAuth\n",
     )?;
-    openssl(
-        folder,
-        "x509 -req -in apiserver.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 3650 -extfile apiserver.ext \
-         -out apiserver.crt",
-    )
+    for (name, subject) in [
+        ("apiserver", "kube-apiserver"),
+        ("front-proxy", FRONT_PROXY),
+    ] {
+        openssl(
+            folder,
+            &format!("req -new -key {name}.key -subj /CN={subject} -out {name}.csr"),
+        )?;
+        openssl(
+            folder,
+            &format!(
+                "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 3650 -extfile {name}.ext \
+                 -out {name}.crt"
+            ),
+        )?;
+    }
+    Ok(())
 }
 
 /// A fresh token for each of the cluster's [`USERS`].

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::flavour::Wanted;
 use super::layout::Layout;
 use super::{running, tools, up};
 use crate::process;
@@ -16,22 +17,35 @@ use crate::process;
 /// A cluster to work on. All that differs between a local cluster and any other is behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cluster {
-    /// The one of `cargo xtask cluster up`.
-    Local,
+    /// The one of `cargo xtask cluster up`, of this kind.
+    Local(Wanted),
     /// The one of this context of the caller's kubeconfig.
     Context(String),
 }
 
 impl Cluster {
     /// The cluster of `--context`, else the local one.
-    pub fn new(context: Option<String>) -> Self {
-        context.map_or(Self::Local, Self::Context)
+    pub fn new(context: Option<String>, wanted: Wanted) -> Self {
+        context.map_or(Self::Local(wanted), Self::Context)
+    }
+
+    /// Whether it is the local one.
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::Local(_))
+    }
+
+    /// The arguments with which another process of this program works on the same cluster.
+    pub fn arguments(&self) -> Vec<String> {
+        match self {
+            Self::Local(wanted) => wanted.arguments(),
+            Self::Context(name) => vec![format!("--context={name}")],
+        }
     }
 
     /// Makes sure that the cluster is there: starts the local one, asks any other for its version.
     pub fn ensure(&self) -> Result<()> {
         match self {
-            Self::Local => up::up(&Layout::from_env()?),
+            Self::Local(wanted) => up::up(&Layout::from_env()?, *wanted),
             Self::Context(name) => process::output(self.command("kubectl")?.arg("version"))
                 .map(drop)
                 .with_context(|| format!("the cluster of context {name} does not answer")),
@@ -41,7 +55,7 @@ impl Cluster {
     /// Ends the local cluster, or what a crash left of it. Any other belongs to the caller.
     pub fn end(&self) -> Result<()> {
         match self {
-            Self::Local => up::down(&Layout::from_env()?),
+            Self::Local(_) => up::down(&Layout::from_env()?),
             Self::Context(name) => {
                 bail!("the cluster of context {name} is yours: it is not ended from here")
             }
@@ -52,7 +66,7 @@ impl Cluster {
     pub fn kubeconfig(&self) -> Result<PathBuf> {
         let layout = Layout::from_env()?;
         match self {
-            Self::Local => Ok(layout.state().kubeconfig("admin")),
+            Self::Local(_) => Ok(layout.state().kubeconfig("admin")),
             Self::Context(name) => {
                 let config = process::output(Command::new(self.tool("kubectl")?).args([
                     "config",
@@ -82,11 +96,15 @@ impl Cluster {
     /// cluster inside its network with its names, so that addresses of Services and pods work too.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Result<Command> {
         let mut command = match self {
-            Self::Local => running::enter_network(&Layout::from_env()?.state(), program.as_ref())?,
+            Self::Local(_) => {
+                running::enter_network(&Layout::from_env()?.state(), program.as_ref())?
+            }
             Self::Context(_) => Command::new(program.as_ref()),
         };
         let mut path = Vec::new();
-        for name in ["kubectl", "helm"] {
+        let helm = Path::new(program.as_ref()).file_name() == Some(OsStr::new("helm"));
+        // Helm is built when it is first run, which takes minutes.
+        for name in ["kubectl", "helm"].into_iter().take(1 + usize::from(helm)) {
             if let Some(folder) = self
                 .tool(name)?
                 .parent()
@@ -107,7 +125,7 @@ impl Cluster {
     /// Whether it is there already, or at least a part of it. Any but the local one always is.
     pub fn is_up(&self) -> Result<bool> {
         match self {
-            Self::Local => Ok(!running::Holders::find(&Layout::from_env()?.state())?.is_none()),
+            Self::Local(_) => Ok(!running::Holders::find(&Layout::from_env()?.state())?.is_none()),
             Self::Context(_) => Ok(true),
         }
     }
@@ -115,7 +133,7 @@ impl Cluster {
     /// The API server's audit log, where it lies on this machine.
     pub fn audit_log(&self) -> Result<Option<PathBuf>> {
         match self {
-            Self::Local => Ok(Some(Layout::from_env()?.state().audit_log())),
+            Self::Local(_) => Ok(Some(Layout::from_env()?.state().audit_log())),
             Self::Context(_) => Ok(None),
         }
     }
@@ -131,7 +149,7 @@ impl Cluster {
     /// Gives the nodes an image from an archive in docker's or OCI's format.
     pub fn load(&self, archive: &Path) -> Result<()> {
         match self {
-            Self::Local => {
+            Self::Local(_) => {
                 println!("{}", up::import(&Layout::from_env()?, archive)?);
                 Ok(())
             }
@@ -166,11 +184,11 @@ mod tests {
 
     #[test]
     fn a_context_is_preferred_to_the_local_cluster() {
-        assert_eq!(Cluster::new(None), Cluster::Local);
-        assert_eq!(
-            Cluster::new(Some("kind-a".into())),
-            Cluster::Context("kind-a".into())
-        );
+        let new = |context: Option<&str>| Cluster::new(context.map(Into::into), Wanted::default());
+        assert_eq!(new(None), Cluster::Local(Wanted::default()));
+        let other = new(Some("kind-a"));
+        assert_eq!(other, Cluster::Context("kind-a".into()));
+        assert_eq!(other.arguments(), ["--context=kind-a"]);
     }
 
     #[test]

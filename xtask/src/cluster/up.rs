@@ -10,8 +10,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
+use super::flavour::{Flavour, Wanted};
 use super::init::{Phase, Status};
-use super::layout::{KUBERNETES_VERSION, Layout, State};
+use super::kubernetes::Programs;
+use super::layout::{Layout, State};
 use super::{Cluster, INIT_COMMAND, config, kubernetes, packages, pause, pki, running, tools};
 use crate::process;
 use crate::progress::Progress;
@@ -38,14 +40,17 @@ fn is_debian_12(release: &str) -> bool {
 }
 
 /// Starts the cluster and returns when its node is Ready. A cluster that is up is left as it is; one whose start was
-/// interrupted is waited for.
-pub fn up(layout: &Layout) -> Result<()> {
+/// interrupted is waited for. It is an error if the cluster that is up is not as `wanted`.
+pub fn up(layout: &Layout, wanted: Wanted) -> Result<()> {
     check_machine()?;
     let progress = Progress::new("cluster");
     let _lock = lock(layout, &progress)?;
     let state = layout.state();
 
     let holders = running::Holders::find(&state)?;
+    if holders.init.is_some() {
+        wanted.check(Flavour::read(&state)?)?;
+    }
     if holders.init.is_some()
         && Status::read(&state).is_ok_and(|status| status.phase == Phase::Ready)
     {
@@ -66,13 +71,16 @@ pub fn up(layout: &Layout) -> Result<()> {
     } else {
         clear(&state)?;
         packages::ensure(packages::CLUSTER, &progress)?;
-        kubernetes::ensure(layout, &progress)?;
+        let flavour = wanted.flavour();
+        kubernetes::ensure(layout, flavour.kubernetes, &progress)?;
         tools::tool("kubectl")?;
         pause::ensure(layout, &progress)?;
         progress.say(format!(
-            "starting Kubernetes {KUBERNETES_VERSION} in namespaces of its own"
+            "starting Kubernetes {} with {} in namespaces of its own",
+            flavour.kubernetes.release()?,
+            flavour.ip_families
         ));
-        start(&state)?;
+        start(&state, flavour)?;
     }
     wait_for(&state, &progress, Phase::ApiReady)?;
     progress.say("the API server answers");
@@ -134,11 +142,14 @@ fn clear(state: &State) -> Result<()> {
     Ok(())
 }
 
-fn start(state: &State) -> Result<()> {
+fn start(state: &State, flavour: Flavour) -> Result<()> {
     let _ = fs::remove_dir_all(state.path("logs"));
     fs::create_dir_all(state.dir())?;
-    pki::create(&state.path("pki")).context("cannot make certificates")?;
-    config::write(state, &pki::tokens()?).context("cannot write the cluster's configuration")?;
+    flavour.write(state)?;
+    let families = flavour.ip_families;
+    pki::create(&state.path("pki"), families).context("cannot make certificates")?;
+    config::write(state, &pki::tokens()?, families)
+        .context("cannot write the cluster's configuration")?;
     running::create_cgroups(state)?;
 
     let log = fs::OpenOptions::new()
@@ -221,7 +232,9 @@ pub fn import(layout: &Layout, archive: &Path) -> Result<String> {
     let file =
         fs::File::open(archive).with_context(|| format!("cannot open {}", archive.display()))?;
     // Through stdin: not every folder of the host is seen inside.
-    let output = running::enter_all(&layout.state(), "ctr")?
+    let state = layout.state();
+    let programs = Programs::of(layout, Flavour::read(&state)?.kubernetes)?;
+    let output = running::enter_all(&state, &programs.containerd.join("ctr"))?
         .args(["--namespace", "k8s.io", "images", "import", "-"])
         .stdin(file)
         .output()
@@ -240,7 +253,7 @@ pub fn import(layout: &Layout, archive: &Path) -> Result<String> {
 pub fn print_status(layout: &Layout) -> Result<()> {
     let state = layout.state();
     running::init_pid(&state)?;
-    let status = Status::read(&state)?;
+    let (status, flavour) = (Status::read(&state)?, Flavour::read(&state)?);
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let word = match status.phase {
         Phase::Starting | Phase::ApiReady => "starting",
@@ -249,8 +262,10 @@ pub fn print_status(layout: &Layout) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
-        "cluster     {word} for {} s, Kubernetes {KUBERNETES_VERSION}",
-        now.saturating_sub(status.started)
+        "cluster     {word} for {} s, Kubernetes {} with {}",
+        now.saturating_sub(status.started),
+        flavour.kubernetes.release()?,
+        flavour.ip_families
     )?;
     writeln!(out, "kubeconfig  {}", state.kubeconfig("admin").display())?;
     writeln!(out, "logs        {}", state.path("logs").display())?;
@@ -269,7 +284,7 @@ pub fn print_status(layout: &Layout) -> Result<()> {
         bail!("{} died: {}", dead.name, state.log(&dead.name).display());
     }
     if status.phase == Phase::Ready {
-        let mut kubectl = Cluster::Local.command("kubectl")?;
+        let mut kubectl = Cluster::Local(Wanted::default()).command("kubectl")?;
         let nodes = process::output(kubectl.args(["get", "nodes", "--no-headers"]))?;
         let node: Vec<_> = nodes.split_whitespace().take(2).collect();
         writeln!(out, "node        {}", node.join(" "))?;

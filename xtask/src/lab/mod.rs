@@ -106,20 +106,18 @@ pub enum Scenario {
 pub fn demo(args: &DemoArgs, cluster: &Cluster) -> Result<()> {
     let was_up = cluster.is_up()?;
     let mut command = Command::new(std::env::current_exe()?);
-    if let Cluster::Context(name) = cluster {
-        command.args(["--context", name]);
-    }
     command
+        .args(cluster.arguments())
         .args(["play", "story"])
         .args(["--rate", &args.rate.to_string()])
         .args(["--idle-minutes", &args.idle_minutes.to_string()]);
     let played = curtain::run(command);
-    if *cluster == Cluster::Local && !args.keep && !was_up {
+    if cluster.is_local() && !args.keep && !was_up {
         let ended = cluster.end();
         return played.and(ended);
     }
     let exec = match cluster {
-        Cluster::Local => "cargo xtask cluster exec -- ",
+        Cluster::Local(_) => "cargo xtask cluster exec -- ",
         Cluster::Context(_) => "",
     };
     let why = if was_up { ", as it was before" } else { "" };
@@ -127,7 +125,7 @@ pub fn demo(args: &DemoArgs, cluster: &Cluster) -> Result<()> {
     println!("  {exec}kubectl describe mdep -n demo iris");
     println!("  {exec}kubectl delete namespace demo");
     println!("  {exec}helm uninstall serin -n {}", stage::NAMESPACE);
-    if *cluster == Cluster::Local {
+    if cluster.is_local() {
         println!("  cargo xtask cluster down    (ends all of it)");
     }
     played

@@ -16,7 +16,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::process::Child;
 
-use crate::cluster::{Layout, NODE_ADDRESS};
+use crate::cluster::{Flavour, Layout};
 use crate::process;
 
 /// Name of the Service, and of the Secret with the password.
@@ -43,12 +43,14 @@ pub struct Registry {
 impl Registry {
     /// Starts it on a port of the node. It forgets everything when the cluster ends.
     pub async fn start() -> Result<Self> {
-        let folder = Layout::from_env()?.state().path(NAME);
+        let state = Layout::from_env()?.state();
+        let folder = state.path(NAME);
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder)?;
         let passwords = folder.join("htpasswd");
         fs::write(&passwords, HTPASSWD)?;
-        let address = TcpListener::bind((NODE_ADDRESS, 0))
+        let node = Flavour::read(&state)?.ip_families.primary().node;
+        let address = TcpListener::bind((node, 0))
             .context("this scenario needs the local cluster")?
             .local_addr()?;
         let config = json!({

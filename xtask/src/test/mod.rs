@@ -17,6 +17,7 @@ use clap::ValueEnum;
 
 use self::stage::Lane;
 pub use self::stage::Stage;
+use crate::cluster::Wanted;
 use crate::progress::Progress;
 
 /// Arguments of `cargo xtask test`.
@@ -52,13 +53,14 @@ struct Outcome {
 }
 
 /// Runs the stages; the last words are the runners' own.
-pub fn run(args: &Args, repository: &Path) -> Result<()> {
+pub fn run(args: &Args, wanted: Wanted, repository: &Path) -> Result<()> {
     let stages = args.stages();
     if stages.is_empty() {
         bail!("--only and --skip leave no stage to run");
     }
     let run = Run {
         stages: &stages,
+        wanted,
         repository,
         // Now: once the build has replaced its file, Linux calls it deleted.
         program: &std::env::current_exe().context("where is this program?")?,
@@ -81,6 +83,7 @@ pub fn run(args: &Args, repository: &Path) -> Result<()> {
 /// One run of the stages that were asked for.
 struct Run<'a> {
     stages: &'a [Stage],
+    wanted: Wanted,
     repository: &'a Path,
     program: &'a Path,
     keep_going: bool,
@@ -106,7 +109,7 @@ impl Run<'_> {
         let place = format!("[{}/{}] {stage}", index + 1, self.stages.len());
         self.progress.say(format!("{place}: {}", stage.purpose()));
         let started = Instant::now();
-        let result = stage.run(self.repository, self.program);
+        let result = stage.run(self.repository, self.program, self.wanted);
         let took = started.elapsed();
         match &result {
             Ok(_) => self.progress.say(format!("{place}: passed in {took:.1?}")),

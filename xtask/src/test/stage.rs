@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use super::runner::{self, Report};
+use crate::cluster::Wanted;
 use crate::progress::Progress;
 use crate::{chart, cluster, process};
 
@@ -89,7 +90,7 @@ impl Stage {
     }
 
     /// Runs the stage, first installing what it needs. `program` is this very one, for what runs at another priority.
-    pub fn run(self, repository: &Path, program: &Path) -> Result<Report> {
+    pub fn run(self, repository: &Path, program: &Path, wanted: Wanted) -> Result<Report> {
         let xtask = |args: &[&str]| {
             let mut command = Command::new(program);
             command.args(args);
@@ -120,11 +121,11 @@ impl Stage {
             }
             Self::World => in_a_world(repository),
             Self::Prometheus => run_tests(self, repository, PROMETHEUS),
-            Self::Lifecycle => a_clusters_life(repository),
+            Self::Lifecycle => a_clusters_life(repository, wanted),
             Self::Serving => serving(repository),
             Self::Envoy => run_tests(self, repository, ENVOY),
-            Self::Api => on_an_api_server(repository),
-            Self::Cluster => on_a_cluster(repository),
+            Self::Api => on_an_api_server(repository, wanted),
+            Self::Cluster => on_a_cluster(repository, wanted),
         }
     }
 }
@@ -238,7 +239,7 @@ fn serving(repository: &Path) -> Result<Report> {
 }
 
 /// In one process, for one API server that all tests share; four at a time keep two cores busy.
-fn on_an_api_server(repository: &Path) -> Result<Report> {
+fn on_an_api_server(repository: &Path, wanted: Wanted) -> Result<Report> {
     let mut command = cargo(repository, &["test"]);
     command
         .args(ALL)
@@ -250,8 +251,9 @@ fn on_an_api_server(repository: &Path) -> Result<Report> {
             "--test-threads",
             "4",
         ])
-        .env("KUBEBUILDER_ASSETS", cluster::assets()?)
+        .env("KUBEBUILDER_ASSETS", cluster::assets(wanted.kubernetes)?)
         .env("SERIN_PROMETHEUS", cluster::tool("prometheus")?);
+    set(&mut command, wanted);
     runner::run(Stage::Api, &mut command)
 }
 
@@ -275,16 +277,17 @@ fn in_a_world(repository: &Path) -> Result<Report> {
 }
 
 /// A cluster of its own, beside any other.
-fn a_clusters_life(repository: &Path) -> Result<Report> {
-    cluster::ensure_kubernetes()?; // or the test would build one for its own cache
-    play_on_clusters(Stage::Lifecycle, repository, LIFECYCLE)
+fn a_clusters_life(repository: &Path, wanted: Wanted) -> Result<Report> {
+    // Or the test would build one for its own cache.
+    cluster::ensure_kubernetes(wanted.kubernetes.unwrap_or_default())?;
+    play_on_clusters(Stage::Lifecycle, repository, LIFECYCLE, wanted)
 }
 
 /// The cluster ends with the rollouts on it, unless it was up before.
-fn on_a_cluster(repository: &Path) -> Result<Report> {
-    let cluster = cluster::Cluster::Local;
+fn on_a_cluster(repository: &Path, wanted: Wanted) -> Result<Report> {
+    let cluster = cluster::Cluster::Local(wanted);
     let was_up = cluster.command("true").is_ok();
-    let report = play_on_clusters(Stage::Cluster, repository, ROLLOUTS);
+    let report = play_on_clusters(Stage::Cluster, repository, ROLLOUTS, wanted);
     if was_up {
         return report;
     }
@@ -293,13 +296,29 @@ fn on_a_cluster(repository: &Path) -> Result<Report> {
 }
 
 /// The ignored tests of xtask are those that start clusters: one after the other, and seen as they go.
-fn play_on_clusters(stage: Stage, repository: &Path, filter: &str) -> Result<Report> {
+fn play_on_clusters(
+    stage: Stage,
+    repository: &Path,
+    filter: &str,
+    wanted: Wanted,
+) -> Result<Report> {
     let mut command = nextest(repository)?;
+    set(&mut command, wanted);
     command
         .arg("run")
         .args(ALL)
         .args(["-E", filter, "--run-ignored", "only", "--no-capture"]);
     runner::run(stage, &mut command)
+}
+
+/// What tests, and the programs that they start, are asked for.
+fn set(command: &mut Command, wanted: Wanted) {
+    if let Some(minor) = wanted.kubernetes {
+        command.env("SERIN_KUBERNETES", minor.to_string());
+    }
+    if let Some(families) = wanted.ip_families {
+        command.env("SERIN_IP_FAMILIES", families.to_string());
+    }
 }
 
 /// `PATH` with a program's folder in front.
