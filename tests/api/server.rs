@@ -4,7 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{OnceLock, mpsc},
+    sync::{Arc, OnceLock, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -17,6 +17,13 @@ use crate::ports::free_port;
 
 /// Who speaks to the API server; each has a token of that name, and its own lines in the audit log.
 pub const TEST: &str = "test";
+/// A person.
+pub const ADA: &str = "ada";
+
+/// The minor version that is taken from the cache where `SERIN_KUBERNETES` names no other.
+const DEFAULT_MINOR: &str = "1.36";
+/// The minor versions that Serin is for.
+const MINORS: [&str; 4] = ["1.34", "1.35", "1.36", "1.37"];
 
 /// The API server of this process.
 pub struct Server {
@@ -24,20 +31,30 @@ pub struct Server {
     audit_log: PathBuf,
 }
 
-static SERVER: OnceLock<Option<Server>> = OnceLock::new();
+/// Also how its start failed: all tests then fail with the same words, and no other server is started.
+static SERVER: OnceLock<Option<Result<Server, String>>> = OnceLock::new();
 
 /// The API server, started by the first who asks. `None`, with the reason printed, where its programs are missing.
 pub fn server() -> Option<&'static Server> {
     let server = SERVER.get_or_init(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        programs().map(|(etcd, apiserver)| Server::start(etcd, apiserver))
+        let (etcd, apiserver) = programs()?;
+        Some(Server::start(&fresh_folder(), etcd, apiserver))
     });
     if server.is_none() {
         println!(
             "skipped: needs etcd and kube-apiserver (KUBEBUILDER_ASSETS, or `cargo xtask cluster assets` once)"
         );
     }
-    server.as_ref()
+    let server = server.as_ref()?;
+    Some(server.as_ref().unwrap_or_else(|why| panic!("{why}")))
+}
+
+/// The minor version that was asked for; `None` where programs were given and nothing said.
+fn wanted_minor() -> Option<String> {
+    let said = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let given = said("KUBEBUILDER_ASSETS").is_some();
+    said("SERIN_KUBERNETES").or_else(|| (!given).then(|| DEFAULT_MINOR.to_owned()))
 }
 
 /// etcd and kube-apiserver.
@@ -47,16 +64,15 @@ fn programs() -> Option<(PathBuf, PathBuf)> {
         let cache = std::env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty());
         let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
         let cache = cache.map(PathBuf::from).or_else(home)?;
-        Some(cache.join("serin/kubernetes-1.20.2/assets"))
+        Some(cache.join("serin/assets").join(wanted_minor()?))
     })?;
     let (etcd, apiserver) = (folder.join("etcd"), folder.join("kube-apiserver"));
     (etcd.exists() && apiserver.exists()).then_some((etcd, apiserver))
 }
 
 impl Server {
-    fn start(etcd: PathBuf, apiserver: PathBuf) -> Self {
-        let folder = fresh_folder();
-        write_files(&folder);
+    fn start(folder: &Path, etcd: PathBuf, apiserver: PathBuf) -> Result<Self, String> {
+        write_files(folder);
         let (client_port, peer_port, port) = (free_port(), free_port(), free_port());
         let path = |name: &str| folder.join(name).display().to_string();
         let etcd_url = format!("http://127.0.0.1:{client_port}");
@@ -71,7 +87,8 @@ impl Server {
         let apiserver_args = vec![
             format!("--etcd-servers={etcd_url}"),
             "--bind-address=127.0.0.1".to_owned(),
-            "--advertise-address=127.0.0.1".to_owned(),
+            // A loopback address may not be advertised, and nothing here looks for it.
+            "--endpoint-reconciler-type=none".to_owned(),
             format!("--secure-port={port}"),
             format!("--cert-dir={}", path("certificates")),
             "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
@@ -85,7 +102,7 @@ impl Server {
             format!("--audit-policy-file={}", path("audit-policy.json")),
             format!("--audit-log-path={}", path("audit.log")),
         ];
-        leash(vec![
+        let ended = leash(vec![
             (etcd, etcd_args, folder.join("etcd.log")),
             (apiserver, apiserver_args, folder.join("apiserver.log")),
         ]);
@@ -93,24 +110,23 @@ impl Server {
             url: format!("https://127.0.0.1:{port}").parse().unwrap(),
             audit_log: folder.join("audit.log"),
         };
-        thread::scope(|scope| {
-            scope.spawn(|| server.prepare(&folder)).join().unwrap();
-        });
-        server
+        thread::scope(|scope| scope.spawn(|| server.prepare(&ended)).join().unwrap())?;
+        Ok(server)
     }
 
-    /// Waits until the server is up, and installs the CRD.
+    /// Waits until the server is up, and installs the CRD. An error where one of its programs ends instead.
     #[tokio::main(flavor = "current_thread")]
-    async fn prepare(&self, folder: &Path) {
+    async fn prepare(&self, ended: &OnceLock<String>) -> Result<(), String> {
         let start = Instant::now();
         let crds: Api<CustomResourceDefinition> = Api::all(self.client(TEST));
         let crd = serin::api::crd().unwrap();
         while let Err(error) = crds.create(&PostParams::default(), &crd).await {
-            assert!(
-                start.elapsed() < Duration::from_secs(120),
-                "no API server: {error}; logs in {}",
-                folder.display()
-            );
+            if let Some(last_words) = ended.get() {
+                return Err(last_words.clone());
+            }
+            if start.elapsed() > Duration::from_secs(120) {
+                return Err(format!("no API server within 120 s: {error}"));
+            }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         let models: Api<serin::api::ModelDeployment> = Api::all(self.client(TEST));
@@ -119,12 +135,12 @@ impl Server {
             .await
             .is_err()
         {
-            assert!(
-                start.elapsed() < Duration::from_secs(120),
-                "the CRD is not served"
-            );
+            if start.elapsed() > Duration::from_secs(120) {
+                return Err("the CRD is not served within 120 s".to_owned());
+            }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+        Ok(())
     }
 
     /// A client of this user. Belongs to the runtime that asks.
@@ -171,31 +187,46 @@ impl Request {
     }
 }
 
-/// Starts programs that the kernel kills when this process ends.
+/// Starts programs that the kernel kills when this process ends. Returns where the first that ends has its last words.
 ///
 /// The signal comes with the end of the *thread* that started them, so that thread waits for them.
-fn leash(programs: Vec<(PathBuf, Vec<String>, PathBuf)>) {
+fn leash(programs: Vec<(PathBuf, Vec<String>, PathBuf)>) -> Arc<OnceLock<String>> {
     let (started, wait) = mpsc::channel();
+    let ended = Arc::new(OnceLock::new());
+    let said = ended.clone();
     thread::spawn(move || {
         let start = |(program, args, log): (PathBuf, Vec<String>, PathBuf)| {
-            let log = fs::File::create(log).unwrap();
-            Command::new("setpriv")
+            let name = program.display().to_string();
+            let file = fs::File::create(&log).unwrap();
+            let child = Command::new("setpriv")
                 .args(["--pdeathsig", "KILL", "--"])
                 .arg(program)
                 .args(args)
                 .stdin(Stdio::null())
-                .stdout(log.try_clone().unwrap())
-                .stderr(log)
+                .stdout(file.try_clone().unwrap())
+                .stderr(file)
                 .spawn()
-                .unwrap()
+                .unwrap();
+            (child, name, log)
         };
-        let children: Vec<_> = programs.into_iter().map(start).collect();
+        let mut children: Vec<_> = programs.into_iter().map(start).collect();
         started.send(()).unwrap();
-        for mut child in children {
-            child.wait().unwrap();
+        while !children.is_empty() {
+            children.retain_mut(|(child, name, log)| {
+                let Some(status) = child.try_wait().unwrap() else {
+                    return true;
+                };
+                let text = fs::read_to_string(log).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().collect();
+                let last = lines[lines.len().saturating_sub(20)..].join("\n");
+                let _ = said.set(format!("{name} ended with {status}:\n{last}"));
+                false
+            });
+            thread::sleep(Duration::from_millis(100));
         }
     });
     wait.recv().unwrap();
+    ended
 }
 
 /// A folder for this process. Those of processes that are gone are removed.
@@ -212,7 +243,7 @@ fn fresh_folder() -> PathBuf {
 }
 
 fn write_files(folder: &Path) {
-    let users = [TEST, crate::operator::FIRST, crate::operator::SECOND];
+    let users = [TEST, ADA, crate::operator::FIRST, crate::operator::SECOND];
     let tokens = users.map(|user| format!("{user},{user},{user},system:masters\n"));
     fs::write(folder.join("tokens.csv"), tokens.concat()).unwrap();
     let policy = json!({
@@ -233,4 +264,43 @@ fn write_files(folder: &Path) {
         .output()
         .unwrap();
     assert!(key.status.success(), "openssl: {key:?}");
+}
+
+#[tokio::test]
+async fn the_api_server_is_of_the_minor_version_that_was_asked_for() {
+    let Some(server) = server() else { return };
+    let version = server.client(TEST).apiserver_version().await.unwrap();
+    println!("Kubernetes {}", version.git_version);
+    let minors = wanted_minor().map_or_else(|| MINORS.map(String::from).to_vec(), |one| vec![one]);
+    let is_one = |minor: &String| version.git_version.starts_with(&format!("v{minor}."));
+    assert!(minors.iter().any(is_one), "not one of {minors:?}");
+}
+
+#[test]
+fn an_api_server_that_ends_at_its_start_is_quoted() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let folder = fresh_folder().join("dies");
+    fs::create_dir_all(&folder).unwrap();
+    let [etcd, apiserver] = [
+        ("etcd", "exec sleep 60"),
+        ("apiserver", "echo no such flag >&2; exit 7"),
+    ]
+    .map(|(name, line)| {
+        let path = folder.join(name).with_extension("sh");
+        fs::write(&path, format!("#!/bin/sh\n{line}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    });
+    let start = Instant::now();
+    let error = Server::start(&folder, etcd, apiserver).err().unwrap();
+    assert!(
+        error.contains("exit status: 7") && error.contains("no such flag"),
+        "{error}"
+    );
+    assert!(
+        start.elapsed() < Duration::from_secs(60),
+        "it is not waited for"
+    );
 }

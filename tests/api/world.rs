@@ -32,7 +32,7 @@ use serin::{
 use crate::{
     operator::{FIRST, Operator},
     player::{self, Held},
-    server::{Request, Server, TEST, server},
+    server::{ADA, Request, Server, TEST, server},
     traffic::Metrics,
 };
 
@@ -232,12 +232,12 @@ impl World {
         model.status.unwrap_or_default()
     }
 
-    /// What `kubectl serin` says to `ada`, whose name only her kubeconfig knows: Kubernetes 1.20 does not tell.
+    /// What `kubectl serin` says to `ada`: so the API server calls her, whatever her kubeconfig does.
     pub async fn kubectl_serin(&self, arguments: &[&str]) -> Result<String, String> {
         let words = ["kubectl serin"].iter().chain(arguments);
         let arguments = Arguments::try_parse_from(words).unwrap();
-        let user = Some("ada".to_owned());
-        let session = Session::new(self.client.clone(), self.namespace.clone(), user);
+        let user = Some("her kubeconfig's user".to_owned());
+        let session = Session::new(self.server.client(ADA), self.namespace.clone(), user);
         let said = session.perform(&arguments.verb).await;
         said.map_err(|error| error.to_string())
     }

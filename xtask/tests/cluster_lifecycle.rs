@@ -32,7 +32,8 @@ impl Cache {
         fs::create_dir_all(base.join("serin")).unwrap();
         for entry in fs::read_dir(&real).unwrap().map(Result::unwrap) {
             let name = entry.file_name().into_string().unwrap();
-            if ["kubernetes-1.20.2", "tools", "pause-3.9.tar"].contains(&name.as_str()) {
+            let built = ["kubernetes-", "containerd-", "tools", "pause-"];
+            if built.iter().any(|prefix| name.starts_with(prefix)) {
                 symlink(entry.path(), base.join("serin").join(name)).unwrap();
             }
         }
@@ -251,6 +252,27 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
+/// A cluster with IPv4 and IPv6: a Service and a pod have an address of each, and names are answered over both.
+fn both_families(cache: &Cache) {
+    cache.succeed(&["up", "--ip-families=dual"]);
+    let kubectl = |args: &[&str]| cache.succeed(&[&["exec", "--", "kubectl"], args].concat());
+    kubectl(&["run", "web", "--image=localhost/pause:3.9"]);
+    kubectl(&["expose", "pod", "web", "--port=80"]);
+    let both = r#"{"spec": {"ipFamilyPolicy": "RequireDualStack"}}"#;
+    kubectl(&["patch", "service", "web", "--patch", both]);
+    kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "pod/web"]);
+    let pod = kubectl(&["get", "pod", "web", "-o=jsonpath={.status.podIPs[*].ip}"]);
+    assert!(
+        pod.contains("10.244.0.") && pod.contains("fd00:10:244::"),
+        "{pod}"
+    );
+    for (database, network) in [("ahostsv4", "10.96."), ("ahostsv6", "fd00:10:96::")] {
+        let name = "web.default.svc.cluster.local";
+        let address = cache.succeed(&["exec", "--", "getent", database, name]);
+        assert!(address.starts_with(network), "{database}: {address}");
+    }
+}
+
 #[test]
 #[ignore = "starts real clusters: root, Debian 12, two minutes"]
 fn a_cluster_leaves_no_trace_however_it_ends() {
@@ -258,8 +280,13 @@ fn a_cluster_leaves_no_trace_however_it_ends() {
     let before = Traces::now(&cache);
 
     // A whole life, with pods, names and a second `up`.
-    cache.succeed(&["up"]);
+    cache.succeed(&["up", "--ip-families=ipv4"]);
     assert!(cache.succeed(&["up"]).contains("already up"));
+    let other = cache.output(&["up", "--ip-families=ipv6"]);
+    assert!(!other.status.success(), "another kind of cluster is up");
+    let minor = std::env::var("SERIN_KUBERNETES").unwrap_or_else(|_| "1.36".into());
+    let version = cache.succeed(&["exec", "--", "kubectl", "get", "--raw", "/version"]);
+    assert!(version.contains(&format!("\"v{minor}.")), "{version}");
     cache.succeed(&[
         "exec",
         "--",
@@ -297,8 +324,8 @@ fn a_cluster_leaves_no_trace_however_it_ends() {
     ]);
     assert!(address.starts_with("10.96."), "{address}");
     let held = cache.processes();
-    // Keeper, process 1, eight components, and for each of three pods a shim, its pause and its container.
-    assert!(held.len() >= 2 + 8 + 3 * 3, "{held:?}");
+    // Keeper, process 1, nine components, and for each of three pods a shim, its pause and its container.
+    assert!(held.len() >= 2 + 9 + 3 * 3, "{held:?}");
     assert_ne!(Traces::now(&cache).cgroups, before.cgroups);
 
     // A component that dies is noticed.
@@ -318,6 +345,11 @@ fn a_cluster_leaves_no_trace_however_it_ends() {
     cache.succeed(&["down"]);
     assert_gone(&cache, &held, &before, "down");
     assert!(!cache.output(&["status"]).status.success());
+
+    both_families(&cache);
+    let held = cache.processes();
+    cache.succeed(&["down"]);
+    assert_gone(&cache, &held, &before, "a cluster of both families");
 
     // `up` is killed, or interrupted as by Ctrl-C, at several moments of its work.
     for (name, milliseconds) in [

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use super::runner::{self, Report};
-use crate::cluster::Wanted;
+use crate::cluster::{Minor, Wanted};
 use crate::progress::Progress;
 use crate::{chart, cluster, process};
 
@@ -240,6 +240,12 @@ fn serving(repository: &Path) -> Result<Report> {
 
 /// In one process, for one API server that all tests share; four at a time keep two cores busy.
 fn on_an_api_server(repository: &Path, wanted: Wanted) -> Result<Report> {
+    let given = std::env::var_os("KUBEBUILDER_ASSETS").is_some_and(|folder| !folder.is_empty());
+    let default = (!given).then(Minor::default);
+    let wanted = Wanted {
+        kubernetes: wanted.kubernetes.or(default),
+        ..wanted
+    };
     let mut command = cargo(repository, &["test"]);
     command
         .args(ALL)
