@@ -1,5 +1,5 @@
-//! Wrong manifests, each with the field that its error names. Who refuses it depends on what can see it: the schema, the
-//! CEL rules or the operator, which checks all that CEL checks once more.
+//! Wrong manifests, each with the field that its error names. Who refuses it depends on what can
+//! see it: the schema, the CEL rules or the operator, which checks all that CEL checks once more.
 
 mod table;
 

@@ -31,7 +31,8 @@ pub struct Server {
     audit_log: PathBuf,
 }
 
-/// Also how its start failed: all tests then fail with the same words, and no other server is started.
+/// Also how its start failed: all tests then fail with the same words, and no other server is
+/// started.
 static SERVER: OnceLock<Option<Result<Server, String>>> = OnceLock::new();
 
 /// The API server, started by the first who asks. `None`, with the reason printed, where its programs are missing.
@@ -114,7 +115,8 @@ impl Server {
         Ok(server)
     }
 
-    /// Waits until the server is up, and installs the CRD. An error where one of its programs ends instead.
+    /// Waits until the server is up, and installs the CRD. An error where one of its programs ends
+    /// instead.
     #[tokio::main(flavor = "current_thread")]
     async fn prepare(&self, ended: &OnceLock<String>) -> Result<(), String> {
         let start = Instant::now();
@@ -187,7 +189,8 @@ impl Request {
     }
 }
 
-/// Starts programs that the kernel kills when this process ends. Returns where the first that ends has its last words.
+/// Starts programs that the kernel kills when this process ends. Returns where the first that ends
+/// has its last words.
 ///
 /// The signal comes with the end of the *thread* that started them, so that thread waits for them.
 fn leash(programs: Vec<(PathBuf, Vec<String>, PathBuf)>) -> Arc<OnceLock<String>> {

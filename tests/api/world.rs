@@ -232,7 +232,8 @@ impl World {
         model.status.unwrap_or_default()
     }
 
-    /// What `kubectl serin` says to `ada`: so the API server calls her, whatever her kubeconfig does.
+    /// What `kubectl serin` says to `ada`: so the API server calls her, whatever her kubeconfig
+    /// does.
     pub async fn kubectl_serin(&self, arguments: &[&str]) -> Result<String, String> {
         let words = ["kubectl serin"].iter().chain(arguments);
         let arguments = Arguments::try_parse_from(words).unwrap();

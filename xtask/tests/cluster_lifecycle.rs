@@ -252,7 +252,8 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// A cluster with IPv4 and IPv6: a Service and a pod have an address of each, and names are answered over both.
+/// A cluster with IPv4 and IPv6: a Service and a pod have an address of each, and names are
+/// answered over both.
 fn both_families(cache: &Cache) {
     cache.succeed(&["up", "--ip-families=dual"]);
     let kubectl = |args: &[&str]| cache.succeed(&[&["exec", "--", "kubectl"], args].concat());
@@ -324,7 +325,8 @@ fn a_cluster_leaves_no_trace_however_it_ends() {
     ]);
     assert!(address.starts_with("10.96."), "{address}");
     let held = cache.processes();
-    // Keeper, process 1, nine components, and for each of three pods a shim, its pause and its container.
+    // Keeper, process 1, nine components, and for each of three pods a shim, its pause and its
+    // container.
     assert!(held.len() >= 2 + 9 + 3 * 3, "{held:?}");
     assert_ne!(Traces::now(&cache).cgroups, before.cgroups);
 

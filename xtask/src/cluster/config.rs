@@ -383,8 +383,8 @@ fn cni(ip_families: IpFamilies) -> Value {
     })
 }
 
-/// Names outside the cluster are unknown: nothing outside can be reached. Nothing is cached: an answer is what the API
-/// server said last.
+/// Names outside the cluster are unknown: nothing outside can be reached. Nothing is cached: an
+/// answer is what the API server said last.
 fn corefile(state: &State, ip_families: IpFamilies) -> String {
     let addresses: Vec<_> = ip_families
         .families()

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::gomodule::{self, KUBERNETES, Module};
 use super::layout::State;
 
-/// What a caller asks of the local cluster. What is not said is as it is where a cluster is up, else the default.
+/// What a caller asks of the local cluster. What is not said is as it is where a cluster is up,
+/// else the default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::Args)]
 pub struct Wanted {
     /// Kubernetes of the local cluster and of the API-level tests; 1.36 by default.
@@ -184,7 +185,8 @@ fn display(value: &impl ValueEnum, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 pub struct Family {
     /// As EndpointSlices call it.
     pub name: &'static str,
-    /// The node's address; the API server, the name server and metrics-server answer on it, also to pods.
+    /// The node's address; the API server, the name server and metrics-server answer on it, also to
+    /// pods.
     pub node: &'static str,
     /// The network of `node`.
     pub node_network: &'static str,

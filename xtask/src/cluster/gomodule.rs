@@ -1,4 +1,5 @@
-//! Programs built from the small Go modules in `xtask/cluster`, each pinned by its `go.sum`, and kept in the cache.
+//! Programs built from the small Go modules in `xtask/cluster`, each pinned by its `go.sum`, and
+//! kept in the cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ use super::tools;
 use crate::process;
 use crate::progress::Progress;
 
-/// A Go module of ours: it holds nothing but the versions of what it builds, and a main of ours where one is needed.
+/// A Go module of ours: it holds nothing but the versions of what it builds, and a main of ours
+/// where one is needed.
 #[derive(Debug)]
 pub struct Module {
     /// Its folder in `xtask/cluster`.
@@ -161,7 +163,8 @@ impl Module {
         Ok(flags)
     }
 
-    /// Makes sure that `home/bin` has these programs of this very module, building those that it lacks, and returns it.
+    /// Makes sure that `home/bin` has these programs of this very module, building those that it
+    /// lacks, and returns it.
     pub fn ensure(
         &self,
         home: &Path,
@@ -288,7 +291,8 @@ pub fn installed_go(oldest: &str) -> Option<PathBuf> {
     (number(version.trim().strip_prefix("go")?)? >= number(oldest)?).then(|| "go".into())
 }
 
-/// A release of Go as numbers: `1.26.4`, `1.26`; `None` for anything else, such as a release candidate.
+/// A release of Go as numbers: `1.26.4`, `1.26`; `None` for anything else, such as a release
+/// candidate.
 fn number(version: &str) -> Option<[u32; 3]> {
     let mut numbers = [0; 3];
     let mut parts = version.split('.');

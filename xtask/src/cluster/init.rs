@@ -27,8 +27,8 @@ use super::kubernetes::Programs;
 use super::layout::{Layout, State};
 use crate::process;
 
-/// The program search path of every component behind containerd's own folder, where its shim is: host-local, iptables and
-/// runc lie in the administrator's folders.
+/// The program search path of every component behind containerd's own folder, where its shim is:
+/// host-local, iptables and runc lie in the administrator's folders.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Settings of the whole machine that kubelet insists on. Files with these values are laid over the real ones, which
@@ -164,7 +164,7 @@ fn network(ip_families: IpFamilies) -> Result<()> {
         ..
     } in ip_families.families()
     {
-        // Nobody else can have an address of IPv6: it need not be asked for before it is used.
+        // No other machine can have the address: duplicates of IPv6 are not looked for.
         let at_once = if everywhere.contains(':') {
             "nodad"
         } else {

@@ -70,7 +70,8 @@ impl Programs {
     }
 }
 
-/// The programs of a whole cluster, built where they are missing: 12 CPU-minutes for the default, once.
+/// The programs of a whole cluster, built where they are missing: 12 CPU-minutes for the default,
+/// once.
 pub fn ensure(layout: &Layout, minor: Minor, progress: &Progress) -> Result<Programs> {
     if minor == Minor::default() {
         let all = [&KUBERNETES_PROGRAMS[..], &SHARED_PROGRAMS[..]].concat();
@@ -94,8 +95,8 @@ fn build(
         .ensure(&layout.kubernetes(minor)?, programs, progress)
 }
 
-/// A folder with `etcd`, `kube-apiserver` and `kubectl`, as envtest wants it: `KUBEBUILDER_ASSETS` where that is set and no
-/// minor version is asked for, else what is built here.
+/// A folder with `etcd`, `kube-apiserver` and `kubectl`, as envtest wants it: `KUBEBUILDER_ASSETS`
+/// where that is set and no minor version is asked for, else what is built here.
 pub fn assets(layout: &Layout, minor: Option<Minor>, progress: &Progress) -> Result<PathBuf> {
     let given = std::env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty());
     if let (Some(given), None) = (given, minor) {

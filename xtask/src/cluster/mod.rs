@@ -1,9 +1,11 @@
 //! A real Kubernetes on one Debian 12 machine, without Docker, without a registry and without traces.
 //!
-//! etcd, the API server, controller manager, scheduler, kubelet, kube-proxy, containerd, CoreDNS and metrics-server, built from
-//! the Go modules in `xtask/cluster`, run in network, mount and pid namespaces of their own, whose process 1 is this program. The host's network, firewall, mounts and
-//! settings stay untouched, and the end of that one process is the end of all of them. Only two things lie outside:
-//! the folder `~/.cache/serin/cluster`, and the pods' cgroup `serin-cluster-…`; `down` removes both (logs stay).
+//! etcd, the API server, controller manager, scheduler, kubelet, kube-proxy, containerd, CoreDNS
+//! and metrics-server, built from the Go modules in `xtask/cluster`, run in network, mount and pid
+//! namespaces of their own, whose process 1 is this program. The host's network, firewall, mounts
+//! and settings stay untouched, and the end of that one process is the end of all of them. Only two
+//! things lie outside: the folder `~/.cache/serin/cluster`, and the pods' cgroup `serin-cluster-…`;
+//! `down` removes both (logs stay).
 
 mod config;
 mod flavour;
@@ -39,7 +41,8 @@ pub const INIT_COMMAND: &str = "cluster-init";
 /// What can be done with a cluster.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Start it, installing and building what is missing (12 CPU-minutes at first, 12 seconds later).
+    /// Start it, installing and building what is missing (12 CPU-minutes at first, 12 seconds
+    /// later).
     Up,
     /// End it, or what a crash left of it, without a trace but its logs.
     Down,
@@ -60,7 +63,8 @@ pub enum Command {
     },
     /// Print a folder with etcd, kube-apiserver and kubectl, as envtest wants it (KUBEBUILDER_ASSETS if that is set).
     Assets,
-    /// Print the path of a tool (kubectl, helm, helm3, helm4, envoy, prometheus and more), fetched or built if need be.
+    /// Print the path of a tool (kubectl, helm, helm3, helm4, envoy, prometheus and more), fetched
+    /// or built if need be.
     Tool {
         /// Its name.
         name: String,

