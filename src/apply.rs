@@ -1,6 +1,13 @@
-//! The planned objects, brought about by server-side apply; only where something differs.
+//! The planned objects, brought about by server-side apply; only where something differs. One that the API server refuses
+//! holds up no other.
 
-use std::{collections::HashMap, fmt::Debug, time::Duration};
+mod refusals;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt::Debug,
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::Service;
 use kube::{
@@ -13,10 +20,12 @@ use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use self::refusals::{Refusals, Subject};
 use crate::{
-    api::{MANAGER, ModelDeployment, Revision},
+    api::{MANAGER, ModelDeployment, REVISION_LABEL, Revision},
     k8s::is_code,
-    observe::is_child,
+    metrics::Metrics,
+    observe::{Refusal, is_child},
     plan::{Intent, Object, Plan, version_name},
     watch::Stores,
 };
@@ -66,6 +75,14 @@ impl ApplyError {
             source: Box::new(source),
         }
     }
+
+    /// What the API server said, without the object that it was about.
+    fn words(&self) -> String {
+        match self {
+            Self::Refused { source, .. } => words(source),
+            error => error.to_string(),
+        }
+    }
 }
 
 /// What is known of the state that a plan was made from.
@@ -83,6 +100,8 @@ pub struct Applier {
     /// Of each model, by namespace and name: what its objects, by kind and name, looked like when they were last applied,
     /// and the version that the server then gave them.
     applied: Mutex<HashMap<(String, String), HashMap<String, Applied>>>,
+    /// What the API server refused.
+    refusals: Refusals,
 }
 
 /// An object as it was sent, and the version that came back.
@@ -97,13 +116,29 @@ impl Applier {
     /// Lets go of a model that is gone: an operator of a year's age remembers what exists, not what ever existed.
     pub fn forget(&self, model: &(String, String)) {
         self.applied.lock().remove(model);
+        self.refusals.forget(model);
     }
 
-    /// Applies a plan in its order, then forgets the versions that it lets go of; nothing of it while somebody else's
-    /// Service has the model's name. Returns the number of writes.
+    /// What the API server refused to write for a model, and has not accepted since.
+    pub fn refused(&self, model: &(String, String)) -> Vec<Refusal> {
+        self.refusals.of(model)
+    }
+
+    /// The time until a refused object is tried again.
+    pub fn next_attempt(&self, model: &(String, String)) -> Option<Duration> {
+        self.refusals.next_attempt(model)
+    }
+
+    /// Applies a plan in its order, then forgets the versions that it lets go of. Returns the number of writes.
+    ///
+    /// An object that is refused is noted (see [`Self::refused`]), and the others follow all the same, but for what makes no
+    /// sense without it: a version without its place in the history, and the way from a name that is somebody else's.
     ///
     /// Pods and objects are only taken away on a confirmed basis, and only if nobody has written to them since they were
     /// seen: else a request from an old state, or one that arrives late, would take them from a version with traffic.
+    ///
+    /// # Errors
+    /// [`ApplyError::Unconfirmed`] alone: then the state has to be confirmed, and the plan applied again.
     pub async fn apply(
         &self,
         client: &Client,
@@ -111,44 +146,72 @@ impl Applier {
         model: &ModelDeployment,
         plan: &Plan,
         basis: Basis,
+        metrics: &Metrics,
     ) -> Result<usize, ApplyError> {
         let target = Target {
             client,
             model,
             memory: self,
             basis,
+            metrics,
         };
-        let namespace = ResourceExt::namespace(model).unwrap_or_default();
-        let client = || client.clone();
-        let services: Api<Service> = Api::namespaced(client(), &namespace);
-        target.find(&services, &plan.name, &stores.services).await?;
+        self.refusals.keep_only(&target.key(), &plan.keys());
         let mut writes = 0;
+        let mut without_history = BTreeSet::new();
+        let mut name_is_ours = true;
         for Intent { object, reason } in &plan.apply {
+            let revision = object.revision();
+            if revision
+                .as_ref()
+                .is_some_and(|of| without_history.contains(of))
+            {
+                continue;
+            }
             let written = match object {
                 Object::ControllerRevision(object) => {
-                    let api = Api::namespaced(client(), &namespace);
-                    target.put(&api, object, &stores.history, reason).await
+                    target.put(object, &stores.history, reason).await
                 }
                 Object::Service(object) => {
-                    let api = Api::namespaced(client(), &namespace);
-                    target.put(&api, object, &stores.services, reason).await
+                    if revision.is_none() && !name_is_ours {
+                        continue;
+                    }
+                    target.put(object, &stores.services, reason).await
                 }
-                Object::Deployment(object) => {
-                    let api = Api::namespaced(client(), &namespace);
-                    target.put(&api, object, &stores.deployments, reason).await
-                }
+                Object::Deployment(object) => target.put(object, &stores.deployments, reason).await,
+                // It feeds whatever Service has the model's name.
                 Object::EndpointSlice(object) => {
-                    let api = Api::namespaced(client(), &namespace);
-                    target.put(&api, object, &stores.slices, reason).await
+                    match target.name_is_ours(stores, &plan.name).await {
+                        Some(true) => target.put(object, &stores.slices, reason).await,
+                        _ => {
+                            name_is_ours = false;
+                            continue;
+                        }
+                    }
                 }
             }?;
-            writes += usize::from(written);
+            writes += usize::from(written == Written::Anew);
+            if written == Written::Refused
+                && let Object::ControllerRevision(_) = object
+            {
+                without_history.extend(revision);
+            }
         }
         for revision in &plan.forget {
             writes += target.forget(stores, revision).await?;
         }
         Ok(writes)
     }
+}
+
+/// What came of one object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    /// It was written.
+    Anew,
+    /// It is as wanted already.
+    Before,
+    /// It was refused, now or a moment ago.
+    Refused,
 }
 
 /// A kind of objects that Serin makes.
@@ -176,6 +239,7 @@ struct Target<'a> {
     model: &'a ModelDeployment,
     memory: &'a Applier,
     basis: Basis,
+    metrics: &'a Metrics,
 }
 
 impl Target<'_> {
@@ -185,48 +249,112 @@ impl Target<'_> {
         (namespace, self.model.name_any())
     }
 
-    /// Applies one object unless it is as wanted already. Says whether it wrote.
-    async fn put<K>(
+    /// The API of one kind, in the model's namespace.
+    fn api<K: Child>(&self) -> Api<K> {
+        Api::namespaced(self.client.clone(), &self.key().0)
+    }
+
+    /// Applies one object, unless it is as wanted already or its pause after a refusal is not over.
+    async fn put<K: Child + Serialize>(
         &self,
-        api: &Api<K>,
         wanted: &K,
         store: &Store<K>,
         reason: &str,
-    ) -> Result<bool, ApplyError>
-    where
-        K: Child + Serialize,
-    {
+    ) -> Result<Written, ApplyError> {
         let name = wanted.name_any();
-        let kind_name = <K as Resource>::kind(&()).into_owned();
-        let refused = |source| ApplyError::refused(&kind_name, &name, source);
+        let kind = <K as Resource>::kind(&()).into_owned();
+        let revision = revision_of(wanted);
+        let subject = Subject {
+            kind: &kind,
+            name: &name,
+            revision: revision.as_ref(),
+        };
         let mut body = serde_json::to_value(wanted)
-            .map_err(|error| refused(kube::Error::SerdeError(error)))?;
+            .map_err(|error| ApplyError::refused(&kind, &name, kube::Error::SerdeError(error)))?;
         body["apiVersion"] = Value::from(<K as Resource>::api_version(&()).into_owned());
-        body["kind"] = Value::from(kind_name.clone());
+        body["kind"] = Value::from(kind.clone());
+        if self.memory.refusals.waits(&self.key(), subject, &body) {
+            return Ok(Written::Refused);
+        }
+        match self.put_body(subject, &body, store, reason).await {
+            Ok(written) => {
+                self.memory.refusals.clear(&self.key(), subject);
+                Ok(written)
+            }
+            Err(error @ ApplyError::Unconfirmed { .. }) => Err(error),
+            Err(error) => {
+                self.note(subject, body, &error);
+                Ok(Written::Refused)
+            }
+        }
+    }
 
+    /// Notes a refusal, in the log and on `/metrics`, too.
+    fn note(&self, subject: Subject<'_>, body: Value, error: &ApplyError) {
+        let refusal = self.memory.refusals.note(&self.key(), subject, body, error);
+        self.metrics.refused(&refusal.kind, &refusal.reason);
+        tracing::warn!(reason = refusal.reason, "{refusal}");
+    }
+
+    /// Whether the Service of the model's name is the model's own, or there is none; not known where it cannot be read.
+    async fn name_is_ours(&self, stores: &Stores, name: &str) -> Option<bool> {
+        let subject = Subject {
+            kind: "Service",
+            name,
+            revision: None,
+        };
+        let unread = Value::Null;
+        if self.memory.refusals.waits(&self.key(), subject, &unread) {
+            return None;
+        }
+        match self
+            .find(&self.api::<Service>(), name, &stores.services)
+            .await
+        {
+            Ok(_) => Some(true),
+            Err(error) => {
+                self.note(subject, unread, &error);
+                Some(false)
+            }
+        }
+    }
+
+    async fn put_body<K: Child + Serialize>(
+        &self,
+        Subject {
+            kind: kind_name,
+            name,
+            ..
+        }: Subject<'_>,
+        body: &Value,
+        store: &Store<K>,
+        reason: &str,
+    ) -> Result<Written, ApplyError> {
+        let api = &self.api::<K>();
+        let refused = |source| ApplyError::refused(kind_name, name, source);
         let key = format!("{kind_name}/{name}");
-        let mut live = self.find(api, &name, store).await?;
+        let mut live = self.find(api, name, store).await?;
         let params = PatchParams::apply(MANAGER).force();
         let mut looked_again = false;
         let applied = loop {
             let mut guarded = body.clone();
             if let Some(live) = &live {
-                if self.is_as_wanted(&key, &body, live) {
-                    return Ok(false);
+                if self.is_as_wanted(&key, body, live) {
+                    return Ok(Written::Before);
                 }
-                if takes_pods(&body, live) {
+                if takes_pods(body, live) {
                     self.must_be_confirmed(&key)?;
                 }
                 // A request may arrive long after its sender gave it up, or lost the lease: it must not undo what was
                 // done since, such as shrink a version that has traffic again.
                 guarded["metadata"]["resourceVersion"] = Value::from(live.resource_version());
             }
-            match timely(api.patch(&name, &params, &Patch::Apply(&guarded))).await? {
+            match timely(api.patch(name, &params, &Patch::Apply(&guarded))).await? {
                 Ok(applied) => break applied,
                 Err(error) if is_code(&error, 409) && !looked_again => {
                     // Most often it is the cache that is a moment behind.
                     looked_again = true;
-                    live = self.look(api, &kind_name, &name).await?;
+                    live = self.look(api, kind_name, name).await?;
                 }
                 Err(source) => return Err(refused(source)),
             }
@@ -234,8 +362,8 @@ impl Target<'_> {
         tracing::debug!(kind = kind_name, name, reason, "applied");
         let mut memory = self.memory.applied.lock();
         let of_model = memory.entry(self.key()).or_default();
-        of_model.insert(key, (body, version_of(&applied)));
-        Ok(true)
+        of_model.insert(key, (body.clone(), version_of(&applied)));
+        Ok(Written::Anew)
     }
 
     /// The object of this name as it was last seen, if there is one; an error if it is somebody else's.
@@ -290,13 +418,24 @@ impl Target<'_> {
         })
     }
 
-    /// Deletes what belongs to a version that is beyond the history limit.
+    /// Deletes what belongs to a version that is beyond the history limit. What cannot be deleted is tried again with the
+    /// next look at the model.
     async fn forget(&self, stores: &Stores, revision: &Revision) -> Result<usize, ApplyError> {
         let name = version_name(&self.model.name_any(), revision);
-        self.delete(&stores.deployments, &name).await?;
-        self.delete(&stores.services, &name).await?;
-        // Last, since it is what the version is known by: a crash before it leaves something to go on from.
-        self.delete(&stores.history, &name).await?;
+        let deleted = async {
+            self.delete(&stores.deployments, &name).await?;
+            self.delete(&stores.services, &name).await?;
+            // Last, since it is what the version is known by: a crash before it leaves something to go on from.
+            self.delete(&stores.history, &name).await
+        };
+        match deleted.await {
+            Ok(()) => {}
+            Err(error @ ApplyError::Unconfirmed { .. }) => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, %revision, "cannot delete a version beyond the history limit");
+                return Ok(0);
+            }
+        }
         if let Some(objects) = self.memory.applied.lock().get_mut(&self.key()) {
             objects.retain(|object, _| object.split_once('/').is_none_or(|(_, of)| of != name));
         }
@@ -312,7 +451,7 @@ impl Target<'_> {
         let refused = |source| ApplyError::refused(&kind, name, source);
         self.must_be_confirmed(&format!("{kind}/{name}"))?;
         let (namespace, _) = self.key();
-        let api: Api<K> = Api::namespaced(self.client.clone(), &namespace);
+        let api = self.api::<K>();
         let live = match store.get(&ObjectRef::new(name).within(&namespace)) {
             Some(live) => (*live).clone(),
             None => match timely(api.get_opt(name)).await?.map_err(refused)? {
@@ -343,6 +482,12 @@ impl Target<'_> {
             }),
         }
     }
+}
+
+/// The version that an object is for, by its label.
+fn revision_of<K: ResourceExt>(object: &K) -> Option<Revision> {
+    let label = object.labels().get(REVISION_LABEL)?;
+    Some(Revision(label.clone()))
 }
 
 /// Whether an apply would leave fewer pods than are asked for now.

@@ -3,13 +3,16 @@
 //! 1. a move back to stable is written before anything else; that one write *is* the move, since routers follow status;
 //! 2. a move forward is written only after the cluster has what the state before it says;
 //! 3. objects follow the state that is persisted, so a crash between any two writes re-applies and never skips;
-//! 4. pods and objects are taken away only by a state that the API server has just confirmed to be the one in force.
+//! 4. an object that the API server refuses holds up no look, no status and no other object, only moves forward;
+//! 5. pods and objects are taken away only by a state that the API server has just confirmed to be the one in force.
+
+mod persist;
 
 use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
-use kube::{Api, Client, Resource, ResourceExt, api::PostParams};
+use kube::{Api, Client, ResourceExt};
 use kube_runtime::{
     controller::{self, Action, Config, Controller},
     reflector::ObjectRef,
@@ -20,14 +23,13 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use self::persist::{persist, replace_status};
 use crate::{
     api::{
-        Commands, DecisionRecord, ModelDeployment, ModelDeploymentSpec, ModelDeploymentStatus,
-        State, VersionRef, VersionSpec,
-        conditions::reasons,
+        Commands, ModelDeployment, ModelDeploymentSpec, State, VersionRef, VersionSpec,
         validate::{Limits, validate},
     },
-    apply::{Applier, ApplyError, Basis, timely, words},
+    apply::{Applier, ApplyError, Basis, words},
     clock::Clock,
     events::Events,
     k8s::is_code,
@@ -37,7 +39,7 @@ use crate::{
     recordings::Recordings,
     replay::Recording,
     rollout::{self, Decision},
-    status::{Standing, account, becomes_ready, says_nothing_new},
+    status::Standing,
     traffic::{
         Front, Reach,
         ports::{self, Ports},
@@ -53,8 +55,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// Pause before a model's address is asked again that did not answer.
 const UNANSWERED_PAUSE: Duration = Duration::from_millis(200);
-/// Pause after something that a person has to mend; a change of the objects concerned comes sooner.
-const BLOCKED_PAUSE: Duration = Duration::from_secs(30);
+/// Finalizers of a deletion that concerns the children first: they are deleted, or lose their owner.
+const COLLECTING: [&str; 2] = ["foregroundDeletion", "orphan"];
 
 /// What every reconcile shares.
 pub struct Context {
@@ -171,80 +173,90 @@ async fn steps(
         context.recordings.forget(&format!("{namespace}/{name}"));
         return Ok(Action::await_change());
     };
-    if model.metadata.deletion_timestamp.is_some() {
-        return Ok(Action::await_change()); // its children go with it
-    }
+    let Some(standing) = standing(&model, &context.limits) else {
+        return Ok(Action::await_change()); // its children are the garbage collector's
+    };
     let now = context.clock.now();
     let mut children = observe::children(&context.stores, &model);
-    let errors = validate(&model, &context.limits);
-    if errors.is_empty() && wants_a_number(&model, &children) {
+    if standing == Standing::Valid && wants_a_number(&model, &children) {
         let (client, known) = (&context.client, &mut children.known);
         children.known_is_all = Box::pin(observe::history(client, &model, known)).await;
     }
-    let snapshot = observe(&model, &children, errors.is_empty(), context, now).await;
+    let mut snapshot = observe(&model, &children, &standing, context, now).await;
 
     // decide
-    if !errors.is_empty() {
-        let decision = rollout::retreat(&model.spec, &snapshot, now);
-        record(&model, &snapshot, now, false, &decision, context);
-        persist(
-            &api,
-            &model,
-            &children,
-            decision,
-            &Standing::Invalid(errors),
-            context,
-        )
-        .await?;
-        return Ok(Action::await_change());
-    }
-    let decision = rollout::decide(&model.spec, &snapshot, now, context.evidence.interval());
-    let requeue = decision.requeue;
-    record(&model, &snapshot, now, true, &decision, context);
+    let mut decision = decide(&model, &snapshot, &standing, context, now);
 
-    // plan and apply what is persisted, unless traffic has to move back first
-    if !moves_back(&snapshot.state, &decision.next)
-        && let Err(error) = catch_up(&api, &model, &children, &snapshot.state, context).await
-    {
-        let ReconcileError::Apply(ApplyError::NameTaken { .. }) = error else {
-            return Err(error);
-        };
-        let unchanged = Decision {
-            next: snapshot.state.clone(),
-            records: Vec::new(),
-            requeue: None,
-        };
-        persist(
-            &api,
-            &model,
-            &children,
-            unchanged,
-            &Standing::Blocked(error.to_string()),
-            context,
-        )
-        .await?;
-        return Ok(Action::requeue(BLOCKED_PAUSE));
+    // plan and apply what is persisted, unless a trial ends or loses weight: that waits for no object
+    if !retreats(&snapshot.state, &decision.next) {
+        catch_up(&api, &model, &children, &snapshot.state, &standing, context).await?;
+        let refused = context.applier.refused(key);
+        if refused != snapshot.refused {
+            snapshot.refused = refused;
+            decision = decide(&model, &snapshot, &standing, context, now);
+        }
     }
+    record(&model, &snapshot, now, &standing, &decision, context);
 
     // status, then what follows from it
-    let next = decision.next.clone();
-    let saved = persist(&api, &model, &children, decision, &Standing::Valid, context).await?;
+    let (next, requeue) = (decision.next.clone(), decision.requeue);
+    let refused = &snapshot.refused;
+    let saved = persist(
+        &api, &model, &children, decision, &standing, refused, context,
+    )
+    .await?;
     if saved.written && next != snapshot.state {
-        bring_about(&model, &children, &next, Basis::Confirmed, context).await?;
+        let basis = Basis::Confirmed;
+        bring_about(&model, &children, &next, &standing, basis, context).await?;
     }
-    let unanswered = (saved.front == Front::Silent).then_some(UNANSWERED_PAUSE);
-    let pause = requeue.into_iter().chain(unanswered).min();
+    let news = context.applier.refused(key) != snapshot.refused;
+    let pauses = [
+        requeue,
+        context.applier.next_attempt(key),
+        (saved.front == Front::Silent).then_some(UNANSWERED_PAUSE),
+        news.then_some(Duration::ZERO), // told in the status within one look
+    ];
+    let pause = pauses.into_iter().flatten().min();
     Ok(pause.map_or_else(Action::await_change, Action::requeue))
+}
+
+/// Where the spec stands; none where the model's children are being deleted or set free.
+fn standing(model: &ModelDeployment, limits: &Limits) -> Option<Standing> {
+    if model.metadata.deletion_timestamp.is_some() {
+        let collects = |finalizer: &String| COLLECTING.contains(&finalizer.as_str());
+        let collected = model.finalizers().iter().any(collects);
+        return (!collected).then_some(Standing::Deleting);
+    }
+    let errors = validate(model, limits);
+    Some(if errors.is_empty() {
+        Standing::Valid
+    } else {
+        Standing::Invalid(errors)
+    })
+}
+
+fn decide(
+    model: &ModelDeployment,
+    snapshot: &Snapshot,
+    standing: &Standing,
+    context: &Context,
+    now: Timestamp,
+) -> Decision {
+    match standing.unfit() {
+        Some(why) => rollout::withdraw_trial(&model.spec, snapshot, now, why),
+        None => rollout::decide(&model.spec, snapshot, now, context.evidence.interval()),
+    }
 }
 
 /// Everything that the decision may use, in one value.
 async fn observe(
     model: &ModelDeployment,
     children: &Children,
-    valid: bool,
+    standing: &Standing,
     context: &Context,
     now: Timestamp,
 ) -> Snapshot {
+    let valid = *standing == Standing::Valid;
     let mut state = model
         .status
         .as_ref()
@@ -285,6 +297,7 @@ async fn observe(
         versions: children.health.clone(),
         readings,
         unmeasurable,
+        refused: context.applier.refused(&model.key()),
         stable_rate,
         attentive_since,
     };
@@ -303,7 +316,7 @@ fn record(
     model: &ModelDeployment,
     snapshot: &Snapshot,
     now: Timestamp,
-    usable: bool,
+    standing: &Standing,
     decision: &Decision,
     context: &Context,
 ) {
@@ -315,7 +328,7 @@ fn record(
         model: format!("{namespace}/{name}"),
         now,
         interval: context.evidence.interval().into(),
-        spec_is_unusable: !usable,
+        unfit: standing.unfit(),
         spec: Recording::spec(&model.spec),
         snapshot: snapshot.clone(),
         decision: Some(decision.clone()),
@@ -346,11 +359,14 @@ fn desired(spec: &ModelDeploymentSpec) -> VersionRef {
     }
 }
 
-/// Whether the canary loses weight.
-fn moves_back(old: &State, new: &State) -> bool {
-    let weight = |state: &State| state.canary.as_ref().map_or(0, |canary| canary.weight);
-    let promoted = old.stable != new.stable;
-    weight(new) < weight(old) && !promoted
+/// Whether a trial loses weight, or ends without a promotion.
+fn retreats(old: &State, new: &State) -> bool {
+    let Some(canary) = &old.canary else {
+        return false;
+    };
+    let kept = new.canary.as_ref();
+    let kept = kept.filter(|kept| kept.revision == canary.revision && kept.weight >= canary.weight);
+    old.stable == new.stable && kept.is_none()
 }
 
 /// Makes the objects of a state that was read. Before anything is taken away by it, the API server has to confirm that it
@@ -360,14 +376,15 @@ async fn catch_up(
     model: &ModelDeployment,
     children: &Children,
     state: &State,
+    standing: &Standing,
     context: &Context,
 ) -> Result<(), ReconcileError> {
-    match bring_about(model, children, state, Basis::Read, context).await {
+    match bring_about(model, children, state, standing, Basis::Read, context).await {
         Err(ApplyError::Unconfirmed { .. }) => {}
         result => return Ok(result?),
     }
     replace_status(api, model, model.status.clone(), context).await?;
-    bring_about(model, children, state, Basis::Confirmed, context).await?;
+    bring_about(model, children, state, standing, Basis::Confirmed, context).await?;
     Ok(())
 }
 
@@ -376,6 +393,7 @@ async fn bring_about(
     model: &ModelDeployment,
     children: &Children,
     state: &State,
+    standing: &Standing,
     basis: Basis,
     context: &Context,
 ) -> Result<(), ApplyError> {
@@ -383,159 +401,24 @@ async fn bring_about(
         state,
         known: &children.known,
         known_is_all: children.known_is_all,
+        usable: *standing == Standing::Valid,
         routers: &children.routers,
         site: &context.site,
     };
     let plan = plan(model, &given);
     let writes = context
         .applier
-        .apply(&context.client, &context.stores, model, &plan, basis)
+        .apply(
+            &context.client,
+            &context.stores,
+            model,
+            &plan,
+            basis,
+            &context.metrics,
+        )
         .await?;
     context.metrics.wrote(writes);
     Ok(())
-}
-
-/// Writes a status, guarded by the version of the model that was read. Routers hear of it at once.
-async fn replace_status(
-    api: &Api<ModelDeployment>,
-    model: &ModelDeployment,
-    status: Option<ModelDeploymentStatus>,
-    context: &Context,
-) -> Result<(), ReconcileError> {
-    let mut wanted = model.clone();
-    wanted.metadata.managed_fields = None;
-    wanted.status = status;
-    let written =
-        timely(api.replace_status(&model.name_any(), &PostParams::default(), &wanted)).await?;
-    let written = written.map_err(ReconcileError::Status)?;
-    context.stores.models.answered(&written);
-    Ok(())
-}
-
-/// What became of a status.
-struct Saved {
-    /// Whether it said anything new.
-    written: bool,
-    /// How the model's address was found, where that decides whether it is Ready.
-    front: Front,
-}
-
-/// Writes the status if it says anything new, then tells the decisions.
-async fn persist(
-    api: &Api<ModelDeployment>,
-    model: &ModelDeployment,
-    children: &Children,
-    decision: Decision,
-    standing: &Standing,
-    context: &Context,
-) -> Result<Saved, ReconcileError> {
-    let stable = decision
-        .next
-        .stable
-        .as_ref()
-        .and_then(|stable| children.health.get(&stable.revision).cloned())
-        .unwrap_or_default();
-    let now = context.clock.now();
-    let account = |front| account(model, &decision.next, &stable, standing, front, now);
-    let mut status = account(Front::Answers);
-    let mut front = Front::Answers;
-    if let Some(available_since) = becomes_ready(model.status.as_ref(), &status) {
-        // No move waits for an answer; and routers follow what is written, so that before it there is none.
-        let old = model.status.as_ref().map(|status| &status.state);
-        let moves = old != Some(&decision.next);
-        let (stores, reach) = (&context.stores, &context.reach);
-        front = Box::pin(reach.front(stores, model, available_since, now, moves)).await;
-        status = account(front);
-    }
-    if let Some(old) = &model.status
-        && says_nothing_new(old, &status)
-    {
-        return Ok(Saved {
-            written: false,
-            front,
-        });
-    }
-    let newly_stuck = is_newly_stuck(model, standing);
-    let newly_ignored = newly_ignored(model, &decision.next);
-    replace_status(api, model, Some(status), context).await?;
-    let about = model.object_ref(&());
-    for record in &decision.records {
-        tell(record, context);
-        context.events.decision(&about, record).await;
-    }
-    if let Some(ignored) = newly_ignored {
-        tracing::warn!(ignored, "an annotation cannot be understood");
-        let reason = reasons::COMMAND_IGNORED;
-        context.events.problem(&about, reason, &ignored).await;
-    }
-    match standing {
-        Standing::Invalid(errors) if newly_stuck => {
-            let text = errors
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join("; ");
-            context
-                .events
-                .problem(&about, reasons::INVALID_SPEC, &text)
-                .await;
-        }
-        Standing::Blocked(why) if newly_stuck => {
-            context
-                .events
-                .problem(&about, reasons::NAME_TAKEN, why)
-                .await;
-        }
-        _ => {}
-    }
-    Ok(Saved {
-        written: true,
-        front,
-    })
-}
-
-/// Whether this generation of the spec has not been told to be unusable yet.
-fn is_newly_stuck(model: &ModelDeployment, standing: &Standing) -> bool {
-    let reason = match standing {
-        Standing::Valid => return false,
-        Standing::Invalid(_) => reasons::INVALID_SPEC,
-        Standing::Blocked(_) => reasons::NAME_TAKEN,
-    };
-    let conditions = model
-        .status
-        .as_ref()
-        .map(|status| status.conditions.as_slice())
-        .unwrap_or_default();
-    !conditions
-        .iter()
-        .any(|old| old.reason == reason && old.observed_generation == model.metadata.generation)
-}
-
-/// What is wrong with annotations, where the status did not say so before.
-fn newly_ignored(model: &ModelDeployment, next: &State) -> Option<String> {
-    let before = model.status.as_ref().map(|status| &status.state.ignored);
-    let changed = before != Some(&next.ignored) && !next.ignored.is_empty();
-    changed.then(|| next.ignored.join(" "))
-}
-
-/// The complete record, in the log.
-fn tell(record: &DecisionRecord, context: &Context) {
-    context.metrics.decided(&record.action);
-    let verdict = record.verdict.map(|verdict| format!("{verdict:?}"));
-    let evidence = (!record.evidence.is_empty())
-        .then(|| serde_json::to_string(&record.evidence).unwrap_or_default());
-    let next_check = record.next_check.map(|at| at.to_string());
-    tracing::info!(
-        action = record.action,
-        version = record.version,
-        weight = record.weight,
-        verdict,
-        by = record.by,
-        next_check,
-        evidence_json = evidence,
-        "{}",
-        record.sentence
-    );
 }
 
 impl Context {

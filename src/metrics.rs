@@ -20,6 +20,13 @@ struct OutcomeLabel {
     outcome: &'static str,
 }
 
+/// Labels of a refused write.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedLabels {
+    kind: String,
+    reason: String,
+}
+
 /// The operator's metrics.
 pub struct Metrics {
     registry: Registry,
@@ -28,6 +35,7 @@ pub struct Metrics {
     decisions: Family<ActionLabel, Counter>,
     looks: Family<OutcomeLabel, Counter>,
     writes: Counter,
+    refused: Family<RefusedLabels, Counter>,
     leader: Gauge,
     routers: Gauge,
     refusals: Gauge<f64, AtomicU64>,
@@ -45,6 +53,7 @@ impl Default for Metrics {
             decisions: Family::default(),
             looks: Family::default(),
             writes: Counter::default(),
+            refused: Family::default(),
             leader: Gauge::default(),
             routers: Gauge::default(),
             refusals: Gauge::default(),
@@ -74,6 +83,11 @@ impl Default for Metrics {
             "object_writes",
             "Objects applied or deleted",
             metrics.writes.clone(),
+        );
+        registry.register(
+            "refused_writes",
+            "Writes of objects that the API server refused, by kind and reason",
+            metrics.refused.clone(),
         );
         registry.register(
             "leader",
@@ -122,6 +136,15 @@ impl Metrics {
     /// Counts writes of objects.
     pub fn wrote(&self, count: usize) {
         self.writes.inc_by(count as u64);
+    }
+
+    /// Counts a write that was refused.
+    pub fn refused(&self, kind: &str, reason: &str) {
+        let labels = RefusedLabels {
+            kind: kind.to_owned(),
+            reason: reason.to_owned(),
+        };
+        self.refused.get_or_create(&labels).inc();
     }
 
     /// Says whether this replica acts.

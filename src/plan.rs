@@ -16,7 +16,7 @@ use k8s_openapi::{
         core::v1::Service,
         discovery::v1::EndpointSlice,
     },
-    apimachinery::pkg::apis::meta::v1::OwnerReference,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::{Resource, ResourceExt};
 
@@ -46,8 +46,8 @@ pub struct KnownVersion {
 /// The objects that should exist, in the order in which they are applied, and those that should not.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// Name of the model's Service. While somebody else's Service has it, nothing is applied: an EndpointSlice feeds
-    /// whatever Service bears its label.
+    /// Name of the model's Service. While somebody else's Service has it, no EndpointSlice is applied: it would feed whatever
+    /// Service bears its label.
     pub name: String,
     /// To be applied.
     pub apply: Vec<Intent>,
@@ -87,6 +87,8 @@ pub struct Given<'a> {
     pub known: &'a BTreeMap<Revision, KnownVersion>,
     /// Whether that is all there is. Else a new version waits: its number would be another's.
     pub known_is_all: bool,
+    /// Whether the spec can be used. Else no version is recorded from it, and none is forgotten by its limit.
+    pub usable: bool,
     /// Addresses of the router's ready pods.
     pub routers: &'a BTreeSet<IpAddr>,
     /// The operator's settings.
@@ -121,7 +123,7 @@ pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
         );
     }
     let live = live_versions(given.state);
-    let versions = versions(model, given, &live);
+    let versions = versions(model, given);
     for (revision, version) in &versions {
         let is_live = live.contains(revision);
         if !given.known.contains_key(revision) {
@@ -144,7 +146,9 @@ pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
             Object::Deployment(maker.deployment(revision, &version.spec, is_live)),
         );
     }
-    plan.forget = beyond_history(model, given.known, &live);
+    if given.usable {
+        plan.forget = beyond_history(model, given.known, &live);
+    }
     let forgotten: BTreeSet<&Revision> = plan.forget.iter().collect();
     plan.apply.retain(|intent| {
         intent
@@ -156,21 +160,43 @@ pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
 }
 
 impl Plan {
+    /// Kind and name of every object in the plan.
+    pub fn keys(&self) -> BTreeSet<String> {
+        let objects = self.apply.iter().map(|intent| intent.object.key());
+        objects.chain([format!("Service/{}", self.name)]).collect()
+    }
+
     fn push(&mut self, reason: &'static str, object: Object) {
         self.apply.push(Intent { object, reason });
     }
 }
 
 impl Object {
+    fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Self::ControllerRevision(object) => &object.metadata,
+            Self::Service(object) => &object.metadata,
+            Self::Deployment(object) => &object.metadata,
+            Self::EndpointSlice(object) => &object.metadata,
+        }
+    }
+
+    /// Kind and name.
+    fn key(&self) -> String {
+        let kind = match self {
+            Self::ControllerRevision(_) => "ControllerRevision",
+            Self::Service(_) => "Service",
+            Self::Deployment(_) => "Deployment",
+            Self::EndpointSlice(_) => "EndpointSlice",
+        };
+        let name = self.metadata().name.as_deref().unwrap_or_default();
+        format!("{kind}/{name}")
+    }
+
     /// The version that the object was made for, if for one.
     pub fn revision(&self) -> Option<Revision> {
-        let labels = match self {
-            Self::ControllerRevision(object) => &object.metadata.labels,
-            Self::Service(object) => &object.metadata.labels,
-            Self::Deployment(object) => &object.metadata.labels,
-            Self::EndpointSlice(object) => &object.metadata.labels,
-        };
-        labels
+        self.metadata()
+            .labels
             .as_ref()?
             .get(crate::api::REVISION_LABEL)
             .map(|label| Revision(label.clone()))
@@ -192,17 +218,21 @@ fn live_versions(state: &State) -> BTreeSet<Revision> {
     stable.chain(canary).chain(retiring).cloned().collect()
 }
 
+/// Whether a version has traffic or may get some. One that was withdrawn before it was recorded never is.
+fn is_in_force_or_on_trial(state: &State, revision: &Revision) -> bool {
+    let stable = state.stable.as_ref().map(|version| &version.revision);
+    let canary = state.canary.as_ref().map(|version| &version.revision);
+    [stable, canary].contains(&Some(revision))
+}
+
 /// Every version that can be built: those of the history, and the spec's if it is in use, not yet there, and can be numbered.
-fn versions(
-    model: &ModelDeployment,
-    given: &Given<'_>,
-    live: &BTreeSet<Revision>,
-) -> BTreeMap<Revision, KnownVersion> {
+fn versions(model: &ModelDeployment, given: &Given<'_>) -> BTreeMap<Revision, KnownVersion> {
     let mut versions = given.known.clone();
     let wanted = VersionSpec::of(&model.spec);
     let revision = wanted.revision();
-    let is_new = live.contains(&revision) && !versions.contains_key(&revision);
-    if is_new && given.known_is_all {
+    let is_new =
+        !versions.contains_key(&revision) && is_in_force_or_on_trial(given.state, &revision);
+    if is_new && given.usable && given.known_is_all {
         let number = versions
             .values()
             .map(|version| version.number)

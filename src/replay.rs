@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     api::{DecisionRecord, ModelDeploymentSpec, Serving, State},
     observe::{Snapshot, metrics::Reading},
-    rollout::{Decision, decide, retreat},
+    rollout::{Decision, Unfit, decide, withdraw_trial},
 };
 
 /// Differences told of one replay.
@@ -30,9 +30,9 @@ pub struct Recording {
     pub now: Timestamp,
     /// Time between two looks at the metrics, such as `15s`.
     pub interval: Duration,
-    /// Whether the spec was found unusable, so that the only question was whether a canary must be withdrawn.
-    #[serde(default)]
-    pub spec_is_unusable: bool,
+    /// Why no version could be on trial, so that the only question was whether one must be withdrawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfit: Option<Unfit>,
     /// What was asked for; `serving` is left out.
     pub spec: ModelDeploymentSpec,
     /// What was seen.
@@ -74,10 +74,9 @@ impl Recording {
 
     /// Decides again.
     pub fn replay(&self) -> Decision {
-        if self.spec_is_unusable {
-            retreat(&self.spec, &self.snapshot, self.now)
-        } else {
-            decide(&self.spec, &self.snapshot, self.now, self.interval.into())
+        match self.unfit {
+            Some(why) => withdraw_trial(&self.spec, &self.snapshot, self.now, why),
+            None => decide(&self.spec, &self.snapshot, self.now, self.interval.into()),
         }
     }
 }
@@ -333,6 +332,7 @@ mod tests {
                 readings,
                 commands: Commands::default(),
                 unmeasurable: Vec::new(),
+                refused: Vec::new(),
                 stable_rate: None,
                 attentive_since: Timestamp::UNIX_EPOCH,
             };
@@ -343,7 +343,7 @@ mod tests {
                 model: "ml/churn".to_owned(),
                 now,
                 interval: INTERVAL.into(),
-                spec_is_unusable: false,
+                unfit: None,
                 spec: Recording::spec(&spec),
                 snapshot,
                 decision: Some(decision),

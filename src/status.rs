@@ -12,8 +12,9 @@ use crate::{
         conditions::{reasons, types},
         validate::Invalid,
     },
-    observe::VersionHealth,
+    observe::{Refusal, VersionHealth},
     plan::version_selector,
+    rollout::Unfit,
     traffic::Front,
 };
 
@@ -24,8 +25,25 @@ pub enum Standing {
     Valid,
     /// The spec cannot be used.
     Invalid(Vec<Invalid>),
-    /// An object that the plan needs cannot be made.
-    Blocked(String),
+    /// The model is being deleted, and somebody's finalizer keeps it for a while.
+    Deleting,
+}
+
+impl Standing {
+    /// Why no version can be on trial, if none can.
+    pub fn unfit(&self) -> Option<Unfit> {
+        match self {
+            Self::Valid => None,
+            Self::Invalid(_) => Some(Unfit::InvalidSpec),
+            Self::Deleting => Some(Unfit::Deleting),
+        }
+    }
+}
+
+/// The refused object that the status shows: one that the model, the version in force or the one on trial needs.
+pub fn hindrance<'a>(refused: &'a [Refusal], state: &State) -> Option<&'a Refusal> {
+    let shown = |refusal: &&Refusal| !refusal.transient && refusal.concerns(state);
+    refused.iter().find(shown)
 }
 
 /// The status that follows from a state. Conditions keep their transition time unless they change.
@@ -33,7 +51,7 @@ pub fn account(
     model: &ModelDeployment,
     state: &State,
     stable: &VersionHealth,
-    standing: &Standing,
+    (standing, refused): (&Standing, &[Refusal]),
     front: Front,
     now: Timestamp,
 ) -> ModelDeploymentStatus {
@@ -43,7 +61,7 @@ pub fn account(
         .map(|status| status.conditions.as_slice())
         .unwrap_or_default();
     let generation = model.metadata.generation;
-    let conditions = conditions(model, state, stable, standing, front)
+    let conditions = conditions(model, state, stable, (standing, refused), front)
         .into_iter()
         .map(|(type_, status, reason, message)| {
             let status = if status { "True" } else { "False" };
@@ -54,7 +72,7 @@ pub fn account(
             Condition {
                 type_: type_.to_owned(),
                 status: status.to_owned(),
-                reason: reason.to_owned(),
+                reason,
                 message,
                 observed_generation: generation,
                 last_transition_time: since.unwrap_or(Time(now)),
@@ -118,13 +136,13 @@ fn is_duration(word: &str) -> bool {
     word.starts_with(|c: char| c.is_ascii_digit()) && word.ends_with(['s', 'm', 'h'])
 }
 
-type Row = (&'static str, bool, &'static str, String);
+type Row = (&'static str, bool, String, String);
 
 fn conditions(
     model: &ModelDeployment,
     state: &State,
     stable: &VersionHealth,
-    standing: &Standing,
+    (standing, refused): (&Standing, &[Refusal]),
     front: Front,
 ) -> Vec<Row> {
     let available = state.stable.is_some() && stable.ready >= model.spec.replicas;
@@ -137,13 +155,12 @@ fn conditions(
     } else {
         reasons::NOT_ALL_READY
     };
-    let (progress, message) = match standing {
+    let (mut progress, mut message) = match standing {
         Standing::Invalid(errors) => (
             Progress::stuck(reasons::INVALID_SPEC),
             listed(errors, state),
         ),
-        Standing::Blocked(why) => (Progress::stuck(reasons::NAME_TAKEN), why.clone()),
-        Standing::Valid => match progress(model, state, available, front) {
+        Standing::Valid | Standing::Deleting => match progress(model, state, available, front) {
             progress if progress.reason == reasons::NOT_ALL_READY => (progress, pods.clone()),
             progress if progress.reason == reasons::NO_ROUTER => (
                 progress,
@@ -156,6 +173,15 @@ fn conditions(
             progress => (progress, with_ignored(state)),
         },
     };
+    let mut reason = progress.reason.to_owned();
+    if let Some(refusal) = hindrance(refused, state)
+        && !matches!(standing, Standing::Invalid(_))
+    {
+        progress.ready = false;
+        progress.stalled = true;
+        reason.clone_from(&refusal.reason);
+        message = format!("{refusal}. It is tried again. {message}");
+    }
     // The API server takes no empty message.
     let told = |holds: bool, otherwise: &str| {
         if holds {
@@ -164,14 +190,18 @@ fn conditions(
             otherwise.to_owned()
         }
     };
-    let reason = progress.reason;
     vec![
-        (types::READY, progress.ready, reason, message.clone()),
-        (types::AVAILABLE, available, pods_reason, pods),
+        (
+            types::READY,
+            progress.ready,
+            reason.clone(),
+            message.clone(),
+        ),
+        (types::AVAILABLE, available, pods_reason.to_owned(), pods),
         (
             types::RECONCILING,
             progress.reconciling,
-            reason,
+            reason.clone(),
             told(progress.reconciling, "Nothing is under way."),
         ),
         (

@@ -60,6 +60,16 @@ pub mod reasons {
     pub const COMMAND_IGNORED: &str = "CommandIgnored";
     /// A name that Serin needs belongs to somebody else's object.
     pub const NAME_TAKEN: &str = "NameTaken";
+    /// A ResourceQuota leaves no room for an object.
+    pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
+    /// An admission webhook or policy denies an object.
+    pub const ADMISSION_DENIED: &str = "AdmissionDenied";
+    /// The API server finds an object invalid.
+    pub const OBJECT_INVALID: &str = "ObjectInvalid";
+    /// The operator may not write an object.
+    pub const FORBIDDEN: &str = "Forbidden";
+    /// The API server refuses an object, or does not answer, several times in a row.
+    pub const WRITE_REFUSED: &str = "WriteRefused";
     /// No router is Ready, so nothing answers at the model's address.
     pub const NO_ROUTER: &str = "NoRouterReady";
     /// The model's address does not take connections yet, or not at each router.

@@ -91,6 +91,7 @@ pub fn simulate(
             free_port: None,
             commands: Commands::default(),
             unmeasurable: Vec::new(),
+            refused: Vec::new(),
             stable_rate: rate_before(looks, start, interval).map(Ok),
             attentive_since: Timestamp::UNIX_EPOCH,
         };

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::metrics::{BlindReason, Reading};
+use super::{
+    Refusal,
+    metrics::{BlindReason, Reading},
+};
 use crate::api::{Commands, Revision, State, VersionRef};
 
 /// Everything that [`crate::rollout::decide`] sees.
@@ -32,6 +35,9 @@ pub struct Snapshot {
     /// Since when looks have followed each other (see [`super::Attention`]). Time before it runs out no patience.
     #[serde(default)]
     pub attentive_since: Timestamp,
+    /// Objects that the API server refused to write.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<Refusal>,
     /// Requests a second that stable answers, measured where the first step depends on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable_rate: Option<Result<f64, BlindReason>>,
@@ -59,6 +65,12 @@ impl Snapshot {
     pub fn witnessed(&self, since: Timestamp, now: Timestamp) -> SignedDuration {
         let since = if since > now { Timestamp::MIN } else { since };
         now.duration_since(since.max(self.attentive_since))
+    }
+
+    /// A refused object without which no weight may be raised: one of the model itself, of stable or of the canary.
+    pub fn missing(&self) -> Option<&Refusal> {
+        let concerns = |refusal: &&Refusal| refusal.concerns(&self.state);
+        self.refused.iter().find(concerns)
     }
 
     /// What the cluster says of one version; nothing is ready of one that has no objects.

@@ -66,19 +66,37 @@ pub fn decide(
     turn.decided(requeue)
 }
 
-/// Takes a canary's traffic away because the spec can no longer be used: nobody could say what it must hold.
-pub fn retreat(spec: &ModelDeploymentSpec, snapshot: &Snapshot, now: Timestamp) -> Decision {
+/// Why no version can be on trial.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// The spec cannot be used: it does not say what a version must hold.
+    InvalidSpec,
+    /// The model is being deleted, and somebody's finalizer keeps it for a while.
+    Deleting,
+}
+
+/// Ends the trial that is under way, if one is, and begins none. What serves, serves on.
+pub fn withdraw_trial(
+    spec: &ModelDeploymentSpec,
+    snapshot: &Snapshot,
+    now: Timestamp,
+    why: Unfit,
+) -> Decision {
     let mut turn = Turn::new(spec, snapshot, now, Duration::ZERO);
-    if let (Some(stable), Some(canary)) = (turn.next.stable.clone(), turn.next.canary.clone())
-        && canary.weight > 0
-    {
+    turn.retire();
+    if let (Some(stable), Some(canary)) = (turn.next.stable.clone(), turn.next.canary.clone()) {
+        let why = match why {
+            Unfit::InvalidSpec => "The spec cannot be used any more",
+            Unfit::Deleting => "The model is being deleted",
+        };
         let sentence = format!(
-            "The spec cannot be used any more: version {} is withdrawn, all traffic is on {}.",
+            "{why}: version {} is withdrawn, all traffic is on {}.",
             canary.version, stable.version
         );
         turn.withdraw(&canary, reasons::SUPERSEDED, None, sentence);
     }
-    turn.decided(None)
+    let requeue = turn.next_retirement();
+    turn.decided(requeue)
 }
 
 impl Turn<'_> {
@@ -142,6 +160,11 @@ impl Turn<'_> {
         }
         let health = self.snapshot.health(&first.revision);
         if health.has_capacity(self.spec.replicas) {
+            if let Some(missing) = self.snapshot.missing() {
+                self.next.message =
+                    format!("Version {} is Ready. {}", first.version, missing.sentence());
+                return Some(STARTING_INTERVAL);
+            }
             self.next.stable = Some(first.version_ref());
             self.next.canary = None;
             self.next.phase = Phase::Stable;
@@ -267,6 +290,14 @@ impl Turn<'_> {
                     canary.version
                 );
                 return None;
+            }
+            if let Some(missing) = self.snapshot.missing() {
+                self.next.message = format!(
+                    "Version {} is Ready. {}",
+                    canary.version,
+                    missing.sentence()
+                );
+                return Some(STARTING_INTERVAL);
             }
             if let Some(reason) = self.no_way_back(stable) {
                 self.next.message = format!("Version {} is Ready. {reason}", canary.version);

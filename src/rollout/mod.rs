@@ -18,6 +18,6 @@ mod word;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-pub use decide::{Decision, decide, retreat};
+pub use decide::{Decision, Unfit, decide, withdraw_trial};
 pub use gates::{Finding, Memory, Terms};
 pub use pods::accused;

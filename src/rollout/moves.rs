@@ -222,6 +222,11 @@ fn leave(
         turn.next.message = format!("{sentence} Holding at {} %. {pods}", canary.weight);
         return;
     }
+    if let Some(missing) = turn.snapshot.missing() {
+        let missing = missing.sentence();
+        turn.next.message = format!("{sentence} Holding at {} %. {missing}", canary.weight);
+        return;
+    }
     let Some(next) = next else {
         let sentence = format!("{sentence} Version {} is promoted.", canary.version);
         turn.promote(stable, &canary, verdict, sentence);

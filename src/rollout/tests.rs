@@ -2,6 +2,7 @@
 
 mod objectives;
 mod properties;
+mod refusals;
 mod time;
 mod verbs;
 
@@ -14,9 +15,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::{
-    accused, decide,
+    Unfit, accused, decide,
     gate::{Look, Tally},
-    retreat,
+    withdraw_trial,
 };
 use crate::{
     api::{
@@ -24,7 +25,7 @@ use crate::{
         conditions::reasons,
     },
     observe::{
-        Snapshot, VersionHealth,
+        Refusal, Snapshot, VersionHealth,
         metrics::{BlindReason, Cursors, Reading, Window},
     },
 };
@@ -39,6 +40,7 @@ struct World {
     health: BTreeMap<Revision, VersionHealth>,
     commands: Commands,
     stable_rate: Option<Result<f64, BlindReason>>,
+    refused: Vec<Refusal>,
     attentive_since: Timestamp,
     now: Timestamp,
 }
@@ -105,6 +107,7 @@ impl World {
             health: BTreeMap::new(),
             commands: Commands::default(),
             stable_rate: None,
+            refused: Vec::new(),
             attentive_since: Timestamp::UNIX_EPOCH,
             now: Timestamp::UNIX_EPOCH,
         };
@@ -148,6 +151,7 @@ impl World {
             versions: self.health.clone(),
             readings: reading.into_iter().collect(),
             unmeasurable: Vec::new(),
+            refused: self.refused.clone(),
             stable_rate: self.stable_rate.clone(),
             attentive_since: self.attentive_since,
         }
@@ -207,6 +211,7 @@ fn the_first_version_gets_everything_once_it_is_ready_and_not_before() {
         health: BTreeMap::new(),
         commands: Commands::default(),
         stable_rate: None,
+        refused: Vec::new(),
         attentive_since: Timestamp::UNIX_EPOCH,
         now: Timestamp::UNIX_EPOCH,
     };
@@ -565,7 +570,8 @@ fn steps_edited_in_mid_rollout_never_raise_the_weight() {
 #[test]
 fn a_spec_that_cannot_be_used_takes_the_canarys_traffic_away() {
     let world = World::with_canary_v2();
-    let decision = retreat(&world.spec, &world.snapshot(None), world.now);
+    let snapshot = world.snapshot(None);
+    let decision = withdraw_trial(&world.spec, &snapshot, world.now, Unfit::InvalidSpec);
     assert!(decision.next.canary.is_none());
     assert_eq!(decision.next.stable, world.state.stable);
 }

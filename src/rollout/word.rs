@@ -28,7 +28,8 @@ pub(super) fn promote_full(
 ) -> bool {
     let asked = Command::PromoteFull(canary.revision.clone());
     let health = turn.health(&canary.revision);
-    if !turn.commands.ask(&asked) || !health.has_capacity(turn.spec.replicas) {
+    let can_serve = health.has_capacity(turn.spec.replicas) && turn.snapshot.missing().is_none();
+    if !turn.commands.ask(&asked) || !can_serve {
         return false;
     }
     turn.by.clone_from(&turn.commands.by);

@@ -191,6 +191,7 @@ impl Story {
             readings: self.read(),
             commands: self.commands.clone(),
             unmeasurable: Vec::new(),
+            refused: Vec::new(),
             stable_rate: Some(Ok(self.rate)),
             attentive_since: Timestamp::UNIX_EPOCH,
         };

@@ -73,6 +73,7 @@ impl Decided {
             readings,
             commands: serin::api::Commands::default(),
             unmeasurable: Vec::new(),
+            refused: Vec::new(),
             stable_rate: Some(Ok(self.stable_rate)),
             attentive_since: Timestamp::UNIX_EPOCH,
         };

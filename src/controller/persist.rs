@@ -1,0 +1,163 @@
+//! The status, written; then what is new in it, said.
+
+use kube::{Api, Resource, ResourceExt, api::PostParams};
+
+use super::{Context, ReconcileError};
+use crate::{
+    api::{
+        DecisionRecord, ModelDeployment, ModelDeploymentStatus, State,
+        conditions::{reasons, types},
+    },
+    apply::timely,
+    observe::{Children, Refusal},
+    rollout::Decision,
+    status::{Standing, account, becomes_ready, hindrance, says_nothing_new},
+    traffic::Front,
+};
+
+/// Writes a status, guarded by the version of the model that was read. Routers hear of it at once.
+pub(super) async fn replace_status(
+    api: &Api<ModelDeployment>,
+    model: &ModelDeployment,
+    status: Option<ModelDeploymentStatus>,
+    context: &Context,
+) -> Result<(), ReconcileError> {
+    let mut wanted = model.clone();
+    wanted.metadata.managed_fields = None;
+    wanted.status = status;
+    let written =
+        timely(api.replace_status(&model.name_any(), &PostParams::default(), &wanted)).await?;
+    let written = written.map_err(ReconcileError::Status)?;
+    context.stores.models.answered(&written);
+    Ok(())
+}
+
+/// What became of a status.
+pub(super) struct Saved {
+    /// Whether it said anything new.
+    pub(super) written: bool,
+    /// How the model's address was found, where that decides whether it is Ready.
+    pub(super) front: Front,
+}
+
+/// Writes the status if it says anything new, then tells the decisions.
+pub(super) async fn persist(
+    api: &Api<ModelDeployment>,
+    model: &ModelDeployment,
+    children: &Children,
+    decision: Decision,
+    standing: &Standing,
+    refused: &[Refusal],
+    context: &Context,
+) -> Result<Saved, ReconcileError> {
+    let stable = decision
+        .next
+        .stable
+        .as_ref()
+        .and_then(|stable| children.health.get(&stable.revision).cloned())
+        .unwrap_or_default();
+    let now = context.clock.now();
+    let account = |front| {
+        account(
+            model,
+            &decision.next,
+            &stable,
+            (standing, refused),
+            front,
+            now,
+        )
+    };
+    let mut status = account(Front::Answers);
+    let mut front = Front::Answers;
+    if let Some(available_since) = becomes_ready(model.status.as_ref(), &status) {
+        // No move waits for an answer; and routers follow what is written, so that before it there is none.
+        let old = model.status.as_ref().map(|status| &status.state);
+        let moves = old != Some(&decision.next);
+        let (stores, reach) = (&context.stores, &context.reach);
+        front = Box::pin(reach.front(stores, model, available_since, now, moves)).await;
+        status = account(front);
+    }
+    if let Some(old) = &model.status
+        && says_nothing_new(old, &status)
+    {
+        return Ok(Saved {
+            written: false,
+            front,
+        });
+    }
+    let problem = new_problem(model, &decision.next, standing, refused);
+    let newly_ignored = newly_ignored(model, &decision.next);
+    replace_status(api, model, Some(status), context).await?;
+    let about = model.object_ref(&());
+    for record in &decision.records {
+        tell(record, context);
+        context.events.decision(&about, record).await;
+    }
+    if let Some(ignored) = newly_ignored {
+        tracing::warn!(ignored, "an annotation cannot be understood");
+        let reason = reasons::COMMAND_IGNORED;
+        context.events.problem(&about, reason, &ignored).await;
+    }
+    if let Some((reason, text)) = problem {
+        context.events.problem(&about, &reason, &text).await;
+    }
+    Ok(Saved {
+        written: true,
+        front,
+    })
+}
+
+/// A problem that the status did not show before, with its reason: what is wrong with this generation of the spec, or an
+/// object that is refused.
+fn new_problem(
+    model: &ModelDeployment,
+    next: &State,
+    standing: &Standing,
+    refused: &[Refusal],
+) -> Option<(String, String)> {
+    let conditions = model.status.as_ref().map(|status| &status.conditions);
+    let mut stalled = conditions
+        .into_iter()
+        .flatten()
+        .filter(|old| old.type_ == types::STALLED);
+    let shown = stalled.find(|old| old.status == "True");
+    if let Standing::Invalid(errors) = standing {
+        let is_new = shown.is_none_or(|old| {
+            old.reason != reasons::INVALID_SPEC
+                || old.observed_generation != model.metadata.generation
+        });
+        let errors = errors.iter().map(ToString::to_string);
+        let text = errors.collect::<Vec<_>>().join("; ");
+        return is_new.then(|| (reasons::INVALID_SPEC.to_owned(), text));
+    }
+    let refusal = hindrance(refused, next)?;
+    let is_new = shown.is_none_or(|old| old.reason != refusal.reason);
+    is_new.then(|| (refusal.reason.clone(), refusal.to_string()))
+}
+
+/// What is wrong with annotations, where the status did not say so before.
+fn newly_ignored(model: &ModelDeployment, next: &State) -> Option<String> {
+    let before = model.status.as_ref().map(|status| &status.state.ignored);
+    let changed = before != Some(&next.ignored) && !next.ignored.is_empty();
+    changed.then(|| next.ignored.join(" "))
+}
+
+/// The complete record, in the log.
+fn tell(record: &DecisionRecord, context: &Context) {
+    context.metrics.decided(&record.action);
+    let verdict = record.verdict.map(|verdict| format!("{verdict:?}"));
+    let evidence = (!record.evidence.is_empty())
+        .then(|| serde_json::to_string(&record.evidence).unwrap_or_default());
+    let next_check = record.next_check.map(|at| at.to_string());
+    tracing::info!(
+        action = record.action,
+        version = record.version,
+        weight = record.weight,
+        verdict,
+        by = record.by,
+        next_check,
+        evidence_json = evidence,
+        "{}",
+        record.sentence
+    );
+}
