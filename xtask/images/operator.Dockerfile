@@ -1,4 +1,5 @@
-# The operator's image: one static binary and the public certificate authorities.
+# The operator's image: one binary, the C library that it was linked with, and the public
+# certificate authorities.
 #
 #   docker build -f xtask/images/operator.Dockerfile -t serin-operator .
 #
@@ -7,23 +8,34 @@ ARG BUILD_IMAGE=rust:1-slim-bookworm
 
 FROM ${BUILD_IMAGE} AS build
 ARG RUST_TARGET=x86_64-unknown-linux-gnu
-# glibc is linked in, so the final stage can be empty; naming the target keeps the flag away from proc-macros,
-# which must stay dynamic.
-ENV CARGO_HOME=/cargo CARGO_TARGET_DIR=/target RUSTFLAGS="-C target-feature=+crt-static"
+# Every x86-64 processor.
+ARG TARGET_CPU=x86-64
+# What cargo builds. Whoever needs this image and the serving image names both packages, and one
+# TARGET_CPU, in both builds: the first then compiles for both, and what both depend on is compiled
+# once. The caches are the same.
+ARG BUILD="--package serin --bin serin-operator"
+ENV CARGO_HOME=/cargo CARGO_TARGET_DIR=/target LIBRARIES=usr/lib/x86_64-linux-gnu
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY serving-image/Cargo.toml serving-image/
-COPY serving-image/kernels/Cargo.toml serving-image/kernels/
+COPY serving-image/kernels serving-image/kernels
 COPY xtask/Cargo.toml xtask/
 # Cargo wants a source file in every workspace member, also in those that are not built here.
-RUN mkdir serving-image/src serving-image/kernels/src xtask/src && touch serving-image/src/main.rs serving-image/src/lib.rs \
-    serving-image/kernels/src/lib.rs xtask/src/main.rs xtask/src/lib.rs
+RUN mkdir xtask/src && touch xtask/src/main.rs xtask/src/lib.rs
+COPY serving-image/src serving-image/src
 COPY src src
+# Naming the target keeps the flags away from proc-macros.
 RUN --mount=type=cache,id=serin-cargo,target=/cargo \
-    --mount=type=cache,id=serin-operator-target,target=/target \
-    cargo build --locked --release --target "${RUST_TARGET}" --package serin --bin serin-operator \
+    --mount=type=cache,id=serin-target,target=/target \
+    RUSTFLAGS="-C target-cpu=${TARGET_CPU}" \
+    cargo build --locked --release --target "${RUST_TARGET}" ${BUILD} \
     && install -D "/target/${RUST_TARGET}/release/serin-operator" /out/usr/local/bin/serin-operator \
     && install -D -m 0644 /etc/ssl/certs/ca-certificates.crt /out/etc/ssl/certs/ca-certificates.crt
+# The libraries that it asks for, from where this image's loader finds them.
+RUN mkdir -p "/out/${LIBRARIES}" /out/lib64 \
+    && ldd /out/usr/local/bin/serin-operator > /tmp/needed && ! grep "not found" /tmp/needed \
+    && awk '$2 == "=>" { print $3 }' /tmp/needed | xargs -I{} cp -L {} "/out/${LIBRARIES}/" \
+    && cp -L /lib64/ld-linux-x86-64.so.2 /out/lib64/
 
 FROM scratch
 ARG VERSION=dev
