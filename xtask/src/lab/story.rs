@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serin::api::conditions::reasons;
-use serin::api::{ModelDeployment, Phase};
+use serin::api::{ModelDeployment, Phase, Verdict};
 use serin::rollout::gate::{GatePolicy, GateState, GateVerdict};
 
 use super::audit::Requests;
@@ -181,24 +181,30 @@ async fn bad(
         .map(|answer| answer.sent)
         .max()
         .unwrap_or_default();
-    let crossed = crossing(&answers, version, "2.0.0", started, is_bad);
+    let sufficed = sufficed(
+        crossing(&answers, version, "2.0.0", started, is_bad),
+        decided,
+    );
     let served = of_version.0.iter().filter(|answer| is_bad(answer)).count();
     checks.claim(
-        crossed.is_some_and(|crossed| last.saturating_sub(crossed) <= BACK_WITHIN),
+        rolled_back
+            .evidence
+            .iter()
+            .any(|objective| objective.verdict == Verdict::Fail),
+        format!("version {version}, rolled back because an objective failed"),
+        &rolled_back.sentence,
+    );
+    checks.claim(
+        last.saturating_sub(sufficed) <= BACK_WITHIN,
         format!(
             "version {version}, from evidence that suffices to 100 % on stable (bound {} s)",
             BACK_WITHIN.as_secs()
         ),
-        crossed.map_or_else(
-            || "the client's counts never sufficed".to_owned(),
-            |crossed| {
-                format!(
-                    "{:.1} s; from the decision {:.0} ms; from the first weight {:.1} s",
-                    last.as_secs_f64() - crossed.as_secs_f64(),
-                    (last.as_secs_f64() - decided.as_secs_f64()) * 1000.0,
-                    last.as_secs_f64() - started.as_secs_f64()
-                )
-            },
+        format!(
+            "{:.1} s; from the decision {:.0} ms; from the first weight {:.1} s",
+            last.as_secs_f64() - sufficed.as_secs_f64(),
+            (last.as_secs_f64() - decided.as_secs_f64()) * 1000.0,
+            last.as_secs_f64() - started.as_secs_f64()
         ),
     );
     checks.tell(
@@ -223,6 +229,16 @@ async fn bad(
             .count(),
     );
     Ok(())
+}
+
+/// When the evidence sufficed: once the client's counts did, or once the operator decided,
+/// whichever was first.
+///
+/// The operator's scrapes begin at other moments than the client's, so it may decide on bad answers
+/// that the client counts one scrape later. The canary then gets no more traffic, and the client's
+/// counts may never suffice.
+fn sufficed(crossed: Option<Duration>, decided: Duration) -> Duration {
+    crossed.map_or(decided, |crossed| crossed.min(decided))
 }
 
 /// The earliest scrape at which a client that saw every answer at once would have had evidence enough.
@@ -358,4 +374,38 @@ fn serves(model: &ModelDeployment, version: &str) -> bool {
 
 fn audit_time(moment: Timestamp) -> String {
     moment.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    #[test]
+    fn the_bound_counts_from_the_clients_counts_or_the_decision_whichever_is_first() {
+        assert_eq!(sufficed(Some(S(4)), S(5)), S(4));
+        assert_eq!(sufficed(Some(S(6)), S(5)), S(5));
+        assert_eq!(sufficed(None, S(5)), S(5));
+    }
+
+    /// Four bad answers of eight by the time of the decision, eight good ones that were under way.
+    #[test]
+    fn a_rollback_before_the_clients_counts_suffice_breaks_no_claim() {
+        let answer = |ms: u64, version: &str, status| Answer {
+            sent: Duration::from_millis(ms),
+            done: Duration::from_millis(ms + 5),
+            status: Ok(status),
+            version: Some(version.to_owned()),
+        };
+        let stable = (0..1000).map(|n| answer(n * 10, "2.0.0", 200));
+        let canary = (0..16).map(|n| answer(n * 50, "3.0.0", if n < 4 { 500 } else { 200 }));
+        let answers = Answers(stable.chain(canary).collect());
+        let crossed = crossing(&answers, "3.0.0", "2.0.0", S(0), |answer| !answer.is_ok());
+        assert_eq!(crossed, None, "the client never had evidence enough");
+        let (decided, last) = (Duration::from_millis(400), Duration::from_millis(750));
+        assert!(last - sufficed(crossed, decided) <= BACK_WITHIN);
+        let too_late = decided + BACK_WITHIN + S(1);
+        assert!(too_late - sufficed(crossed, decided) > BACK_WITHIN);
+    }
 }
