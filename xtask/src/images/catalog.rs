@@ -38,6 +38,15 @@ const MANIFESTS: [&str; 5] = [
     "xtask/Cargo.toml",
 ];
 
+/// The same for all images that are compiled: 553 crates and build scripts instead of 778.
+const ONE_COMPILATION: [(&str, &str); 2] = [
+    ("TARGET_CPU", "x86-64-v3"),
+    (
+        "BUILD",
+        "--package serin --bin serin-operator --package serin-serve --bin serin-serve",
+    ),
+];
+
 impl Image {
     /// Every image, each after those that it rests on.
     pub const ALL: [Self; 6] = [
@@ -95,7 +104,12 @@ impl Image {
                 let sources: &[&str] = if self == Self::Operator {
                     &["src"]
                 } else {
-                    &["serving-image/src", "serving-image/kernels/src"]
+                    &[
+                        "serving-image/src",
+                        "serving-image/kernels/src",
+                        "serving-image/sbom.sh",
+                        "serving-image/sbom-crates.sh",
+                    ]
                 };
                 inputs.extend(
                     MANIFESTS
@@ -106,9 +120,6 @@ impl Image {
                 inputs.push(Input::Value(process::output(
                     Command::new("rustc").arg("-vV"),
                 )?));
-                if self != Self::Operator {
-                    inputs.push(Input::Path(repository.join("serving-image/sbom.sh")));
-                }
                 if self == Self::ServeOnnx {
                     inputs.push(Input::Path(repository.join(FETCH_ONNXRUNTIME)));
                 }
@@ -165,12 +176,17 @@ impl Image {
         if self == Self::ServeOnnx {
             contexts.push(("onnxruntime", fetch_onnxruntime(repository)?));
         }
+        let mut build_args = vec![("VERSION".to_owned(), version.to_owned())];
+        if self.is_compiled() {
+            build_args
+                .extend(ONE_COMPILATION.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        }
         Ok(Recipe {
             dockerfile: self.dockerfile(repository),
             context,
             target: matches!(self, Self::Serve | Self::ServeOnnx).then_some(self.name()),
             contexts,
-            build_args: vec![("VERSION".to_owned(), version.to_owned())],
+            build_args,
             toolchain: self
                 .is_compiled()
                 .then(|| repository.join("xtask/images/toolchain.Dockerfile")),

@@ -107,7 +107,8 @@ impl Promise {
         ))
     }
 
-    /// How many components the SBOMs list, each with licence and package URL.
+    /// How many components the SBOMs list, each with licence and package URL, crates of a registry
+    /// with their sha256 too.
     fn components(&self, root: &Path) -> Result<usize> {
         let mut names = Vec::new();
         for entry in fs::read_dir(root.join(SBOM)).context("no SBOM")? {
@@ -123,6 +124,13 @@ impl Promise {
                 ensure!(
                     component.purl.starts_with("pkg:") && !component.licenses.is_empty(),
                     "{} has no package URL or no licence",
+                    component.name
+                );
+                let is_from_a_registry = component.purl.starts_with("pkg:cargo/")
+                    && !component.purl.starts_with("pkg:cargo/serin-");
+                ensure!(
+                    !is_from_a_registry || !component.hashes.is_empty(),
+                    "{} has no sha256",
                     component.name
                 );
                 names.push(component.name);
@@ -151,6 +159,8 @@ struct Component {
     name: String,
     purl: String,
     licenses: Vec<serde_json::Value>,
+    #[serde(default)]
+    hashes: Vec<serde_json::Value>,
 }
 
 /// An archive of docker's format, unpacked into a folder that goes with this.
