@@ -146,6 +146,22 @@ impl Cluster {
         }
     }
 
+    /// Fails, with the remedy, where [`load`](Self::load) cannot work.
+    pub fn can_load(&self) -> Result<()> {
+        let Self::Context(name) = self else {
+            return Ok(());
+        };
+        let command = loader(name)?;
+        let program = command.get_program().to_string_lossy();
+        if !process::is_installed(&program) {
+            bail!(
+                "`{program}` is not in PATH, which gives its nodes images: install it, or push them \
+                 with --registry HOST/PATH"
+            );
+        }
+        Ok(())
+    }
+
     /// Gives the nodes an image from an archive in docker's or OCI's format.
     pub fn load(&self, archive: &Path) -> Result<()> {
         match self {
@@ -161,15 +177,20 @@ impl Cluster {
     }
 }
 
-/// kind and k3d name their contexts after themselves, and each has a command to give nodes an image.
+/// The program that gives a cluster's nodes images from archives. kind and k3d name contexts after
+/// their clusters, minikube calls its own `minikube` unless told otherwise.
 fn loader(context: &str) -> Result<Command> {
     let (program, args) = if let Some(name) = context.strip_prefix("kind-") {
         ("kind", ["load", "image-archive", "--name", name])
     } else if let Some(name) = context.strip_prefix("k3d-") {
         ("k3d", ["image", "import", "--cluster", name])
+    } else if context == "minikube" {
+        ("minikube", ["image", "load", "--profile", context])
     } else {
         bail!(
-            "images get into the cluster of context {context} through a registry that its nodes reach: push them there"
+            "its nodes get images from a registry that they reach: name one to push to with \
+             --registry HOST/PATH (the clusters of kind, k3d and minikube are given archives; \
+             their contexts are kind-NAME, k3d-NAME, minikube)"
         );
     };
     let mut command = Command::new(program);
@@ -192,14 +213,30 @@ mod tests {
     }
 
     #[test]
-    fn images_go_to_kind_and_k3d_by_their_own_commands() {
+    fn images_go_to_kind_k3d_and_minikube_by_their_own_commands() {
         assert_eq!(loader("kind-a").unwrap().get_program(), "kind");
         assert_eq!(loader("k3d-a").unwrap().get_program(), "k3d");
+        assert_eq!(loader("minikube").unwrap().get_program(), "minikube");
         assert!(
             loader("production")
                 .unwrap_err()
                 .to_string()
-                .contains("registry")
+                .contains("--registry")
         );
+    }
+
+    #[test]
+    fn a_cluster_whose_loader_is_missing_is_told_from_one_that_has_none() {
+        let refusal = |name: &str| {
+            Cluster::Context(name.into())
+                .can_load()
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(refusal("production").contains("HOST/PATH"));
+        if !process::is_installed("k3d") {
+            assert!(refusal("k3d-a").contains("`k3d` is not in PATH"));
+        }
+        assert!(Cluster::Local(Wanted::default()).can_load().is_ok());
     }
 }

@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::logged;
+use super::publish::Place;
 use crate::cluster::{self, BUILDAH};
 use crate::process;
 use crate::progress::Progress;
@@ -114,6 +115,16 @@ impl Store {
         }
         let target = format!("docker-archive:{}:{reference}", archive.display());
         process::run(self.buildah("push").args(["--quiet", reference, &target]))
+    }
+
+    /// Pushes `reference` to its place in a registry.
+    pub fn push(&self, reference: &str, place: &Place, plain_http: bool) -> Result<()> {
+        let mut push = self.buildah("push");
+        push.arg("--quiet");
+        if plain_http {
+            push.arg("--tls-verify=false");
+        }
+        process::run(push.arg(reference).arg(format!("docker://{place}")))
     }
 
     /// The image of mount points that stands in for the public `rust` image.

@@ -9,6 +9,7 @@ mod check;
 mod content_key;
 mod host_files;
 mod logged;
+mod publish;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use crate::cluster::Layout;
 use crate::progress::Progress;
 
 pub use catalog::Image;
+pub use publish::{Registry, push};
 
 /// Arguments of `cargo xtask images`.
 #[derive(Debug, clap::Args)]
@@ -89,13 +91,19 @@ pub fn run(args: Args) -> Result<()> {
 /// Two calls at the same time, also of two processes, take turns.
 pub fn build(images: &[Image]) -> Result<Vec<BuiltImage>> {
     let cache = cache_dir()?;
-    fs::create_dir_all(&cache)?;
-    let lock = fs::File::create(cache.join("lock"))?;
-    lock.lock().context("cannot lock the image cache")?;
+    let _lock = lock(&cache)?;
     images
         .iter()
         .map(|image| build_one(&cache, *image))
         .collect()
+}
+
+/// Holds the image cache until it is dropped.
+fn lock(cache: &Path) -> Result<fs::File> {
+    fs::create_dir_all(cache)?;
+    let lock = fs::File::create(cache.join("lock"))?;
+    lock.lock().context("cannot lock the image cache")?;
+    Ok(lock)
 }
 
 fn build_one(cache: &Path, image: Image) -> Result<BuiltImage> {

@@ -8,8 +8,10 @@ mod checks;
 mod curtain;
 mod faults;
 mod forward;
+mod inventory;
 mod job;
 mod load;
+mod preflight;
 mod registry;
 mod sources;
 pub mod stage;
@@ -33,8 +35,10 @@ use serin::api::{DecisionRecord, ModelDeployment, State};
 use serin::leader::LEASE;
 
 use self::forward::Forward;
+use self::inventory::Inventory;
 use self::load::Traffic;
 use crate::cluster::{Cluster, REGISTRY, ensure_packages};
+use crate::images::Registry;
 use crate::progress::Progress;
 
 /// Label of the namespaces that are made, and removed, here.
@@ -52,6 +56,9 @@ pub struct DemoArgs {
     /// Then count the operator's API requests of so many idle minutes
     #[arg(long, default_value_t = 0)]
     idle_minutes: u32,
+    /// Push the images to this registry, and let the cluster of `--context` pull them from there
+    #[arg(long, value_name = "HOST/PATH")]
+    registry: Option<Registry>,
 }
 
 /// Arguments of `cargo xtask play`.
@@ -65,6 +72,9 @@ pub struct PlayArgs {
     /// Idle minutes after the story
     #[arg(long, default_value_t = 0)]
     idle_minutes: u32,
+    /// Push the images to this registry, and let the cluster of `--context` pull them from there
+    #[arg(long, value_name = "HOST/PATH")]
+    registry: Option<Registry>,
 }
 
 /// Arguments of the hidden command that runs inside the cluster's network.
@@ -104,36 +114,74 @@ pub enum Scenario {
 
 /// `cargo xtask demo`: the story, and afterwards nothing of the cluster, also when it fails or is interrupted.
 pub fn demo(args: &DemoArgs, cluster: &Cluster) -> Result<()> {
+    preflight::check(cluster, args.registry.as_ref())?;
     let was_up = cluster.is_up()?;
+    let before = match Inventory::of(cluster) {
+        Ok(before) => before,
+        // It is started, or started anew, in a moment.
+        Err(_) if cluster.is_local() => Inventory::default(),
+        Err(error) => return Err(error),
+    };
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args(cluster.arguments())
         .args(["play", "story"])
         .args(["--rate", &args.rate.to_string()])
         .args(["--idle-minutes", &args.idle_minutes.to_string()]);
+    if let Some(registry) = &args.registry {
+        command.args(["--registry", &registry.to_string()]);
+    }
     let played = curtain::run(command);
     if cluster.is_local() && !args.keep && !was_up {
         let ended = cluster.end();
         return played.and(ended);
     }
-    let exec = match cluster {
-        Cluster::Local(_) => "cargo xtask cluster exec -- ",
-        Cluster::Context(_) => "",
-    };
-    let why = if was_up { ", as it was before" } else { "" };
-    println!("The cluster is still up{why}. To look around, and to remove what the demo brought:");
-    println!("  {exec}kubectl describe mdep -n demo iris");
-    println!("  {exec}kubectl delete namespace demo");
-    println!("  {exec}helm uninstall serin -n {}", stage::NAMESPACE);
-    if cluster.is_local() {
-        println!("  cargo xtask cluster down    (ends all of it)");
+    // What the cluster does not answer is no news beside why the story failed.
+    match Inventory::of(cluster) {
+        Ok(now) => print_hints(cluster, was_up, &before, &now),
+        Err(error) => eprintln!("cannot say what the demo left on the cluster: {error:#}"),
     }
     played
 }
 
+/// What is left on a cluster that stays, and how to remove it.
+fn print_hints(cluster: &Cluster, was_up: bool, before: &Inventory, now: &Inventory) {
+    let (exec, whose) = match cluster {
+        Cluster::Local(_) => ("cargo xtask cluster exec -- ", ""),
+        Cluster::Context(_) => ("", " that you have"),
+    };
+    let why = if was_up { ", as it was before" } else { "" };
+    println!("The cluster{whose} is still up{why}.");
+    let show = |command: &str| println!("  {exec}{}", on(cluster, command));
+    if now.has_models() {
+        println!("To look around:");
+        show("kubectl describe mdep -n demo iris");
+    }
+    let removal = now.removal(before);
+    if !removal.is_empty() {
+        println!("To remove what the demo brought:");
+        removal.into_iter().for_each(show);
+    }
+    if cluster.is_local() {
+        println!("To end all of it:\n  cargo xtask cluster down");
+    }
+}
+
+/// A command of kubectl or helm that names the cluster, whatever the caller's current context is.
+fn on(cluster: &Cluster, command: &str) -> String {
+    let Cluster::Context(name) = cluster else {
+        return command.to_owned();
+    };
+    match command.split_once(' ') {
+        Some(("helm", rest)) => format!("helm --kube-context {name} {rest}"),
+        Some((program, rest)) => format!("{program} --context {name} {rest}"),
+        None => command.to_owned(),
+    }
+}
+
 /// `cargo xtask play`: sets the stage, then plays a scenario inside the cluster's network, with this process's output.
 pub fn play(args: &PlayArgs, cluster: &Cluster) -> Result<()> {
-    stage::set(cluster)?;
+    stage::set(cluster, args.registry.as_ref())?;
     if args.scenario == Scenario::ModelsFetched {
         ensure_packages(REGISTRY, &Progress::new("stage"))?;
     }
@@ -403,4 +451,22 @@ pub fn decision<'a>(state: &'a State, action: &str, version: &str) -> Option<&'a
         .iter()
         .rev()
         .find(|record| record.action == action && record.version == version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_name_the_cluster_that_they_are_for() {
+        let elsewhere = Cluster::Context("kind-a".into());
+        let (get, uninstall) = ("kubectl get pods", "helm uninstall serin");
+        let local = Cluster::new(None, crate::cluster::Wanted::default());
+        assert_eq!(on(&local, get), get);
+        assert_eq!(on(&elsewhere, get), "kubectl --context kind-a get pods");
+        assert_eq!(
+            on(&elsewhere, uninstall),
+            "helm --kube-context kind-a uninstall serin"
+        );
+    }
 }

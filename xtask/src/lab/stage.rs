@@ -4,58 +4,98 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use super::{OURS, preflight};
 use crate::cluster::Cluster;
-use crate::images::{self, Image, repository_root};
+use crate::images::{self, BuiltImage, Image, Registry, repository_root};
 use crate::process;
 use crate::progress::Progress;
 
 /// Namespace of the operator.
 pub const NAMESPACE: &str = "serin-system";
 
-/// Brings everything about; what is there already is left as it is.
-pub fn set(cluster: &Cluster) -> Result<()> {
+/// Brings everything about; what is there already is left as it is. Images go to the nodes, or to
+/// `registry`.
+pub fn set(cluster: &Cluster, registry: Option<&Registry>) -> Result<()> {
     let progress = Progress::new("stage");
+    preflight::check(cluster, registry)?;
     cluster.ensure()?;
     progress.say("images: built from their Dockerfiles where their sources have changed");
     let built = images::build(&Image::CLUSTER)?;
-    for image in &built {
-        if !is_loaded(cluster, image)? {
-            cluster.load(&image.archive)?;
-            mark_loaded(cluster, image)?;
+    let mut values = Vec::new();
+    if let Some(registry) = registry {
+        images::push(&built, registry, &progress)?;
+        for (image, built) in Image::CLUSTER.into_iter().zip(&built) {
+            values.extend(pushed(image, built, registry)?);
+        }
+    } else {
+        for image in &built {
+            if !is_loaded(cluster, image)? {
+                cluster.load(&image.archive)?;
+                mark_loaded(cluster, image)?;
+            }
+        }
+        if let Some(operator) = built.first() {
+            // The tag stays the same when the operator changes; its pods must not.
+            let archive = archive_name(operator);
+            values.push(format!("operator.podAnnotations.archive={archive}"));
         }
     }
     progress.say("installing charts/serin with helm");
+    ensure_namespace(cluster)?;
     let chart = repository_root().join("charts/serin");
-    let values = chart.join("values-local.yaml");
+    // Only what helm 3 and helm 4 both know.
     let mut helm = cluster.command("helm")?;
     helm.args(["upgrade", "--install", "serin"])
         .arg(&chart)
         .arg("--values")
-        .arg(&values);
-    // Servers before 1.25 refuse CEL rules by server-side apply, and drop them from a create.
-    helm.args([
-        "--namespace",
-        NAMESPACE,
-        "--create-namespace",
-        "--server-side=false",
-        "--wait",
-        "--timeout",
-        "3m",
-    ]);
-    if let Some(operator) = built.first() {
-        // The tag stays the same when the operator changes; its pods must not.
-        helm.arg("--set").arg(format!(
-            "operator.podAnnotations.archive={}",
-            archive_name(operator)
-        ));
+        .arg(chart.join("values-local.yaml"))
+        .args(["--namespace", NAMESPACE, "--wait", "--timeout", "3m"]);
+    for value in values {
+        helm.args(["--set-string", &value]);
     }
     process::run(&mut helm).context("helm cannot install the chart")?;
     progress.say("operator, routers and Prometheus are ready");
     Ok(())
 }
 
+/// The chart's values that name a pushed image.
+fn pushed(image: Image, built: &BuiltImage, registry: &Registry) -> Result<Vec<String>> {
+    let place = registry.place(built)?;
+    let of = |component: &str| {
+        vec![
+            format!("{component}.image.repository={}", place.repository),
+            format!("{component}.image.tag={}", place.tag),
+        ]
+    };
+    Ok(match image {
+        Image::Operator => of("operator"),
+        Image::Envoy => of("router"),
+        Image::Prometheus => of("prometheus"),
+        Image::ServeExamples => vec![format!("serving.image={place}")],
+        Image::Serve | Image::ServeOnnx => Vec::new(), // the examples' image rests on it
+    })
+}
+
+/// The operator's namespace, marked as ours where it is made here.
+fn ensure_namespace(cluster: &Cluster) -> Result<()> {
+    let known = process::output(kubectl(cluster)?.args([
+        "get",
+        "namespace",
+        NAMESPACE,
+        "--ignore-not-found",
+        "-o",
+        "name",
+    ]))?;
+    if !known.trim().is_empty() {
+        return Ok(());
+    }
+    process::run(kubectl(cluster)?.args(["create", "namespace", NAMESPACE]))?;
+    let label = format!("{OURS}=true");
+    process::run(kubectl(cluster)?.args(["label", "namespace", NAMESPACE, &label]))
+}
+
 /// The cluster remembers in a ConfigMap which archives its node was given.
-fn is_loaded(cluster: &Cluster, image: &images::BuiltImage) -> Result<bool> {
+fn is_loaded(cluster: &Cluster, image: &BuiltImage) -> Result<bool> {
     let known = process::output(
         kubectl(cluster)?
             .args(["get", "configmap", "serin-images", "--ignore-not-found"])
@@ -64,7 +104,7 @@ fn is_loaded(cluster: &Cluster, image: &images::BuiltImage) -> Result<bool> {
     Ok(known.contains(&archive_name(image)))
 }
 
-fn mark_loaded(cluster: &Cluster, image: &images::BuiltImage) -> Result<()> {
+fn mark_loaded(cluster: &Cluster, image: &BuiltImage) -> Result<()> {
     let name = image.reference.replace(['/', ':'], "_");
     let patch = serde_json::json!({"data": {name: archive_name(image)}}).to_string();
     // It may exist already, which is as good.
@@ -87,7 +127,7 @@ fn mark_loaded(cluster: &Cluster, image: &images::BuiltImage) -> Result<()> {
     ]))
 }
 
-fn archive_name(image: &images::BuiltImage) -> String {
+fn archive_name(image: &BuiltImage) -> String {
     image
         .archive
         .file_name()
@@ -98,4 +138,38 @@ fn archive_name(image: &images::BuiltImage) -> String {
 
 fn kubectl(cluster: &Cluster) -> Result<Command> {
     cluster.command("kubectl")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_image_that_the_chart_names_is_named_in_the_registry() {
+        let registry = "ghcr.io/acme".parse().unwrap();
+        let values: Vec<String> = Image::CLUSTER
+            .into_iter()
+            .flat_map(|image| {
+                let built = BuiltImage {
+                    reference: image.reference().to_owned(),
+                    archive: format!("/cache/{}-0123456789abcdef.tar", image.name()).into(),
+                    rebuilt: false,
+                };
+                pushed(image, &built, &registry).unwrap()
+            })
+            .collect();
+        assert_eq!(
+            values,
+            [
+                "operator.image.repository=ghcr.io/acme/serin-operator",
+                "operator.image.tag=0123456789abcdef",
+                "serving.image=ghcr.io/acme/serin-serve-examples:0123456789abcdef",
+                "router.image.repository=ghcr.io/acme/envoy",
+                "router.image.tag=0123456789abcdef",
+                "prometheus.image.repository=ghcr.io/acme/prometheus",
+                "prometheus.image.tag=0123456789abcdef",
+            ]
+        );
+    }
 }
