@@ -21,7 +21,7 @@ const RATE: u32 = 100;
 /// Longest time for a first version, which has nothing to wait for but its pods.
 const FIRST_VERSION: Duration = Duration::from_secs(180);
 /// Longest time for a whole rollout of the demo's manifests, a restart of the operator included.
-const ROLLOUT: Duration = Duration::from_secs(300);
+pub const ROLLOUT: Duration = Duration::from_secs(300);
 /// How long Prometheus is away: longer than three scrapes, after which samples are not believed.
 const OUTAGE: Duration = Duration::from_secs(15);
 /// The operator's process.
@@ -32,7 +32,7 @@ const TAKEN_OVER: Duration = Duration::from_secs(5);
 
 /// The demo's second version with less time at every weight but 25 %, where the faults happen: a minute less for a rollout,
 /// and still more than the evidence needs at these rates.
-fn second_version() -> Result<Value> {
+pub fn second_version() -> Result<Value> {
     let mut manifest: Value = serde_norway::from_str(V2)?;
     let rollout = &mut manifest["spec"]["rollout"];
     for (step, time) in [(0, "5s"), (2, "10s"), (3, "5s")] {
@@ -166,18 +166,12 @@ pub async fn routers_replaced() -> Result<()> {
     event("every router pod is being replaced");
     play.watch(|model| is_ready(model) && state(model).phase == Phase::Stable)
         .await?;
-    let mut left = old.clone();
-    let deadline = std::time::Instant::now() + Duration::from_secs(180); // two pods, one after the other, each drained
-    while !left.is_empty() && std::time::Instant::now() < deadline {
-        play.hold(Duration::from_secs(2)).await?;
-        left = play.lab.routers().await?;
-        left.retain(|router| old.contains(router));
-    }
+    let left = play.until_gone(&old).await?;
     let mut checks = Checks::default();
     checks.claim(
-        !old.is_empty() && left.is_empty(),
+        !old.is_empty() && left == 0,
         "router pods from before, and how many of them are left",
-        format!("{}, {}", old.len(), left.len()),
+        format!("{}, {left}", old.len()),
     );
     play.end(checks, |_| true).await
 }
@@ -192,15 +186,24 @@ pub struct Play {
 impl Play {
     /// Version 1.0.0 under traffic in a namespace of its own.
     pub async fn begin(namespace: &str) -> Result<Self> {
+        Self::begin_at(namespace, RATE).await
+    }
+
+    /// The same with so many requests a second.
+    pub async fn begin_at(namespace: &str, rate: u32) -> Result<Self> {
         let lab = Lab::open(namespace, "iris").await?;
         lab.apply(V1).await?;
-        Self::on(lab).await
+        Self::under(rate, lab).await
     }
 
     /// The version that was applied, under traffic once it is Ready.
     pub async fn on(lab: Lab) -> Result<Self> {
+        Self::under(RATE, lab).await
+    }
+
+    async fn under(rate: u32, lab: Lab) -> Result<Self> {
         lab.wait("Ready", FIRST_VERSION, is_ready).await?;
-        let traffic = lab.traffic(RATE, false).await?;
+        let traffic = lab.traffic(rate, false).await?;
         Ok(Self {
             lab,
             traffic,

@@ -11,6 +11,7 @@ mod forward;
 mod inventory;
 mod job;
 mod load;
+mod platform;
 mod preflight;
 mod registry;
 mod sources;
@@ -110,6 +111,14 @@ pub enum Scenario {
     RoutersReplaced,
     /// Models out of a registry, one with a wrong digest; the serving pods restarted; a batch Job whose pod is deleted.
     ModelsFetched,
+    /// A canary that turns bad, without and with a policy that denies every write of a Deployment.
+    PolicyDenies,
+    /// A spec that cannot be used, and then every router pod replaced.
+    InvalidAndRoutersReplaced,
+    /// A quota that denies the canary's pods, and then goes.
+    QuotaDenies,
+    /// The node drained under one of the canary's pods, and then back.
+    NodeDrained,
 }
 
 /// `cargo xtask demo`: the story, and afterwards nothing of the cluster, also when it fails or is interrupted.
@@ -216,11 +225,16 @@ pub fn run(args: &LabArgs) -> Result<()> {
             Scenario::PeopleSpeak => words::people_speak().await,
             Scenario::RoutersReplaced => faults::routers_replaced().await,
             Scenario::ModelsFetched => sources::models_fetched().await,
+            Scenario::PolicyDenies => platform::policy_denies().await,
+            Scenario::InvalidAndRoutersReplaced => platform::invalid_and_routers_replaced().await,
+            Scenario::QuotaDenies => platform::quota_denies().await,
+            Scenario::NodeDrained => platform::node_drained().await,
         }
     })
 }
 
 /// One model on the cluster.
+#[derive(Clone)]
 pub struct Lab {
     client: Client,
     namespace: String,

@@ -22,7 +22,7 @@ pub const V4: &str = include_str!("../../../examples/demo/v4.yaml");
 /// How often the demo's Prometheus scrapes (`charts/serin/values-local.yaml`).
 const SCRAPE: Duration = Duration::from_secs(2);
 /// From evidence that suffices to the last request of a bad version: two scrapes and two seconds.
-const BACK_WITHIN: Duration = Duration::from_secs(6);
+pub const BACK_WITHIN: Duration = Duration::from_secs(6);
 /// The latency objective of the manifests.
 const SLOW: Duration = Duration::from_millis(250);
 /// Requests under way when a weight changes arrive within this time.
@@ -237,12 +237,12 @@ async fn bad(
 /// The operator's scrapes begin at other moments than the client's, so it may decide on bad answers
 /// that the client counts one scrape later. The canary then gets no more traffic, and the client's
 /// counts may never suffice.
-fn sufficed(crossed: Option<Duration>, decided: Duration) -> Duration {
+pub fn sufficed(crossed: Option<Duration>, decided: Duration) -> Duration {
     crossed.map_or(decided, |crossed| crossed.min(decided))
 }
 
 /// The earliest scrape at which a client that saw every answer at once would have had evidence enough.
-fn crossing(
+pub fn crossing(
     answers: &Answers,
     canary: &str,
     stable: &str,
