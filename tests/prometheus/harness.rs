@@ -149,7 +149,7 @@ impl Router {
         wait_for_two(|| self.exported.lock().unwrap().scrapes).await;
     }
 
-    fn job(&self) -> Job {
+    pub(crate) fn job(&self) -> Job {
         Job {
             address: self.address,
             labels: format!("namespace: serin-system, pod: {}", self.pod),
@@ -177,6 +177,11 @@ impl Prometheus {
     /// Scrapes each of `jobs` every second. `None`, with the reason printed, where there is no
     /// Prometheus.
     pub(crate) async fn start_with(jobs: &[Job]) -> Option<Self> {
+        Self::start_replica("a", jobs).await
+    }
+
+    /// The same as one of several replicas, whose name decides when in the second it scrapes.
+    pub(crate) async fn start_replica(name: &str, jobs: &[Job]) -> Option<Self> {
         let binary = std::env::var_os("SERIN_PROMETHEUS")
             .map_or_else(|| PathBuf::from("/usr/bin/prometheus"), PathBuf::from);
         if !binary.exists() {
@@ -187,7 +192,7 @@ impl Prometheus {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("prometheus.yml"), config(jobs)).unwrap();
+        std::fs::write(directory.path().join("prometheus.yml"), config(name, jobs)).unwrap();
         let mut prometheus = Self {
             binary,
             directory,
@@ -217,6 +222,10 @@ impl Prometheus {
         prometheus.stop().await;
         prometheus.start_again().await;
         Some(prometheus)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(crate) fn url(&self) -> String {
@@ -275,9 +284,11 @@ pub(crate) struct Job {
     pub(crate) honor_labels: bool,
 }
 
-fn config(jobs: &[Job]) -> String {
-    let mut config =
-        String::from("global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n");
+fn config(replica: &str, jobs: &[Job]) -> String {
+    let mut config = format!(
+        "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  \
+         external_labels: {{replica: {replica}}}\nscrape_configs:\n"
+    );
     for (number, job) in jobs.iter().enumerate() {
         writeln!(
             config,

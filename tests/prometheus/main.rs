@@ -12,6 +12,7 @@ mod measurable;
 mod ports;
 mod query;
 mod recorded;
+mod replicas;
 
 use std::time::Duration;
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -82,6 +83,21 @@ pub enum BlindReason {
     NoTarget {
         /// The version concerned.
         side: Side,
+    },
+    /// An answer without scrapes that an earlier answer had, and without newer ones.
+    #[error(
+        "two replicas of Prometheus answer, and they differ: one scraped {instance} at {counted}, \
+         this one {}: see on the targets page of each which is behind or lacks the target, \
+         or give --prometheus-url the address of the other alone",
+        newest.map_or_else(|| "never did".to_owned(), |newest| format!("last at {newest}"))
+    )]
+    ReplicasDiffer {
+        /// The target, by its `instance` label.
+        instance: String,
+        /// Its newest scrape in the earlier answer.
+        counted: Timestamp,
+        /// Its newest scrape in this answer, if there is any.
+        newest: Option<Timestamp>,
     },
     /// Two targets that share their `instance` label at the same time.
     #[error(
@@ -219,6 +235,7 @@ impl BlindReason {
                 | Self::Warnings { .. }
                 | Self::ClockSkew { .. }
                 | Self::BadAnswer { .. }
+                | Self::ReplicasDiffer { .. }
                 | Self::TooLarge { .. }
         )
     }

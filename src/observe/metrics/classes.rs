@@ -40,7 +40,8 @@ pub async fn read_classes(
     )
 }
 
-fn classes(
+/// What the answer `body` to the query says.
+pub(super) fn classes(
     body: &[u8],
     template: &Template,
     span: Span,
@@ -50,16 +51,14 @@ fn classes(
     scrape_interval: Duration,
 ) -> Result<Classes, BlindReason> {
     let scraped = Scraped::from_matrix(Matrix::parse(body)?, template.proof)?;
-    let newest_sample = scraped.newest_sample(template, at, scrape_interval)?;
-    let (canary, stable) = scraped.count_by(template, cursors, CLASS);
+    let newest_sample = scraped
+        .newest_sample(template, at, scrape_interval)
+        .map_err(|reason| scraped.or_of_another_replica(reason, cursors, span, at))?;
+    let ([canary, stable], carried) = scraped.count_by(template, cursors, scrape_interval, CLASS);
     Ok(Classes {
         canary,
         stable,
-        cursors: cursors.advanced(
-            &scraped.newest_by_instance(),
-            cursors.surplus(),
-            scrape_interval,
-        ),
+        cursors: cursors.advanced(&scraped.newest_by_instance(), &carried, scrape_interval),
         newest_sample,
         query,
         replayed: span.replayed,

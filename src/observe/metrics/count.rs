@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Cursors;
 use super::answer::{Matrix, Series};
 use super::blind::BlindReason;
-use super::cursors::Surplus;
+use super::cursors::{Carried, Standing, Surplus};
 use super::edges::Snapped;
 use super::edges::{is_edge, is_infinite};
+use super::replicas::{Net, Position, Rise, apportioned};
 use super::source::{Contribution, Labels, Proof, Side, Template};
+use super::{Cursors, Span};
 use crate::rollout::gate::{Look, Tally};
 
 /// Evidence whose newest scrape is more than this many scrapes old is stale.
@@ -156,27 +157,59 @@ impl Scraped {
         Ok(newest)
     }
 
+    /// What is to be said instead of `reason` where `cursors` counted scrapes of the last `span`
+    /// that this answer does not show: it comes from another replica of Prometheus, which lacks
+    /// them.
+    pub(super) fn or_of_another_replica(
+        &self,
+        reason: BlindReason,
+        cursors: &Cursors,
+        span: Span,
+        at: Timestamp,
+    ) -> BlindReason {
+        let newest = self.newest_by_instance();
+        let range = i64::try_from(span.range.as_millis()).unwrap_or(i64::MAX);
+        let since = at.as_millisecond().saturating_sub(range);
+        let Some((instance, counted)) = cursors.unseen(&newest, since) else {
+            return reason;
+        };
+        let time = |ms: i64| Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);
+        BlindReason::ReplicasDiffer {
+            instance: instance.to_owned(),
+            counted: time(counted),
+            newest: newest.get(instance).copied().map(time),
+        }
+    }
+
     /// The newest scrape of each instance: Unix ms.
     ///
     /// Failed scrapes do not move it, so that the last values before a gap stay in the window and
     /// the gap's requests count.
     pub(super) fn newest_by_instance(&self) -> BTreeMap<&str, i64> {
-        let scrapes = self.targets.iter().filter_map(|target| {
-            target
-                .scrapes
-                .last()
-                .map(|last| (target.instance.as_str(), *last))
+        let scrapes = self.scrapes_by_instance();
+        let newest = scrapes.into_iter().filter_map(|(instance, scrapes)| {
+            let newest = scrapes.last().copied()?;
+            Some((instance, newest))
         });
-        let samples = self.counters.iter().filter_map(|counter| {
-            let (ms, _) = counter.samples.last()?;
-            Some((counter.instance.as_str(), *ms))
-        });
-        let mut newest = BTreeMap::new();
-        for (instance, ms) in scrapes.chain(samples) {
-            let entry = newest.entry(instance).or_insert(ms);
-            *entry = ms.max(*entry);
+        newest.collect()
+    }
+
+    /// The successful scrapes of each instance: Unix ms, oldest first.
+    fn scrapes_by_instance(&self) -> BTreeMap<&str, Vec<i64>> {
+        let mut scrapes: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+        for target in &self.targets {
+            let of_instance = scrapes.entry(&target.instance).or_default();
+            of_instance.extend(&target.scrapes);
         }
-        newest
+        for counter in &self.counters {
+            let of_instance = scrapes.entry(&counter.instance).or_default();
+            of_instance.extend(counter.samples.iter().map(|(ms, _)| *ms));
+        }
+        for of_instance in scrapes.values_mut() {
+            of_instance.sort_unstable();
+            of_instance.dedup();
+        }
+        scrapes
     }
 
     /// Sums the increases that `cursors` has not counted, each as `contribution` says. Bad requests
@@ -185,25 +218,22 @@ impl Scraped {
         &self,
         template: &Template,
         cursors: &Cursors,
+        scrape: Duration,
         contribution: impl Fn(&Labels) -> Contribution,
-    ) -> (Look, Surplus) {
-        let mut canary = Sum::default();
-        let mut stable = Sum::default();
-        for (side, labels, increase) in self.new_increases(template, cursors) {
-            let sum = match side {
-                Side::Canary => &mut canary,
-                Side::Stable => &mut stable,
-            };
-            sum.add(increase, contribution(labels));
-        }
+    ) -> (Look, Carried<'_>) {
+        let mut sums = [Net::default(); 2];
+        let counted = self.each_target(template, cursors, scrape, contribution, |side, net, _| {
+            let sum = &mut sums[side as usize];
+            *sum = sum.plus(net);
+        });
         let before = cursors.surplus();
-        let (canary, canary_surplus) = canary.tally(before.canary);
-        let (stable, stable_surplus) = stable.tally(before.stable);
+        let (canary, canary_surplus) = tally(sums[Side::Canary as usize], before.canary);
+        let (stable, stable_surplus) = tally(sums[Side::Stable as usize], before.stable);
         let surplus = Surplus {
             canary: canary_surplus,
             stable: stable_surplus,
         };
-        (Look { canary, stable }, surplus)
+        (Look { canary, stable }, Carried { counted, surplus })
     }
 
     /// The same by the values of one label, for the canary and for stable.
@@ -211,42 +241,77 @@ impl Scraped {
         &self,
         template: &Template,
         cursors: &Cursors,
+        scrape: Duration,
         label: &str,
-    ) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
-        let mut canary = BTreeMap::new();
-        let mut stable = BTreeMap::new();
-        for (side, labels, increase) in self.new_increases(template, cursors) {
-            let counts = match side {
-                Side::Canary => &mut canary,
-                Side::Stable => &mut stable,
-            };
-            let value = labels.get(label).cloned().unwrap_or_default();
-            if increase > 0 {
-                let count: &mut u64 = counts.entry(value).or_default();
-                *count = count.saturating_add(increase);
-            }
-        }
-        (canary, stable)
+    ) -> ([BTreeMap<String, u64>; 2], Carried<'_>) {
+        let mut counts = [BTreeMap::new(), BTreeMap::new()];
+        let every_one = |_: &Labels| Contribution::GOOD;
+        let counted = self.each_target(
+            template,
+            cursors,
+            scrape,
+            every_one,
+            |side, net, counters| {
+                // Of which value those were that another replica has counted cannot be known.
+                let all = u64::try_from(net.0).unwrap_or_default();
+                let rises = apportioned(all, counters.iter().map(|(_, rise)| *rise));
+                for ((labels, _), rise) in counters.iter().zip(rises).filter(|(_, rise)| *rise > 0)
+                {
+                    let value = labels.get(label).cloned().unwrap_or_default();
+                    let count: &mut u64 = counts[side as usize].entry(value).or_default();
+                    *count = count.saturating_add(rise);
+                }
+            },
+        );
+        let surplus = cursors.surplus();
+        (counts, Carried { counted, surplus })
     }
 
-    /// By how much each counter of a version rose in the scrapes that `cursors` has not counted.
-    fn new_increases<'a>(
+    /// Gives `take` what counts of each target's counters of each version, and the counters with
+    /// their own rises. Says what they have then been counted up to.
+    fn each_target<'a>(
         &'a self,
-        template: &'a Template,
-        cursors: &'a Cursors,
-    ) -> impl Iterator<Item = (Side, &'a Labels, u64)> {
+        template: &Template,
+        cursors: &Cursors,
+        scrape: Duration,
+        contribution: impl Fn(&Labels) -> Contribution,
+        mut take: impl FnMut(Side, Net, &[(&Labels, u64)]),
+    ) -> BTreeMap<&'a str, Standing> {
         let targets = self.targets_by_instance();
-        self.counters.iter().filter_map(move |counter| {
-            let side = template.side(&counter.labels)?;
+        let mut rises: BTreeMap<&str, (Position, [Rise<'_>; 2])> = BTreeMap::new();
+        for (instance, scrapes) in self.scrapes_by_instance() {
+            if let Some(position) = Position::of(&scrapes, cursors.of(instance), scrape) {
+                rises.insert(instance, (position, Default::default()));
+            }
+        }
+        for counter in &self.counters {
+            let instance = counter.instance.as_str();
+            let side = template.side(&counter.labels);
+            let (Some(side), Some((position, rises))) = (side, rises.get_mut(instance)) else {
+                continue;
+            };
             let target = targets
-                .get(counter.instance.as_str())
+                .get(instance)
                 .and_then(|candidates| counter.scraped_from(candidates));
-            let increase = counter
-                .increases(target)
-                .filter(|(ms, _)| cursors.is_new(&counter.instance, *ms))
-                .fold(0_u64, |sum, (_, increase)| sum.saturating_add(increase));
-            Some((side, &counter.labels, increase))
-        })
+            rises[side as usize].take_in(
+                &counter.labels,
+                &counter.samples,
+                counter.increases(target),
+                position,
+                |ms| cursors.is_new(instance, ms),
+                contribution(&counter.labels),
+            );
+        }
+        let counted = rises.into_iter().map(|(instance, (position, rises))| {
+            let standing = [Side::Canary, Side::Stable].map(|side| {
+                let rise = &rises[side as usize];
+                let (net, standing) = rise.counted(cursors.counted(instance, side), &position);
+                take(side, net, &rise.counters);
+                standing
+            });
+            (instance, standing)
+        });
+        counted.collect()
     }
 
     /// Refuses a histogram that counts all requests, yet not those at the threshold: each would
@@ -369,30 +434,13 @@ impl Counter {
     }
 }
 
-/// A tally in the making, whose parts may be subtracted.
-#[derive(Default)]
-struct Sum {
-    requests: i64,
-    bad: i64,
-}
-
-impl Sum {
-    fn add(&mut self, increase: u64, each: Contribution) {
-        let increase = i64::try_from(increase).unwrap_or(i64::MAX);
-        let add =
-            |sum: &mut i64, each: i64| *sum = sum.saturating_add(increase.saturating_mul(each));
-        add(&mut self.requests, each.requests);
-        add(&mut self.bad, each.bad);
-    }
-
-    /// The tally with the `surplus` of earlier looks, and the surplus that it leaves.
-    ///
-    /// Two counters read in one scrape may still be a request apart, so either part may be slightly
-    /// below 0.
-    fn tally(&self, surplus: u64) -> (Tally, u64) {
-        let whole = |sum: i64| u64::try_from(sum).unwrap_or_default();
-        let bad = whole(self.bad).saturating_add(surplus);
-        let tally = Tally::new(whole(self.requests), bad);
-        (tally, bad - tally.bad)
-    }
+/// The tally with the `surplus` of earlier looks, and the surplus that it leaves.
+///
+/// Two counters read in one scrape may still be a request apart, so either part of `sum` may be
+/// slightly below 0.
+fn tally(sum: Net, surplus: u64) -> (Tally, u64) {
+    let whole = |sum: i64| u64::try_from(sum).unwrap_or_default();
+    let bad = whole(sum.1).saturating_add(surplus);
+    let tally = Tally::new(whole(sum.0), bad);
+    (tally, bad - tally.bad)
 }

@@ -7,6 +7,9 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::replicas::Net;
+use super::source::Side;
+
 /// A query reaches back at least this many scrapes, so that one missed scrape hides nothing.
 const LEAST_SCRAPES: u32 = 4;
 /// A query reaches this many scrapes behind the last counted one, which is the baseline of the next
@@ -18,7 +21,7 @@ const LONGEST_RANGE: Duration = Duration::from_secs(2 * 60 * 60);
 /// unreachable, the requests of the gap are then counted. Longer would make every query reach back
 /// to a pod that is gone.
 const KEEP: Duration = Duration::from_secs(10 * 60);
-/// Most targets whose cursors are kept; bounds the size of status (256 × about 30 bytes).
+/// Most targets whose cursors are kept; bounds the size of status (256 × about 80 bytes a gate).
 const MOST_TARGETS: usize = 256;
 
 /// Up to which scrape the requests of each target have been counted: part of a gate's persisted
@@ -35,9 +38,24 @@ pub struct Cursors {
     /// Newest counted scrape of each target: its `instance` label, Unix time in milliseconds.
     #[serde(default)]
     targets: BTreeMap<String, i64>,
+    /// What the counters of each target had been counted up to at its cursor, where there are any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    counted: BTreeMap<String, Standing>,
     /// Bad requests that wait to be counted.
     #[serde(default, skip_serializing_if = "Surplus::is_none")]
     surplus: Surplus,
+}
+
+/// What the counters of one target stand at: the canary's and stable's.
+pub(super) type Standing = [Net; 2];
+
+/// What a look leaves for the next one, besides the cursors.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Carried<'a> {
+    /// What the counters of each target have been counted up to, by `instance`.
+    pub counted: BTreeMap<&'a str, Standing>,
+    /// Bad requests without a request to count them in.
+    pub surplus: Surplus,
 }
 
 /// Bad requests beyond the requests of a look. A stream counts as a request when it begins and as a
@@ -80,6 +98,7 @@ impl Cursors {
         Self {
             floor_ms: ms,
             targets: BTreeMap::new(),
+            counted: BTreeMap::new(),
             surplus: Surplus::default(),
         }
     }
@@ -89,7 +108,50 @@ impl Cursors {
     pub fn not_after(mut self, ms: i64) -> Self {
         self.floor_ms = self.floor_ms.min(ms);
         self.targets.retain(|_, counted| *counted <= ms);
+        self.forget_the_dropped();
         self
+    }
+
+    /// The same cursors where the counters now mean something else: a latency's limit is at another
+    /// edge.
+    #[must_use]
+    pub(super) fn without_standings(mut self) -> Self {
+        self.counted.clear();
+        self
+    }
+
+    fn forget_the_dropped(&mut self) {
+        let targets = &self.targets;
+        self.counted
+            .retain(|instance, _| targets.contains_key(instance));
+    }
+
+    /// Up to when `instance` has been counted, if it has been.
+    pub(super) fn of(&self, instance: &str) -> Option<i64> {
+        self.targets.get(instance).copied()
+    }
+
+    /// What the counters of `instance` had been counted up to then, if that is known.
+    pub(super) fn counted(&self, instance: &str, side: Side) -> Option<Net> {
+        Some(self.counted.get(instance)?[side as usize])
+    }
+
+    /// The newest counted scrape that an answer should show and does not, with its target: of
+    /// those at or after `since_ms`. `newest` is what the answer shows.
+    pub(super) fn unseen(
+        &self,
+        newest: &BTreeMap<&str, i64>,
+        since_ms: i64,
+    ) -> Option<(&str, i64)> {
+        let is_unseen = |instance: &str, ms: i64| {
+            let seen = newest.get(instance);
+            ms >= since_ms && seen.is_none_or(|seen| *seen < ms)
+        };
+        self.targets
+            .iter()
+            .filter(|(instance, ms)| is_unseen(instance, **ms))
+            .max_by_key(|(_, ms)| **ms)
+            .map(|(instance, ms)| (instance.as_str(), *ms))
     }
 
     /// Whether a sample of `instance`, scraped at `ms`, has not been counted yet.
@@ -129,8 +191,7 @@ impl Cursors {
         }
     }
 
-    /// These cursors after the scrapes in `newest` (instance → Unix ms) have been counted, all but
-    /// `surplus`.
+    /// These cursors after the scrapes in `newest` (instance → Unix ms) have been counted.
     ///
     /// A cursor is dropped when its target has been silent for 10 minutes, or when there are more
     /// than 256. The floor then rises to it, so a target that comes back is counted on from there
@@ -138,14 +199,18 @@ impl Cursors {
     pub(super) fn advanced(
         &self,
         newest: &BTreeMap<&str, i64>,
-        surplus: Surplus,
+        carried: &Carried<'_>,
         scrape: Duration,
     ) -> Self {
         let mut next = self.clone();
-        next.surplus = surplus;
+        next.surplus = carried.surplus;
         for (&instance, &ms) in newest {
             if self.is_new(instance, ms) {
                 next.targets.insert(instance.to_owned(), ms);
+                match carried.counted.get(instance) {
+                    Some(standing) => next.counted.insert(instance.to_owned(), *standing),
+                    None => next.counted.remove(instance),
+                };
             }
         }
         let Some(&latest) = next.targets.values().max() else {
@@ -160,6 +225,7 @@ impl Cursors {
         if let Some(highest_dropped) = dropped {
             next.floor_ms = next.floor_ms.max(highest_dropped);
             next.targets.retain(|_, ms| *ms > drop_up_to);
+            next.forget_the_dropped();
         }
         next
     }
@@ -183,6 +249,7 @@ mod tests {
                 .iter()
                 .map(|(i, ms)| ((*i).to_owned(), *ms))
                 .collect(),
+            counted: BTreeMap::new(),
             surplus: Surplus::default(),
         }
     }
@@ -235,7 +302,7 @@ mod tests {
     fn cursors_never_go_back() {
         let before = cursors(0, &[("a", 200)]);
         assert_eq!(
-            before.advanced(&[("a", 150)].into(), Surplus::default(), SCRAPE),
+            before.advanced(&[("a", 150)].into(), &Carried::default(), SCRAPE),
             before
         );
     }
@@ -243,9 +310,9 @@ mod tests {
     #[test]
     fn a_silent_target_is_forgotten_after_ten_minutes_and_never_counted_twice() {
         let before = cursors(0, &[("gone", 1_000), ("live", 2_000)]);
-        let kept = before.advanced(&[("live", 600_000)].into(), Surplus::default(), SCRAPE);
+        let kept = before.advanced(&[("live", 600_000)].into(), &Carried::default(), SCRAPE);
         assert_eq!(kept, cursors(0, &[("gone", 1_000), ("live", 600_000)]));
-        let dropped = kept.advanced(&[("live", 601_000)].into(), Surplus::default(), SCRAPE);
+        let dropped = kept.advanced(&[("live", 601_000)].into(), &Carried::default(), SCRAPE);
         assert_eq!(dropped, cursors(1_000, &[("live", 601_000)]));
         assert!(!dropped.is_new("gone", 1_000));
     }
@@ -254,7 +321,7 @@ mod tests {
     fn at_most_256_targets_are_kept_and_the_floor_rises_to_the_rest() {
         let names: Vec<String> = (0..300).map(|i| format!("10.0.0.{i}:8080")).collect();
         let newest = names.iter().map(String::as_str).zip(1..).collect();
-        let cursors = Cursors::starting_at(0).advanced(&newest, Surplus::default(), SCRAPE);
+        let cursors = Cursors::starting_at(0).advanced(&newest, &Carried::default(), SCRAPE);
         assert_eq!(cursors.targets.len(), 256);
         assert_eq!(cursors.floor_ms, 44);
         for (name, ms) in &newest {

@@ -14,7 +14,8 @@
 //! - **Exactly once.** All samples of one scrape of one target share one timestamp. [`Cursors`]
 //!   remembers per target up to which timestamp scrapes have been counted, so polls may be
 //!   repeated, split, late, or in another order, and an outage of Prometheus or of the operator is
-//!   replayed, yet no request counts twice.
+//!   replayed, yet no request counts twice. It also remembers what the counters stood at, so
+//!   replicas of Prometheus, which scrape at different times, may take turns (`replicas.rs`).
 //! - **Absence must be proven.** Each query reads `up` along with the counters, in the same answer.
 //!   A series that is missing while its target was scraped means zero requests; missing without a
 //!   scraped target means [`BlindReason`].
@@ -40,6 +41,7 @@ mod preflight;
 mod promql;
 pub mod query;
 mod reading;
+mod replicas;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -146,6 +148,11 @@ pub async fn read(
     let query = plan.counts_query(threshold.as_ref())?;
     let reply = client.query(&query, at).await?;
     reply.check_clock(at, question.scrape_interval)?;
+    let cursors = if known != threshold.as_ref() {
+        &cursors.clone().without_standings()
+    } else {
+        cursors
+    };
     plan.window(&reply.body, threshold, query, cursors, at)
 }
 
@@ -253,28 +260,32 @@ impl<'a> Plan<'a> {
         let template = &self.template;
         let scrape = self.question.scrape_interval;
         let scraped = count::Scraped::from_matrix(Matrix::parse(body)?, template.proof)?;
-        let newest_sample = scraped.newest_sample(template, at, scrape)?;
+        let newest_sample = scraped
+            .newest_sample(template, at, scrape)
+            .map_err(|reason| scraped.or_of_another_replica(reason, cursors, self.span, at))?;
         let counted = match (self.question.objective, &threshold) {
             (Objective::ErrorRate, _) => {
                 let errors = template.errors()?;
-                Some(scraped.count(template, cursors, |labels| errors.outcome.of(labels)))
+                let outcome = |labels: &source::Labels| errors.outcome.of(labels);
+                Some(scraped.count(template, cursors, scrape, outcome))
             }
             // Nothing can be counted yet, so nothing counts as counted.
             (Objective::LatencyOfStable { .. }, None) => None,
             (_, threshold) => {
                 scraped.require_edges(template, threshold.as_ref())?;
                 let contribution = edges::contribution(threshold.as_ref());
-                Some(scraped.count(template, cursors, contribution))
+                Some(scraped.count(template, cursors, scrape, contribution))
             }
         };
+        let look = counted.as_ref().map(|(look, _)| *look).unwrap_or_default();
         Ok(Window {
             cursors: match counted {
-                Some((_, surplus)) => {
-                    cursors.advanced(&scraped.newest_by_instance(), surplus, scrape)
+                Some((_, carried)) => {
+                    cursors.advanced(&scraped.newest_by_instance(), &carried, scrape)
                 }
                 None => cursors.clone(),
             },
-            look: counted.map(|(look, _)| look).unwrap_or_default(),
+            look,
             newest_sample,
             threshold,
             query,

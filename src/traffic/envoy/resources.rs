@@ -19,10 +19,11 @@
 //!   would hide the very errors that the rollout has to see.
 //! - **Circuit breakers** stand at 65,536: the model server limits its own work (429), and Envoy's default of 1,024 requests
 //!   in flight would answer 503s that look like the model's.
-//! - **Answers that break off** are errors of the version. Envoy counts a 200 when its headers arrive, whatever becomes of
-//!   the body, and no counter of its own tells the two apart: those of resets and closed connections count failures before
-//!   the headers (retried, or a 503 already) and clients that hang up, too. So an access logger counts, by cluster, the
-//!   answers that ended with a flag of [`BROKEN_OFF`]. A close-delimited body (HTTP/1.0) has no end that could be missed.
+//! - **Answers that break off** are errors of the version. Envoy counts a 200 when its headers
+//!   arrive, whatever becomes of the body, and no counter of its own shows the difference: those of
+//!   resets and closed connections include failures before the headers (retried, or a 503 already)
+//!   and clients that hang up. So an access logger counts, by cluster, the answers that ended with
+//!   a flag of [`BROKEN_OFF`]. A body that ends with its connection has no end to be missed.
 //! - **Headers are the serving's own**: no `x-envoy-*` on answers, `server` passed through; `x-envoy-*` of clients (they
 //!   could switch blind retries on) are taken off requests because every client counts as external.
 
@@ -62,9 +63,9 @@ const STREAM_IDLE_GRACE: Duration = Duration::from_secs(5);
 const CIRCUIT_BREAKER: u32 = 65_536;
 /// What may be in retry to one version at once.
 const MAX_RETRIES: u32 = 1024;
-/// How an answer ends that the version or its timeout breaks off, in the flags of Envoy's access logs: the connection
-/// ended, the stream was reset, what arrived was no HTTP, the route's timeout passed. Not among them: `DC`, the client
-/// hung up, and `SI`, nothing moved although the version had answered in full.
+/// How an answer ends that the version or its timeout breaks off, as a flag of Envoy's access logs:
+/// the connection ended, the stream was reset, what arrived was no HTTP, the route's timeout
+/// passed. Not `DC`, the client hung up, nor `SI`, the client does not read what is there.
 const BROKEN_OFF: [&str; 4] = ["UC", "UR", "UPE", "UT"];
 const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";
 
@@ -294,8 +295,9 @@ fn connection_manager(name: &str) -> HttpConnectionManager {
     }
 }
 
-/// Counts the answers that broke off after their headers, as `envoy_cluster_upstream_rq_broken_off` by cluster. A 5xx is an
-/// error without that, and a 429 is shed load whatever becomes of its body.
+/// Counts the answers that broke off after their headers, by cluster, as
+/// `envoy_cluster_upstream_rq_broken_off`. A 5xx is an error already, and a 429 is shed load
+/// whatever becomes of its body.
 fn counter_of_broken_answers() -> AccessLog {
     let status = |op, code| AccessLogFilter {
         status_code_filter: Some(StatusCodeFilter {

@@ -3,6 +3,7 @@
 
 mod exactly_once;
 mod queries;
+mod replicas;
 mod tables;
 
 use std::time::Duration;
