@@ -340,7 +340,7 @@ fn ready_to_start(model: &ModelDeployment, state: &State, children: &Children) -
     state.canary.as_ref().is_some_and(|canary| {
         let health = children.health.get(&canary.revision);
         canary.progress.is_none()
-            && health.is_some_and(|health| health.has_capacity(model.spec.replicas))
+            && health.is_some_and(|health| health.has_capacity(model.spec.pods_needed()))
     })
 }
 

@@ -108,6 +108,11 @@ pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
         model,
         owner,
         site: given.site,
+        replicas: given
+            .state
+            .replicas_floor
+            .unwrap_or(0)
+            .max(model.spec.replicas),
     };
     let port = given.state.router_port;
     if let Some(slice) = port.and_then(|port| maker.router_slice(port, given.routers)) {
@@ -208,6 +213,8 @@ struct Maker<'a> {
     model: &'a ModelDeployment,
     owner: OwnerReference,
     site: &'a Site,
+    /// Pods of each version in use: while a rollout is under way never fewer than they were.
+    replicas: i32,
 }
 
 /// Versions that have pods: those with weight, and those that may still have requests.
@@ -279,4 +286,81 @@ fn beyond_history(
         .take(excess)
         .map(|(revision, _)| revision.clone())
         .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn no_version_in_use_has_fewer_pods_than_it_had_in_the_rollout() {
+        let version = |version: &str| {
+            let model = json!({"uri": "file:///m", "version": version, "digest": "sha256:0"});
+            serde_json::from_value::<VersionSpec>(json!({"model": model, "serving": {}})).unwrap()
+        };
+        let known = |spec: VersionSpec, number| (spec.revision(), KnownVersion { number, spec });
+        let known: BTreeMap<_, _> = (1..=4)
+            .map(|number| known(version(&number.to_string()), number))
+            .collect();
+        let revision = |number: &str| version(number).revision().0;
+        let site = Site {
+            serving_image: "serve:1".to_owned(),
+            fetch: serde_json::from_value(json!({"image": "serve:1", "hosts": [], "maxSize": 1}))
+                .unwrap(),
+        };
+        let replicas = |wanted: i32, floor: Option<i32>| {
+            let model: ModelDeployment = serde_json::from_value(json!({
+                "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
+                "metadata": {"name": "churn", "namespace": "ml", "uid": "u", "generation": 1},
+                "spec": {
+                    "model": {"uri": "file:///m", "version": "2", "digest": "sha256:0"},
+                    "replicas": wanted, "objectives": [{"errorRate": {"max": "1%"}}],
+                },
+            }))
+            .unwrap();
+            let state: State = serde_json::from_value(json!({
+                "phase": "Canary", "stable": {"revision": revision("1"), "version": "1"},
+                "canary": {"revision": revision("2"), "version": "2", "weight": 10, "since": "1970-01-01T00:00:00Z"},
+                "retiring": [{"revision": revision("3"), "scaleDownAt": "1970-01-01T00:00:00Z"}],
+                "replicasFloor": floor,
+            }))
+            .unwrap();
+            let given = Given {
+                state: &state,
+                known: &known,
+                known_is_all: true,
+                usable: true,
+                routers: &BTreeSet::new(),
+                site: &site,
+            };
+            let plan = plan(&model, &given);
+            let deployments = plan
+                .apply
+                .into_iter()
+                .filter_map(|intent| match intent.object {
+                    Object::Deployment(deployment) => Some(deployment),
+                    _ => None,
+                });
+            let of = |deployment: Deployment| {
+                let version = &deployment.metadata.annotations.unwrap()["serin.dev/version"];
+                (version.clone(), deployment.spec.replicas.unwrap())
+            };
+            let mut replicas: Vec<_> = deployments.map(of).collect();
+            replicas.sort();
+            replicas
+                .into_iter()
+                .map(|(_, replicas)| replicas)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(replicas(3, None), [3, 3, 3, 0]);
+        assert_eq!(
+            replicas(1, Some(5)),
+            [5, 5, 5, 0],
+            "an autoscaler goes down"
+        );
+        assert_eq!(replicas(7, Some(5)), [7, 7, 7, 0], "and up");
+    }
 }

@@ -8,12 +8,11 @@ use kube::ResourceExt;
 
 use crate::{
     api::{
-        ModelDeployment, ModelDeploymentStatus, Phase, State, Verdict, VersionSpec,
+        MODEL_LABEL, ModelDeployment, ModelDeploymentStatus, Phase, State, Verdict, VersionSpec,
         conditions::{reasons, types},
         validate::Invalid,
     },
     observe::{Refusal, VersionHealth},
-    plan::version_selector,
     rollout::Unfit,
     traffic::Front,
 };
@@ -85,10 +84,7 @@ pub fn account(
         conditions,
         ready_replicas: stable.ready,
         replicas: stable.desired,
-        selector: state
-            .stable
-            .as_ref()
-            .map(|version| selector(&model.name_any(), &version.revision)),
+        selector: Some(format!("{MODEL_LABEL}={}", model.name_any())),
     }
 }
 
@@ -145,22 +141,23 @@ fn conditions(
     (standing, refused): (&Standing, &[Refusal]),
     front: Front,
 ) -> Vec<Row> {
-    let available = state.stable.is_some() && stable.ready >= model.spec.replicas;
-    let pods = format!(
-        "{} of {} pods of the serving version are Ready.",
-        stable.ready, model.spec.replicas
-    );
-    let pods_reason = if available {
-        reasons::ALL_READY
-    } else {
-        reasons::NOT_ALL_READY
+    let available = state.stable.is_some() && stable.endpoints > 0;
+    let all_ready = state.stable.is_some() && stable.has_capacity(model.spec.pods_needed());
+    let pods = match &state.stable {
+        Some(serving) => stable.sentence(&serving.version, model.spec.replicas),
+        None => "No version serves yet.".to_owned(),
+    };
+    let pods_reason = match (available, all_ready) {
+        (false, _) => reasons::NO_ENDPOINT,
+        (true, false) => reasons::NOT_ALL_READY,
+        (true, true) => reasons::ALL_READY,
     };
     let (mut progress, mut message) = match standing {
         Standing::Invalid(errors) => (
             Progress::stuck(reasons::INVALID_SPEC),
             listed(errors, state),
         ),
-        Standing::Valid | Standing::Deleting => match progress(model, state, available, front) {
+        Standing::Valid | Standing::Deleting => match progress(model, state, all_ready, front) {
             progress if progress.reason == reasons::NOT_ALL_READY => (progress, pods.clone()),
             progress if progress.reason == reasons::NO_ROUTER => (
                 progress,
@@ -249,7 +246,7 @@ impl Progress {
 }
 
 /// Where the state stands on its way to what the spec asks for.
-fn progress(model: &ModelDeployment, state: &State, available: bool, front: Front) -> Progress {
+fn progress(model: &ModelDeployment, state: &State, all_ready: bool, front: Front) -> Progress {
     let last_action = state
         .last_move()
         .map(|record| record.action.as_str())
@@ -265,7 +262,7 @@ fn progress(model: &ModelDeployment, state: &State, available: bool, front: Fron
             .iter()
             .any(|refused| refused.revision == desired);
         return match (serves, refused) {
-            (true, _) if !available => Progress::under_way(reasons::NOT_ALL_READY),
+            (true, _) if !all_ready => Progress::under_way(reasons::NOT_ALL_READY),
             (true, _) => match front {
                 Front::Answers => Progress::ready(reasons::PROMOTED),
                 Front::Silent => Progress::under_way(reasons::NOT_ANSWERING),
@@ -273,6 +270,9 @@ fn progress(model: &ModelDeployment, state: &State, available: bool, front: Fron
             },
             (false, true) if last_action == reasons::REFUSED => Progress::stuck(reasons::REFUSED),
             (false, true) => Progress::stuck(reasons::ROLLED_BACK),
+            (false, false) if state.postponed.is_some() => {
+                Progress::under_way(reasons::PLATFORM_TROUBLE)
+            }
             (false, false) => Progress::under_way(reasons::PREPARING),
         };
     };
@@ -319,21 +319,12 @@ fn listed(errors: &[Invalid], state: &State) -> String {
     text
 }
 
-/// The selector of one version's pods, as text.
-fn selector(model: &str, revision: &crate::api::Revision) -> String {
-    let labels = version_selector(model, revision);
-    labels
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect::<Vec<_>>()
-        .join(",")
-}
-
 /// The severity of a decision's event.
 pub fn is_warning(action: &str, verdict: Option<Verdict>) -> bool {
     matches!(verdict, Some(Verdict::Fail | Verdict::Blind))
         || [
             reasons::ROLLED_BACK,
+            reasons::PLATFORM_TROUBLE,
             reasons::REFUSED,
             reasons::INSUFFICIENT_DATA,
         ]
@@ -341,8 +332,102 @@ pub fn is_warning(action: &str, verdict: Option<Verdict>) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::api::VersionRef;
+
+    /// Three pods are asked for, version 1 serves, and its pods are like this.
+    fn of(stable: &VersionHealth, min_ready: &str) -> ModelDeploymentStatus {
+        let model: ModelDeployment = serde_json::from_value(json!({
+            "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
+            "metadata": {"name": "churn", "namespace": "ml", "generation": 1},
+            "spec": {
+                "model": {"uri": "file:///m", "version": "1", "digest": "sha256:0"},
+                "replicas": 3, "rollout": {"minReady": min_ready},
+                "objectives": [{"errorRate": {"max": "1%"}}],
+            },
+        }))
+        .unwrap();
+        let state = State {
+            phase: Phase::Stable,
+            stable: Some(VersionRef {
+                revision: VersionSpec::of(&model.spec).revision(),
+                version: "1".to_owned(),
+            }),
+            ..State::default()
+        };
+        let now = Timestamp::UNIX_EPOCH;
+        account(
+            &model,
+            &state,
+            stable,
+            &Standing::Valid,
+            Front::Answers,
+            now,
+        )
+    }
+
+    fn holds<'a>(status: &'a ModelDeploymentStatus, type_: &str) -> (&'a str, &'a str) {
+        let found = status.conditions.iter().find(|one| one.type_ == type_);
+        let found = found.unwrap();
+        (&found.status, &found.reason)
+    }
+
+    fn pods(ready: i32, endpoints: usize) -> VersionHealth {
+        VersionHealth {
+            desired: 3,
+            ready,
+            endpoints,
+            ..VersionHealth::default()
+        }
+    }
+
+    #[test]
+    fn a_model_is_available_while_a_pod_of_it_can_be_reached_and_ready_once_enough_can() {
+        for (ready, endpoints, min_ready, available, is_ready) in [
+            (3, 3, "100%", ("True", reasons::ALL_READY), "True"),
+            (2, 2, "100%", ("True", reasons::NOT_ALL_READY), "False"),
+            (2, 2, "60%", ("True", reasons::ALL_READY), "True"),
+            (0, 1, "100%", ("True", reasons::NOT_ALL_READY), "False"),
+            (3, 0, "100%", ("False", reasons::NO_ENDPOINT), "False"),
+        ] {
+            let status = of(&pods(ready, endpoints), min_ready);
+            assert_eq!(holds(&status, types::AVAILABLE), available);
+            assert_eq!(
+                holds(&status, types::READY).0,
+                is_ready,
+                "{ready} of 3, {min_ready}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_keeps_stables_pods_from_serving_stands_in_the_conditions() {
+        let words = "the scheduler says: 0/3 nodes are available: insufficient nvidia.com/gpu.";
+        let health = VersionHealth {
+            trouble: Some(words.to_owned()),
+            ..pods(0, 0)
+        };
+        let status = of(&health, "100%");
+        for type_ in [types::READY, types::AVAILABLE] {
+            let found = status.conditions.iter().find(|one| one.type_ == type_);
+            let message = &found.unwrap().message;
+            assert_eq!(
+                *message,
+                format!("Version 1: 0 of 3 pods are Ready: {words}")
+            );
+        }
+    }
+
+    #[test]
+    fn an_autoscaler_sees_the_pods_of_all_versions_and_the_number_that_one_is_to_have() {
+        let status = of(&pods(2, 2), "100%");
+        assert_eq!(status.selector.as_deref(), Some("serin.dev/model=churn"));
+        assert_eq!((status.replicas, status.ready_replicas), (3, 2));
+    }
 
     #[test]
     fn another_duration_is_nothing_new_and_another_count_is() {

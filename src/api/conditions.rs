@@ -4,7 +4,7 @@
 pub mod types {
     /// The spec's version serves all traffic.
     pub const READY: &str = "Ready";
-    /// Some version serves, and all its pods are ready.
+    /// Some version serves, and routers can reach a pod of it.
     pub const AVAILABLE: &str = "Available";
     /// Serin is on the way to what the spec asks for.
     pub const RECONCILING: &str = "Reconciling";
@@ -52,6 +52,8 @@ pub mod reasons {
     pub const ROLLED_BACK: &str = "RolledBack";
     /// A newer spec replaced the version under trial.
     pub const SUPERSEDED: &str = "Superseded";
+    /// Trouble of the platform ended a trial. Nothing is held against the version, and it is tried again.
+    pub const PLATFORM_TROUBLE: &str = "PlatformTrouble";
     /// The spec asks for a version that was rolled back before.
     pub const REFUSED: &str = "VersionRefused";
     /// The spec cannot be used; the serving version is untouched.
@@ -74,6 +76,8 @@ pub mod reasons {
     pub const NO_ROUTER: &str = "NoRouterReady";
     /// The model's address does not take connections yet, or not at each router.
     pub const NOT_ANSWERING: &str = "AddressNotAnswering";
+    /// No pod of the serving version can be reached.
+    pub const NO_ENDPOINT: &str = "NoEndpoint";
     /// All pods of the serving version are ready.
     pub const ALL_READY: &str = "AllPodsReady";
     /// Some pods of the serving version are not ready.

@@ -23,8 +23,8 @@ pub use spec::{
     QueryObjective, Rollout, Serving, Step, Traffic,
 };
 pub use status::{
-    Approved, Attended, CanaryVersion, GateRecord, ModelDeploymentStatus, Phase, Progress,
-    RefusedVersion, RetiringVersion, State, VersionRef,
+    Approved, Attended, CanaryVersion, GateRecord, ModelDeploymentStatus, Phase, PostponedVersion,
+    Progress, RefusedVersion, RetiringVersion, State, VersionRef,
 };
 pub use version::{Cache, Fetch, Revision, VersionSpec};
 

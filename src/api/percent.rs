@@ -18,6 +18,9 @@ pub struct Percent(f64);
 pub struct NotAPercent;
 
 impl Percent {
+    /// All of it.
+    pub const WHOLE: Self = Self(100.0);
+
     /// The percentage as a share between 0 and 1.
     pub fn share(self) -> f64 {
         self.0 / 100.0

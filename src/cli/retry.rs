@@ -9,7 +9,7 @@ use super::{
 };
 use crate::api::{Commands, ModelDeployment, VersionSpec};
 
-/// Tries the spec's version again. What was said about it the last time goes.
+/// Tries the spec's version again: one that was rolled back, or that waits for its next trial. What was said about it the last time goes.
 pub(super) fn retry(model: &ModelDeployment, token: &str) -> Result<Change, CliError> {
     let name = model.name_any();
     let state = state(model)?;
@@ -26,7 +26,11 @@ pub(super) fn retry(model: &ModelDeployment, token: &str) -> Result<Change, CliE
         let mut refused = state.refused.iter();
         refused.any(|refused| refused.revision == revision && refused.retry_token == *token)
     };
-    if !refused(desired.clone()) {
+    let is_postponed = state
+        .postponed
+        .as_ref()
+        .is_some_and(|postponed| postponed.revision == desired);
+    if !is_postponed && !refused(desired.clone()) {
         let another = state.refused.last().map(|refused| {
             format!(
                 "; to try version {} again: `kubectl serin undo {name} --to-revision {}`, then retry",

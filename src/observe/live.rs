@@ -17,6 +17,7 @@ use kube_runtime::reflector::ObjectRef;
 use super::{
     VersionHealth,
     cluster::{self, endpoints_of, is_child},
+    health::{health_of, is_answered},
 };
 use crate::{
     api::{MODEL_LABEL, ModelDeployment, Revision},
@@ -144,8 +145,9 @@ async fn read_health(
     let deployment = deployment.filter(|deployment| is_child(deployment, model));
     let reachable = endpoints_of(slices.iter()).len();
     let pods = pods.items.into_iter().map(Arc::new).collect();
-    let health = cluster::health_of(deployment.as_ref(), pods, reachable);
-    let unanswered = deployment.is_some_and(|deployment| !cluster::is_answered(&deployment));
+    let since = cluster::trial_since(model, revision);
+    let health = health_of(deployment.as_ref(), pods, reachable, since);
+    let unanswered = deployment.is_some_and(|deployment| !is_answered(&deployment));
     if unanswered && health.failure.is_none() {
         return Err(ReadError::Unanswered);
     }

@@ -3,6 +3,7 @@
 mod attention;
 mod cluster;
 mod evidence;
+mod health;
 mod live;
 pub mod metrics;
 mod refusal;

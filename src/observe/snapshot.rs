@@ -89,10 +89,17 @@ pub struct VersionHealth {
     pub ready: i32,
     /// Endpoints that a router can send to.
     pub endpoints: usize,
-    /// A fact that no waiting will mend, such as a crash loop.
+    /// The version's own fault, such as a crash loop: no waiting will help.
     pub failure: Option<String>,
-    /// Why pods wait, where it may mend itself, such as an image that cannot be pulled yet.
-    pub waiting: Option<String>,
+    /// What keeps pods from serving through no fault of the version, in the words of the scheduler or the API server.
+    pub trouble: Option<String>,
+    /// Pods whose server runs and is not Ready.
+    pub unready: i32,
+    /// Whether one of these was Ready before: it is not just starting.
+    pub lost: bool,
+    /// When the server of the first of these began to run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unready_since: Option<Timestamp>,
     /// Why the API server has not confirmed what its cache says against the version, where that would end its trial.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unconfirmed: Option<String>,
@@ -101,20 +108,27 @@ pub struct VersionHealth {
 impl VersionHealth {
     /// How many pods are ready, and what the others wait for, in words.
     pub fn sentence(&self, version: &str, replicas: i32) -> String {
-        let waiting = self
-            .waiting
-            .as_ref()
-            .map(|waiting| format!(" {waiting}"))
-            .unwrap_or_default();
-        format!(
-            "Version {version}: {} of {replicas} pods are Ready.{waiting}",
-            self.ready
-        )
+        format!("Version {version}: {}", self.pods(replicas))
     }
 
-    /// Whether `replicas` pods are ready and reachable by the router.
-    pub fn has_capacity(&self, replicas: i32) -> bool {
+    /// The same, of a version that is named elsewhere.
+    pub fn pods(&self, replicas: i32) -> String {
+        let all = self.desired.max(replicas);
+        let why = self.failure.as_ref().or(self.trouble.as_ref());
+        let why = why.map_or_else(String::new, |why| {
+            format!(": {}", why.trim_end_matches('.'))
+        });
+        format!("{} of {all} pods are Ready{why}.", self.ready)
+    }
+
+    /// Whether so many pods are ready and reachable by the router.
+    pub fn has_capacity(&self, needed: i32) -> bool {
         let endpoints = i32::try_from(self.endpoints).unwrap_or(i32::MAX);
-        self.ready >= replicas && endpoints >= replicas
+        self.ready >= needed && endpoints >= needed
+    }
+
+    /// Whether its pods run and only the version itself keeps them from being Ready.
+    pub fn is_silent(&self) -> bool {
+        self.trouble.is_none() && self.unready > 0
     }
 }

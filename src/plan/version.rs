@@ -81,7 +81,7 @@ impl Maker<'_> {
             annotations.insert(GENERATION_ANNOTATION.to_owned(), generation.to_string());
         }
         metadata.annotations = Some(annotations);
-        let replicas = if in_use { self.model.spec.replicas } else { 0 };
+        let replicas = if in_use { self.replicas } else { 0 };
         Deployment {
             metadata,
             spec: DeploymentSpec {

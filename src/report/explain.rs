@@ -147,12 +147,19 @@ fn prospects(
             lines.push(without_metrics(progress, rollout, now));
         }
         Some(canary) if state.stable.is_some() => lines.push(format!(
-            "Its first {} % of the traffic once all its pods are Ready; rolled back if they are not by {} \
+            "Its first {} % of the traffic once its pods are Ready; its trial ends if they are not by {} \
              (spec.rollout.progressDeadline), or at once if they cannot run.",
             rollout.steps.first().map_or(0, |step| step.weight),
             moment(after(canary.since, rollout.progress_deadline.into()), now)
         )),
-        Some(_) => lines.push("All traffic once its pods are Ready: there is nothing to compare it with.".to_owned()),
+        Some(_) => lines.push("All traffic once a pod of it is Ready: there is nothing to compare it with.".to_owned()),
+        None if state.postponed.is_some() => lines.extend(state.postponed.iter().map(|postponed| format!(
+            "Version {} is tried again at {} (attempt {}), or at once if spec.rollout.retryToken changes. {}",
+            postponed.version,
+            moment(postponed.retry_at, now),
+            postponed.attempts.saturating_add(1),
+            postponed.reason
+        ))),
         None if refused.is_none() => {
             lines.push("Nothing, until the spec asks for another version.".to_owned());
         }
@@ -222,20 +229,25 @@ fn without_proof(progress: &Progress, rollout: &Rollout, now: Timestamp) -> Stri
 
 fn without_metrics(progress: &Progress, rollout: &Rollout, now: Timestamp) -> String {
     let policy = &rollout.on_metrics_outage;
-    let then = match policy.then {
-        AfterPatience::Rollback => "all traffic goes back",
-        AfterPatience::Pause | AfterPatience::Advance => "it goes on holding",
-    };
+    let goes_back = policy.then == AfterPatience::Rollback;
     match progress.blind_since {
-        None => format!(
-            "While the metrics cannot be trusted nothing moves; after {} of that {then} (spec.rollout.onMetricsOutage).",
+        None if goes_back => format!(
+            "While the metrics cannot be trusted nothing moves; after {} of that all traffic goes back \
+             (spec.rollout.onMetricsOutage).",
             declared(policy.hold)
         ),
-        Some(since) => format!(
-            "The metrics cannot be trusted since {}, so nothing moves; if that lasts until {}, {then} \
-             (spec.rollout.onMetricsOutage).",
+        None => "While the metrics cannot be trusted nothing moves (spec.rollout.onMetricsOutage)."
+            .to_owned(),
+        Some(since) if goes_back => format!(
+            "The metrics cannot be trusted since {}, so nothing moves; if that lasts until {}, all traffic goes \
+             back (spec.rollout.onMetricsOutage).",
             moment(since, now),
             moment(after(since, policy.hold.into()), now)
+        ),
+        Some(since) => format!(
+            "The metrics cannot be trusted since {}, so nothing moves until they can \
+             (spec.rollout.onMetricsOutage).",
+            moment(since, now)
         ),
     }
 }

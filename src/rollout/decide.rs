@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    pods, start, trial,
+    pods::{self, Case, Fault},
+    start, trial,
     turn::{Turn, signed, until},
     word,
 };
@@ -21,7 +22,7 @@ use crate::{
         CanaryVersion, DecisionRecord, ModelDeploymentSpec, Phase, RetiringVersion, State, Verdict,
         VersionRef, conditions::reasons,
     },
-    observe::{Snapshot, VersionHealth, metrics::BlindReason},
+    observe::{Snapshot, metrics::BlindReason},
     status::serving_all,
 };
 
@@ -144,7 +145,7 @@ impl Turn<'_> {
     fn start_first(&mut self) -> Duration {
         let desired = self.snapshot.desired.clone();
         let sentence = format!(
-            "Starting the first version, {}; it gets all traffic once its pods are Ready.",
+            "Starting the first version, {}; it gets all traffic once a pod of it is Ready.",
             desired.version
         );
         self.begin(desired, Phase::Pending);
@@ -159,7 +160,7 @@ impl Turn<'_> {
             return Some(self.start_first());
         }
         let health = self.snapshot.health(&first.revision);
-        if health.has_capacity(self.spec.replicas) {
+        if health.has_capacity(1) {
             if let Some(missing) = self.snapshot.missing() {
                 self.next.message =
                     format!("Version {} is Ready. {}", first.version, missing.sentence());
@@ -168,8 +169,13 @@ impl Turn<'_> {
             self.next.stable = Some(first.version_ref());
             self.next.canary = None;
             self.next.phase = Phase::Stable;
+            let part = if health.has_capacity(self.spec.replicas) {
+                String::new()
+            } else {
+                format!(" with {} of {} pods", health.ready, self.spec.replicas)
+            };
             let sentence = format!(
-                "The first version, {}, is Ready and serves all traffic.",
+                "The first version, {}, is Ready and serves all traffic{part}.",
                 first.version
             );
             self.record(reasons::PROMOTED, 0, None, sentence);
@@ -213,12 +219,31 @@ impl Turn<'_> {
             }
             return None;
         }
+        let postponed = self.next.postponed.clone();
+        if let Some(postponed) = &postponed
+            && let Some(left) = self.pause_of(postponed)
+        {
+            self.next.message = format!(
+                "{} Version {} is tried again at {}. Version {} serves all traffic.",
+                postponed.reason,
+                postponed.version,
+                postponed.retry_at.strftime("%F %H:%M:%SZ"),
+                stable.version
+            );
+            return Some(left.unsigned_abs());
+        }
         let again = self
             .next
             .refused
             .iter()
             .any(|refused| refused.revision == desired.revision);
-        let starting = if again {
+        let starting = if let Some(postponed) = postponed {
+            let attempt = postponed.attempts.saturating_add(1);
+            format!(
+                "Trying version {} again (attempt {attempt})",
+                desired.version
+            )
+        } else if again {
             format!(
                 "spec.rollout.retryToken has changed: trying version {} again",
                 desired.version
@@ -228,7 +253,8 @@ impl Turn<'_> {
         };
         let sentence = format!(
             "{starting} beside {}, without traffic until {} pods are Ready.",
-            stable.version, self.spec.replicas
+            stable.version,
+            self.spec.pods_needed()
         );
         self.begin(desired, Phase::Preparing);
         self.record(reasons::PREPARING, 0, None, sentence);
@@ -274,13 +300,23 @@ impl Turn<'_> {
     /// Waits for the new version's pods; gives it the first step's weight once they can carry it.
     fn prepare(&mut self, stable: &VersionRef, mut canary: CanaryVersion) -> Option<Duration> {
         let health = self.health(&canary.revision);
-        let patience = signed(self.spec.rollout.progress_deadline.into());
-        let left = patience - self.witnessed(canary.since);
-        if let Some(failure) = &health.failure {
-            let reason = format!("Version {} cannot run: {failure}", canary.version);
-            return Some(self.end_preparation(stable, &canary, &health, &reason));
+        let fault = Case::of(self.spec, self.snapshot, &canary, self.now).before_weight();
+        match (fault, &health.unconfirmed) {
+            (Some(fault), Some(why)) => {
+                self.next.message = pods::doubted(&fault, why);
+                return Some(STARTING_INTERVAL);
+            }
+            (Some(Fault::Version(reason)), None) => {
+                self.roll_back(stable, &canary, None, &reason);
+                return Some(Duration::ZERO);
+            }
+            (Some(Fault::Platform(reason)), None) => {
+                self.postpone(stable, &canary, &reason);
+                return Some(Duration::ZERO);
+            }
+            (None, _) => {}
         }
-        if health.has_capacity(self.spec.replicas) {
+        if health.has_capacity(self.spec.pods_needed()) {
             if word::promote_full(self, stable, &canary) {
                 return Some(Duration::ZERO);
             }
@@ -314,38 +350,15 @@ impl Turn<'_> {
             start::start(self, &mut canary);
             return Some(self.interval);
         }
-        if !left.is_positive() && !self.spec.rollout.paused {
-            let reason = format!(
-                "{} of {} pods of version {} were Ready within {} (spec.rollout.progressDeadline).",
-                health.ready,
-                self.spec.replicas,
-                canary.version,
-                self.spec.rollout.progress_deadline
-            );
-            return Some(self.end_preparation(stable, &canary, &health, &reason));
-        }
         self.next.message = health.sentence(&canary.version, self.spec.replicas);
         if let Some(reason) = self.unmeasurable(|_| true) {
             let unmeasured = format!(" What it must hold cannot be measured yet. {reason}");
             self.next.message.push_str(&unmeasured);
         }
-        Some(STARTING_INTERVAL.min(left.unsigned_abs()))
-    }
-
-    /// A version whose pods fail before it has weight is rolled back, once the API server has confirmed that they do.
-    fn end_preparation(
-        &mut self,
-        stable: &VersionRef,
-        canary: &CanaryVersion,
-        health: &VersionHealth,
-        reason: &str,
-    ) -> Duration {
-        if let Some(why) = &health.unconfirmed {
-            self.next.message = pods::doubted(reason, why);
-            return STARTING_INTERVAL;
-        }
-        self.roll_back(stable, canary, None, reason);
-        Duration::ZERO
+        let deadline = signed(self.spec.rollout.progress_deadline.into());
+        let left = deadline - self.witnessed(canary.since);
+        let soon = left.is_positive().then(|| left.unsigned_abs());
+        Some(soon.map_or(STARTING_INTERVAL, |left| left.min(STARTING_INTERVAL)))
     }
 
     /// Why objectives cannot be measured as things are, of those reasons that are meant; in words.

@@ -216,11 +216,9 @@ fn leave(
     sentence: &str,
 ) {
     let health = turn.health(&canary.revision);
-    let replicas = turn.spec.replicas;
-    if !health.has_capacity(replicas) {
-        let pods = health.sentence(&canary.version, replicas);
-        turn.next.message = format!("{sentence} Holding at {} %. {pods}", canary.weight);
-        return;
+    if !health.has_capacity(turn.spec.pods_needed()) {
+        turn.next.message = format!("{sentence} Holding at {} %.", canary.weight);
+        return; // what its pods lack is said below the message
     }
     if let Some(missing) = turn.snapshot.missing() {
         let missing = missing.sentence();

@@ -1,6 +1,7 @@
 //! The life of rollouts, step by step, and what holds in every life.
 
 mod objectives;
+mod pods;
 mod properties;
 mod refusals;
 mod time;
@@ -55,6 +56,17 @@ fn spec(version: &str) -> ModelDeploymentSpec {
         ], "watch": "1m"},
     }))
     .unwrap()
+}
+
+/// None of two pods is Ready, and the version alone keeps them from it: they run, and they were Ready.
+fn silent() -> VersionHealth {
+    VersionHealth {
+        ready: 0,
+        endpoints: 0,
+        unready: 2,
+        lost: true,
+        ..ready()
+    }
 }
 
 fn ready() -> VersionHealth {
@@ -216,18 +228,18 @@ fn the_first_version_gets_everything_once_it_is_ready_and_not_before() {
         now: Timestamp::UNIX_EPOCH,
     };
     assert_eq!(world.look(None), [reasons::FIRST_VERSION]);
-    world.set_health(
-        "1",
-        VersionHealth {
-            ready: 1,
-            endpoints: 1,
-            ..ready()
-        },
-    );
-    assert!(world.look(None).is_empty());
+    let one = |endpoints| VersionHealth {
+        ready: 1,
+        endpoints,
+        ..ready()
+    };
+    world.set_health("1", one(0));
+    assert!(world.look(None).is_empty(), "no router can reach it");
     assert_eq!(world.state.phase, Phase::Pending);
-    world.set_ready("1");
-    assert_eq!(world.look(None), [reasons::PROMOTED]);
+    world.set_health("1", one(1));
+    assert_eq!(world.look(None), [reasons::PROMOTED], "one pod serves");
+    let message = &world.state.message;
+    assert!(message.contains("with 1 of 2 pods"), "{message}");
     assert_eq!(world.state.phase, Phase::Stable);
     assert!(
         world.look(None).is_empty(),
@@ -310,6 +322,7 @@ fn a_version_that_is_not_ready_in_time_is_rolled_back() {
     let mut world = World::with_stable_v1();
     world.spec = spec("2");
     world.look(None);
+    world.set_health("2", silent());
     world.pass(899);
     assert!(world.look(None).is_empty());
     world.pass(1);
@@ -319,14 +332,7 @@ fn a_version_that_is_not_ready_in_time_is_rolled_back() {
 #[test]
 fn a_canary_whose_pods_die_waits_for_them_a_minute() {
     let mut world = World::with_canary_v2();
-    world.set_health(
-        "2",
-        VersionHealth {
-            ready: 0,
-            endpoints: 0,
-            ..ready()
-        },
-    );
+    world.set_health("2", silent());
     assert!(world.serve(4, (0, 0), (900, 0)).is_empty());
     assert_eq!(world.serve(1, (0, 0), (900, 0)), [reasons::ROLLED_BACK]);
 }
@@ -335,14 +341,7 @@ fn a_canary_whose_pods_die_waits_for_them_a_minute() {
 fn a_canary_whose_pods_come_back_begins_its_step_anew() {
     let mut world = World::with_canary_v2();
     world.serve(2, (100, 0), (900, 0));
-    world.set_health(
-        "2",
-        VersionHealth {
-            ready: 0,
-            endpoints: 0,
-            ..ready()
-        },
-    );
+    world.set_health("2", silent());
     assert!(world.serve(3, (0, 0), (1000, 0)).is_empty());
     world.set_ready("2");
     assert!(
@@ -370,10 +369,7 @@ fn a_look_between_two_scrapes_says_nothing_new() {
 #[test]
 fn pods_that_only_a_cache_speaks_against_end_no_trial() {
     let away = Some("cannot read the Deployment: no answer within 3 s".to_owned());
-    let unready = VersionHealth {
-        ready: 0,
-        ..ready()
-    };
+    let unready = silent();
     let crashing = VersionHealth {
         failure: Some("pod churn-1 is in CrashLoopBackOff".to_owned()),
         ..ready()

@@ -9,7 +9,7 @@ use super::{
     gate::GateVerdict,
     gates::{self, Memory, Terms},
     moves,
-    pods::{self, Pods},
+    pods::{self, Fault, Pods},
     turn::{Turn, signed},
     word,
 };
@@ -51,10 +51,11 @@ pub(super) fn judge(
         set_cursors_back(turn, &mut progress);
     }
     turn.evidence.clone_from(&judged.evidence);
-    let (cannot_serve, doubt) = match pods::judge(turn, &canary, &mut progress) {
-        Pods::Serve => (None, None),
-        Pods::Fail(reason) => (Some(reason), None),
-        Pods::Doubted(reason) => (None, Some(reason)),
+    let (cannot_serve, trouble, away) = match pods::judge(turn, &canary, &mut progress) {
+        Pods::Serve => (None, None, None),
+        Pods::End(Fault::Version(reason)) => (Some(reason), None, None),
+        Pods::End(Fault::Platform(reason)) => (None, Some(reason), None),
+        Pods::Away(reason) => (None, None, Some(reason)),
     };
     let outage = judged
         .blind
@@ -73,19 +74,22 @@ pub(super) fn judge(
     }
     if let Some(reason) = &judged.fail {
         moves::fail(turn, stable, &canary, reason);
+    } else if let Some(reason) = &trouble {
+        turn.postpone(stable, &canary, reason);
+    } else if let Some(reason) = &away {
+        // Without pods there are no metrics of it either: that is no outage.
+        pods::hold(turn, &canary, reason);
     } else if let Some(reason) = &outage {
         moves::blind(turn, stable, canary, reason);
     } else if let Some(reason) = &judged.held {
         moves::sighted(turn, &mut canary);
         moves::hold(turn, &canary, reason, "the objective's `then` is Pause");
-    } else if let Some(doubt) = doubt {
-        moves::sighted(turn, &mut canary);
-        turn.next.message = format!("Holding at {} %. {doubt}", canary.weight);
     } else {
         moves::sighted(turn, &mut canary);
         word::hear_approval(turn, &mut canary);
         moves::go_on(turn, stable, canary, next.as_ref(), &judged);
     }
+    pods::mention_missing(turn);
     let over = turn.next.canary.is_none();
     Some(if over { Duration::ZERO } else { turn.interval })
 }

@@ -9,14 +9,19 @@ use super::decide::Decision;
 use crate::{
     api::{
         Attended, CanaryVersion, Commands, DecisionRecord, ModelDeploymentSpec, ObjectiveRecord,
-        Phase, RefusedVersion, RetiringVersion, Revision, State, Verdict, VersionRef,
-        commands::Command, conditions::reasons, remember,
+        Phase, PostponedVersion, RefusedVersion, RetiringVersion, Revision, State, Verdict,
+        VersionRef, commands::Command, conditions::reasons, remember,
     },
     observe::{Snapshot, VersionHealth},
 };
 
 /// Refused versions kept in status.
 const REFUSED_KEPT: usize = 20;
+
+/// Pause before a version is tried again whose trial the platform ended; each further trial doubles it.
+const FIRST_RETRY: SignedDuration = SignedDuration::from_mins(1);
+/// The longest of these pauses.
+const LONGEST_RETRY: SignedDuration = SignedDuration::from_hours(1);
 
 /// How often it is noted that somebody looks: a process that starts within 30 s of another's end goes on with its patience.
 const NOTED_EVERY: Duration = Duration::from_secs(30);
@@ -51,6 +56,10 @@ impl<'a> Turn<'a> {
             asked.iter().any(|command| command.to_string() == *spent)
         });
         next.ignored.clone_from(&snapshot.commands.malformed);
+        let token = &spec.rollout.retry_token;
+        next.postponed = next.postponed.filter(|postponed| {
+            postponed.revision == snapshot.desired.revision && postponed.retry_token == *token
+        });
         let commands = snapshot.commands.clone().without(&next.spent);
         Self {
             spec,
@@ -68,6 +77,7 @@ impl<'a> Turn<'a> {
     /// The turn's result. Only now is it known when the next look comes.
     pub(super) fn decided(mut self, requeue: Option<Duration>) -> Decision {
         self.attend();
+        self.keep_replicas();
         let next_check = requeue.and_then(|after| self.now.checked_add(after).ok());
         let of_this_turn = self.next.decisions.iter_mut().rev();
         for record in of_this_turn.take(self.records.len()) {
@@ -111,6 +121,19 @@ impl<'a> Turn<'a> {
         }
     }
 
+    /// While a rollout is under way, or its old version still has its pods, no version has fewer than it had: at 100 % an
+    /// autoscaler sees an idle stable version, which must be able to take all traffic back.
+    fn keep_replicas(&mut self) {
+        let on_trial = self.next.stable.is_some() && self.next.canary.is_some();
+        let replicas = self.spec.replicas;
+        let floor = self
+            .next
+            .replicas_floor
+            .map_or(replicas, |floor| floor.max(replicas));
+        let is_under_way = on_trial || !self.next.retiring.is_empty();
+        self.next.replicas_floor = is_under_way.then_some(floor);
+    }
+
     /// What the cluster says of a version.
     pub(super) fn health(&self, revision: &Revision) -> VersionHealth {
         self.snapshot.health(revision)
@@ -123,9 +146,9 @@ impl<'a> Turn<'a> {
 
     /// Why stable could not take all traffic back right now. While there is a reason, no weight is raised.
     pub(super) fn no_way_back(&self, stable: &VersionRef) -> Option<String> {
-        let (health, replicas) = (self.health(&stable.revision), self.spec.replicas);
-        let pods = health.sentence(&stable.version, replicas);
-        (!health.has_capacity(replicas)).then(|| {
+        let health = self.health(&stable.revision);
+        let pods = health.sentence(&stable.version, self.spec.replicas);
+        (!health.has_capacity(self.spec.pods_needed())).then(|| {
             format!("{pods} It must be able to take all traffic back before another gets more.")
         })
     }
@@ -173,6 +196,7 @@ impl<'a> Turn<'a> {
         reason: &str,
     ) {
         let token = self.spec.rollout.retry_token.clone();
+        self.next.postponed = None;
         self.next
             .refused
             .retain(|refused| refused.revision != canary.revision);
@@ -190,6 +214,37 @@ impl<'a> Turn<'a> {
             stable.version
         );
         self.withdraw(canary, action, verdict, sentence);
+    }
+
+    /// All traffic back on stable through no fault of the version: it is tried again, each time after a longer pause.
+    pub(super) fn postpone(&mut self, stable: &VersionRef, canary: &CanaryVersion, reason: &str) {
+        let before = self.next.postponed.take();
+        let attempts = before.map_or(0, |before| before.attempts).saturating_add(1);
+        let pause = FIRST_RETRY * (1 << (attempts - 1).min(10));
+        let retry_at = self.now + pause.min(LONGEST_RETRY);
+        self.next.postponed = Some(PostponedVersion {
+            revision: canary.revision.clone(),
+            version: canary.version.clone(),
+            attempts,
+            retry_at,
+            reason: reason.to_owned(),
+            retry_token: self.spec.rollout.retry_token.clone(),
+        });
+        let sentence = format!(
+            "{reason} All traffic is on version {}. Nothing is held against version {}: it is \
+             tried again at {}.",
+            stable.version,
+            canary.version,
+            retry_at.strftime("%F %H:%M:%SZ"),
+        );
+        self.withdraw(canary, reasons::PLATFORM_TROUBLE, None, sentence);
+    }
+
+    /// How long the spec's version still waits to be tried again. A pause that is longer than any was begun by a clock that
+    /// was ahead: it is over.
+    pub(super) fn pause_of(&self, postponed: &PostponedVersion) -> Option<SignedDuration> {
+        let left = postponed.retry_at.duration_since(self.now);
+        (left.is_positive() && left <= LONGEST_RETRY).then_some(left)
     }
 
     /// Takes the canary's weight away; its pods stay for the scale-down delay, to answer what they already have.
@@ -214,6 +269,7 @@ impl<'a> Turn<'a> {
         sentence: String,
     ) {
         self.record(reasons::PROMOTED, 100, verdict, sentence);
+        self.next.postponed = None;
         self.retire_version(old.revision.clone());
         self.next.stable = Some(canary.version_ref());
         self.end_trial(&canary.revision, Phase::Promoting);

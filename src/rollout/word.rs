@@ -28,8 +28,8 @@ pub(super) fn promote_full(
 ) -> bool {
     let asked = Command::PromoteFull(canary.revision.clone());
     let health = turn.health(&canary.revision);
-    let can_serve = health.has_capacity(turn.spec.replicas) && turn.snapshot.missing().is_none();
-    if !turn.commands.ask(&asked) || !can_serve {
+    let is_ready = health.has_capacity(turn.spec.pods_needed());
+    if !turn.commands.ask(&asked) || !is_ready || turn.snapshot.missing().is_some() {
         return false;
     }
     turn.by.clone_from(&turn.commands.by);

@@ -269,6 +269,48 @@ fn pods_that_do_not_get_ready() {
 }
 
 #[test]
+fn a_cluster_without_room() {
+    let mut story = Story::new(
+        "A cluster without room ends two trials, is held against no version, and has room in the end.",
+        &errors(),
+        rollout(&json!({"progressDeadline": "2m"})),
+    );
+    story.apply("2");
+    story.trouble(
+        "2",
+        "the scheduler says: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu",
+    );
+    story.wait(390);
+    story.tell("A node is added.");
+    story.pods("2", 2);
+    story.wait(45);
+    story.play(3600);
+    golden!(a_cluster_without_room, story);
+}
+
+#[test]
+fn a_node_is_drained() {
+    let mut story = Story::new(
+        "The node of a canary is drained: its weight is held, and its step begins anew.",
+        &errors(),
+        rollout(&json!({})),
+    );
+    story.roll_out("2");
+    while story.weight() < 25 {
+        story.play(15);
+    }
+    story.trouble(
+        "2",
+        "pod churn-5e1d-x7k2p is being deleted (Eviction API: evicting)",
+    );
+    story.play(300);
+    story.tell("Its pods are Ready on another node.");
+    story.pods("2", 2);
+    story.play(3600);
+    golden!(a_node_is_drained, story);
+}
+
+#[test]
 fn refused_then_retried() {
     let mut story = Story::new(
         "A version that was rolled back is not tried again, until its owner asks for it by a token.",

@@ -121,12 +121,27 @@ impl Story {
         self.look();
     }
 
-    /// A version has so many Ready pods from now on.
+    /// A version has so many Ready pods from now on; the others run, and do not get Ready.
     pub fn pods(&mut self, version: &str, ready: i32) {
-        let health = self.health.entry(self.revision(version)).or_default();
-        health.desired = 2;
-        health.ready = ready;
-        health.endpoints = usize::try_from(ready).unwrap();
+        let health = VersionHealth {
+            desired: 2,
+            ready,
+            endpoints: usize::try_from(ready).unwrap(),
+            unready: 2 - ready,
+            ..VersionHealth::default()
+        };
+        self.health.insert(self.revision(version), health);
+    }
+
+    /// None of a version's pods serves from now on, through no fault of its own.
+    pub fn trouble(&mut self, version: &str, words: &str) {
+        self.tell(&format!("Of version {version}, {words}."));
+        let health = VersionHealth {
+            desired: 2,
+            trouble: Some(words.to_owned()),
+            ..VersionHealth::default()
+        };
+        self.health.insert(self.revision(version), health);
     }
 
     /// A version's pods fail for a reason that no waiting mends.
@@ -168,6 +183,14 @@ impl Story {
     pub fn play(&mut self, seconds: i64) {
         let end = self.now + SignedDuration::from_secs(seconds);
         while self.now < end && self.state.canary.is_some() {
+            self.pass(15);
+            self.look();
+        }
+    }
+
+    /// The same where nothing is on trial, while a version waits for its next one.
+    pub fn wait(&mut self, seconds: i64) {
+        for _ in 0..seconds / 15 {
             self.pass(15);
             self.look();
         }

@@ -26,7 +26,7 @@ use crate::{
 #[rustfmt::skip]
 pub const INVARIANTS: [(&str, &str); 19] = [
     ("declared-weights", "the canary's weight is 0 or that of a declared step, so that both weights are from 0 to 100 and sum to 100"),
-    ("capacity-first", "no version gets weight, or more of it, without Ready capacity for all of the traffic"),
+    ("capacity-first", "no version gets weight, or more of it, without Ready capacity for all of the traffic, but the first one"),
     ("stable-kept", "versions with traffic, and the old one until its time is over, are never shrunk or deleted by Serin"),
     ("pods-outlast-weight", "no version loses all its pods to Serin while a router still sends it requests"),
     ("ready-answers", "a model is called Ready only once every router takes its requests, or has had 10 s to do so"),
@@ -68,6 +68,8 @@ pub struct Judge {
     readings: BTreeMap<(String, &'static str), (bool, u64)>,
     /// When a version last had all its capacity, by the name of its objects.
     capable: BTreeMap<String, u64>,
+    /// When a version last had a pod that serves.
+    serving: BTreeMap<String, u64>,
     /// Revisions that were rolled back, with the token of that time.
     refused: BTreeMap<String, Value>,
     /// When the weight of today was decided on.
@@ -229,6 +231,9 @@ impl Judge {
             if ready.min(endpoints) >= wanted {
                 self.capable.insert(key.name.clone(), objects.now_ms);
             }
+            if ready.min(endpoints) > 0 {
+                self.serving.insert(key.name.clone(), objects.now_ms);
+            }
         }
     }
 
@@ -257,7 +262,7 @@ impl Judge {
             } else {
                 &revision
             };
-            self.has_capacity(story.model, grown, objects, faults);
+            self.has_capacity(story.model, grown, objects, faults, first);
         }
         let onward = (raised && was > 0) || (promoted && !first);
         if onward && !self.sent.believed {
@@ -317,9 +322,18 @@ impl Judge {
         }
     }
 
-    fn has_capacity(&mut self, model: Model, revision: &str, objects: &Objects, faults: &Faults) {
+    /// The first version serves with one pod; whatever comes later needs capacity for all of the traffic.
+    fn has_capacity(
+        &mut self,
+        model: Model,
+        revision: &str,
+        objects: &Objects,
+        faults: &Faults,
+        first: bool,
+    ) {
         let name = model.version(revision);
-        let seen = self.capable.get(&name).copied();
+        let capable = if first { &self.serving } else { &self.capable };
+        let seen = capable.get(&name).copied();
         let recently = seen.is_some_and(|ms| ms + faults.staleness_ms() >= objects.now_ms);
         if !recently {
             let (ready, endpoints) = nodes::capacity(objects, model.namespace, &name);
@@ -376,7 +390,13 @@ impl Judge {
         if !serves && !is_kept {
             return;
         }
-        let wanted = replicas(live);
+        // Whatever the spec asks for: in a rollout, and until the version before is gone.
+        let is_under_way = !status["stable"].is_null() && !status["canary"].is_null();
+        let wanted = if is_under_way || retiring.is_some_and(|list| !list.is_empty()) {
+            i64::MAX
+        } else {
+            replicas(live)
+        };
         if change.deleted {
             self.finds("stable-kept", &format!("{name} is deleted"));
         } else if replicas(&change.after) < replicas(before).min(wanted) {

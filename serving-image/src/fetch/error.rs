@@ -18,7 +18,7 @@ pub enum FetchError {
     /// The platform does not allow it: exit code 3.
     #[error("refused: {0}")]
     Refused(String),
-    /// The source answered, and will answer the same the next time: exit code 4.
+    /// The source answered that it is not there, or not in a shape that can be fetched: exit code 4.
     #[error("{0}")]
     Source(String),
     /// What came is not the artefact that was asked for, or is hostile: exit code 5.
@@ -35,6 +35,9 @@ pub enum FetchError {
     /// The directory or the cache cannot be written: exit code 7.
     #[error("{0}")]
     Storage(String),
+    /// The source is there and refuses, for its credentials or for reasons of its own: exit code 8.
+    #[error("{0}")]
+    Denied(String),
 }
 
 impl FetchError {
@@ -47,6 +50,7 @@ impl FetchError {
             Self::Content(_) => 5,
             Self::Network { .. } => 6,
             Self::Storage(_) => 7,
+            Self::Denied(_) => 8,
         }
     }
 

@@ -12,10 +12,11 @@
 //! | 0 | the artefact is in place |
 //! | 2 | a flag, the address or a credential is malformed |
 //! | 3 | the platform does not allow it: host, address, protocol, size |
-//! | 4 | the source refuses: not found, not permitted |
+//! | 4 | the source does not have it: not found, or not in a shape that can be fetched |
 //! | 5 | what came is not what was asked for: digest, size, archive |
 //! | 6 | the source cannot be reached, or breaks off: trying again later may help |
 //! | 7 | the directory or the cache cannot be written |
+//! | 8 | the source refuses: credentials, or reasons of its own |
 
 mod address;
 mod archive;

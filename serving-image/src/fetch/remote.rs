@@ -117,7 +117,11 @@ impl Remote {
             StatusCode::NOT_FOUND => "Check the address, and that the artefact is published there",
             _ => "Ask who runs it",
         };
-        FetchError::Source(format!("{what} answers {status}{code}. {remedy}"))
+        let text = format!("{what} answers {status}{code}. {remedy}");
+        match status {
+            StatusCode::NOT_FOUND | StatusCode::GONE => FetchError::Source(text),
+            _ => FetchError::Denied(text),
+        }
     }
 }
 

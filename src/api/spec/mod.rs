@@ -65,7 +65,8 @@ pub struct ModelDeploymentSpec {
     #[serde(default)]
     pub serving: Serving,
 
-    /// Pods of the serving version; a canary runs as many, so that it can take all traffic and give it all back.
+    /// Pods of the serving version; a canary runs as many, so that it can take all traffic and give it all back. More take
+    /// effect at once, fewer once no rollout is under way and the version before is gone.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000))]
     pub replicas: i32,
@@ -92,6 +93,14 @@ pub struct ModelDeploymentSpec {
     #[serde(default = "ten")]
     #[schemars(range(min = 0, max = 100))]
     pub revision_history_limit: i32,
+}
+
+impl ModelDeploymentSpec {
+    /// Pods of a version that must be Ready for a forward move (`spec.rollout.minReady`).
+    pub fn pods_needed(&self) -> i32 {
+        let needed = f64::from(self.replicas) * self.rollout.min_ready.share();
+        ((needed - 1e-9).ceil() as i32).max(1) // 7 % of 100 is 7.000000000000001
+    }
 }
 
 impl ModelDeployment {

@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{duration_schema, minutes};
+use crate::api::Percent;
 
 /// The way from a new version's first request to all of them.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -53,7 +54,14 @@ pub struct Rollout {
     #[serde(default)]
     pub on_insufficient_data: InsufficientDataPolicy,
 
-    /// Time that a new version has to become Ready before it is rolled back.
+    /// Share of `spec.replicas` that must be Ready, and reachable by the routers, for every forward move: of the new
+    /// version, and of the old one, which must be able to take all traffic back. One pod at least, and rounded up. The first
+    /// version ever serves once one of its pods does.
+    #[serde(default = "all_pods")]
+    pub min_ready: Percent,
+
+    /// Time that a new version has to become Ready. A version that does not although its pods run is rolled back; where
+    /// the platform did not let them run, the trial ends and is tried again later, 1 minute to 1 hour apart.
     #[serde(default = "fifteen_minutes")]
     #[schemars(schema_with = "duration_schema")]
     pub progress_deadline: Duration,
@@ -80,6 +88,7 @@ impl Default for Rollout {
             on_failure: OnFailure::default(),
             on_metrics_outage: OutagePolicy::default(),
             on_insufficient_data: InsufficientDataPolicy::default(),
+            min_ready: all_pods(),
             progress_deadline: fifteen_minutes(),
             scale_down_delay: thirty_seconds(),
             retry_token: None,
@@ -146,12 +155,12 @@ pub enum OnFailure {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct OutagePolicy {
-    /// Time during which nothing moves.
+    /// Time during which nothing moves, whatever follows.
     #[serde(default = "ten_minutes")]
     #[schemars(schema_with = "duration_schema")]
     pub hold: Duration,
-    /// What follows: `Rollback` puts all traffic back on the stable version, `Pause` goes on holding.
-    #[serde(default = "rollback")]
+    /// What follows: `Pause` goes on holding, `Rollback` puts all traffic back on the stable version and refuses the new one.
+    #[serde(default)]
     #[schemars(schema_with = "outage_schema")]
     pub then: AfterPatience,
 }
@@ -160,7 +169,7 @@ impl Default for OutagePolicy {
     fn default() -> Self {
         Self {
             hold: ten_minutes(),
-            then: AfterPatience::Rollback,
+            then: AfterPatience::Pause,
         }
     }
 }
@@ -240,8 +249,8 @@ fn twenty() -> i64 {
     20
 }
 
-fn rollback() -> AfterPatience {
-    AfterPatience::Rollback
+fn all_pods() -> Percent {
+    Percent::WHOLE
 }
 
 fn five_minutes() -> Duration {

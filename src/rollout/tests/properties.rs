@@ -19,6 +19,7 @@ enum Happening {
         version: u8,
         ready: i32,
         fails: bool,
+        trouble: bool,
     },
     Pause(bool),
     Token(u8),
@@ -42,8 +43,10 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::Outage),
         3 => (1_i64..400).prop_map(Happening::Time),
         1 => (1_u8..4).prop_map(Happening::Apply),
-        3 => (1_u8..4, 1_i32..3, prop::bool::weighted(0.05))
-            .prop_map(|(version, ready, fails)| Happening::Health { version, ready, fails }),
+        3 => (1_u8..4, 0_i32..3, prop::bool::weighted(0.05), prop::bool::weighted(0.3))
+            .prop_map(|(version, ready, fails, trouble)| {
+                Happening::Health { version, ready, fails, trouble }
+            }),
         1 => any::<bool>().prop_map(Happening::Pause),
         1 => (0_u8..3).prop_map(Happening::Token),
         1 => any::<(bool, bool, bool)>()
@@ -80,10 +83,13 @@ impl World {
                 version,
                 ready,
                 fails,
+                trouble,
             } => {
                 let health = VersionHealth {
                     ready,
                     endpoints: usize::try_from(ready).unwrap(),
+                    unready: if trouble { 0 } else { 2 - ready },
+                    trouble: trouble.then(|| "no node has room".to_owned()),
                     failure: fails.then(|| "it fails".to_owned()),
                     ..super::ready()
                 };
@@ -191,6 +197,12 @@ proptest! {
                 }
                 prop_assert!(after.retiring.iter().any(|retiring| retiring.revision == stable_before.revision));
             }
+            if actions.iter().any(|action| action == reasons::PLATFORM_TROUBLE) {
+                prop_assert_eq!(&after.refused, &before.refused, "trouble is not remembered against a version");
+                prop_assert!(after.postponed.is_some(), "it is tried again");
+            }
+            let is_under_way = after.canary.is_some() || !after.retiring.is_empty();
+            prop_assert_eq!(after.replicas_floor.is_some(), is_under_way);
             if actions.iter().any(|action| action == reasons::ABORTED) {
                 let revision = before.canary.clone().unwrap().revision;
                 prop_assert!(world.is_asked(&before, &Command::Abort(revision)), "an abort is heeded once");

@@ -4,11 +4,7 @@ use super::*;
 
 #[test]
 fn no_patience_runs_out_while_nobody_looks() {
-    let unready = VersionHealth {
-        ready: 0,
-        endpoints: 0,
-        ..ready()
-    };
+    let unready = silent();
     let mut starting = World::with_stable_v1();
     starting.spec = spec("2");
     starting.look(None);
@@ -17,6 +13,8 @@ fn no_patience_runs_out_while_nobody_looks() {
     unready_with_weight.set_health("2", unready);
     unready_with_weight.look(Some(reading((0, 0), (0, 0))));
     let mut without_metrics = World::with_canary_v2();
+    without_metrics.spec.rollout.on_metrics_outage =
+        serde_json::from_value(json!({"hold": "10m", "then": "Rollback"})).unwrap();
     without_metrics.look(Some(blind()));
     for (mut world, seen, patience) in [
         (starting, None, 900),

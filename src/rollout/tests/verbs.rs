@@ -332,6 +332,7 @@ fn a_paused_version_without_traffic_outlasts_its_deadline() {
     world.spec = spec("2");
     world.spec.rollout.paused = true;
     world.look(None);
+    world.set_health("2", silent());
     world.pass(1000);
     assert_eq!(world.look(None), [""; 0]);
     world.spec.rollout.paused = false;

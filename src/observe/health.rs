@@ -1,0 +1,386 @@
+//! Whose fault it is that a version's pods are not Ready: the version's own, or the platform's.
+//!
+//! | the version's own | the platform's |
+//! |---|---|
+//! | its container crashes, or cannot be run | no node has room, a quota or a policy refuses pods |
+//! | its image is not in the registry, or has no valid name | the registry is away or refuses the credentials |
+//! | its artefact is not there, not allowed, or not what its digest says | the artefact's source is away, a volume is full |
+//! | its container runs and does not get Ready | a Secret is missing, a sidecar fails, a node is drained or away |
+//!
+//! Only the version's own fault is remembered against it. Where a pod could be either, it is the platform's.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{
+        ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, Pod, PodCondition,
+    },
+};
+use kube::ResourceExt;
+
+use super::VersionHealth;
+use crate::plan::FETCH;
+
+/// The container that serves the model; any other is somebody else's.
+const SERVER: &str = "model";
+/// A server that was restarted this often during its trial does not serve.
+const RESTARTS_THAT_FAIL: i32 = 2;
+/// The clocks of the operator and the API server may differ by so much.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(10);
+/// Reasons of a waiting server that are the version's own fault.
+const OWN: [&str; 3] = ["CrashLoopBackOff", "InvalidImageName", "RunContainerError"];
+/// Reasons of a waiting container whose image is not there yet.
+const PULLING: [&str; 2] = ["ErrImagePull", "ImagePullBackOff"];
+/// Reasons of a waiting container that only say that it has not been started yet.
+const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+/// How registries and container runtimes say that an image does not exist.
+const NOT_FOUND: [&str; 5] = [
+    "not found",
+    "code = notfound",
+    "manifest unknown",
+    "name unknown",
+    "no such manifest",
+];
+/// Words of a pull that failed for another reason, whatever else it says: whoever may not read an image is also told that
+/// it may not exist, and names that cannot be resolved are "not found", too.
+const NOT_THE_IMAGE: [&str; 5] = [
+    "authoriz",
+    "denied",
+    "forbidden",
+    "lookup",
+    "host not found",
+];
+/// Exit codes of a fetch that are the version's own fault: its address is malformed, not allowed, not found, or leads to
+/// something else than its digest says.
+const FETCH_FAILS: std::ops::RangeInclusive<i32> = 2..=5;
+/// How a container ended of which its node knows nothing after a restart.
+const NODE_RESTARTED: [&str; 2] = ["ContainerStatusUnknown", "Unknown"];
+/// The longest words of others that a status repeats, in characters.
+const LONGEST: usize = 400;
+
+/// What a Deployment, its pods and the number of those that a router can reach say of a version, whose trial has lasted
+/// since then.
+pub(super) fn health_of(
+    deployment: Option<&Deployment>,
+    mut pods: Vec<Arc<Pod>>,
+    endpoints: usize,
+    since: Option<Timestamp>,
+) -> VersionHealth {
+    let Some(deployment) = deployment else {
+        return VersionHealth::default();
+    };
+    let status = deployment.status.as_ref();
+    let ready = status.and_then(|status| status.ready_replicas).unwrap_or(0);
+    let updated = status
+        .and_then(|status| status.updated_replicas)
+        .unwrap_or(0);
+    // They come in no order; of several pods that fail the same one is always named.
+    pods.sort_by_key(|pod| pod.name_any());
+    let silent: Vec<_> = pods.iter().filter_map(|pod| silent_server(pod)).collect();
+    VersionHealth {
+        desired: deployment.spec.replicas.unwrap_or(1),
+        ready: if is_answered(deployment) {
+            ready.min(updated)
+        } else {
+            0
+        },
+        endpoints,
+        failure: pods.iter().find_map(|pod| failure(pod, since)),
+        trouble: trouble(deployment, &pods),
+        unready: i32::try_from(silent.len()).unwrap_or(i32::MAX),
+        lost: silent.iter().any(|server| server.was_ready),
+        unready_since: silent.iter().filter_map(|server| server.since).min(),
+        unconfirmed: None,
+    }
+}
+
+/// Whether the status is of the newest generation: an older one speaks of pods that may be about to go.
+pub(super) fn is_answered(deployment: &Deployment) -> bool {
+    let status = deployment.status.as_ref();
+    status.and_then(|status| status.observed_generation) == deployment.metadata.generation
+}
+
+/// A server that runs and is not Ready.
+struct Silent {
+    since: Option<Timestamp>,
+    was_ready: bool,
+}
+
+fn silent_server(pod: &Pod) -> Option<Silent> {
+    let status = server(pod).filter(|status| is_alive(pod) && !status.ready)?;
+    let running = status.state.as_ref()?.running.as_ref()?;
+    let since = running.started_at.as_ref().map(|at| at.0);
+    // Before a container has started its pod is not Ready; what changed later was Ready in between.
+    let changed = condition(pod, "Ready").and_then(|ready| ready.last_transition_time.as_ref());
+    let was_ready = !matches!((since, changed), (Some(since), Some(changed)) if changed.0 <= since);
+    Some(Silent { since, was_ready })
+}
+
+/// The version's own fault, as one pod shows it.
+fn failure(pod: &Pod, since: Option<Timestamp>) -> Option<String> {
+    if !is_alive(pod) {
+        return None;
+    }
+    let fetching = containers(pod).find(|status| status.name == FETCH);
+    if let Some(ended) = fetching.and_then(failed_fetch)
+        && FETCH_FAILS.contains(&ended.exit_code)
+    {
+        let name = pod.name_any();
+        return Some(format!(
+            "pod {name} cannot fetch its artefact{}",
+            words_of(ended)
+        ));
+    }
+    let server = server(pod)?;
+    if let Some((reason, waiting)) = waiting(server) {
+        if PULLING.contains(&reason) && is_own(reason, waiting) {
+            return Some(unpulled(pod, waiting));
+        }
+        if is_own(reason, waiting) {
+            return Some(format!(
+                "{}{}",
+                is_in(pod, reason, waiting),
+                last_words(server)
+            ));
+        }
+    }
+    let restarts = server.restart_count;
+    let counts = since.is_some_and(|since| was_made_after(pod, since - CLOCK_TOLERANCE));
+    let rebooted = last_end(server)
+        .and_then(|ended| ended.reason.as_deref())
+        .is_some_and(|reason| NODE_RESTARTED.contains(&reason));
+    (counts && restarts >= RESTARTS_THAT_FAIL && !rebooted).then(|| {
+        let name = pod.name_any();
+        format!(
+            "pod {name} was restarted {restarts} times{}",
+            last_words(server)
+        )
+    })
+}
+
+/// What keeps pods from serving that is not the version's fault.
+fn trouble(deployment: &Deployment, pods: &[Arc<Pod>]) -> Option<String> {
+    let alive = || pods.iter().filter(|pod| is_alive(pod));
+    let gone = || pods.iter().filter(|pod| !is_alive(pod));
+    let missing = || {
+        let wanted = usize::try_from(deployment.spec.replicas.unwrap_or(1)).unwrap_or(0);
+        alive().filter(|pod| is_ready(pod)).count() < wanted
+    };
+    refused_pods(deployment)
+        .or_else(|| alive().find_map(|pod| trouble_of(pod)))
+        .or_else(|| missing().then(|| gone().find_map(|pod| end_of(pod)))?)
+}
+
+/// Why the API server takes no pods, or no ReplicaSet.
+fn refused_pods(deployment: &Deployment) -> Option<String> {
+    let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
+    let refused = conditions.iter().find(|condition| {
+        let (type_, status) = (condition.type_.as_deref(), condition.status.as_deref());
+        (type_ == Some("ReplicaFailure") && status == Some("True"))
+            || condition.reason.as_deref() == Some("ReplicaSetCreateError")
+    })?;
+    let message = refused.message.as_deref().unwrap_or_default();
+    Some(format!("the API server says: {}", shortened(message)))
+}
+
+/// What keeps one pod from serving.
+fn trouble_of(pod: &Pod) -> Option<String> {
+    if is_ready(pod) {
+        return None;
+    }
+    let unscheduled = condition(pod, "PodScheduled").filter(|it| it.status == "False");
+    if let Some(message) = unscheduled.and_then(|scheduled| scheduled.message.as_deref()) {
+        return Some(format!("the scheduler says: {}", shortened(message)));
+    }
+    let fetching = containers(pod).filter(|status| status.name == FETCH);
+    if let Some(away) = { fetching }.find_map(failed_fetch) {
+        let words = words_of(away);
+        return Some(format!("the artefact cannot be fetched yet{words}"));
+    }
+    if let Some(trouble) = containers(pod).find_map(|status| container_trouble(pod, status)) {
+        return Some(trouble);
+    }
+    // A node that is away, a sidecar, or a load balancer that the pod waits for.
+    server(pod).filter(|server| server.ready)?;
+    let mut others = pod.status.as_ref()?.conditions.iter().flatten();
+    let why = others.find(|it| it.status == "False" && it.type_ != "Ready");
+    let why = why.map_or_else(
+        || "is its node away?".to_owned(),
+        |why| {
+            format!(
+                "{} {}",
+                why.type_,
+                why.message.as_deref().unwrap_or("is False")
+            )
+        },
+    );
+    let name = pod.name_any();
+    Some(format!(
+        "the server in pod {name} is ready, the pod is not: {}",
+        shortened(&why)
+    ))
+}
+
+/// What keeps a container from running through no fault of the version.
+fn container_trouble(pod: &Pod, status: &ContainerStatus) -> Option<String> {
+    let (reason, waiting) = waiting(status)?;
+    if STARTING.contains(&reason) {
+        return None;
+    }
+    let is_ours = status.name == SERVER;
+    if is_ours && is_own(reason, waiting) {
+        return None;
+    }
+    if PULLING.contains(&reason) {
+        return Some(unpulled(pod, waiting));
+    }
+    let whose = if is_ours {
+        String::new()
+    } else {
+        format!("container {} of ", status.name)
+    };
+    Some(format!("{whose}{}", is_in(pod, reason, waiting)))
+}
+
+/// How a pod ended, or is about to, that another one has to replace.
+fn end_of(pod: &Pod) -> Option<String> {
+    let name = pod.name_any();
+    let status = pod.status.as_ref()?;
+    let disrupted = condition(pod, "DisruptionTarget").filter(|it| it.status == "True");
+    let message = disrupted
+        .and_then(|it| it.message.as_deref())
+        .or(status.message.as_deref());
+    let why = message
+        .map(|message| format!(" ({})", shortened(message)))
+        .unwrap_or_default();
+    if pod.metadata.deletion_timestamp.is_some() {
+        return Some(format!("pod {name} is being deleted{why}"));
+    }
+    let reason = status.reason.as_deref().or(status.phase.as_deref());
+    Some(format!(
+        "pod {name} has ended: {}{why}",
+        reason.unwrap_or("Failed")
+    ))
+}
+
+/// Whether a pod may still serve: it has not ended, is not being deleted, and its node answers.
+fn is_alive(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    pod.metadata.deletion_timestamp.is_none()
+        && !matches!(phase, Some("Failed" | "Succeeded" | "Unknown"))
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    match condition(pod, "Ready") {
+        Some(ready) => ready.status == "True",
+        None => server(pod).is_some_and(|server| server.ready),
+    }
+}
+
+fn condition<'a>(pod: &'a Pod, wanted: &str) -> Option<&'a PodCondition> {
+    let mut conditions = pod.status.as_ref()?.conditions.iter().flatten();
+    conditions.find(|condition| condition.type_ == wanted)
+}
+
+fn was_made_after(pod: &Pod, since: Timestamp) -> bool {
+    let made = pod.metadata.creation_timestamp.as_ref();
+    made.is_some_and(|made| made.0 >= since)
+}
+
+/// All containers of a pod, those that prepare it first.
+fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    let status = pod.status.iter();
+    status.flat_map(|status| {
+        let before = status.init_container_statuses.iter().flatten();
+        before.chain(status.container_statuses.iter().flatten())
+    })
+}
+
+fn server(pod: &Pod) -> Option<&ContainerStatus> {
+    let mut statuses = pod.status.as_ref()?.container_statuses.iter().flatten();
+    statuses.find(|status| status.name == SERVER)
+}
+
+fn waiting(status: &ContainerStatus) -> Option<(&str, &ContainerStateWaiting)> {
+    let waiting = status.state.as_ref()?.waiting.as_ref()?;
+    Some((waiting.reason.as_deref()?, waiting))
+}
+
+/// The last end of a fetch that is not in place yet.
+fn failed_fetch(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    let now = status
+        .state
+        .as_ref()
+        .and_then(|state| state.terminated.as_ref());
+    now.or_else(|| last_end(status))
+        .filter(|ended| ended.exit_code != 0)
+}
+
+fn last_end(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    status.last_state.as_ref()?.terminated.as_ref()
+}
+
+/// How the container ended the last time, in its own words where it left some.
+fn last_words(status: &ContainerStatus) -> String {
+    last_end(status).map(words_of).unwrap_or_default()
+}
+
+fn words_of(ended: &ContainerStateTerminated) -> String {
+    let message = ended.message.as_deref().map(str::trim);
+    let message = message
+        .filter(|message| !message.is_empty())
+        .map(|message| format!(": {}", shortened(message)))
+        .unwrap_or_default();
+    format!(" (it ended with exit code {}{message})", ended.exit_code)
+}
+
+fn is_in(pod: &Pod, reason: &str, waiting: &ContainerStateWaiting) -> String {
+    let message = waiting.message.as_deref().unwrap_or_default();
+    format!(
+        "pod {} is in {reason}: {}",
+        pod.name_any(),
+        shortened(message)
+    )
+}
+
+/// A pull that failed. Between two tries the message of the last one stands behind that of the pause.
+fn unpulled(pod: &Pod, waiting: &ContainerStateWaiting) -> String {
+    let message = waiting.message.as_deref().unwrap_or_default();
+    let last = message
+        .split_once("ErrImagePull: ")
+        .map_or(message, |(_, last)| last);
+    format!(
+        "pod {} cannot pull its image: {}",
+        pod.name_any(),
+        shortened(last)
+    )
+}
+
+/// Whether it is the version's own fault that its server waits.
+fn is_own(reason: &str, waiting: &ContainerStateWaiting) -> bool {
+    let message = waiting.message.as_deref().unwrap_or_default();
+    OWN.contains(&reason) || (PULLING.contains(&reason) && is_not_found(message))
+}
+
+/// Whether the registry answered that the image does not exist.
+fn is_not_found(message: &str) -> bool {
+    let message = message.to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    says(&NOT_FOUND) && !says(&NOT_THE_IMAGE)
+}
+
+fn shortened(message: &str) -> String {
+    match message.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", message.get(..end).unwrap_or_default()),
+        None => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
