@@ -19,6 +19,7 @@ mod player;
 #[path = "../support/ports.rs"]
 mod ports;
 mod recordings;
+mod refusals;
 mod rollouts;
 mod server;
 mod traffic;
