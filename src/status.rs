@@ -364,7 +364,7 @@ mod tests {
             &model,
             &state,
             stable,
-            &Standing::Valid,
+            (&Standing::Valid, &[]),
             Front::Answers,
             now,
         )
