@@ -84,6 +84,10 @@ pub enum Fault {
     Clock(i64),
     /// 45: the operator is frozen for 30 minutes.
     Freeze,
+    /// What a cell of the grid does: it may hold a rollout up.
+    Cell,
+    /// The same, and routers begin anew.
+    CellOfRouters,
 }
 
 impl Fault {
@@ -124,7 +128,7 @@ impl Fault {
                 Illness::OneUnknown => 43,
             },
             Self::RouterRestart => 39,
-            Self::Trip(_) => 0,
+            Self::Trip(_) | Self::Cell | Self::CellOfRouters => 0,
             Self::Clock(_) => 44,
             Self::Freeze => 45,
         }
@@ -167,6 +171,7 @@ impl Fault {
                 | Self::Errors { .. }
                 | Self::Timeouts(_)
                 | Self::Broken(_)
+                | Self::CellOfRouters
         )
     }
 

@@ -11,9 +11,12 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_wrap, missing_docs)]
 
+mod admission;
 mod apply;
 mod dice;
 mod faults;
+mod grid;
+mod hpa;
 mod judge;
 mod kinds;
 mod model;

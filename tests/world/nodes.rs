@@ -16,11 +16,8 @@ use crate::{
 
 /// Where the routers run.
 pub const ROUTERS: &str = "serin-system";
-/// The routers' pods: name and address.
-pub const ROUTER_PODS: [(&str, &str); 2] = [
-    ("serin-router-6d9f7c5b8-aaaaa", "10.244.9.1"),
-    ("serin-router-6d9f7c5b8-bbbbb", "10.244.9.2"),
-];
+/// How many nodes run pods of models.
+const NODES: u64 = 2;
 
 /// A moment that never comes.
 const NEVER_MS: u64 = u64::MAX / 2;
@@ -36,6 +33,14 @@ pub struct Nodes {
     pub collector_ms: u64,
     /// The version of the objects at which nothing is left to be done, not even later.
     idle_at: Option<u64>,
+    /// Why no node takes a new pod, in the scheduler's words.
+    full: Option<String>,
+    /// Why no pod is created beyond so many in a namespace, in the words of whoever denies it.
+    pod_limit: Option<(usize, String)>,
+    /// Pods that were denied so far, looks of one step counted once.
+    pub denied: u64,
+    /// Pods that no node took so far.
+    pub unplaced: u64,
 }
 
 /// One Deployment's pods.
@@ -44,6 +49,8 @@ struct Played {
     /// When the controller gets to see this generation.
     seen_at_ms: u64,
     pods: Vec<Pod>,
+    /// The template that the newest pods were made from.
+    template: Value,
     /// Ready addresses as of one step ago: what the endpoint controller tells.
     told: Vec<String>,
     /// The version of the objects at which nothing is left to be done for it, not even later.
@@ -53,6 +60,10 @@ struct Played {
 struct Pod {
     name: String,
     address: String,
+    /// The node that runs it; none while the scheduler finds no node.
+    node: Option<u64>,
+    /// Made from an older template than the Deployment's.
+    is_outdated: bool,
     ready_at_ms: u64,
     /// Not ready before this, for some passing reason.
     down_until_ms: u64,
@@ -65,6 +76,9 @@ impl Played {
     fn is_calm(&self, now_ms: u64) -> bool {
         self.seen_at_ms <= now_ms
             && self.pods.iter().all(|pod| {
+                if pod.node.is_none() || pod.is_outdated {
+                    return false;
+                }
                 let due = pod.ready_at_ms > now_ms && pod.ready_at_ms < NEVER_MS;
                 !due && pod.down_until_ms <= now_ms && pod.next_restart_ms == NEVER_MS
             })
@@ -80,6 +94,10 @@ impl Nodes {
             addresses: 0,
             collector_ms: 20_000,
             idle_at: None,
+            full: None,
+            pod_limit: None,
+            denied: 0,
+            unplaced: 0,
         }
     }
 
@@ -128,6 +146,7 @@ impl Nodes {
                 generation: 0,
                 seen_at_ms: 0,
                 pods: Vec::new(),
+                template: deployment["spec"]["template"].clone(),
                 told: Vec::new(),
                 settled_at: None,
             });
@@ -149,15 +168,44 @@ impl Nodes {
         let version = text(&deployment["metadata"]["annotations"]["serin.dev/version"]);
         let behaviour = behaviour(key, deployment, &version);
         let desired = deployment["spec"]["replicas"].as_u64().unwrap_or(1) as usize;
+        if played.template != deployment["spec"]["template"] {
+            played.template = deployment["spec"]["template"].clone();
+            for pod in &mut played.pods {
+                pod.is_outdated = true;
+            }
+        }
         while played.pods.len() > desired {
             if let Some(pod) = played.pods.pop() {
                 let _ = objects.delete(&Key::new(Kind::Pod, &key.namespace, &pod.name));
             }
         }
+        // A new template is rolled out pod by pod, each once all others are ready.
+        let is_ready = |pod: &Pod| pod.ready_at_ms <= now_ms && pod.down_until_ms <= now_ms;
+        if played.pods.iter().all(is_ready)
+            && let Some(index) = played.pods.iter().position(|pod| pod.is_outdated)
+        {
+            let pod = played.pods.remove(index);
+            let _ = objects.delete(&Key::new(Kind::Pod, &key.namespace, &pod.name));
+        }
+        let in_namespace = |key: &Key, of: &Key| key.namespace == of.namespace;
+        let mut denied = None;
         while played.pods.len() < desired {
+            if let Some((limit, words)) = &self.pod_limit
+                && objects
+                    .of(Kind::Pod)
+                    .filter(|(pod, _)| in_namespace(pod, key))
+                    .count()
+                    >= *limit
+            {
+                let text = format!("pods \"{}-7c9d6b5f4-\" is forbidden: {words}", key.name);
+                self.denied += 1;
+                denied = Some(text);
+                break;
+            }
             self.addresses += 1;
             let starts_in = match behaviour.start {
                 Start::Ready => dice.between(2_000, 9_000),
+                Start::After(seconds) => seconds * 1000,
                 Start::Never | Start::Crashing => NEVER_MS,
             };
             played.pods.push(Pod {
@@ -167,41 +215,60 @@ impl Nodes {
                     self.addresses / 250,
                     self.addresses % 250 + 1
                 ),
+                node: self.full.is_none().then(|| emptiest(&played.pods)),
+                is_outdated: false,
                 ready_at_ms: now_ms.saturating_add(starts_in).min(NEVER_MS),
                 down_until_ms: 0,
                 restarts: 0,
                 next_restart_ms: match behaviour.start {
                     Start::Crashing => now_ms + 4_000,
-                    Start::Ready | Start::Never => NEVER_MS,
+                    Start::Ready | Start::Never | Start::After(_) => NEVER_MS,
                 },
             });
+            if let Some(pod) = played.pods.last() {
+                let words = self.full.as_deref().unwrap_or_default();
+                let made = pod_object(key, deployment, uid, pod, false, words);
+                let _ = objects.create(&Key::new(Kind::Pod, &key.namespace, &pod.name), made);
+            }
         }
         let mut ready_addresses = Vec::new();
         for pod in &mut played.pods {
+            if pod.node.is_none() {
+                self.unplaced += 1;
+                if self.full.is_none() {
+                    self.addresses += 1;
+                    pod.node = Some(self.addresses % NODES);
+                    pod.ready_at_ms = pod.ready_at_ms.max(now_ms + 5_000);
+                }
+            }
             if now_ms >= pod.next_restart_ms {
                 pod.restarts += 1;
                 pod.next_restart_ms = now_ms + 10_000;
             }
-            let ready = now_ms >= pod.ready_at_ms
+            let ready = pod.node.is_some()
+                && now_ms >= pod.ready_at_ms
                 && now_ms >= pod.down_until_ms
                 && behaviour.start != Start::Never;
             if ready {
                 ready_addresses.push(pod.address.clone());
             }
-            let wanted = pod_object(key, deployment, uid, pod, ready);
+            let why = self.full.as_deref().unwrap_or_default();
+            let wanted = pod_object(key, deployment, uid, pod, ready, why);
             let pod_key = Key::new(Kind::Pod, &key.namespace, &pod.name);
-            if objects.get(&pod_key).is_none() {
-                let _ = objects.create(&pod_key, wanted);
-            } else {
-                objects.edit(&pod_key, |live| live["status"] = wanted["status"].clone());
-            }
+            objects.edit(&pod_key, |live| live["status"] = wanted["status"].clone());
         }
-        let ready = ready_addresses.len();
+        let (ready, made) = (ready_addresses.len(), played.pods.len());
+        let updated = played.pods.iter().filter(|pod| !pod.is_outdated).count();
         objects.edit(key, |live| {
             live["status"] = json!({
-                "observedGeneration": generation, "replicas": desired, "updatedReplicas": desired,
+                "observedGeneration": generation, "replicas": made, "updatedReplicas": updated,
                 "readyReplicas": ready, "availableReplicas": ready,
             });
+            if let Some(message) = &denied {
+                live["status"]["conditions"] = json!([{
+                    "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message,
+                }]);
+            }
         });
         let told = std::mem::replace(&mut played.told, ready_addresses);
         // An address that is gone is taken out at once, a new one comes a step later.
@@ -210,8 +277,49 @@ impl Nodes {
             .filter(|address| played.told.contains(address))
             .collect();
         tell_endpoints(objects, key, &told);
-        let is_settled = objects.version() == before && played.is_calm(now_ms);
+        let is_settled = objects.version() == before && denied.is_none() && played.is_calm(now_ms);
         played.settled_at = is_settled.then_some(before);
+    }
+
+    /// No node takes a new pod from now on, in these words of the scheduler's; or nodes do again.
+    pub fn set_full(&mut self, words: Option<String>) {
+        self.full = words;
+        self.look_again();
+    }
+
+    /// No pod is created from now on where a namespace has so many, in these words of whoever denies it; or pods are again.
+    pub fn set_pod_limit(&mut self, limit: Option<(usize, String)>) {
+        self.pod_limit = limit;
+        self.look_again();
+    }
+
+    /// A node is drained: its pods go at once, and are made again elsewhere. Returns how many went.
+    pub fn drain(&mut self, node: u64, objects: &mut Objects) -> usize {
+        self.evict(objects, |pod| pod.node == Some(node), usize::MAX)
+    }
+
+    /// One pod is evicted, of a Deployment by its name. Returns whether there was one.
+    pub fn evict_one(&mut self, deployment: &str, objects: &mut Objects) -> bool {
+        let start = format!("{deployment}-");
+        self.evict(objects, |pod| pod.name.starts_with(&start), 1) == 1
+    }
+
+    fn evict(&mut self, objects: &mut Objects, which: impl Fn(&Pod) -> bool, most: usize) -> usize {
+        let mut gone = 0;
+        for played in self.deployments.values_mut() {
+            while gone < most
+                && let Some(index) = played.pods.iter().position(&which)
+            {
+                let pod = played.pods.remove(index);
+                let found = objects.of(Kind::Pod).find(|(key, _)| key.name == pod.name);
+                if let Some(key) = found.map(|(key, _)| key.clone()) {
+                    let _ = objects.delete(&key);
+                }
+                gone += 1;
+            }
+        }
+        self.look_again();
+        gone
     }
 
     /// Versions behave otherwise from now on.
@@ -272,6 +380,12 @@ impl Nodes {
     }
 }
 
+/// The node with the fewest of these pods.
+fn emptiest(pods: &[Pod]) -> u64 {
+    let on = |node: u64| pods.iter().filter(|pod| pod.node == Some(node)).count();
+    (0..NODES).min_by_key(|node| on(*node)).unwrap_or(0)
+}
+
 /// Whether a change is of a Deployment, or of what belongs to it and has its name before its own.
 fn is_about(change: &Change, deployment: &Key) -> bool {
     change.key.namespace == deployment.namespace && change.key.name.starts_with(&deployment.name)
@@ -318,11 +432,41 @@ fn tell_endpoints(objects: &mut Objects, deployment: &Key, addresses: &[String])
     }
 }
 
-fn pod_object(key: &Key, deployment: &Value, uid: &str, pod: &Pod, ready: bool) -> Value {
+fn pod_object(
+    key: &Key,
+    deployment: &Value,
+    uid: &str,
+    pod: &Pod,
+    ready: bool,
+    unplaced: &str,
+) -> Value {
     let state = if pod.restarts > 0 {
         json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}})
     } else {
         json!({"running": {}})
+    };
+    let condition = |name: &str, holds: bool| {
+        let status = if holds { "True" } else { "False" };
+        json!({"type": name, "status": status})
+    };
+    let status = match pod.node {
+        Some(_) => json!({
+            "phase": "Running", "podIP": pod.address,
+            "conditions": [
+                condition("PodScheduled", true), condition("Initialized", true),
+                condition("ContainersReady", ready), condition("Ready", ready),
+            ],
+            "containerStatuses": [{
+                "name": "model", "ready": ready, "started": true, "restartCount": pod.restarts,
+                "image": "serve:1", "imageID": "serve:1", "state": state,
+            }],
+        }),
+        None => json!({
+            "phase": "Pending",
+            "conditions": [{
+                "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": unplaced,
+            }],
+        }),
     };
     json!({
         "metadata": {
@@ -330,30 +474,11 @@ fn pod_object(key: &Key, deployment: &Value, uid: &str, pod: &Pod, ready: bool) 
             "labels": deployment["spec"]["template"]["metadata"]["labels"],
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": key.name, "uid": uid, "controller": true}],
         },
-        "spec": {"containers": [{"name": "model", "ports": [{"name": "http", "containerPort": 8080}]}]},
-        "status": {
-            "phase": "Running", "podIP": pod.address,
-            "containerStatuses": [{
-                "name": "model", "ready": ready, "restartCount": pod.restarts,
-                "image": "serve:1", "imageID": "serve:1", "state": state,
-            }],
+        "spec": {
+            "nodeName": pod.node.map(|node| format!("node-{node}")),
+            "containers": [{"name": "model", "ports": [{"name": "http", "containerPort": 8080}]}],
         },
-    })
-}
-
-/// The routers' endpoints.
-pub fn router_slice() -> Value {
-    let endpoints: Vec<Value> = ROUTER_PODS
-        .iter()
-        .map(|(_, address)| json!({"addresses": [address], "conditions": {"ready": true}}))
-        .collect();
-    json!({
-        "metadata": {
-            "namespace": ROUTERS, "name": "serin-router-x1",
-            "labels": {"kubernetes.io/service-name": "serin-router"},
-        },
-        "addressType": "IPv4", "endpoints": endpoints,
-        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        "status": status,
     })
 }
 

@@ -153,12 +153,14 @@ impl Objects {
         Ok(self.commit(key, object))
     }
 
-    /// Server-side apply, always forced.
+    /// Server-side apply, always forced. What `admit` makes of the object is kept; a dry run keeps nothing.
     pub fn apply(
         &mut self,
         key: &Key,
         manager: &str,
         wanted: &Value,
+        dry_run: bool,
+        admit: impl FnOnce(&mut Value),
     ) -> Result<Arc<Value>, Refusal> {
         let live = self.live.get(key).cloned();
         if let Some(asked) = wanted["metadata"]["resourceVersion"].as_str() {
@@ -191,6 +193,10 @@ impl Objects {
         }
         apply::merge(&mut next, &wanted);
         apply::set_defaults(key.kind, &mut next);
+        admit(&mut next);
+        if dry_run {
+            return Ok(Arc::new(next));
+        }
         self.applied.insert(owner, wanted);
         Ok(self.commit(key, next))
     }
@@ -380,12 +386,12 @@ mod tests {
         let key = Key::new(Kind::Deployment, "ml", "iris-1");
         let body =
             json!({"metadata": {"labels": {"a": "1"}}, "spec": {"replicas": 2, "paused": true}});
-        objects.apply(&key, "serin", &body).unwrap();
+        objects.apply(&key, "serin", &body, false, |_| {}).unwrap();
         objects.edit(&key, |object| {
             object["metadata"]["labels"]["foreign"] = json!("kept");
         });
         let body = json!({"metadata": {"labels": {"a": "1"}}, "spec": {"replicas": 3}});
-        let live = objects.apply(&key, "serin", &body).unwrap();
+        let live = objects.apply(&key, "serin", &body, false, |_| {}).unwrap();
         assert_eq!(
             live["metadata"]["labels"],
             json!({"a": "1", "foreign": "kept"})
@@ -394,7 +400,7 @@ mod tests {
         assert!(live["spec"].get("paused").is_none());
         assert_eq!(live["metadata"]["generation"], 2);
         let version = objects.version();
-        objects.apply(&key, "serin", &body).unwrap();
+        objects.apply(&key, "serin", &body, false, |_| {}).unwrap();
         assert_eq!(
             objects.version(),
             version,
@@ -407,13 +413,25 @@ mod tests {
         let mut objects = Objects::default();
         let key = Key::new(Kind::Deployment, "ml", "iris-1");
         let first = objects
-            .apply(&key, "serin", &json!({"spec": {"replicas": 1}}))
+            .apply(
+                &key,
+                "serin",
+                &json!({"spec": {"replicas": 1}}),
+                false,
+                |_| {},
+            )
             .unwrap();
         objects.edit(&key, |object| {
             object["status"] = json!({"readyReplicas": 1});
         });
         let body = json!({"metadata": {"resourceVersion": first["metadata"]["resourceVersion"]}, "spec": {"replicas": 0}});
-        assert_eq!(objects.apply(&key, "serin", &body).unwrap_err().code, 409);
+        assert_eq!(
+            objects
+                .apply(&key, "serin", &body, false, |_| {})
+                .unwrap_err()
+                .code,
+            409
+        );
     }
 
     #[test]

@@ -131,7 +131,8 @@ async fn answer(
             state.is_broken(format!("the fake Prometheus cannot read {query}"));
             return (400, Vec::new(), clock);
         };
-        let data = parsed.answer(&state.traffic.series, at.as_millisecond());
+        state.traffic.answered[state.traffic.asked] += 1;
+        let data = parsed.answer(state.traffic.series(), at.as_millisecond());
         let believable = match illness {
             Some(Illness::Stale) => judge::is_fresh(&state.faults),
             illness => illness.is_none_or(Illness::is_bearable),

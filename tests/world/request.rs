@@ -116,7 +116,12 @@ impl Request {
 
     /// Whether it writes, other than for the leader's lease.
     pub fn acts(&self) -> bool {
-        self.verb.writes() && self.kind != Kind::Lease
+        self.verb.writes() && self.kind != Kind::Lease && !self.is_dry_run()
+    }
+
+    /// Whether nothing of it is to be kept.
+    pub fn is_dry_run(&self) -> bool {
+        self.query.get("dryRun").is_some_and(|value| value == "All")
     }
 
     pub fn key(&self) -> Key {

@@ -1,8 +1,83 @@
 //! The routers: each asks one operator, and keeps what it was told while that one is away.
 
+use serde_json::{Value, json};
 use serin::traffic::envoy::{RouteKey, RouterModel};
 
-use crate::{dice::Dice, model::Model, nodes::ROUTER_PODS, operator::Operator};
+use crate::{
+    dice::Dice,
+    kinds::{Key, Kind},
+    model::Model,
+    nodes::ROUTERS,
+    objects::Objects,
+    operator::Operator,
+};
+
+/// How many routers run.
+pub const ROUTER_COUNT: usize = 2;
+
+/// A router's pod.
+#[derive(Clone, Debug)]
+pub struct RouterPod {
+    pub name: String,
+    pub address: String,
+    /// Whether it is among the endpoints of the routers' Service. One that is new is not, before an operator told it anything.
+    pub is_ready: bool,
+}
+
+impl RouterPod {
+    /// The pods that a world begins with.
+    pub fn first() -> Vec<Self> {
+        let pod = |(name, address): (&str, &str)| Self {
+            name: format!("serin-router-6d9f7c5b8-{name}"),
+            address: address.to_owned(),
+            is_ready: true,
+        };
+        [("aaaaa", "10.244.9.1"), ("bbbbb", "10.244.9.2")]
+            .map(pod)
+            .into()
+    }
+
+    /// The one that takes the place of router `index`, the `number`th that ever did.
+    pub fn newer(index: usize, number: u64) -> Self {
+        Self {
+            name: format!("serin-router-6d9f7c5b8-n{number:04}"),
+            address: format!(
+                "10.244.{}.{}",
+                10 + number / 100,
+                10 * (index as u64 + 1) + number % 100
+            ),
+            is_ready: false,
+        }
+    }
+}
+
+/// Where the routers' endpoints are told.
+pub fn slice_key() -> Key {
+    Key::new(Kind::Slice, ROUTERS, "serin-router-x1")
+}
+
+/// Tells the routers' endpoints.
+pub fn tell_endpoints(objects: &mut Objects, pods: &[RouterPod]) {
+    let ready = pods.iter().filter(|pod| pod.is_ready);
+    let endpoints: Value = ready
+        .map(|pod| json!({"addresses": [pod.address], "conditions": {"ready": true}}))
+        .collect();
+    let slice = json!({
+        "metadata": {
+            "namespace": ROUTERS, "name": "serin-router-x1",
+            "labels": {"kubernetes.io/service-name": "serin-router"},
+        },
+        "addressType": "IPv4", "endpoints": endpoints,
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+    });
+    if objects.get(&slice_key()).is_none() {
+        let _ = objects.create(&slice_key(), slice);
+    } else {
+        objects.edit(&slice_key(), |live| {
+            live["endpoints"] = slice["endpoints"].clone()
+        });
+    }
+}
 
 /// A router that has lost its operator is told by another one after 1 to so many seconds: by the chart it tries again at most
 /// 2 s later, and gives each try 2 s.
@@ -27,8 +102,21 @@ impl Routers {
     pub fn new(seed: u64) -> Self {
         Self {
             dice: Dice::new(seed, "routers"),
-            asked: ROUTER_PODS.iter().map(|_| Asked::default()).collect(),
+            asked: (0..ROUTER_COUNT).map(|_| Asked::default()).collect(),
         }
+    }
+
+    /// A new pod takes the place of a router: it knows nothing, and finds an operator after a while.
+    pub fn replace(&mut self, index: usize, second: u64) {
+        self.asked[index] = Asked {
+            again_at: second + self.dice.between(1, RETURN_SECONDS),
+            ..Asked::default()
+        };
+    }
+
+    /// Whether a router has been told by an operator what to do.
+    pub fn is_told(&self, index: usize) -> bool {
+        self.asked[index].operator.is_some()
     }
 
     /// Once a second: what each router does from now on.

@@ -49,6 +49,30 @@ impl Staff {
         }
     }
 
+    /// Processes that have ended so far.
+    pub fn ended(&self) -> u64 {
+        self.started - self.running.len() as u64
+    }
+
+    /// Whether an operator runs that has the whole picture.
+    pub fn is_complete(&self) -> bool {
+        let mut running = self.running.iter();
+        running.any(|operator| !operator.is_over() && operator.routes().is_some())
+    }
+
+    /// All operators are killed.
+    pub fn kill(&self) {
+        for operator in &self.running {
+            operator.kill();
+        }
+    }
+
+    /// A new pod takes the place of a router.
+    pub fn replace_router(&mut self, index: usize, second: u64) {
+        self.routers.replace(index, second);
+        self.world.with(|state| state.replace_router(index));
+    }
+
     /// Operators that ran at some time in the last second.
     pub fn present(&self) -> usize {
         self.present
@@ -99,7 +123,15 @@ impl Staff {
             self.count_vacancy();
         }
         let told = self.routers.ask(second, &self.running);
-        self.world.with(|state| state.routers = told);
+        self.world.with(|state| {
+            state.routers = told;
+            for index in 0..state.router_pods.len() {
+                if !state.router_pods[index].is_ready && self.routers.is_told(index) {
+                    state.router_pods[index].is_ready = true;
+                    state.tell_routers();
+                }
+            }
+        });
     }
 
     /// Takes leave of those that ended; another is started a while later.

@@ -3,11 +3,13 @@
 
 use serde_json::{Value, json};
 
+use serin::api::{ModelDeploymentSpec, VersionSpec};
+
 use crate::{
     dice::Dice,
-    kinds::Key,
+    kinds::{Key, Kind},
     model::{IRIS, Model, NEIGHBOURS},
-    objects::Objects,
+    objects::{Objects, owners},
 };
 
 /// A finalizer of somebody else's.
@@ -17,6 +19,8 @@ const FINALIZER: &str = "example.com/somebody-else";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     Ready,
+    /// After so many seconds.
+    After(u64),
     Never,
     Crashing,
 }
@@ -39,7 +43,7 @@ impl Behaviour {
         from_weight: 0,
     };
 
-    const fn failing(errors_per_mille: u64, from_weight: u64) -> Self {
+    pub const fn failing(errors_per_mille: u64, from_weight: u64) -> Self {
         Self {
             errors_per_mille,
             from_weight,
@@ -102,6 +106,11 @@ pub enum Deed {
     /// Somebody else's finalizer comes or goes.
     Bind,
     Unbind,
+    /// Somebody else's Deployment takes the name of a version's, or goes.
+    Squat(&'static str),
+    Unsquat(&'static str),
+    /// The model is deleted without its children, which then have no owner.
+    Orphan,
 }
 
 /// A story and how far it is told.
@@ -199,6 +208,49 @@ impl Story {
         }
     }
 
+    /// A story of a model of its own, whose spec begins as the others' does, but for what `edit` changes.
+    pub fn of(
+        name: &'static str,
+        chapters: &[(When, Deed)],
+        behaviours: &[(&'static str, Behaviour)],
+        edit: impl FnOnce(&mut Value),
+    ) -> Self {
+        let mut story = Self {
+            name,
+            model: IRIS,
+            chapters: chapters.to_vec(),
+            told: 0,
+            since_ms: 0,
+            spec: spec(),
+            behaviours: behaviours.to_vec(),
+            disowned: None,
+        };
+        edit(&mut story.spec);
+        story
+    }
+
+    /// The user's spec is otherwise, from the next time on that it is applied.
+    pub fn rewrite(&mut self, change: impl FnOnce(&mut Value)) {
+        change(&mut self.spec);
+    }
+
+    /// The name of a version's objects, where the spec is otherwise as it is.
+    fn objects_of(&self, version: &str) -> String {
+        let mut story = self.clone();
+        story.asks_for(version);
+        let spec: ModelDeploymentSpec = serde_json::from_value(story.spec).unwrap();
+        let revision = VersionSpec::of(&spec).revision();
+        self.model.version(&revision.to_string())
+    }
+
+    fn asks_for(&mut self, version: &str) {
+        let name = self.model.name;
+        self.spec["model"] = json!({
+            "uri": format!("file:///models/{name}/{version}"), "version": version,
+            "digest": format!("sha256:{}", "ab".repeat(32)),
+        });
+    }
+
     /// One of them.
     pub fn draw(seed: u64) -> Self {
         let mut dice = Dice::new(seed, "story");
@@ -250,12 +302,7 @@ impl Story {
         let Model { namespace, name } = self.model;
         let key = self.model.key();
         match deed {
-            Deed::Apply(version) => {
-                self.spec["model"] = json!({
-                    "uri": format!("file:///models/{name}/{version}"), "version": version,
-                    "digest": format!("sha256:{}", "ab".repeat(32)),
-                });
-            }
+            Deed::Apply(version) => self.asks_for(version),
             Deed::Pause(paused) => self.spec["rollout"]["paused"] = json!(paused),
             Deed::Steps(weights) => self.spec["rollout"]["steps"] = steps(weights),
             Deed::Replicas(count) => self.spec["replicas"] = json!(count),
@@ -301,6 +348,44 @@ impl Story {
                 objects.edit(&key, |model| model["metadata"]["finalizers"] = json!([]));
                 return;
             }
+            Deed::Squat(version) => {
+                let name = self.objects_of(version);
+                let key = Key::new(Kind::Deployment, namespace, &name);
+                let foreign = json!({
+                    "metadata": {"namespace": namespace, "name": name},
+                    "spec": {"replicas": 0, "template": {"metadata": {"labels": {"app": "other"}}}},
+                });
+                let _ = objects.create(&key, foreign);
+                return;
+            }
+            Deed::Unsquat(version) => {
+                let name = self.objects_of(version);
+                let _ = objects.delete(&Key::new(Kind::Deployment, namespace, &name));
+                return;
+            }
+            Deed::Orphan => {
+                let uid = objects
+                    .get(&key)
+                    .map(|model| model["metadata"]["uid"].clone());
+                let owned = objects.all().filter(|(_, object)| {
+                    owners(object).any(|owner| uid.as_ref().is_some_and(|uid| uid == owner))
+                });
+                let owned: Vec<Key> = owned.map(|(key, _)| key.clone()).collect();
+                for child in owned {
+                    objects.edit(&child, |object| {
+                        object["metadata"]["ownerReferences"] = json!([]);
+                    });
+                }
+                let _ = objects.delete(&key);
+                return;
+            }
+        }
+        if let Some(live) = objects
+            .get(&key)
+            .filter(|_| !matches!(deed, Deed::Replicas(_)))
+        {
+            // Whoever scales the model owns them.
+            self.spec["replicas"] = live["spec"]["replicas"].clone();
         }
         if objects.get(&key).is_some() {
             objects.edit(&key, |model| model["spec"] = self.spec.clone());
@@ -314,7 +399,7 @@ impl Story {
 }
 
 /// Whether what a deed waits for is there.
-fn holds(when: When, model: Model, objects: &Objects, waited_ms: u64) -> bool {
+pub fn holds(when: When, model: Model, objects: &Objects, waited_ms: u64) -> bool {
     let live = model.of(objects);
     let nothing = json!({});
     let status = live.map_or(&nothing, |model| &model["status"]);
@@ -346,7 +431,7 @@ fn holds(when: When, model: Model, objects: &Objects, waited_ms: u64) -> bool {
     }
 }
 
-fn steps(weights: &[u64]) -> Value {
+pub fn steps(weights: &[u64]) -> Value {
     let steps = weights
         .iter()
         .map(|weight| json!({"weight": weight, "minDuration": "30s", "minRequests": 20}));

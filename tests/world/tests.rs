@@ -27,7 +27,7 @@ const LEAST_SEEDS: u64 = 1000;
 const LONG_ENOUGH: Duration = Duration::from_secs(8 * 60);
 
 /// The number that an environment variable holds.
-fn number(name: &str) -> Option<u64> {
+pub fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(
         text.parse()
@@ -99,7 +99,7 @@ impl Ends {
 }
 
 /// Runs jobs on all cores.
-fn on_all_cores(count: u64, job: impl Fn(u64) + Sync) {
+pub fn on_all_cores(count: u64, job: impl Fn(u64) + Sync) {
     let next = AtomicU64::new(0);
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     std::thread::scope(|scope| {

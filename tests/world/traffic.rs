@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::{
     dice::Dice,
-    nodes::{ROUTER_PODS, ROUTERS},
+    nodes::ROUTERS,
     promql::{Labels, Series},
+    routers::{ROUTER_COUNT, RouterPod},
     story::Behaviour,
     world::EPOCH_MS,
 };
@@ -33,14 +34,27 @@ struct Counts {
     slow: u64,
 }
 
+/// What one replica of Prometheus scraped.
+#[derive(Default)]
+struct Scraped {
+    series: Vec<Series>,
+    known: BTreeMap<String, usize>,
+}
+
 /// Requests, counters and samples.
 pub struct Traffic {
     dice: Dice,
     /// Requests a second.
-    rate: u64,
+    pub rate: u64,
     counters: BTreeMap<(usize, String), Counts>,
-    pub series: Vec<Series>,
-    known: BTreeMap<String, usize>,
+    /// All requests that each version was ever sent.
+    sent: BTreeMap<String, u64>,
+    /// One a replica of Prometheus; each scrapes at moments of its own.
+    replicas: Vec<Scraped>,
+    /// The one that queries get to.
+    pub asked: usize,
+    /// How many queries each has answered.
+    pub answered: [u64; 2],
     /// Prometheus' scrapes fail.
     pub scrapes_fail: bool,
 }
@@ -51,19 +65,37 @@ impl Traffic {
             dice: Dice::new(seed, "traffic"),
             rate: 200,
             counters: BTreeMap::new(),
-            series: Vec::new(),
-            known: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            replicas: vec![Scraped::default()],
+            asked: 0,
+            answered: [0; 2],
             scrapes_fail: false,
         }
+    }
+
+    /// A second replica of Prometheus scrapes the same routers, from the beginning on.
+    pub fn has_two_replicas(&mut self) {
+        self.replicas.push(Scraped::default());
+    }
+
+    /// What the replica that queries get to now has scraped.
+    pub fn series(&self) -> &[Series] {
+        &self.replicas[self.asked].series
+    }
+
+    /// Requests that a version was sent so far.
+    pub fn sent_to(&self, cluster: &str) -> u64 {
+        self.sent.get(cluster).copied().unwrap_or(0)
     }
 
     /// One second of a router's requests.
     pub fn step(&mut self, router: usize, shares: &[Share]) {
         for share in shares {
             let all = self.rate * share.weight / 100;
-            let requests = (all + router as u64) / ROUTER_PODS.len() as u64;
+            let requests = (all + router as u64) / ROUTER_COUNT as u64;
             let bad = self.part(requests, share.behaviour.errors_per_mille);
             let slow = self.part(requests, share.behaviour.slow_per_mille);
+            *self.sent.entry(share.cluster.clone()).or_default() += requests;
             let counters = &mut self.counters;
             let counts = counters.entry((router, share.cluster.clone())).or_default();
             counts.good += requests - bad;
@@ -74,10 +106,12 @@ impl Traffic {
     }
 
     /// A scrape of each router whose turn it is: each target has its own moment within the interval.
-    pub fn scrape(&mut self, second: u64) {
-        for router in 0..ROUTER_PODS.len() {
-            if second % SCRAPE_SECONDS == router as u64 {
-                self.scrape_router(router, second);
+    pub fn scrape(&mut self, second: u64, routers: &[RouterPod]) {
+        for replica in 0..self.replicas.len() {
+            for (index, pod) in routers.iter().enumerate() {
+                if second % SCRAPE_SECONDS == (index + 2 * replica) as u64 {
+                    self.scrape_router(replica, index, pod, second);
+                }
             }
         }
     }
@@ -97,19 +131,24 @@ impl Traffic {
         }
     }
 
-    fn scrape_router(&mut self, router: usize, second: u64) {
-        let ms = EPOCH_MS + second as i64 * 1000 + 137 * (router as i64 + 1);
-        let (pod, address) = ROUTER_PODS[router];
+    /// Another pod takes a router's place: what it counts begins at zero, under a name of its own.
+    pub fn replace_router(&mut self, router: usize) {
+        self.counters.retain(|(of, _), _| *of != router);
+    }
+
+    fn scrape_router(&mut self, replica: usize, router: usize, pod: &RouterPod, second: u64) {
+        let phase = 137 * (router as i64 + 1) + 61 * replica as i64;
+        let ms = EPOCH_MS + second as i64 * 1000 + phase;
         let target: Labels = [
             ("job", "serin-router"),
             ("namespace", ROUTERS),
-            ("pod", pod),
-            ("instance", &format!("{address}:9902")),
+            ("pod", &pod.name),
+            ("instance", &format!("{}:9902", pod.address)),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
         let up = if self.scrapes_fail { 0.0 } else { 1.0 };
-        self.sample(&target, "up", &[], ms, up);
+        self.replicas[replica].sample(&target, "up", &[], ms, up);
         if self.scrapes_fail {
             return;
         }
@@ -125,7 +164,7 @@ impl Traffic {
                 // Envoy makes a counter with its first request.
                 if count > 0 {
                     let labels = [name, ("envoy_response_code_class", class)];
-                    self.sample(
+                    self.replicas[replica].sample(
                         &target,
                         "envoy_cluster_upstream_rq_xx",
                         &labels,
@@ -141,7 +180,7 @@ impl Traffic {
             {
                 let labels = [name, ("le", edge)];
                 let bucket = "envoy_cluster_upstream_rq_time_bucket";
-                self.sample(&target, bucket, &labels, ms, count as f64);
+                self.replicas[replica].sample(&target, bucket, &labels, ms, count as f64);
             }
         }
         // Namesakes that are nobody's business: another namespace's, and a revision that nobody knows. All of it fails.
@@ -155,10 +194,18 @@ impl Traffic {
                 ("envoy_response_code_class", "5"),
             ];
             let count = (second * 1000) as f64;
-            self.sample(&target, "envoy_cluster_upstream_rq_xx", &labels, ms, count);
+            self.replicas[replica].sample(
+                &target,
+                "envoy_cluster_upstream_rq_xx",
+                &labels,
+                ms,
+                count,
+            );
         }
     }
+}
 
+impl Scraped {
     fn sample(
         &mut self,
         target: &Labels,

@@ -259,6 +259,8 @@ fn answer(
     request: &Request,
 ) -> Result<Bytes, Refusal> {
     let key = request.key();
+    state.admission.review(&state.objects, request)?;
+    let admission = &mut state.admission;
     let objects = &mut state.objects;
     let behind = state.faults.behind(process);
     let done = match request.verb {
@@ -273,6 +275,7 @@ fn answer(
                 let found = found.ok_or_else(|| Refusal::not_found(&key))?.clone();
                 return Ok(objects.text(&found));
             }
+            state.lists_of_models += u64::from(request.kind == Kind::Model);
             let selected = |(key, object): (&crate::kinds::Key, &'_ Arc<Value>)| {
                 request.selects(key, object).then(|| object.clone())
             };
@@ -291,7 +294,10 @@ fn answer(
         Verb::Create => objects.create(&key, request.body.clone()),
         Verb::Apply => {
             let manager = request.query.get("fieldManager").unwrap();
-            objects.apply(&key, manager, &request.body)
+            let dry_run = request.is_dry_run();
+            objects.apply(&key, manager, &request.body, dry_run, |object| {
+                admission.mutate(key.kind, object);
+            })
         }
         Verb::Merge => objects
             .edit(&key, |object| crate::apply::merge(object, &request.body))

@@ -15,13 +15,15 @@ use tokio::{
 };
 
 use crate::{
+    admission::Admission,
     faults::Faults,
+    hpa::Hpa,
     judge::{self, Judge},
     kinds::{Key, Kind},
-    nodes::{self, Nodes, ROUTERS},
+    nodes::Nodes,
     objects::{Change, Objects, Refusal},
     request::{Postmark, Request, Verb},
-    routers,
+    routers::{self, RouterPod},
     story::{Behaviour, Deed, Story},
     traffic::{Share, Traffic},
     wire::Process,
@@ -44,6 +46,16 @@ pub struct State {
     pub traffic: Traffic,
     /// What each router was told last.
     pub routers: Vec<RouterModel>,
+    /// The pods that they run in.
+    pub router_pods: Vec<RouterPod>,
+    /// How often operators listed the models.
+    pub lists_of_models: u64,
+    /// Routers that were replaced so far.
+    replaced: u64,
+    /// What the API server refuses and changes.
+    pub admission: Admission,
+    /// Who scales the first model, where somebody does.
+    pub hpa: Option<Hpa>,
     pub faults: Faults,
     /// The models, each with its story.
     pub tales: Vec<Tale>,
@@ -83,8 +95,8 @@ impl World {
     pub fn new(seed: u64, stories: impl IntoIterator<Item = Story>, faults: Faults) -> Arc<Self> {
         let mut objects = Objects::default();
         objects.now_text = timestamp(0);
-        let routers = Key::new(Kind::Slice, ROUTERS, "serin-router-x1");
-        let _ = objects.create(&routers, nodes::router_slice());
+        let router_pods = RouterPod::first();
+        routers::tell_endpoints(&mut objects, &router_pods);
         let tale = |story| Tale {
             story,
             judge: Judge::default(),
@@ -95,6 +107,11 @@ impl World {
             nodes: Nodes::new(seed),
             traffic: Traffic::new(seed),
             routers: Vec::new(),
+            router_pods,
+            lists_of_models: 0,
+            replaced: 0,
+            admission: Admission::default(),
+            hpa: None,
             faults,
             tales: stories.into_iter().map(tale).collect(),
             journal: Vec::new(),
@@ -164,12 +181,34 @@ impl World {
 impl State {
     /// Whether a router takes connections there.
     pub fn takes_connections(&self, address: SocketAddr) -> bool {
-        let pods = nodes::ROUTER_PODS.iter().zip(&self.routers);
-        let mut is_there = pods.filter(|((_, pod), _)| pod.parse() == Ok(address.ip()));
+        let pods = self.router_pods.iter().zip(&self.routers);
+        let mut is_there = pods.filter(|(pod, _)| pod.address.parse() == Ok(address.ip()));
         is_there.any(|(_, router)| {
             let mut routes = router.routes.values();
             routes.any(|route| route.port == address.port())
         })
+    }
+
+    /// A new pod, with an address of its own, takes the place of a router. Clients are not sent to it before it is ready.
+    pub fn replace_router(&mut self, index: usize) {
+        self.replaced += 1;
+        let newer = RouterPod::newer(index, self.replaced);
+        self.note(
+            "cluster",
+            &format!(
+                "router {} at {} takes the place of another",
+                newer.name, newer.address
+            ),
+        );
+        self.router_pods[index] = newer;
+        self.traffic.replace_router(index);
+        self.tell_routers();
+    }
+
+    /// The endpoint controller tells the routers' addresses.
+    pub fn tell_routers(&mut self) {
+        "cluster".clone_into(&mut self.objects.actor);
+        routers::tell_endpoints(&mut self.objects, &self.router_pods);
     }
 
     /// One second of everything that is not the operator.
@@ -191,7 +230,11 @@ impl State {
             let shares = tales.flat_map(|tale| shares(&tale.story, router, &self.objects));
             self.traffic.step(index, &shares.collect::<Vec<_>>());
         }
-        self.traffic.scrape(second);
+        self.traffic.scrape(second, &self.router_pods);
+        if let Some(hpa) = &mut self.hpa {
+            let rate = self.traffic.rate;
+            hpa.step(&mut self.objects, &self.routers, rate, now_ms);
+        }
         for Tale { story, judge, .. } in &mut self.tales {
             judge.second(&self.objects, &self.routers, &self.faults, story);
         }
@@ -216,16 +259,21 @@ impl State {
             let Some((index, deed)) = next else {
                 return;
             };
-            let model = self.tales[index].story.model;
-            self.note("user", &format!("{model}: {deed:?}"));
-            "user".clone_into(&mut self.objects.actor);
-            let Tale { story, judge, .. } = &mut self.tales[index];
-            story.act(deed, &mut self.objects);
-            match deed {
-                Deed::Delete => judge.forget(),
-                Deed::Behave(..) => self.nodes.look_again(),
-                _ => {}
-            }
+            self.act(index, deed);
+        }
+    }
+
+    /// The user of a model does something.
+    pub fn act(&mut self, index: usize, deed: Deed) {
+        let model = self.tales[index].story.model;
+        self.note("user", &format!("{model}: {deed:?}"));
+        "user".clone_into(&mut self.objects.actor);
+        let Tale { story, judge, .. } = &mut self.tales[index];
+        story.act(deed, &mut self.objects);
+        match deed {
+            Deed::Delete | Deed::Orphan => judge.forget(),
+            Deed::Behave(..) => self.nodes.look_again(),
+            _ => {}
         }
     }
 

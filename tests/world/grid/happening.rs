@@ -1,0 +1,412 @@
+//! How an event happens: its beginning, whether it took effect, its end.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::event::Event;
+use crate::{
+    admission::{Denial, Manner, QUANTITIES, QUOTA},
+    faults::Fault,
+    hpa::Hpa,
+    kinds::{Key, Kind},
+    model::IRIS,
+    objects::Objects,
+    prometheus::Illness,
+    routers::ROUTER_COUNT,
+    staff::Staff,
+    story::Deed,
+    world::{State, World},
+};
+
+const WEBHOOK: &str = "the change freeze is on";
+const POLICY: &str = "Services need an owner";
+const RBAC: &str = "the role was narrowed";
+const LABEL: &str = "the label team is required";
+const TIMEOUT: &str = "context deadline exceeded";
+const POD_QUOTA: &str = "exceeded quota: compute, requested: pods=1";
+const SECURITY: &str = "violates PodSecurity \"restricted:latest\"";
+const SCHEDULER: &str = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu";
+const DRAINED: &str = "0/2 nodes are available: 1 node(s) were unschedulable, 1 Insufficient cpu";
+
+/// Seconds between the replacements of two routers: the first one is ready by then.
+const ROUTER_PAUSE: u64 = 8;
+/// Seconds for which evicted pods find no node after a drain.
+const DRAIN_PAUSE: u64 = 10;
+/// Seconds between two switches of the replica that queries get to.
+const SWITCH_PAUSE: u64 = 7;
+
+/// An event that goes on.
+pub struct Happening {
+    pub event: Event,
+    /// Seconds of the world.
+    pub since: u64,
+    /// When it took effect.
+    pub effect: Option<u64>,
+    /// What the world counted when it began.
+    before: Counted,
+    /// The version that the user asked for before.
+    asked: String,
+    went_back: bool,
+}
+
+#[derive(Clone, Default)]
+struct Counted {
+    refused: usize,
+    mutated: u64,
+    denied: u64,
+    unplaced: u64,
+    ended: u64,
+    answered: [u64; 2],
+    lists: u64,
+    gone: usize,
+}
+
+impl Counted {
+    fn now(state: &State, staff: &Staff) -> Self {
+        Self {
+            refused: state.admission.refused.len(),
+            mutated: state.admission.mutated,
+            denied: state.nodes.denied,
+            unplaced: state.nodes.unplaced,
+            ended: staff.ended(),
+            answered: state.traffic.answered,
+            lists: state.lists_of_models,
+            gone: 0,
+        }
+    }
+}
+
+impl Happening {
+    /// It begins.
+    pub fn begin(event: Event, world: &Arc<World>, staff: &mut Staff, second: u64) -> Self {
+        let mut this = Self {
+            event,
+            since: second,
+            effect: None,
+            before: world.with(|state| Counted::now(state, staff)),
+            asked: String::new(),
+            went_back: false,
+        };
+        world.with(|state| {
+            state.note("event", &format!("{event:?} begins"));
+            this.happens(state);
+        });
+        this.goes_on(world, staff, second);
+        this
+    }
+
+    #[allow(clippy::too_many_lines)]
+    fn happens(&mut self, state: &mut State) {
+        "others".clone_into(&mut state.objects.actor);
+        let asked = IRIS.of(&state.objects);
+        let asked = asked.map(|model| model["spec"]["model"]["version"].clone());
+        if let Some(Value::String(version)) = asked {
+            self.asked = version;
+        }
+        let deny = |kinds, manner, words| Denial {
+            kinds,
+            manner,
+            words,
+        };
+        let own = serving(&state.objects);
+        let mut denial = None;
+        match self.event {
+            Event::DeploymentsDenied => {
+                denial = Some(deny(&[Kind::Deployment], Manner::Webhook, WEBHOOK));
+            }
+            Event::ServicesDenied => {
+                denial = Some(deny(&[Kind::Service], Manner::Policy, POLICY));
+            }
+            Event::HistoryDenied => denial = Some(deny(&[Kind::History], Manner::Rbac, RBAC)),
+            Event::SlicesDenied => denial = Some(deny(&[Kind::Slice], Manner::Webhook, WEBHOOK)),
+            Event::EventsDenied => denial = Some(deny(&[Kind::Event], Manner::Policy, POLICY)),
+            Event::WebhookTimesOut => {
+                let kinds = &[Kind::Deployment, Kind::Service];
+                denial = Some(deny(kinds, Manner::Timeout, TIMEOUT));
+            }
+            Event::LabelsRequired => {
+                let kinds = &[Kind::Deployment, Kind::Service, Kind::History, Kind::Slice];
+                denial = Some(deny(kinds, Manner::Policy, LABEL));
+            }
+            Event::DeploymentQuota => state.admission.deployments = Some(0),
+            Event::Mutated => state.admission.mutates = true,
+            Event::Unschedulable => state.nodes.set_full(Some(SCHEDULER.to_owned())),
+            Event::PodQuota => state.nodes.set_pod_limit(Some((0, POD_QUOTA.to_owned()))),
+            Event::NamespaceRelabelled => {
+                state.nodes.set_pod_limit(Some((0, SECURITY.to_owned())));
+            }
+            Event::NodeDrained => {
+                state.nodes.set_full(Some(DRAINED.to_owned()));
+                self.before.gone = state.nodes.drain(0, &mut state.objects);
+            }
+            Event::PodEvicted => {
+                self.before.gone = own.as_deref().map_or(0, |name| {
+                    usize::from(state.nodes.evict_one(name, &mut state.objects))
+                });
+            }
+            Event::HpaUp | Event::HpaDown => {
+                state.hpa = Some(Hpa::new(IRIS));
+                if self.event == Event::HpaUp {
+                    state.traffic.rate = 500;
+                }
+            }
+            Event::DeploymentDeleted => self.take(state, Kind::Deployment, own.as_deref()),
+            Event::ServiceDeleted => self.take(state, Kind::Service, Some(IRIS.name)),
+            Event::VersionServiceDeleted => self.take(state, Kind::Service, own.as_deref()),
+            Event::SliceDeleted => self.take(state, Kind::Slice, Some("iris-router")),
+            Event::HistoryDeleted => self.take(state, Kind::History, own.as_deref()),
+            Event::PrometheusDown => self.blind(state),
+            Event::CrdUpgraded => {
+                // The storage migration writes the new default, and every watch of the kind ends.
+                state.objects.edit(&IRIS.key(), |model| {
+                    model["spec"]["rollout"]["newerDefault"] = json!("from a newer CRD");
+                });
+                state.objects.oldest = state.objects.version();
+            }
+            Event::SpecEditedAndBack => state.act(0, Deed::Apply("3")),
+            Event::SpecRefused => {
+                edit_spec(state, |spec| {
+                    spec["serving"]["resources"] = json!({"limits": {"cpu": "lots"}});
+                });
+                state.act(0, Deed::Apply("3"));
+            }
+            Event::StatusDeleted => {
+                state.objects.edit(&IRIS.key(), |model| {
+                    model.as_object_mut().unwrap().remove("status");
+                });
+            }
+            _ => {}
+        }
+        // What the operator has to write, so that it meets the denial.
+        match self.event {
+            Event::DeploymentsDenied
+            | Event::WebhookTimesOut
+            | Event::LabelsRequired
+            | Event::Mutated
+            | Event::ScaledByHand => {
+                edit(state, Kind::Deployment, own.as_deref(), |live| {
+                    live["spec"]["replicas"] = json!(1);
+                });
+            }
+            Event::ServicesDenied | Event::ServiceEdited => {
+                edit(state, Kind::Service, Some(IRIS.name), |live| {
+                    live["spec"]["ports"][0]["targetPort"] = json!(81);
+                });
+            }
+            Event::SlicesDenied => edit(state, Kind::Slice, Some("iris-router"), |live| {
+                let label = "endpointslice.kubernetes.io/managed-by";
+                live["metadata"]["labels"][label] = json!("somebody else");
+            }),
+            Event::Unschedulable | Event::PodQuota | Event::NamespaceRelabelled => {
+                let on_trial = on_trial(&state.objects).or(own);
+                if let Some(name) = on_trial {
+                    state.nodes.evict_one(&name, &mut state.objects);
+                }
+            }
+            Event::HistoryDenied | Event::DeploymentQuota | Event::EventsDenied => {
+                state.act(0, Deed::Apply("3"));
+            }
+            _ => {}
+        }
+        state.admission.denials.extend(denial);
+    }
+
+    /// Deletes one of the model's objects.
+    fn take(&mut self, state: &mut State, kind: Kind, name: Option<&str>) {
+        let Some(name) = name else { return };
+        let key = Key::new(kind, IRIS.namespace, name);
+        self.before.gone = usize::from(state.objects.delete(&key).is_ok());
+    }
+
+    fn blind(&self, state: &mut State) {
+        let from_ms = state.objects.now_ms;
+        state.faults.begin(Fault::Ill(Illness::Down), from_ms);
+    }
+
+    /// Each second: what follows, and whether it took effect.
+    pub fn goes_on(&mut self, world: &Arc<World>, staff: &mut Staff, second: u64) -> Vec<Fault> {
+        let age = second - self.since;
+        let mut begins = Vec::new();
+        match self.event {
+            Event::RoutersReplaced => {
+                if age.is_multiple_of(ROUTER_PAUSE) && age / ROUTER_PAUSE < ROUTER_COUNT as u64 {
+                    staff.replace_router((age / ROUTER_PAUSE) as usize, second);
+                }
+            }
+            Event::OperatorReplaced if age == 1 => begins.push(Fault::Sigterm),
+            Event::OperatorUpgraded if age == 1 => begins.push(Fault::Upgrade),
+            Event::OperatorKilled if age == 1 => staff.kill(),
+            Event::NodeDrained if age == DRAIN_PAUSE => {
+                world.with(|state| state.nodes.set_full(None));
+            }
+            Event::PrometheusSwitches => world.with(|state| {
+                state.traffic.asked = ((age / SWITCH_PAUSE + 1) % 2) as usize;
+            }),
+            Event::SpecEditedAndBack => world.with(|state| self.goes_back(state, 0)),
+            Event::SpecRefused => world.with(|state| self.goes_back(state, 30)),
+            _ => {}
+        }
+        if self.effect.is_none() && world.with(|state| self.took_effect(state, staff, age)) {
+            self.effect = Some(second);
+            world.with(|state| state.note("event", &format!("{:?} took effect", self.event)));
+        }
+        begins
+    }
+
+    /// Once the operator has seen the edit, and so many seconds have passed, the spec is edited back.
+    fn goes_back(&mut self, state: &mut State, seconds: u64) {
+        let seen = IRIS.of(&state.objects).is_some_and(|model| {
+            model["status"]["observedGeneration"] == model["metadata"]["generation"]
+        });
+        let age_ms = state.objects.now_ms - self.since * 1000;
+        let is_late = age_ms >= 40_000;
+        if self.went_back || age_ms < seconds * 1000 || !(seen || is_late) {
+            return;
+        }
+        self.went_back = true;
+        self.restore(state);
+    }
+
+    fn restore(&self, state: &mut State) {
+        if self.event == Event::SpecRefused {
+            edit_spec(state, |spec| {
+                spec.as_object_mut().unwrap().remove("serving");
+            });
+        }
+        for version in ["1", "2", "3"] {
+            if self.asked == version {
+                state.act(0, Deed::Apply(version));
+            }
+        }
+    }
+
+    fn took_effect(&self, state: &State, staff: &Staff, age: u64) -> bool {
+        let now = Counted::now(state, staff);
+        let then = &self.before;
+        match self.event {
+            Event::RoutersReplaced => {
+                let is_new = |name: &str| name.contains("-n");
+                let mut pods = state.router_pods.iter();
+                age > 0 && pods.all(|pod| is_new(&pod.name) && pod.is_ready)
+            }
+            Event::OperatorReplaced | Event::OperatorKilled | Event::OperatorUpgraded => {
+                now.ended > then.ended && staff.is_complete()
+            }
+            Event::Unschedulable => now.unplaced > then.unplaced,
+            Event::PodQuota | Event::NamespaceRelabelled => now.denied > then.denied,
+            Event::DeploymentsDenied
+            | Event::ServicesDenied
+            | Event::HistoryDenied
+            | Event::SlicesDenied
+            | Event::EventsDenied
+            | Event::WebhookTimesOut
+            | Event::LabelsRequired
+            | Event::DeploymentQuota => now.refused > then.refused,
+            Event::SpecRefused => {
+                let mut refused = state.admission.refused[then.refused..].iter();
+                refused.any(|(.., words)| words.contains(QUANTITIES))
+            }
+            Event::Mutated => now.mutated > then.mutated,
+            Event::HpaUp => {
+                let scaled = state.hpa.iter().flat_map(|hpa| &hpa.scaled);
+                scaled.clone().any(|(before, after)| after > before)
+            }
+            Event::HpaDown => {
+                let scaled = state.hpa.iter().flat_map(|hpa| &hpa.scaled);
+                scaled.clone().any(|(before, after)| after < before)
+            }
+            Event::NodeDrained
+            | Event::PodEvicted
+            | Event::DeploymentDeleted
+            | Event::ServiceDeleted
+            | Event::VersionServiceDeleted
+            | Event::SliceDeleted
+            | Event::HistoryDeleted => then.gone > 0,
+            Event::ScaledByHand | Event::ServiceEdited => {
+                let mut changes = state.objects.since(0).iter().rev();
+                changes.any(|change| change.by == "others" && change.at_ms >= self.since * 1000)
+            }
+            Event::PrometheusSwitches => (0..2).all(|one| now.answered[one] > then.answered[one]),
+            Event::PrometheusDown => state.faults.illness() == Some(Illness::Down) && age > 5,
+            Event::CrdUpgraded => now.lists > then.lists,
+            Event::SpecEditedAndBack => self.went_back,
+            Event::StatusDeleted => IRIS
+                .of(&state.objects)
+                .is_some_and(|model| !model["status"].is_null()),
+        }
+    }
+
+    /// It ends: what was denied is allowed again.
+    pub fn end(&mut self, world: &Arc<World>) {
+        world.with(|state| {
+            state.note("event", &format!("{:?} ends", self.event));
+            match self.event {
+                Event::Unschedulable | Event::NodeDrained => state.nodes.set_full(None),
+                Event::PodQuota | Event::NamespaceRelabelled => state.nodes.set_pod_limit(None),
+                Event::DeploymentQuota => state.admission.deployments = None,
+                Event::PrometheusDown => state.faults.end(Fault::Ill(Illness::Down)),
+                Event::PrometheusSwitches => state.traffic.asked = 0,
+                Event::SpecEditedAndBack | Event::SpecRefused if !self.went_back => {
+                    self.went_back = true;
+                    self.restore(state);
+                }
+                _ => {}
+            }
+            if let Some(words) = self.words() {
+                let denials = &mut state.admission.denials;
+                denials.retain(|denial| denial.words != words);
+            }
+        });
+    }
+
+    /// What the status must say while it holds something up: part of the words of whoever denies it.
+    pub fn words(&self) -> Option<&'static str> {
+        Some(match self.event {
+            Event::DeploymentsDenied | Event::SlicesDenied => WEBHOOK,
+            Event::ServicesDenied | Event::EventsDenied => POLICY,
+            Event::HistoryDenied => RBAC,
+            Event::WebhookTimesOut => TIMEOUT,
+            Event::LabelsRequired => LABEL,
+            Event::DeploymentQuota => QUOTA,
+            Event::PodQuota => POD_QUOTA,
+            Event::NamespaceRelabelled => SECURITY,
+            Event::Unschedulable => SCHEDULER,
+            Event::SpecRefused => QUANTITIES,
+            _ => return None,
+        })
+    }
+}
+
+/// The name of the objects of the version in force, else of the first one, else of any that is there.
+pub fn serving(objects: &Objects) -> Option<String> {
+    let status = &IRIS.of(objects)?["status"];
+    let revision = status["stable"]["revision"].as_str();
+    let revision = revision.or(status["canary"]["revision"].as_str());
+    let named = revision.map(|revision| IRIS.version(revision));
+    named.or_else(|| {
+        let mut all = IRIS.deployments(objects);
+        all.next().map(|(key, _)| key.name.clone())
+    })
+}
+
+/// The name of the objects of the version on trial.
+fn on_trial(objects: &Objects) -> Option<String> {
+    let canary = &IRIS.of(objects)?["status"]["canary"];
+    canary["revision"]
+        .as_str()
+        .map(|revision| IRIS.version(revision))
+}
+
+/// Somebody edits one of the model's objects.
+fn edit(state: &mut State, kind: Kind, name: Option<&str>, change: impl FnOnce(&mut Value)) {
+    if let Some(name) = name {
+        let key = Key::new(kind, IRIS.namespace, name);
+        state.objects.edit(&key, change);
+    }
+}
+
+/// The user's spec is otherwise from the next write on.
+fn edit_spec(state: &mut State, change: impl FnOnce(&mut Value)) {
+    state.tales[0].story.rewrite(change);
+}
