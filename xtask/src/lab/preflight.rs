@@ -1,7 +1,5 @@
 //! What must be so before the demo builds anything for a cluster that is not the local one.
 
-use std::process::Command;
-
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
@@ -96,17 +94,11 @@ type Version = (u32, u32);
 fn version(cluster: &Cluster) -> Result<Version> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Versions {
-        server_version: Server,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
     struct Server {
         git_version: String,
     }
-    let answer = process::output(cluster.command("kubectl")?.args(["version", "-o", "json"]))?;
-    let versions: Versions = serde_json::from_str(&answer)?;
-    parse_version(&versions.server_version.git_version)
+    let server: Server = serde_json::from_str(&get(cluster, "/version")?)?;
+    parse_version(&server.git_version)
 }
 
 /// Of `v1.36.3`, `v1.33.5-gke.1080000` or `>=1.34.0-0`.
@@ -162,7 +154,7 @@ fn rights(cluster: &Cluster) -> Result<Option<String>> {
     }
     Ok((!missing.is_empty()).then(|| {
         format!(
-            "you may not: {}. Use a context whose user may install charts (cluster-admin)",
+            "its user may not: {}. Use a context whose user may install charts (cluster-admin)",
             missing.join(", ")
         )
     }))
@@ -170,9 +162,12 @@ fn rights(cluster: &Cluster) -> Result<Option<String>> {
 
 /// Which nodes could get pods that they cannot run, if any.
 fn architecture(cluster: &Cluster) -> Result<Option<String>> {
-    let mut kubectl: Command = cluster.command("kubectl")?;
-    let nodes = process::output(kubectl.args(["get", "nodes", "-o", "json"]))?;
-    unfit_nodes(&nodes)
+    unfit_nodes(&get(cluster, "/api/v1/nodes")?)
+}
+
+/// The server's own answer.
+fn get(cluster: &Cluster, path: &str) -> Result<String> {
+    process::output(cluster.command("kubectl")?.args(["get", "--raw", path]))
 }
 
 fn unfit_nodes(nodes: &str) -> Result<Option<String>> {
