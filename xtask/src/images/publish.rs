@@ -90,24 +90,21 @@ impl fmt::Display for Place {
     }
 }
 
-/// Pushes the images with buildah, by the credentials that `buildah login` or `docker login` left.
-pub fn push(images: &[BuiltImage], registry: &Registry, progress: &Progress) -> Result<()> {
+/// Pushes an image with buildah, by the credentials that `buildah login` or `docker login` left.
+pub fn push(image: &BuiltImage, registry: &Registry, progress: &Progress) -> Result<()> {
     buildah::ensure_installed(progress)?;
     let cache = cache_dir()?;
     let _lock = lock(&cache)?;
     let store = buildah::Store::open(&cache)?;
-    for image in images {
-        let place = registry.place(image)?;
-        progress.say(format!("pushing {place}"));
-        store.import(&image.archive)?;
-        store
-            .push(&image.reference, &place, registry.is_loopback())
-            .with_context(|| {
-                let host = registry.host();
-                format!("cannot push {place}: is `buildah login {host}` done?")
-            })?;
-    }
-    Ok(())
+    let place = registry.place(image)?;
+    progress.say(format!("pushing {place}"));
+    store.import(&image.archive)?;
+    store
+        .push(&image.reference, &place, registry.is_loopback())
+        .with_context(|| {
+            let host = registry.host();
+            format!("cannot push {place}: is `buildah login {host}` done?")
+        })
 }
 
 #[cfg(test)]

@@ -72,12 +72,16 @@ impl Traffic {
     }
 
     fn start_with(url: &str, rate: u32, patience: Duration, way: Option<Forward>) -> Result<Self> {
-        let client = reqwest::Client::builder()
+        let mut client = reqwest::Client::builder()
             .timeout(patience)
             .pool_idle_timeout(None)
-            .no_proxy()
-            .build()
-            .context("cannot make an HTTP client")?;
+            .no_proxy();
+        if way.is_some() {
+            // One connection for all requests: kubectl port-forward does not recover from hundreds,
+            // which HTTP/1.1 opens as soon as answers take longer than usual.
+            client = client.http2_prior_knowledge();
+        }
+        let client = client.build().context("cannot make an HTTP client")?;
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         let (stop, mut stopped) = tokio::sync::watch::channel(false);
         let (began, began_at) = (Instant::now(), Timestamp::now());

@@ -23,9 +23,12 @@ pub fn set(cluster: &Cluster, registry: Option<&Registry>) -> Result<()> {
     let built = images::build(&Image::CLUSTER)?;
     let mut values = Vec::new();
     if let Some(registry) = registry {
-        images::push(&built, registry, &progress)?;
         for (image, built) in Image::CLUSTER.into_iter().zip(&built) {
-            values.extend(pushed(image, built, registry)?);
+            let named = pushed(image, built, registry)?;
+            if !named.is_empty() {
+                images::push(built, registry, &progress)?;
+            }
+            values.extend(named);
         }
     } else {
         for image in &built {
