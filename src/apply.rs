@@ -21,11 +21,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use self::refusals::{Refusals, Subject};
+pub(crate) use self::refusals::{reason, shortened};
 use crate::{
     api::{MANAGER, ModelDeployment, REVISION_LABEL, Revision},
     k8s::is_code,
     metrics::Metrics,
-    observe::{Refusal, is_child},
+    observe::{Kinship, Refusal, is_child, kinship},
     plan::{Intent, Object, Plan, version_name},
     watch::Stores,
 };
@@ -41,6 +42,16 @@ pub enum ApplyError {
         "{kind} {name} exists and belongs to somebody else: rename the ModelDeployment, or delete that {kind}"
     )]
     NameTaken {
+        /// The object's kind.
+        kind: String,
+        /// The object's name.
+        name: String,
+    },
+    /// The name is taken by an object of an earlier ModelDeployment of this name, which is deleted with it.
+    #[error(
+        "{kind} {name} belongs to an earlier ModelDeployment of this name and is being deleted: waiting for it to be gone"
+    )]
+    AwaitingDeletion {
         /// The object's kind.
         kind: String,
         /// The object's name.
@@ -68,7 +79,7 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
-    fn refused(kind: &str, name: &str, source: kube::Error) -> Self {
+    pub(crate) fn refused(kind: &str, name: &str, source: kube::Error) -> Self {
         Self::Refused {
             kind: kind.to_owned(),
             name: name.to_owned(),
@@ -77,7 +88,7 @@ impl ApplyError {
     }
 
     /// What the API server said, without the object that it was about.
-    fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         match self {
             Self::Refused { source, .. } => words(source),
             error => error.to_string(),
@@ -392,12 +403,11 @@ impl Target<'_> {
     {
         let found = timely(api.get_opt(name)).await?;
         let found = found.map_err(|source| ApplyError::refused(kind, name, source))?;
-        match found {
-            Some(found) if !is_child(&found, self.model) => Err(ApplyError::NameTaken {
-                kind: kind.to_owned(),
-                name: name.to_owned(),
-            }),
-            found => Ok(found),
+        let (kind, name) = (kind.to_owned(), name.to_owned());
+        match found.as_ref().map(|found| kinship(found, self.model)) {
+            Some(Kinship::Former) => Err(ApplyError::AwaitingDeletion { kind, name }),
+            Some(Kinship::Foreign) => Err(ApplyError::NameTaken { kind, name }),
+            Some(Kinship::Own | Kinship::Orphan) | None => Ok(found),
         }
     }
 

@@ -34,8 +34,8 @@ use crate::{
     events::Events,
     k8s::is_code,
     metrics::Metrics,
-    observe::{self, Attention, Children, ReadError, Snapshot},
-    plan::{Given, Site, plan},
+    observe::{self, Attention, Children, DryRuns, ReadError, Refused, Snapshot},
+    plan::{Given, Site, draft, plan},
     recordings::Recordings,
     replay::Recording,
     rollout::{self, Decision},
@@ -74,6 +74,8 @@ pub struct Context {
     pub evidence: observe::Evidence,
     /// Applies plans.
     pub applier: Applier,
+    /// Tries what new versions would need.
+    pub dry_runs: DryRuns,
     /// Publishes decisions.
     pub events: Events,
     /// Since when each model has been looked at.
@@ -173,16 +175,34 @@ async fn steps(
         context.recordings.forget(&format!("{namespace}/{name}"));
         return Ok(Action::await_change());
     };
-    let Some(standing) = standing(&model, &context.limits) else {
+    let Some(mut standing) = standing(&model, &context.limits) else {
         return Ok(Action::await_change()); // its children are the garbage collector's
     };
     let now = context.clock.now();
     let mut children = observe::children(&context.stores, &model);
-    if standing == Standing::Valid && wants_a_number(&model, &children) {
+    let is_nameless = names_no_version(&model);
+    if is_nameless || standing == Standing::Valid && wants_a_number(&model, &children) {
         let (client, known) = (&context.client, &mut children.known);
-        children.known_is_all = Box::pin(observe::history(client, &model, known)).await;
+        match Box::pin(observe::history(client, &model, known)).await {
+            Ok(()) => children.known_is_all = true,
+            // Whether there is a version in force decides whether the spec's is the first one.
+            Err(error) if is_nameless => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, "a new version waits for its place in the history");
+            }
+        }
     }
+    let mut desired_refused = None;
+    if standing == Standing::Valid && children.known_is_all {
+        match Box::pin(try_desired(&model, &children, context)).await {
+            Some(Refused::Invalid(faults)) => standing = Standing::Invalid(faults),
+            Some(Refused::Denied(refusal)) => desired_refused = Some(refusal),
+            None => {}
+        }
+    }
+    let tried_again = context.dry_runs.next(key);
     let mut snapshot = observe(&model, &children, &standing, context, now).await;
+    snapshot.desired_refused = desired_refused;
 
     // decide
     let mut decision = decide(&model, &snapshot, &standing, context, now);
@@ -200,9 +220,10 @@ async fn steps(
 
     // status, then what follows from it
     let (next, requeue) = (decision.next.clone(), decision.requeue);
-    let refused = &snapshot.refused;
+    let desired_refused = snapshot.desired_refused.iter();
+    let refused: Vec<_> = desired_refused.chain(&snapshot.refused).cloned().collect();
     let saved = persist(
-        &api, &model, &children, decision, &standing, refused, context,
+        &api, &model, &children, decision, &standing, &refused, context,
     )
     .await?;
     if saved.written && next != snapshot.state {
@@ -213,6 +234,7 @@ async fn steps(
     let pauses = [
         requeue,
         context.applier.next_attempt(key),
+        tried_again,
         (saved.front == Front::Silent).then_some(UNANSWERED_PAUSE),
         news.then_some(Duration::ZERO), // told in the status within one look
     ];
@@ -266,9 +288,18 @@ async fn observe(
     state
         .router_port
         .take_if(|port| ports::is_taken(*port, model, &models()));
+    let in_force = match state.stable {
+        Some(_) => None,
+        None => observe::in_force(&children.known),
+    };
+    // Where the state was lost, the way to the routers still has the port.
+    let kept_port = in_force
+        .as_ref()
+        .and_then(|_| observe::router_port(&context.stores, model))
+        .filter(|port| !ports::is_taken(*port, model, &models()));
     let free_port = match state.router_port {
         Some(_) => None,
-        None => context.ports.free(model, models),
+        None => kept_port.or_else(|| context.ports.free(model, models)),
     };
     let readings = if valid {
         context.evidence.read(model, &state, now).await
@@ -293,6 +324,8 @@ async fn observe(
         desired: desired(&model.spec),
         commands: Commands::read(model.annotations()),
         state,
+        in_force,
+        desired_refused: None,
         free_port,
         versions: children.health.clone(),
         readings,
@@ -350,6 +383,28 @@ fn wants_a_number(model: &ModelDeployment, children: &Children) -> bool {
     let canary = status.and_then(|status| status.state.canary.as_ref());
     canary.is_none_or(|canary| canary.weight == 0)
         && !children.known.contains_key(&desired(&model.spec).revision)
+}
+
+/// Why the API server would refuse the spec's version, where that is not recorded yet.
+async fn try_desired(
+    model: &ModelDeployment,
+    children: &Children,
+    context: &Context,
+) -> Option<Refused> {
+    let (revision, deployment) = draft(model, &context.site)?;
+    if children.known.contains_key(&revision) {
+        return None;
+    }
+    let (client, dry_runs) = (&context.client, &context.dry_runs);
+    dry_runs
+        .refused(client, model, &revision, &deployment)
+        .await
+}
+
+/// Whether the status names no version: the model is new, or its status was lost.
+fn names_no_version(model: &ModelDeployment) -> bool {
+    let state = model.status.as_ref().map(|status| &status.state);
+    state.is_none_or(|state| state.stable.is_none() && state.canary.is_none())
 }
 
 fn desired(spec: &ModelDeploymentSpec) -> VersionRef {
@@ -429,6 +484,7 @@ impl Context {
             gone.name.clone(),
         );
         self.applier.forget(&key);
+        self.dry_runs.forget(&key);
         self.attention.forget(&key);
         self.failures.lock().remove(&key);
         self.ports.forget(&key);

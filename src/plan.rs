@@ -13,15 +13,17 @@ use std::{
 use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, Deployment},
-        core::v1::Service,
+        core::v1::{PodTemplateSpec, Service},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::{Resource, ResourceExt};
+use serde_json::Value;
 
 pub use artefact::FETCH;
-pub use names::{model_labels, version_name, version_selector};
+pub use names::{model_labels, router_slice_name, version_name, version_selector};
+pub use version::REIGN_ANNOTATION;
 
 use crate::api::{Fetch, ModelDeployment, Revision, State, VersionSpec, validate::is_fetched};
 
@@ -41,6 +43,12 @@ pub struct KnownVersion {
     pub number: i64,
     /// All that belongs to it.
     pub spec: VersionSpec,
+    /// Its pods as they were rendered when it was recorded; absent in what 1d584f3 recorded.
+    pub template: Option<PodTemplateSpec>,
+    /// Its place among the versions that have been in force, from 1; absent where it never was.
+    pub reign: Option<i64>,
+    /// The ControllerRevision's data, as it is.
+    pub data: Value,
 }
 
 /// The objects that should exist, in the order in which they are applied, and those that should not.
@@ -104,6 +112,9 @@ pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
     let Some(owner) = model.controller_owner_ref(&()) else {
         return plan;
     };
+    if given.state.stable.is_none() && in_force(given.known).is_some() {
+        return plan; // a state that was lost: until it is restored, nothing is taken away by it
+    }
     let maker = Maker {
         model,
         owner,
@@ -128,15 +139,14 @@ pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
         );
     }
     let live = live_versions(given.state);
-    let versions = versions(model, given);
+    let versions = versions(&maker, given);
     for (revision, version) in &versions {
         let is_live = live.contains(revision);
-        if !given.known.contains_key(revision) {
-            plan.push(
-                "the version's place in the history",
-                Object::ControllerRevision(maker.history(revision, version)),
-            );
-        }
+        let reign = reign(given.state, &versions, revision);
+        plan.push(
+            "the version's place in the history",
+            Object::ControllerRevision(maker.history(revision, version, reign)),
+        );
         let reason = if is_live {
             "a version in use"
         } else {
@@ -148,7 +158,7 @@ pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
         );
         plan.push(
             reason,
-            Object::Deployment(maker.deployment(revision, &version.spec, is_live)),
+            Object::Deployment(maker.deployment(revision, version, is_live)),
         );
     }
     if given.usable {
@@ -162,6 +172,22 @@ pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
             .is_none_or(|revision| !forgotten.contains(&revision))
     });
     plan
+}
+
+/// The Deployment that the spec's version would get, were it recorded now; to be tried before it is.
+pub fn draft(model: &ModelDeployment, site: &Site) -> Option<(Revision, Deployment)> {
+    let owner = model.controller_owner_ref(&())?;
+    let maker = Maker {
+        model,
+        owner,
+        site,
+        replicas: model.spec.replicas,
+    };
+    let spec = VersionSpec::of(&model.spec);
+    let revision = spec.revision();
+    let version = maker.new_version(&revision, 0, pin(spec, site));
+    let deployment = maker.deployment(&revision, &version, true);
+    Some((revision, deployment))
 }
 
 impl Plan {
@@ -232,10 +258,35 @@ fn is_in_force_or_on_trial(state: &State, revision: &Revision) -> bool {
     [stable, canary].contains(&Some(revision))
 }
 
+/// The version in force, by the history: the last one that a status has named as stable. It tells what serves where the
+/// status is lost.
+pub fn in_force(known: &BTreeMap<Revision, KnownVersion>) -> Option<(&Revision, &KnownVersion)> {
+    let reigned = known.iter().filter(|(_, version)| version.reign.is_some());
+    reigned.max_by_key(|(_, version)| version.reign)
+}
+
+/// A version's place among those that have been in force. The stable one's is the highest: where it is not, it has come
+/// into force since that was written. One write a promotion, and after a crash the same one.
+fn reign(
+    state: &State,
+    versions: &BTreeMap<Revision, KnownVersion>,
+    revision: &Revision,
+) -> Option<i64> {
+    let own = versions.get(revision).and_then(|version| version.reign);
+    let stable = state.stable.as_ref().map(|stable| &stable.revision);
+    if stable != Some(revision) {
+        return own;
+    }
+    let others = versions.iter().filter(|(other, _)| *other != revision);
+    let highest = others.filter_map(|(_, version)| version.reign).max();
+    let highest = highest.unwrap_or(0);
+    own.filter(|own| *own > highest).or(Some(highest + 1))
+}
+
 /// Every version that can be built: those of the history, and the spec's if it is in use, not yet there, and can be numbered.
-fn versions(model: &ModelDeployment, given: &Given<'_>) -> BTreeMap<Revision, KnownVersion> {
+fn versions(maker: &Maker<'_>, given: &Given<'_>) -> BTreeMap<Revision, KnownVersion> {
     let mut versions = given.known.clone();
-    let wanted = VersionSpec::of(&model.spec);
+    let wanted = VersionSpec::of(&maker.model.spec);
     let revision = wanted.revision();
     let is_new =
         !versions.contains_key(&revision) && is_in_force_or_on_trial(given.state, &revision);
@@ -246,13 +297,8 @@ fn versions(model: &ModelDeployment, given: &Given<'_>) -> BTreeMap<Revision, Kn
             .max()
             .unwrap_or(0)
             + 1;
-        versions.insert(
-            revision,
-            KnownVersion {
-                number,
-                spec: pin(wanted, given.site),
-            },
-        );
+        let version = maker.new_version(&revision, number, pin(wanted, given.site));
+        versions.insert(revision, version);
     }
     versions
 }
@@ -301,7 +347,17 @@ mod tests {
             let model = json!({"uri": "file:///m", "version": version, "digest": "sha256:0"});
             serde_json::from_value::<VersionSpec>(json!({"model": model, "serving": {}})).unwrap()
         };
-        let known = |spec: VersionSpec, number| (spec.revision(), KnownVersion { number, spec });
+        let known = |spec: VersionSpec, number| {
+            let data = serde_json::to_value(&spec).unwrap();
+            let version = KnownVersion {
+                number,
+                spec,
+                template: None,
+                reign: None,
+                data,
+            };
+            (version.spec.revision(), version)
+        };
         let known: BTreeMap<_, _> = (1..=4)
             .map(|number| known(version(&number.to_string()), number))
             .collect();

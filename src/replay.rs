@@ -335,6 +335,8 @@ mod tests {
                 refused: Vec::new(),
                 stable_rate: None,
                 attentive_since: Timestamp::UNIX_EPOCH,
+                in_force: None,
+                desired_refused: None,
             };
             let spec = spec();
             let decision = decide(&spec, &snapshot, now, INTERVAL);

@@ -62,6 +62,10 @@ pub mod reasons {
     pub const COMMAND_IGNORED: &str = "CommandIgnored";
     /// A name that Serin needs belongs to somebody else's object.
     pub const NAME_TAKEN: &str = "NameTaken";
+    /// A name that Serin needs belongs to an object of an earlier ModelDeployment of this name, which is being deleted.
+    pub const AWAITING_DELETION: &str = "AwaitingDeletion";
+    /// The status was lost, and the version in force was found again in the history.
+    pub const RESTORED: &str = "StatusRestored";
     /// A ResourceQuota leaves no room for an object.
     pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
     /// An admission webhook or policy denies an object.

@@ -19,6 +19,8 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause before a refused object is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Longest pause before an object that is being deleted is looked for again.
+const DELETION_PAUSE: Duration = Duration::from_secs(2);
 /// Failures in a row after which trouble that usually passes is shown: with pauses of 0.5, 1 and 2 s.
 const SHOWN_AFTER: u32 = 3;
 /// Characters of the API server's words that are kept. A webhook's may be a page.
@@ -93,9 +95,13 @@ impl Refusals {
             words: shortened(&error.words()),
             transient: usually_passes(error) && count < SHOWN_AFTER,
         };
+        let longest = match error {
+            ApplyError::AwaitingDeletion { .. } => DELETION_PAUSE,
+            _ => LONGEST_PAUSE,
+        };
         let pause = FIRST_PAUSE
             .saturating_mul(1 << (count - 1).min(10))
-            .min(LONGEST_PAUSE);
+            .min(longest);
         let attempts = Attempts {
             refusal: refusal.clone(),
             body,
@@ -137,9 +143,10 @@ impl Refusals {
 /// A condition's reason for a refusal. The API server has no code for most of these: its words are fixed in its source
 /// (plugin/pkg/admission/resourcequota, pkg/admission/plugin/webhook, pkg/admission/plugin/policy), and a word that changes
 /// there costs no more than the general reason.
-fn reason(error: &ApplyError) -> &'static str {
+pub(crate) fn reason(error: &ApplyError) -> &'static str {
     let status = match error {
         ApplyError::NameTaken { .. } => return reasons::NAME_TAKEN,
+        ApplyError::AwaitingDeletion { .. } => return reasons::AWAITING_DELETION,
         ApplyError::Refused { source, .. } => match &**source {
             kube::Error::Api(status) => status,
             _ => return reasons::WRITE_REFUSED,
@@ -164,7 +171,7 @@ fn reason(error: &ApplyError) -> &'static str {
 /// Whether a failure is usually gone a moment later: no answer, a conflict, too many requests, a fault of the server.
 fn usually_passes(error: &ApplyError) -> bool {
     match error {
-        ApplyError::NameTaken { .. } => false,
+        ApplyError::NameTaken { .. } | ApplyError::AwaitingDeletion { .. } => false,
         ApplyError::Timeout | ApplyError::Unconfirmed { .. } => true,
         ApplyError::Refused { source, .. } => match &**source {
             kube::Error::Api(status) => !matches!(status.code, 400..=408 | 410..=428),
@@ -174,7 +181,7 @@ fn usually_passes(error: &ApplyError) -> bool {
 }
 
 /// The server's words in one line of bounded length.
-fn shortened(words: &str) -> String {
+pub(crate) fn shortened(words: &str) -> String {
     let line = words.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(WORDS_KEPT) {
         Some((end, _)) => format!("{}…", &line[..end]),

@@ -94,6 +94,8 @@ pub fn simulate(
             refused: Vec::new(),
             stable_rate: rate_before(looks, start, interval).map(Ok),
             attentive_since: Timestamp::UNIX_EPOCH,
+            in_force: None,
+            desired_refused: None,
         };
         let decision = decide(spec, &snapshot, look.at, interval);
         rollout.took = look.at.duration_since(started);

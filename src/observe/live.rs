@@ -154,29 +154,22 @@ async fn read_health(
     Ok(health)
 }
 
-/// Adds to what a cache knows of a model's history what the API server itself keeps. Says whether that is all there is: a
-/// new version's number comes after it, and behind a watch that has gone silent two versions would get the same one.
+/// Adds to what a cache knows of a model's history what the API server itself keeps. Then that is all there is: a new
+/// version's number comes after it, and behind a watch that has gone silent two versions would get the same one.
 pub async fn history(
     client: &Client,
     model: &ModelDeployment,
     known: &mut BTreeMap<Revision, KnownVersion>,
-) -> bool {
+) -> Result<(), ReadError> {
     let namespace = model.namespace().unwrap_or_default();
     let api: Api<ControllerRevision> = Api::namespaced(client.clone(), &namespace);
     let of_model = format!("{MODEL_LABEL}={}", model.name_any());
     let of_model = ListParams::default().labels(&of_model);
-    match within(CALL_LIMIT, "ControllerRevisions", api.list(&of_model)).await {
-        Ok(list) => {
-            for object in list.items {
-                known.extend(cluster::known_version(&object, model));
-            }
-            true
-        }
-        Err(error) => {
-            tracing::warn!(%error, "a new version waits for its place in the history");
-            false
-        }
+    let list = within(CALL_LIMIT, "ControllerRevisions", api.list(&of_model)).await?;
+    for object in list.items {
+        known.extend(cluster::known_version(&object, model));
     }
+    Ok(())
 }
 
 /// An answer within a time.

@@ -2,6 +2,7 @@
 
 mod attention;
 mod cluster;
+mod dry_run;
 mod evidence;
 mod health;
 mod live;
@@ -10,7 +11,11 @@ mod refusal;
 mod snapshot;
 
 pub use attention::{Attention, MOST_IN_A_SECOND};
-pub use cluster::{Children, children, endpoints, endpoints_of_service, is_child};
+pub use cluster::{
+    Children, Kinship, children, endpoints, endpoints_of_service, in_force, is_child, kinship,
+    remains, router_port,
+};
+pub use dry_run::{DryRuns, Refused};
 pub use evidence::Evidence;
 pub use live::{ReadError, health, history, model};
 pub use refusal::Refusal;

@@ -22,6 +22,13 @@ pub struct Snapshot {
     /// What people ask for, heeded before or not.
     #[serde(default)]
     pub commands: Commands,
+    /// The version in force by the history, where the state names none: that status was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_force: Option<VersionRef>,
+    /// Why the API server would refuse the Deployment of the version that the spec asks for; a version that is not
+    /// recorded yet, and is not begun while this stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired_refused: Option<Refusal>,
     /// A router port that no other model has; taken if the state has none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_port: Option<u16>,

@@ -9,6 +9,11 @@ pub fn version_name(model: &str, revision: &Revision) -> String {
     format!("{model}-{revision}")
 }
 
+/// Name of the EndpointSlice that leads from a model's name to the routers.
+pub fn router_slice_name(model: &str) -> String {
+    format!("{model}-router")
+}
+
 /// Labels of every object of a model.
 pub fn model_labels(model: &str) -> BTreeMap<String, String> {
     [(MANAGED_BY_LABEL, MANAGER), (MODEL_LABEL, model)]

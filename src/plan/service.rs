@@ -13,7 +13,7 @@ use kube::ResourceExt;
 
 use super::{
     Maker, model_labels,
-    names::{version_labels, version_name, version_selector},
+    names::{router_slice_name, version_labels, version_name, version_selector},
     version::HTTP_PORT_NAME,
 };
 use crate::{
@@ -76,7 +76,7 @@ impl Maker<'_> {
             ..Endpoint::default()
         });
         Some(EndpointSlice {
-            metadata: self.metadata(format!("{name}-router"), labels),
+            metadata: self.metadata(router_slice_name(&name), labels),
             address_type: address_type.to_owned(),
             endpoints: Some(endpoints.collect()),
             ports: Some(vec![EndpointPort {

@@ -1,5 +1,9 @@
-//! One version's Deployment and its place in the history. Both are made once; of a Deployment, only `replicas`
-//! and an annotation change.
+//! One version's Deployment and its place in the history. Both are made once; of a Deployment only `replicas` and an
+//! annotation change, and of its place in the history only the annotation that says when it came into force.
+//!
+//! A version's pods are rendered when it is recorded, and never again: an operator that renders pods otherwise would
+//! restart every model at once. Versions that 1d584f3 recorded hold no pods. They are rendered here, and must stay as
+//! that release rendered them (`tests/golden/release.rs`).
 
 use std::collections::BTreeMap;
 
@@ -35,26 +39,55 @@ pub(super) const HTTP_PORT_NAME: &str = "http";
 const VERSION_ANNOTATION: &str = "serin.dev/version";
 /// Annotation of the Deployment of a version in use: the generation of the spec that asks for it.
 const GENERATION_ANNOTATION: &str = "serin.dev/generation";
+/// Annotation of a ControllerRevision whose version has been in force: how many had been before, and itself. The highest
+/// number of a model is the version in force.
+pub const REIGN_ANNOTATION: &str = "serin.dev/in-force";
+/// Field of a ControllerRevision's data with the pods of the version, beside the fields of [`VersionSpec`].
+const TEMPLATE_FIELD: &str = "template";
 /// Time for in-flight requests after SIGTERM: 5 s of serving on while routers learn, then up to 25 s to finish.
 const GRACE_SECONDS: i64 = 30;
 
 impl Maker<'_> {
-    /// The version's ControllerRevision: all that is needed to build it again.
+    /// A version that is about to get its place in the history: all that is needed to build it again.
+    pub(super) fn new_version(
+        &self,
+        revision: &Revision,
+        number: i64,
+        spec: VersionSpec,
+    ) -> KnownVersion {
+        let mut data = serde_json::to_value(&spec).unwrap_or_default();
+        let template = self.template(revision, &spec);
+        data[TEMPLATE_FIELD] = serde_json::to_value(&template).unwrap_or_default();
+        KnownVersion {
+            number,
+            spec,
+            template: Some(template),
+            reign: None,
+            data,
+        }
+    }
+
+    /// The version's ControllerRevision. `data` can never be changed, so it is what was read.
     pub(super) fn history(
         &self,
         revision: &Revision,
         version: &KnownVersion,
+        reign: Option<i64>,
     ) -> ControllerRevision {
         let model = self.model.name_any();
         let mut metadata = self.metadata(
             version_name(&model, revision),
             version_labels(&model, revision),
         );
-        metadata.annotations = Some(version_annotation(&version.spec));
+        let mut annotations = version_annotation(&version.spec);
+        if let Some(reign) = reign {
+            annotations.insert(REIGN_ANNOTATION.to_owned(), reign.to_string());
+        }
+        metadata.annotations = Some(annotations);
         ControllerRevision {
             metadata,
             revision: Some(version.number),
-            data: RawExtension(serde_json::to_value(&version.spec).unwrap_or_default()),
+            data: RawExtension(version.data.clone()),
         }
     }
 
@@ -66,17 +99,13 @@ impl Maker<'_> {
     pub(super) fn deployment(
         &self,
         revision: &Revision,
-        version: &VersionSpec,
+        version: &KnownVersion,
         in_use: bool,
     ) -> Deployment {
         let model = self.model.name_any();
         let labels = version_labels(&model, revision);
-        let selector = LabelSelector {
-            match_labels: Some(version_selector(&model, revision)),
-            ..LabelSelector::default()
-        };
-        let mut metadata = self.metadata(version_name(&model, revision), labels.clone());
-        let mut annotations = version_annotation(version);
+        let mut metadata = self.metadata(version_name(&model, revision), labels);
+        let mut annotations = version_annotation(&version.spec);
         if let Some(generation) = self.model.metadata.generation.filter(|_| in_use) {
             annotations.insert(GENERATION_ANNOTATION.to_owned(), generation.to_string());
         }
@@ -86,18 +115,33 @@ impl Maker<'_> {
             metadata,
             spec: DeploymentSpec {
                 replicas: Some(replicas),
-                selector: selector.clone(),
-                template: PodTemplateSpec {
-                    metadata: Some(ObjectMeta {
-                        labels: Some(labels),
-                        annotations: Some(version_annotation(version)),
-                        ..ObjectMeta::default()
-                    }),
-                    spec: Some(self.pod(version, selector)),
-                },
+                selector: self.selector(revision),
+                template: version
+                    .template
+                    .clone()
+                    .unwrap_or_else(|| self.template(revision, &version.spec)),
                 ..DeploymentSpec::default()
             },
             ..Deployment::default()
+        }
+    }
+
+    fn selector(&self, revision: &Revision) -> LabelSelector {
+        LabelSelector {
+            match_labels: Some(version_selector(&self.model.name_any(), revision)),
+            ..LabelSelector::default()
+        }
+    }
+
+    /// The version's pods as they are rendered today.
+    fn template(&self, revision: &Revision, version: &VersionSpec) -> PodTemplateSpec {
+        PodTemplateSpec {
+            metadata: Some(ObjectMeta {
+                labels: Some(version_labels(&self.model.name_any(), revision)),
+                annotations: Some(version_annotation(version)),
+                ..ObjectMeta::default()
+            }),
+            spec: Some(self.pod(version, self.selector(revision))),
         }
     }
 
@@ -221,6 +265,22 @@ fn probe(path: &str, port: i32) -> Probe {
         timeout_seconds: Some(2),
         success_threshold: Some(1),
         ..Probe::default()
+    }
+}
+
+impl KnownVersion {
+    /// Reads a version from its ControllerRevision.
+    pub fn read(object: &ControllerRevision) -> Result<Self, serde_json::Error> {
+        let data = object.data.0.clone();
+        let template = data.get(TEMPLATE_FIELD).cloned();
+        let reign = object.annotations().get(REIGN_ANNOTATION);
+        Ok(Self {
+            number: object.revision.unwrap_or(0),
+            spec: serde_json::from_value(data.clone())?,
+            template: template.map(serde_json::from_value).transpose()?,
+            reign: reign.and_then(|reign| reign.parse().ok()),
+            data,
+        })
     }
 }
 

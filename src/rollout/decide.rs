@@ -55,10 +55,11 @@ pub fn decide(
 ) -> Decision {
     let mut turn = Turn::new(spec, snapshot, now, interval);
     turn.next.router_port = turn.next.router_port.or(snapshot.free_port);
+    turn.restore();
     turn.retire();
     turn.note_pause();
     let requeue = match (turn.next.stable.clone(), turn.next.canary.clone()) {
-        (None, None) => Some(turn.start_first()),
+        (None, None) => turn.start_first(),
         (None, Some(first)) => turn.await_first(&first),
         (Some(stable), None) => turn.settle(&stable),
         (Some(stable), Some(canary)) => turn.trial(&stable, canary),
@@ -84,6 +85,7 @@ pub fn withdraw_trial(
     why: Unfit,
 ) -> Decision {
     let mut turn = Turn::new(spec, snapshot, now, Duration::ZERO);
+    turn.restore();
     turn.retire();
     if let (Some(stable), Some(canary)) = (turn.next.stable.clone(), turn.next.canary.clone()) {
         let why = match why {
@@ -101,6 +103,42 @@ pub fn withdraw_trial(
 }
 
 impl Turn<'_> {
+    /// Finds the version in force again where the state was lost: it has all traffic, as it had before the trial that was
+    /// lost with it. Other versions keep their pods for a while, since routers may still send to them.
+    fn restore(&mut self) {
+        let Some(in_force) = self.snapshot.in_force.clone() else {
+            return;
+        };
+        if self.next.stable.is_some() {
+            return;
+        }
+        let is_it = |canary: &mut CanaryVersion| canary.revision == in_force.revision;
+        self.next.canary.take_if(is_it);
+        let canary = self.next.canary.as_ref().map(|canary| &canary.revision);
+        let with_pods = self.snapshot.versions.iter();
+        let others: Vec<_> = with_pods
+            .filter(|(_, health)| health.desired > 0)
+            .map(|(revision, _)| revision)
+            .filter(|revision| **revision != in_force.revision && Some(*revision) != canary)
+            .cloned()
+            .collect();
+        for revision in others {
+            self.retire_version(revision);
+        }
+        self.next.phase = match &self.next.canary {
+            Some(canary) if canary.progress.is_some() => Phase::Canary,
+            Some(_) => Phase::Preparing,
+            None => Phase::RollingBack,
+        };
+        let sentence = format!(
+            "The status was lost: version {}, the one in force by the history, has all traffic.",
+            in_force.version
+        );
+        self.next.stable = Some(in_force);
+        self.next.router_port = self.next.router_port.or(self.snapshot.free_port);
+        self.record(reasons::RESTORED, 0, None, sentence);
+    }
+
     /// Lets go of versions whose time is over.
     fn retire(&mut self) {
         let mut retiring = std::mem::take(&mut self.next.retiring);
@@ -142,7 +180,22 @@ impl Turn<'_> {
         }
     }
 
-    fn start_first(&mut self) -> Duration {
+    /// Says why the spec's version does not begin, where the API server would refuse its Deployment.
+    fn is_denied(&mut self) -> bool {
+        let Some(refusal) = &self.snapshot.desired_refused else {
+            return false;
+        };
+        self.next.message = format!(
+            "Version {} does not begin. {refusal}",
+            self.snapshot.desired.version
+        );
+        true
+    }
+
+    fn start_first(&mut self) -> Option<Duration> {
+        if self.is_denied() {
+            return None;
+        }
         let desired = self.snapshot.desired.clone();
         let sentence = format!(
             "Starting the first version, {}; it gets all traffic once a pod of it is Ready.",
@@ -150,14 +203,15 @@ impl Turn<'_> {
         );
         self.begin(desired, Phase::Pending);
         self.record(reasons::FIRST_VERSION, 0, None, sentence);
-        STARTING_INTERVAL
+        Some(STARTING_INTERVAL)
     }
 
     /// The first version goes straight to 100 %: there is nothing to compare it with, and nothing to fall back on.
     fn await_first(&mut self, first: &CanaryVersion) -> Option<Duration> {
         if first.revision != self.snapshot.desired.revision {
             self.retire_version(first.revision.clone());
-            return Some(self.start_first());
+            self.next.canary = None;
+            return self.start_first();
         }
         let health = self.snapshot.health(&first.revision);
         if health.has_capacity(1) {
@@ -217,6 +271,9 @@ impl Turn<'_> {
                 let sentence = self.next.message.clone();
                 self.record_for(&desired.version, reasons::REFUSED, 0, None, sentence);
             }
+            return None;
+        }
+        if self.is_denied() {
             return None;
         }
         let postponed = self.next.postponed.clone();

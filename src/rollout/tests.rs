@@ -166,6 +166,8 @@ impl World {
             refused: self.refused.clone(),
             stable_rate: self.stable_rate.clone(),
             attentive_since: self.attentive_since,
+            in_force: None,
+            desired_refused: None,
         }
     }
 

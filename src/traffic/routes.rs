@@ -9,7 +9,7 @@ use super::envoy::{Backend, ControlPlane, ModelRoute, RouteKey, RouterModel};
 use crate::{
     api::{ModelDeployment, Revision, State},
     metrics::Metrics,
-    observe::endpoints,
+    observe::{endpoints, remains},
     watch::Stores,
 };
 
@@ -67,19 +67,30 @@ pub fn routes(stores: &Stores) -> RouterModel {
                 .map(SocketAddr::from)
                 .collect()
         };
-        if let Some(route) = route(model, found) {
+        let state = state_of(stores, model);
+        if let Some(route) = state.and_then(|state| route(model, &state, found)) {
             routes.insert(RouteKey::new(namespace.clone(), name.clone()), route);
         }
     }
     RouterModel { routes }
 }
 
+/// The state that the route of a model follows: the persisted one. Of one that was lost, what is left of it: the address
+/// answers on until the state is restored.
+fn state_of(stores: &Stores, model: &ModelDeployment) -> Option<State> {
+    let persisted = model.status.as_ref().map(|status| &status.state);
+    match persisted.filter(|state| state.stable.is_some()) {
+        Some(state) => Some(state.clone()),
+        None => remains(stores, model),
+    }
+}
+
 /// One model's route: its weights as persisted, but none to a canary that has no endpoint.
 fn route(
     model: &ModelDeployment,
+    state: &State,
     endpoints: impl Fn(&Revision) -> Vec<SocketAddr>,
 ) -> Option<ModelRoute> {
-    let state: &State = &model.status.as_ref()?.state;
     let stable = state.stable.as_ref()?;
     let mut backends = Vec::new();
     let mut canary_weight = 0;
@@ -158,7 +169,9 @@ mod tests {
                 vec!["10.0.0.1:8080".parse().unwrap()]
             }
         };
-        let route = route(&model(canary), endpoints).unwrap();
+        let model = model(canary);
+        let state = &model.status.as_ref().unwrap().state;
+        let route = route(&model, state, endpoints).unwrap();
         route
             .backends
             .into_iter()

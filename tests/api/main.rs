@@ -18,6 +18,7 @@ mod operator;
 mod player;
 #[path = "../support/ports.rs"]
 mod ports;
+mod record;
 mod recordings;
 mod refusals;
 mod rollouts;

@@ -3,6 +3,7 @@
 //! A change of any sentence, number or moment shows here as a difference to review (`cargo insta review`).
 #![allow(clippy::unwrap_used)]
 
+mod release;
 mod story;
 
 use serde_json::{Value, json};

@@ -60,7 +60,7 @@ pub struct Story {
     pub prometheus_is_up: bool,
     /// What people ask for.
     pub commands: Commands,
-    state: State,
+    pub state: State,
     health: BTreeMap<Revision, VersionHealth>,
     now: Timestamp,
     /// When requests were counted the last time.
@@ -217,6 +217,8 @@ impl Story {
             refused: Vec::new(),
             stable_rate: Some(Ok(self.rate)),
             attentive_since: Timestamp::UNIX_EPOCH,
+            in_force: None,
+            desired_refused: None,
         };
         let before = self.weight();
         let decision = decide(&self.spec, &snapshot, self.now, INTERVAL);

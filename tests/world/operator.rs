@@ -15,7 +15,7 @@ use serin::{
     events::Events,
     leader::Election,
     metrics::Metrics,
-    observe::{Attention, Evidence},
+    observe::{Attention, DryRuns, Evidence},
     operator,
     plan::Site,
     traffic::{self, Reach, envoy::RouterModel, ports::Ports},
@@ -173,6 +173,7 @@ async fn serve(
             allowed_schemes: vec!["file".to_owned()],
         },
         applier: Applier::default(),
+        dry_runs: DryRuns::default(),
         attention: Attention::default(),
         recordings: Arc::default(),
         reach: {

@@ -76,6 +76,8 @@ impl Decided {
             refused: Vec::new(),
             stable_rate: Some(Ok(self.stable_rate)),
             attentive_since: Timestamp::UNIX_EPOCH,
+            in_force: None,
+            desired_refused: None,
         };
         let now = self.began + SignedDuration::from_secs(second.into());
         let interval = Duration::from_secs(SCRAPE.into());

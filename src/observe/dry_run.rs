@@ -1,0 +1,224 @@
+//! A version's Deployment, tried before the version is recorded. What the API server would refuse becomes part of no
+//! version: a record can never be changed, and one whose pods cannot be made would have to be deleted by hand.
+
+use std::{collections::HashMap, time::Duration};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{Patch, PatchParams},
+    core::Status,
+};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{Refusal, cluster::is_child};
+use crate::{
+    api::{MANAGER, ModelDeployment, Revision, validate::Invalid},
+    apply::{ApplyError, reason, shortened, timely},
+};
+
+/// Pause after the first denial; each further one doubles it, up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause after denials.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Pause after an object was found invalid: most often it stays so until the spec changes.
+const INVALID_PAUSE: Duration = Duration::from_secs(600);
+/// Errors that are kept of one answer.
+const ERRORS_KEPT: usize = 3;
+
+/// Why the API server would not take a version's Deployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The spec asks for something that no Deployment can have.
+    Invalid(Vec<Invalid>),
+    /// A webhook, a policy or a quota denies it, or there is no answer. The next try may succeed.
+    Denied(Refusal),
+}
+
+/// Tries Deployments, and remembers the answers: a model at rest costs no request.
+#[derive(Default)]
+pub struct DryRuns(Mutex<HashMap<(String, String), Answer>>);
+
+/// What was tried: of which object, which generation and which version.
+type Subject = (Option<String>, Option<i64>, Revision);
+
+struct Answer {
+    subject: Subject,
+    refused: Option<Refused>,
+    /// Refusals in a row.
+    count: u32,
+    again_at: Option<Instant>,
+}
+
+impl DryRuns {
+    /// Lets go of a model that is gone.
+    pub fn forget(&self, model: &(String, String)) {
+        self.0.lock().remove(model);
+    }
+
+    /// The time until a refused Deployment is tried again; none where none was refused.
+    pub fn next(&self, model: &(String, String)) -> Option<Duration> {
+        let at = self.0.lock().get(model)?.again_at?;
+        Some(at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Why the API server would refuse the Deployment of a version that is not recorded yet; `None` where it takes it.
+    pub async fn refused(
+        &self,
+        client: &Client,
+        model: &ModelDeployment,
+        revision: &Revision,
+        deployment: &Deployment,
+    ) -> Option<Refused> {
+        let key = (
+            ResourceExt::namespace(model).unwrap_or_default(),
+            model.name_any(),
+        );
+        let subject = (model.uid(), model.metadata.generation, revision.clone());
+        let mut count = 0;
+        if let Some(known) = self.0.lock().get(&key)
+            && known.subject == subject
+        {
+            if known.again_at.is_none_or(|at| Instant::now() < at) {
+                return known.refused.clone();
+            }
+            count = known.count;
+        }
+        let api: Api<Deployment> = Api::namespaced(client.clone(), &key.0);
+        let refused = try_apply(&api, model, deployment).await;
+        count += 1;
+        let pause = refused.as_ref().map(|refused| match refused {
+            Refused::Invalid(_) => INVALID_PAUSE,
+            Refused::Denied(_) => FIRST_PAUSE
+                .saturating_mul(1 << (count - 1).min(10))
+                .min(LONGEST_PAUSE),
+        });
+        let answer = Answer {
+            subject,
+            refused: refused.clone(),
+            count,
+            again_at: pause.map(|pause| Instant::now() + pause),
+        };
+        self.0.lock().insert(key, answer);
+        refused
+    }
+}
+
+async fn try_apply(
+    api: &Api<Deployment>,
+    model: &ModelDeployment,
+    deployment: &Deployment,
+) -> Option<Refused> {
+    let name = deployment.name_any();
+    let params = PatchParams::apply(MANAGER).force().dry_run();
+    let kind = "Deployment";
+    let error = match timely(api.patch(&name, &params, &Patch::Apply(deployment))).await {
+        Ok(Ok(_)) => return None,
+        Ok(Err(error)) => ApplyError::refused(kind, &name, error),
+        Err(late) => late,
+    };
+    // Somebody else's object of this name is no fault of the spec: whoever applies it says whose it is.
+    if let Ok(Ok(Some(found))) = timely(api.get_opt(&name)).await
+        && !is_child(&found, model)
+    {
+        return None;
+    }
+    if let ApplyError::Refused { source, .. } = &error
+        && let kube::Error::Api(status) = &**source
+        && is_invalid(status)
+    {
+        return Some(Refused::Invalid(faults(status)));
+    }
+    Some(Refused::Denied(Refusal {
+        kind: kind.to_owned(),
+        name,
+        revision: None, // the status shows it, as what the model itself needs
+        reason: reason(&error).to_owned(),
+        words: shortened(&error.words()),
+        transient: false,
+    }))
+}
+
+/// Whether the API server itself finds the object wrong. Policies deny with the code of invalid objects, too, but name no
+/// field; webhooks with that of bad requests, but without its reason.
+fn is_invalid(status: &Status) -> bool {
+    let names_a_field = || {
+        let mut causes = status.details.iter().flat_map(|details| &details.causes);
+        causes.any(|cause| !cause.field.is_empty())
+    };
+    status.code == 422 && names_a_field() || status.code == 400 && status.reason == "BadRequest"
+}
+
+/// What is wrong, each with the field of the spec that it comes from.
+fn faults(status: &Status) -> Vec<Invalid> {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let mut faults: Vec<_> = causes
+        .filter(|cause| !cause.field.is_empty())
+        .map(|cause| Invalid {
+            field: declared(&cause.field),
+            remedy: shortened(&cause.message),
+        })
+        .take(ERRORS_KEPT)
+        .collect();
+    if faults.is_empty() {
+        faults.push(Invalid {
+            field: "spec.serving".to_owned(),
+            remedy: shortened(&status.message),
+        });
+    }
+    faults
+}
+
+/// The field of a ModelDeployment that a field of its pods is made from.
+fn declared(field: &str) -> String {
+    let Some(of_pod) = field.strip_prefix("spec.template.spec.") else {
+        return field.to_owned();
+    };
+    let of_container = of_pod.strip_prefix("containers[0].");
+    format!("spec.serving.{}", of_container.unwrap_or(of_pod))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn status(code: u16, reason: &str, causes: &Value) -> Status {
+        serde_json::from_value(json!({
+            "status": "Failure", "message": "the whole", "code": code, "reason": reason,
+            "details": {"causes": causes},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn only_what_the_api_server_finds_wrong_itself_is_a_fault_of_the_spec() {
+        let field = "spec.template.spec.containers[0].resources.limits[cpu]";
+        let cause = json!([{"reason": "FieldValueInvalid", "field": field, "message": "Invalid value: \"lots\""}]);
+        let invalid = status(422, "Invalid", &cause);
+        assert!(is_invalid(&invalid));
+        assert_eq!(
+            faults(&invalid)[0].to_string(),
+            "spec.serving.resources.limits[cpu]: Invalid value: \"lots\""
+        );
+        assert_eq!(
+            declared("spec.template.spec.nodeSelector"),
+            "spec.serving.nodeSelector"
+        );
+        let malformed = status(400, "BadRequest", &json!([]));
+        assert!(is_invalid(&malformed));
+        assert_eq!(faults(&malformed)[0].to_string(), "spec.serving: the whole");
+        let policy = status(422, "Invalid", &json!([{"message": "no such team"}]));
+        for denied in [
+            policy,
+            status(403, "Forbidden", &json!([])),
+            status(400, "", &json!([])),
+            status(503, "ServiceUnavailable", &json!([])),
+        ] {
+            assert!(!is_invalid(&denied), "{denied:?}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What release 1d584f3 left in clusters, and what becomes of it today: a version keeps its name and its pods, and a
+//! rollout goes on from the status that it finds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use serde_json::{Value, json};
+use serin::{
+    api::{Fetch, ModelDeployment, ModelDeploymentStatus, Revision, State, VersionSpec},
+    plan::{Given, KnownVersion, Object, Plan, Site, plan},
+};
+
+use crate::{errors_and_latency, rollout, story::Story};
+
+/// A version as that release recorded and rendered it.
+struct Case {
+    what: String,
+    model: ModelDeployment,
+    site: Site,
+    /// The revision that names it.
+    revision: String,
+    /// What its ControllerRevision holds.
+    record: Value,
+    /// The pods of its Deployment.
+    template: Value,
+}
+
+fn cases() -> Vec<Case> {
+    let text = include_str!("release/versions.json");
+    let cases: Vec<Value> = serde_json::from_str(text).unwrap();
+    cases.iter().map(case).collect()
+}
+
+fn case(case: &Value) -> Case {
+    let model = json!({
+        "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
+        "metadata": {"name": case["name"], "namespace": "ml", "uid": "1", "generation": 1},
+        "spec": case["spec"],
+    });
+    let fetch: Fetch = serde_json::from_value(case["fetch"].clone()).unwrap();
+    Case {
+        what: case["what"].as_str().unwrap().to_owned(),
+        model: serde_json::from_value(model).unwrap(),
+        site: Site {
+            serving_image: "localhost/serin-serve:1".to_owned(),
+            fetch,
+        },
+        revision: case["revision"].as_str().unwrap().to_owned(),
+        record: case["record"].clone(),
+        template: case["template"].clone(),
+    }
+}
+
+/// A state in which the spec's version serves.
+fn serving(model: &ModelDeployment) -> State {
+    let revision = VersionSpec::of(&model.spec).revision();
+    let stable = json!({"revision": revision, "version": model.spec.model.version});
+    serde_json::from_value(json!({"phase": "Stable", "stable": stable})).unwrap()
+}
+
+fn planned(case: &Case, known: &BTreeMap<Revision, KnownVersion>) -> Plan {
+    plan(
+        &case.model,
+        &Given {
+            state: &serving(&case.model),
+            known,
+            known_is_all: true,
+            usable: true,
+            routers: &BTreeSet::new(),
+            site: &case.site,
+        },
+    )
+}
+
+fn template(plan: &Plan) -> Value {
+    let mut objects = plan.apply.iter().map(|intent| &intent.object);
+    let found = objects.find_map(|object| match object {
+        Object::Deployment(deployment) => Some(&deployment.spec),
+        _ => None,
+    });
+    serde_json::to_value(&found.unwrap().template).unwrap()
+}
+
+fn history(plan: &Plan) -> ControllerRevision {
+    let mut objects = plan.apply.iter().map(|intent| &intent.object);
+    let found = objects.find_map(|object| match object {
+        Object::ControllerRevision(history) => Some(history.clone()),
+        _ => None,
+    });
+    found.unwrap()
+}
+
+fn record(plan: &Plan) -> Value {
+    history(plan).data.0
+}
+
+#[test]
+fn versions_of_the_release_keep_their_names_and_their_pods() {
+    let cases = cases();
+    assert!(cases.len() >= 9);
+    for case in &cases {
+        let spec: VersionSpec = serde_json::from_value(case.record.clone()).unwrap();
+        let revision = VersionSpec::of(&case.model.spec).revision();
+        assert_eq!(revision.0, case.revision, "{}", case.what);
+        let known = KnownVersion {
+            number: 1,
+            spec,
+            template: None,
+            reign: None,
+            data: case.record.clone(),
+        };
+        let plan = planned(case, &[(revision, known)].into());
+        assert_eq!(template(&plan), case.template, "{}", case.what);
+        assert_eq!(record(&plan), case.record, "{}: it is immutable", case.what);
+    }
+}
+
+#[test]
+fn a_version_keeps_the_pods_that_it_was_recorded_with() {
+    for case in cases() {
+        let new = planned(&case, &BTreeMap::new());
+        let mut history = history(&new);
+        assert_eq!(history.data.0["template"], template(&new), "{}", case.what);
+        // As an operator would have rendered them that renders pods otherwise.
+        history.data.0["template"]["spec"]["containers"][0]["env"][0]["name"] = json!("OTHER");
+        let known = KnownVersion::read(&history).unwrap();
+        let revision = VersionSpec::of(&case.model.spec).revision();
+        let later = planned(&case, &[(revision, known)].into());
+        assert_eq!(
+            template(&later),
+            history.data.0["template"],
+            "{}",
+            case.what
+        );
+        assert_eq!(record(&later), history.data.0, "{}", case.what);
+    }
+}
+
+#[test]
+fn a_rollout_goes_on_from_the_status_that_the_release_left_in_the_middle_of_it() {
+    let old: Value = serde_json::from_str(include_str!("release/status.json")).unwrap();
+    let status: ModelDeploymentStatus = serde_json::from_value(old.clone()).unwrap();
+    let now = serde_json::to_value(&status).unwrap();
+    assert_eq!(lost(&old, &now, ""), Vec::<String>::new());
+
+    let mut story = Story::new("", &errors_and_latency(), rollout(&json!({})));
+    story.roll_out("2");
+    story.state = status.state;
+    assert_eq!(story.weight(), 25);
+    story.play(15);
+    assert_eq!(
+        story.weight(),
+        25,
+        "the step goes on and does not begin anew"
+    );
+    let mut weights = vec![25];
+    while story.state.canary.is_some() {
+        story.play(15);
+        weights.push(story.weight());
+    }
+    weights.dedup();
+    assert_eq!(weights, [25, 50, 100, 0]);
+    assert_eq!(story.state.stable.unwrap().version, "2");
+}
+
+/// Where a value has nothing, or something else, of what another one says.
+fn lost(old: &Value, now: &Value, at: &str) -> Vec<String> {
+    match old {
+        Value::Object(fields) => fields
+            .iter()
+            .flat_map(|(field, old)| lost(old, &now[field], &format!("{at}/{field}")))
+            .collect(),
+        old if old == now => Vec::new(),
+        _ => vec![at.to_owned()],
+    }
+}
