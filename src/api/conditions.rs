@@ -52,7 +52,8 @@ pub mod reasons {
     pub const ROLLED_BACK: &str = "RolledBack";
     /// A newer spec replaced the version under trial.
     pub const SUPERSEDED: &str = "Superseded";
-    /// Trouble of the platform ended a trial. Nothing is held against the version, and it is tried again.
+    /// Trouble of the platform ended a trial. Nothing is held against the version, and it is tried
+    /// again.
     pub const PLATFORM_TROUBLE: &str = "PlatformTrouble";
     /// The spec asks for a version that was rolled back before.
     pub const REFUSED: &str = "VersionRefused";

@@ -30,12 +30,13 @@ pub struct ModelDeploymentStatus {
     /// Ready pods of the stable version.
     pub ready_replicas: i32,
 
-    /// Pods that the stable version is asked to have, for the scale subresource: the number that an autoscaler compares
-    /// with `spec.replicas`. A canary's pods come on top.
+    /// Pods that the stable version is asked to have, for the scale subresource: the number that an
+    /// autoscaler compares with `spec.replicas`. A canary's pods come on top.
     pub replicas: i32,
 
-    /// Label selector of all pods of the model, of whichever version, for the scale subresource. An autoscaler adds up the
-    /// work of all of them, so that its answer is the same at every split of the traffic.
+    /// Label selector of all pods of the model, of whichever version, for the scale subresource. An
+    /// autoscaler adds up the work of all of them, so that its answer is the same at every split of
+    /// the traffic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
 }
@@ -63,11 +64,13 @@ pub struct State {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedVersion>,
 
-    /// The version that the spec asks for, where trouble of the platform ended its trial. Nothing is held against it.
+    /// The version that the spec asks for, where trouble of the platform ended its trial. Nothing
+    /// is held against it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub postponed: Option<PostponedVersion>,
 
-    /// The largest `spec.replicas` of the rollout under way. No version has fewer pods before its old version is gone.
+    /// The largest `spec.replicas` of the rollout under way. No version has fewer pods before its
+    /// old version is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas_floor: Option<i32>,
 
@@ -267,7 +270,8 @@ pub struct RefusedVersion {
     pub retry_token: Option<String>,
 }
 
-/// A version whose trial ended through no fault of its own, such as a quota or a cluster without room. It is tried again.
+/// A version whose trial ended through no fault of its own, such as a quota or a cluster without
+/// room. It is tried again.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct PostponedVersion {
@@ -277,7 +281,8 @@ pub struct PostponedVersion {
     pub version: String,
     /// Trials that ended so, in a row.
     pub attempts: u32,
-    /// When the next trial begins: 1 minute after the first one, twice as long after each further one, at most 1 hour.
+    /// When the next trial begins: 1 minute after the first one, twice as long after each further
+    /// one, at most 1 hour.
     #[schemars(schema_with = "time_schema")]
     pub retry_at: Timestamp,
     /// What the trouble was, in the words of the scheduler or the API server.

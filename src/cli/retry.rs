@@ -9,7 +9,8 @@ use super::{
 };
 use crate::api::{Commands, ModelDeployment, VersionSpec};
 
-/// Tries the spec's version again: one that was rolled back, or that waits for its next trial. What was said about it the last time goes.
+/// Tries the spec's version again: one that was rolled back, or that waits for its next trial. What
+/// was said about it the last time goes.
 pub(super) fn retry(model: &ModelDeployment, token: &str) -> Result<Change, CliError> {
     let name = model.name_any();
     let state = state(model)?;

@@ -3,11 +3,12 @@
 //! | the version's own | the platform's |
 //! |---|---|
 //! | its container crashes, or cannot be run | no node has room, a quota or a policy refuses pods |
-//! | its image is not in the registry, or has no valid name | the registry is away or refuses the credentials |
-//! | its artefact is not there, not allowed, or not what its digest says | the artefact's source is away, a volume is full |
-//! | its container runs and does not get Ready | a Secret is missing, a sidecar fails, a node is drained or away |
+//! | its image does not exist, or has no valid name | the registry is away, or refuses |
+//! | its artefact is not there, not allowed, or another | its source is away, a volume is full |
+//! | its container runs and does not get Ready | a Secret is missing, a node is drained |
 //!
-//! Only the version's own fault is remembered against it. Where a pod could be either, it is the platform's.
+//! Only the version's own fault is remembered against it. Where a pod could be either, it is the
+//! platform's.
 
 use std::sync::Arc;
 
@@ -43,8 +44,9 @@ const NOT_FOUND: [&str; 5] = [
     "name unknown",
     "no such manifest",
 ];
-/// Words of a pull that failed for another reason, whatever else it says: whoever may not read an image is also told that
-/// it may not exist, and names that cannot be resolved are "not found", too.
+/// Words of a pull that failed for another reason, whatever else it says: whoever may not read an
+/// image is also told that it may not exist, and names that cannot be resolved are "not found",
+/// too.
 const NOT_THE_IMAGE: [&str; 5] = [
     "authoriz",
     "denied",
@@ -52,16 +54,16 @@ const NOT_THE_IMAGE: [&str; 5] = [
     "lookup",
     "host not found",
 ];
-/// Exit codes of a fetch that are the version's own fault: its address is malformed, not allowed, not found, or leads to
-/// something else than its digest says.
+/// Exit codes of a fetch that are the version's own fault: its address is malformed, not allowed,
+/// not found, or leads to something else than its digest says.
 const FETCH_FAILS: std::ops::RangeInclusive<i32> = 2..=5;
 /// How a container ended of which its node knows nothing after a restart.
 const NODE_RESTARTED: [&str; 2] = ["ContainerStatusUnknown", "Unknown"];
 /// The longest words of others that a status repeats, in characters.
 const LONGEST: usize = 400;
 
-/// What a Deployment, its pods and the number of those that a router can reach say of a version, whose trial has lasted
-/// since then.
+/// What a Deployment, its pods and the number of those that a router can reach say of a version,
+/// whose trial has lasted since then.
 pub(super) fn health_of(
     deployment: Option<&Deployment>,
     mut pods: Vec<Arc<Pod>>,
@@ -96,7 +98,8 @@ pub(super) fn health_of(
     }
 }
 
-/// Whether the status is of the newest generation: an older one speaks of pods that may be about to go.
+/// Whether the status is of the newest generation: an older one speaks of pods that may be about to
+/// go.
 pub(super) fn is_answered(deployment: &Deployment) -> bool {
     let status = deployment.status.as_ref();
     status.and_then(|status| status.observed_generation) == deployment.metadata.generation
@@ -348,7 +351,8 @@ fn is_in(pod: &Pod, reason: &str, waiting: &ContainerStateWaiting) -> String {
     )
 }
 
-/// A pull that failed. Between two tries the message of the last one stands behind that of the pause.
+/// A pull that failed. Between two tries the message of the last one stands behind that of the
+/// pause.
 fn unpulled(pod: &Pod, waiting: &ContainerStateWaiting) -> String {
     let message = waiting.message.as_deref().unwrap_or_default();
     let last = message

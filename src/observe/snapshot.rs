@@ -98,7 +98,8 @@ pub struct VersionHealth {
     pub endpoints: usize,
     /// The version's own fault, such as a crash loop: no waiting will help.
     pub failure: Option<String>,
-    /// What keeps pods from serving through no fault of the version, in the words of the scheduler or the API server.
+    /// What keeps pods from serving through no fault of the version, in the words of the scheduler
+    /// or the API server.
     pub trouble: Option<String>,
     /// Pods whose server runs and is not Ready.
     pub unready: i32,

@@ -1,7 +1,8 @@
-//! What pods say against a version, whatever its metrics say, and what only the platform is to blame for.
+//! What pods say against a version, whatever its metrics say, and what only the platform is to
+//! blame for.
 //!
-//! A cache may be a minute old, behind a watch that has gone silent, so it only accuses: the API server's own word is read
-//! before a trial ends. See [`crate::observe::health`].
+//! A cache may be a minute old, behind a watch that has gone silent, so it only accuses: the API
+//! server's own word is read before a trial ends. See [`crate::observe::health`].
 
 use std::time::Duration;
 
@@ -17,8 +18,9 @@ use crate::{
     observe::{Snapshot, VersionHealth},
 };
 
-/// A canary with weight whose pods were Ready and are silent may be without a Ready one for this long; the routers send
-/// its share to stable meanwhile. Pods that have to be started again have `spec.rollout.progressDeadline`.
+/// A canary with weight whose pods were Ready and are silent may be without a Ready one for this
+/// long; the routers send its share to stable meanwhile. Pods that have to be started again have
+/// `spec.rollout.progressDeadline`.
 const UNREADY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why a trial ends for its pods' sake.
@@ -90,7 +92,8 @@ impl<'a> Case<'a> {
         self.out_of_time(self.canary.since, &reason)
     }
 
-    /// Why a version with weight is given up that has been without a Ready pod since then, if it is.
+    /// Why a version with weight is given up that has been without a Ready pod since then, if it
+    /// is.
     pub(super) fn with_weight(&self, unready_since: Option<Timestamp>) -> Option<Fault> {
         if let Some(failure) = self.failure() {
             return Some(failure);
@@ -117,8 +120,9 @@ impl<'a> Case<'a> {
         Some(Fault::Version(reason))
     }
 
-    /// Whose fault it is that pods are not Ready once the deadline has passed. A server that the platform has started late
-    /// has as much time of its own, where the platform needs no more than that itself.
+    /// Whose fault it is that pods are not Ready once the deadline has passed. A server that the
+    /// platform has started late has as much time of its own, where the platform needs no more than
+    /// that itself.
     fn out_of_time(&self, since: Timestamp, reason: &str) -> Option<Fault> {
         let deadline = signed(self.spec.rollout.progress_deadline.into());
         let lasted = self.witnessed(since);

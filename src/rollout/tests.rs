@@ -58,7 +58,8 @@ fn spec(version: &str) -> ModelDeploymentSpec {
     .unwrap()
 }
 
-/// None of two pods is Ready, and the version alone keeps them from it: they run, and they were Ready.
+/// None of two pods is Ready, and the version alone keeps them from it: they run, and they were
+/// Ready.
 fn silent() -> VersionHealth {
     VersionHealth {
         ready: 0,

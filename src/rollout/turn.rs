@@ -18,7 +18,8 @@ use crate::{
 /// Refused versions kept in status.
 const REFUSED_KEPT: usize = 20;
 
-/// Pause before a version is tried again whose trial the platform ended; each further trial doubles it.
+/// Pause before a version is tried again whose trial the platform ended; each further trial doubles
+/// it.
 const FIRST_RETRY: SignedDuration = SignedDuration::from_mins(1);
 /// The longest of these pauses.
 const LONGEST_RETRY: SignedDuration = SignedDuration::from_hours(1);
@@ -121,8 +122,9 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// While a rollout is under way, or its old version still has its pods, no version has fewer than it had: at 100 % an
-    /// autoscaler sees an idle stable version, which must be able to take all traffic back.
+    /// While a rollout is under way, or its old version still has its pods, no version has fewer
+    /// than it had: at 100 % an autoscaler sees an idle stable version, which must be able to take
+    /// all traffic back.
     fn keep_replicas(&mut self) {
         let on_trial = self.next.stable.is_some() && self.next.canary.is_some();
         let replicas = self.spec.replicas;
@@ -216,7 +218,8 @@ impl<'a> Turn<'a> {
         self.withdraw(canary, action, verdict, sentence);
     }
 
-    /// All traffic back on stable through no fault of the version: it is tried again, each time after a longer pause.
+    /// All traffic back on stable through no fault of the version: it is tried again, each time
+    /// after a longer pause.
     pub(super) fn postpone(&mut self, stable: &VersionRef, canary: &CanaryVersion, reason: &str) {
         let before = self.next.postponed.take();
         let attempts = before.map_or(0, |before| before.attempts).saturating_add(1);
@@ -240,8 +243,8 @@ impl<'a> Turn<'a> {
         self.withdraw(canary, reasons::PLATFORM_TROUBLE, None, sentence);
     }
 
-    /// How long the spec's version still waits to be tried again. A pause that is longer than any was begun by a clock that
-    /// was ahead: it is over.
+    /// How long the spec's version still waits to be tried again. A pause that is longer than any
+    /// was begun by a clock that was ahead: it is over.
     pub(super) fn pause_of(&self, postponed: &PostponedVersion) -> Option<SignedDuration> {
         let left = postponed.retry_at.duration_since(self.now);
         (left.is_positive() && left <= LONGEST_RETRY).then_some(left)

@@ -51,7 +51,8 @@ pub async fn play(client: Client, namespace: String, held: Held) {
     }
 }
 
-/// A version that is held has a pod that runs and is not Ready: what keeps it from it is its own fault.
+/// A version that is held has a pod that runs and is not Ready: what keeps it from it is its own
+/// fault.
 async fn report_silent_pod(client: &Client, deployment: &Deployment, is_silent: bool) -> bool {
     let pods: Api<Pod> = Api::namespaced(client.clone(), &deployment.namespace().unwrap());
     let name = format!("{}-silent", deployment.name_any());

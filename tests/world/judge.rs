@@ -26,7 +26,7 @@ use crate::{
 #[rustfmt::skip]
 pub const INVARIANTS: [(&str, &str); 19] = [
     ("declared-weights", "the canary's weight is 0 or that of a declared step, so that both weights are from 0 to 100 and sum to 100"),
-    ("capacity-first", "no version gets weight, or more of it, without Ready capacity for all of the traffic, but the first one"),
+    ("capacity-first", "no version gets weight, or more of it, without Ready capacity for all of the traffic, but the first one, which needs a pod"),
     ("stable-kept", "versions with traffic, and the old one until its time is over, are never shrunk or deleted by Serin"),
     ("pods-outlast-weight", "no version loses all its pods to Serin while a router still sends it requests"),
     ("ready-answers", "a model is called Ready only once every router takes its requests, or has had 10 s to do so"),
@@ -322,7 +322,8 @@ impl Judge {
         }
     }
 
-    /// The first version serves with one pod; whatever comes later needs capacity for all of the traffic.
+    /// The first version serves with one pod; whatever comes later needs capacity for all of the
+    /// traffic.
     fn has_capacity(
         &mut self,
         model: Model,

@@ -18,7 +18,8 @@ pub enum FetchError {
     /// The platform does not allow it: exit code 3.
     #[error("refused: {0}")]
     Refused(String),
-    /// The source answered that it is not there, or not in a shape that can be fetched: exit code 4.
+    /// The source answered that it is not there, or not in a shape that can be fetched: exit code
+    /// 4.
     #[error("{0}")]
     Source(String),
     /// What came is not the artefact that was asked for, or is hostile: exit code 5.

@@ -65,8 +65,9 @@ pub struct ModelDeploymentSpec {
     #[serde(default)]
     pub serving: Serving,
 
-    /// Pods of the serving version; a canary runs as many, so that it can take all traffic and give it all back. More take
-    /// effect at once, fewer once no rollout is under way and the version before is gone.
+    /// Pods of the serving version; a canary runs as many, so that it can take all traffic and give
+    /// it all back. More take effect at once, fewer once no rollout is under way and the version
+    /// before is gone.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000))]
     pub replicas: i32,

@@ -54,14 +54,15 @@ pub struct Rollout {
     #[serde(default)]
     pub on_insufficient_data: InsufficientDataPolicy,
 
-    /// Share of `spec.replicas` that must be Ready, and reachable by the routers, for every forward move: of the new
-    /// version, and of the old one, which must be able to take all traffic back. One pod at least, and rounded up. The first
-    /// version ever serves once one of its pods does.
+    /// Share of `spec.replicas` that must be Ready, and reachable by the routers, for every forward
+    /// move: of the new version, and of the old one, which must be able to take all traffic back.
+    /// One pod at least, and rounded up. The first version ever serves once one of its pods does.
     #[serde(default = "all_pods")]
     pub min_ready: Percent,
 
-    /// Time that a new version has to become Ready. A version that does not although its pods run is rolled back; where
-    /// the platform did not let them run, the trial ends and is tried again later, 1 minute to 1 hour apart.
+    /// Time that a new version has to become Ready. A version that does not although its pods run
+    /// is rolled back; where the platform did not let them run, the trial ends and is tried again
+    /// later, 1 minute to 1 hour apart.
     #[serde(default = "fifteen_minutes")]
     #[schemars(schema_with = "duration_schema")]
     pub progress_deadline: Duration,
@@ -159,7 +160,8 @@ pub struct OutagePolicy {
     #[serde(default = "ten_minutes")]
     #[schemars(schema_with = "duration_schema")]
     pub hold: Duration,
-    /// What follows: `Pause` goes on holding, `Rollback` puts all traffic back on the stable version and refuses the new one.
+    /// What follows: `Pause` goes on holding, `Rollback` puts all traffic back on the stable
+    /// version and refuses the new one.
     #[serde(default)]
     #[schemars(schema_with = "outage_schema")]
     pub then: AfterPatience,

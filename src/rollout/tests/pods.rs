@@ -1,4 +1,5 @@
-//! Whose fault it is that pods do not serve: what is remembered against a version, and what is tried again.
+//! Whose fault it is that pods do not serve: what is remembered against a version, and what is
+//! tried again.
 
 use super::*;
 
