@@ -18,8 +18,7 @@ use kube_runtime::{
     reflector::ObjectRef,
 };
 use parking_lot::Mutex;
-use tokio::{sync::mpsc, time::Instant};
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -44,7 +43,7 @@ use crate::{
         Front, Reach,
         ports::{self, Ports},
     },
-    watch::Stores,
+    watch::{Dirty, Stores},
 };
 
 /// First pause after somebody else wrote first; each further one doubles it, up to [`FIRST_PAUSE`].
@@ -109,20 +108,17 @@ pub enum ReconcileError {
     Panic(String),
 }
 
-/// Reconciles the models that `queue` names, until `stop`.
-pub async fn run(
-    context: Arc<Context>,
-    queue: mpsc::UnboundedReceiver<ObjectRef<ModelDeployment>>,
-    concurrency: u16,
-    stop: CancellationToken,
-) {
+/// Reconciles every model once, then those that are `dirty`, until `stop`.
+pub async fn run(context: Arc<Context>, dirty: Dirty, concurrency: u16, stop: CancellationToken) {
+    // Before all are listed: what changes meanwhile is marked.
+    let marked = dirty.listen();
     let models = context.stores.models.told().clone();
     let everyone: Vec<_> = models
         .state()
         .iter()
         .map(|model| ObjectRef::from_obj(&**model))
         .collect();
-    let triggers = futures::stream::iter(everyone).chain(UnboundedReceiverStream::new(queue));
+    let triggers = futures::stream::iter(everyone).chain(marked);
     let forgetting = context.clone();
     Controller::for_stream(futures::stream::pending(), models)
         .reconcile_on(triggers)

@@ -3,15 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use kube::{Client, Config};
-use kube_runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
-use tokio::{
-    net::TcpListener, signal::unix::SignalKind, sync::mpsc::UnboundedReceiver, task::JoinHandle,
-};
+use tokio::{net::TcpListener, signal::unix::SignalKind, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{ModelDeployment, validate::Limits},
+    api::validate::Limits,
     apply::{Applier, timely, words},
     clock::Clock,
     controller::{self, Context},
@@ -23,7 +20,7 @@ use crate::{
     plan::Site,
     settings::Settings,
     traffic::{self, Reach, envoy::ControlPlane, ports::Ports},
-    watch::{self, Scope},
+    watch::{self, Dirty, Scope},
 };
 
 /// A connection to the API server on which nothing comes for so long is dead. The default is none at all: a watch whose
@@ -203,7 +200,7 @@ async fn answers(client: &Client, stop: &CancellationToken) -> bool {
 /// `stop`, the loss of the lease and the loss of the API server.
 pub async fn lead(
     context: Arc<Context>,
-    models: UnboundedReceiver<ObjectRef<ModelDeployment>>,
+    dirty: Dirty,
     concurrency: u16,
     mut election: Election,
     stop: &CancellationToken,
@@ -222,7 +219,7 @@ pub async fn lead(
         tracing::info!("this replica leads");
         let metrics = context.metrics.clone();
         metrics.lead(true);
-        let controller = controller::run(context, models, concurrency, stop.clone());
+        let controller = controller::run(context, dirty, concurrency, stop.clone());
         tokio::select! {
             biased;
             // At once, in the middle of whatever runs: every write is guarded, and the next leader may already act.

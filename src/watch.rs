@@ -3,6 +3,7 @@
 //! A watch event only enqueues. Every operator replica watches, since each serves the router's configuration; only the
 //! leader acts on what is enqueued.
 
+mod dirty;
 mod models;
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
@@ -20,16 +21,14 @@ use kube_runtime::{
     watcher::{self, DefaultBackoff, watcher},
 };
 use serde::de::DeserializeOwned;
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-};
+use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     api::{MANAGED_BY_LABEL, MANAGER, MODEL_LABEL, ModelDeployment},
     k8s::SERVICE_NAME_LABEL,
 };
 
+pub use dirty::{Dirty, Marked};
 pub use models::Models;
 
 /// How soon a connection that died unnoticed is noticed, and tried again.
@@ -85,7 +84,7 @@ pub struct Stores {
 /// The caches' news.
 pub struct News {
     /// Models to look at again.
-    pub models: mpsc::UnboundedReceiver<ObjectRef<ModelDeployment>>,
+    pub models: Dirty,
     /// Counts every change: whoever builds on all caches builds again.
     pub any: watch::Receiver<u64>,
     /// The watches themselves; they end when this is dropped.
@@ -95,15 +94,15 @@ pub struct News {
 /// Where a watch tells its news.
 #[derive(Clone)]
 struct Bell {
-    models: mpsc::UnboundedSender<ObjectRef<ModelDeployment>>,
+    models: Dirty,
     any: Arc<watch::Sender<u64>>,
 }
 
 impl Bell {
     fn ring(&self, model: Option<ObjectRef<ModelDeployment>>) {
         if let Some(model) = model {
-            // The receiver is only gone when the operator stops.
-            let _ = self.models.send(model);
+            self.models
+                .mark(&model.namespace.unwrap_or_default(), &model.name);
         }
         self.any.send_modify(|count| *count += 1);
     }
@@ -111,10 +110,10 @@ impl Bell {
 
 /// Starts all watches; they run until [`News::watches`] is dropped.
 pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
-    let (models_bell, models_news) = mpsc::unbounded_channel();
     let (any_bell, any_news) = watch::channel(0);
+    let dirty = Dirty::default();
     let bell = Bell {
-        models: models_bell,
+        models: dirty.clone(),
         any: Arc::new(any_bell),
     };
     let ours = format!("{MANAGED_BY_LABEL}={MANAGER},{MODEL_LABEL}");
@@ -187,7 +186,7 @@ pub fn start(client: &Client, scope: &Scope) -> (Stores, News) {
     (
         stores,
         News {
-            models: models_news,
+            models: dirty,
             any: any_news,
             watches,
         },
