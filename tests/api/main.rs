@@ -10,6 +10,7 @@
 
 mod evidence;
 mod faults;
+mod grants;
 mod life;
 mod manifests;
 mod objectives;

@@ -100,6 +100,7 @@ impl Server {
             "--authorization-mode=RBAC".to_owned(),
             // Nobody here makes ServiceAccounts.
             "--disable-admission-plugins=ServiceAccount".to_owned(),
+            crate::grants::OF_OWNERS.to_owned(),
             format!("--audit-policy-file={}", path("audit-policy.json")),
             format!("--audit-log-path={}", path("audit.log")),
         ];
@@ -142,6 +143,7 @@ impl Server {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+        crate::grants::install(&self.client(TEST)).await;
         Ok(())
     }
 
@@ -247,7 +249,15 @@ fn fresh_folder() -> PathBuf {
 
 fn write_files(folder: &Path) {
     let users = [TEST, ADA, crate::operator::FIRST, crate::operator::SECOND];
-    let tokens = users.map(|user| format!("{user},{user},{user},system:masters\n"));
+    let tokens = users.map(|user| {
+        let is_operator = user.starts_with("serin-operator");
+        let group = if is_operator {
+            "operators"
+        } else {
+            "system:masters"
+        };
+        format!("{user},{user},{user},{group}\n")
+    });
     fs::write(folder.join("tokens.csv"), tokens.concat()).unwrap();
     let policy = json!({
         "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived", "ResponseStarted"],
