@@ -42,6 +42,7 @@ use crate::{
     traffic::{
         Front, Reach,
         ports::{self, Ports},
+        refusals::{self, Refusals},
     },
     watch::{Dirty, Stores},
 };
@@ -83,6 +84,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Asks at a model's address.
     pub reach: Reach,
+    /// What routers refuse.
+    pub refusals: Refusals,
     /// The last decisions, to be replayed.
     pub recordings: Arc<Recordings>,
     /// Whose port of the routers is which.
@@ -176,6 +179,8 @@ async fn steps(
     };
     let now = context.clock.now();
     let mut children = observe::children(&context.stores, &model);
+    let of_routers = context.refusals.of(key);
+    refusals::leave_out(&mut children.routers, &context.stores, &of_routers);
     let is_nameless = names_no_version(&model);
     if is_nameless || standing == Standing::Valid && wants_a_number(&model, &children) {
         let (client, known) = (&context.client, &mut children.known);

@@ -1,4 +1,4 @@
-//! `/metrics`, `/livez`, `/readyz`, `/targets` and `/snapshots/{namespace}/{name}` of the operator.
+//! `/metrics`, `/livez`, `/readyz`, `/targets`, `/refusals` and `/snapshots/{namespace}/{name}` of the operator.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -16,6 +16,10 @@ use crate::{
     metrics::Metrics,
     recordings::Recordings,
     targets::{self, Target},
+    traffic::{
+        envoy::{Refusal, Routers},
+        refusals,
+    },
     watch::Stores,
 };
 
@@ -28,6 +32,8 @@ pub struct Health {
     pub stores: Arc<OnceCell<Stores>>,
     /// The last decisions, to be replayed.
     pub recordings: Arc<Recordings>,
+    /// The routers that are connected to this process.
+    pub routers: Routers,
 }
 
 /// Serves until `stop`.
@@ -43,6 +49,7 @@ pub async fn serve(
         .route("/metrics", get(metrics))
         .route(targets::PATH, get(scrape_targets))
         .route("/snapshots/{namespace}/{name}", get(snapshots))
+        .route(refusals::PATH, get(refused))
         .with_state(health);
     axum::serve(listener, app)
         .with_graceful_shutdown(stop.cancelled_owned())
@@ -96,6 +103,11 @@ async fn snapshots(
         )
             .into_response(),
     }
+}
+
+/// What the routers of this process refuse; another one adds it to what its own do.
+async fn refused(State(health): State<Health>) -> Json<Vec<Refusal>> {
+    Json(health.routers.refused())
 }
 
 fn not_yet() -> Response {

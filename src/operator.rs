@@ -19,13 +19,16 @@ use crate::{
     observe::{Attention, DryRuns, Evidence, metrics::Client as PrometheusClient},
     plan::Site,
     settings::Settings,
-    traffic::{self, Reach, envoy::ControlPlane, ports::Ports},
+    traffic::{self, Reach, envoy::ControlPlane, ports::Ports, refusals::Refusals},
     watch::{self, Dirty, Scope},
 };
 
 /// A connection to the API server on which nothing comes for so long is dead. The default is none at all: a watch whose
 /// very first answer is lost would then hang for ever, and its cache with it. A watch that lives ends sooner by itself.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// The Service whose name has the addresses of all operators.
+const PEERS: &str = "serin-operator-metrics";
 
 /// Pause before an API server that has not answered yet is asked again.
 const ASKED_AGAIN: Duration = Duration::from_secs(2);
@@ -90,10 +93,12 @@ pub async fn run_with(
     let prometheus = PrometheusClient::new(&settings.prometheus_url, settings.prometheus_headers())
         .map_err(|error| OperatorError::Prometheus(error.into()))?;
     let metrics = Arc::new(Metrics::default());
+    let plane = ControlPlane::new();
     let health = Health {
         metrics: metrics.clone(),
         stores: Arc::default(),
         recordings: Arc::default(),
+        routers: plane.routers(),
     };
     let (complete, recordings) = (health.stores.clone(), health.recordings.clone());
     let http = serve_http(&settings, health, &stop);
@@ -118,7 +123,6 @@ pub async fn run_with(
     );
 
     // Routers are served by every replica, and only with the whole picture: never with a part of it.
-    let plane = ControlPlane::new();
     let publisher = {
         let (stores, plane, metrics, stop) =
             (stores.clone(), plane.clone(), metrics.clone(), stop.clone());
@@ -127,7 +131,23 @@ pub async fn run_with(
         )
     };
     let listener = listen(settings.xds_address).await?;
+    let own_routers = plane.routers();
     let routers = tokio::spawn(plane.serve(listener, stop.clone()));
+    let refusals = Refusals::default();
+    let gatherer = {
+        let (refusals, own, dirty, stop) = (
+            refusals.clone(),
+            own_routers,
+            news.models.clone(),
+            stop.clone(),
+        );
+        let peers = format!(
+            "{PEERS}.{}.svc:{}",
+            settings.namespace,
+            settings.http_address.port()
+        );
+        tokio::spawn(async move { refusals.gather(&own, &peers, &dirty, &stop).await })
+    };
     // Ready from here on: whoever asks sees the whole picture.
     let _ = complete.set(stores.clone());
 
@@ -149,6 +169,7 @@ pub async fn run_with(
         events: Events::new(client.clone(), settings.pod_name.clone()),
         metrics: metrics.clone(),
         reach,
+        refusals,
         recordings,
         ports: Ports::default(),
         failures: Mutex::default(),
@@ -166,7 +187,7 @@ pub async fn run_with(
     );
     tracing::info!(pod = settings.pod_name, "waiting for the lease");
     let result = lead(context, news.models, settings.concurrency, election, &stop).await;
-    finish(publisher, routers, http).await;
+    finish(publisher, gatherer, routers, http).await;
     tracing::info!("stopped");
     result
 }
@@ -251,10 +272,11 @@ async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, OperatorEr
 
 async fn finish<E>(
     publisher: JoinHandle<()>,
+    gatherer: JoinHandle<()>,
     routers: JoinHandle<Result<(), E>>,
     http: JoinHandle<()>,
 ) {
-    let all = async { tokio::join!(publisher, routers, http) };
+    let all = async { tokio::join!(publisher, gatherer, routers, http) };
     if tokio::time::timeout(Duration::from_secs(5), all)
         .await
         .is_err()

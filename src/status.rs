@@ -14,8 +14,16 @@ use crate::{
     },
     observe::{Refusal, VersionHealth},
     rollout::Unfit,
-    traffic::Front,
+    traffic::{
+        Front,
+        envoy::{self, ResourceType},
+    },
 };
+
+/// Most refusals of routers that one message names.
+const MOST_NAMED: usize = 3;
+/// Most characters of a router's words.
+const MOST_WORDS: usize = 300;
 
 /// Where the spec stands, as far as the decision does not say it.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,6 +94,60 @@ pub fn account(
         replicas: stable.desired,
         selector: Some(format!("{MODEL_LABEL}={}", model.name_any())),
     }
+}
+
+/// Adds what routers refuse of the model, where they do: each router, and its words. Returns that, where it is news that
+/// any does.
+pub fn add_refusals(
+    status: &mut ModelDeploymentStatus,
+    old: Option<&ModelDeploymentStatus>,
+    refusals: &[envoy::Refusal],
+    now: Timestamp,
+) -> Option<String> {
+    if refusals.is_empty() {
+        return None;
+    }
+    let mut message = String::new();
+    for refusal in refusals.iter().take(MOST_NAMED) {
+        let envoy::Refusal {
+            router,
+            kind,
+            message: words,
+            ..
+        } = refusal;
+        let _ = write!(
+            message,
+            "Router {router} refuses this model's {}",
+            kind.word()
+        );
+        if let (ResourceType::Listener, Some(port)) = (kind, status.state.router_port) {
+            let _ = write!(message, " on port {port}");
+        }
+        let words: String = words.chars().take(MOST_WORDS).collect();
+        let _ = write!(message, ": {words}. ");
+    }
+    if let Some(more) = refusals.len().checked_sub(MOST_NAMED + 1) {
+        let _ = write!(message, "So do {} more. ", more + 1);
+    }
+    message.push_str(
+        "New connections go to the other routers, if there are any. It is offered again every 30 s; \
+         if this stays, delete the router's pod.",
+    );
+    let before = old.into_iter().flat_map(|old| &old.conditions);
+    let since = before
+        .filter(|condition| condition.type_ == types::ROUTER_REFUSED)
+        .map(|condition| condition.last_transition_time.clone())
+        .next();
+    let news = since.is_none().then(|| message.clone());
+    status.conditions.push(Condition {
+        type_: types::ROUTER_REFUSED.to_owned(),
+        status: "True".to_owned(),
+        reason: reasons::ROUTER_REFUSED.to_owned(),
+        message,
+        observed_generation: status.observed_generation,
+        last_transition_time: since.unwrap_or(Time(now)),
+    });
+    news
 }
 
 /// Where a status calls a model Ready that was not: since when all pods of its version have been.
@@ -427,6 +489,47 @@ mod tests {
         let status = of(&pods(2, 2), "100%");
         assert_eq!(status.selector.as_deref(), Some("serin.dev/model=churn"));
         assert_eq!((status.replicas, status.ready_replicas), (3, 2));
+    }
+
+    #[test]
+    fn what_routers_refuse_stands_in_their_words_while_they_do() {
+        let refusal = |router: &str| envoy::Refusal {
+            router: router.to_owned(),
+            kind: ResourceType::Listener,
+            name: "ml/churn".to_owned(),
+            message: "cannot bind '0.0.0.0:54070': Address already in use".to_owned(),
+        };
+        let status = |port| ModelDeploymentStatus {
+            state: State {
+                router_port: port,
+                ..State::default()
+            },
+            ..ModelDeploymentStatus::default()
+        };
+        let (first, later) = (Timestamp::UNIX_EPOCH, Timestamp::MAX);
+        let mut old = status(Some(54_070));
+        let news = add_refusals(&mut old, None, &[refusal("a")], first);
+        assert_eq!(news.as_ref(), Some(&old.conditions[0].message));
+        assert_eq!(
+            old.conditions[0].message,
+            "Router a refuses this model's listener on port 54070: cannot bind '0.0.0.0:54070': \
+             Address already in use. New connections go to the other routers, if there are any. It is offered again \
+             every 30 s; if this stays, delete the router's pod."
+        );
+        let mut new = status(Some(54_070));
+        let all = ["a", "b", "c", "d", "e"].map(refusal);
+        assert_eq!(add_refusals(&mut new, Some(&old), &all, later), None);
+        let condition = &new.conditions[0];
+        assert_eq!(condition.last_transition_time, Time(first));
+        let said = &condition.message;
+        assert!(
+            said.contains("Router c") && !said.contains("Router d"),
+            "{said}"
+        );
+        assert!(said.contains("So do 2 more."), "{said}");
+        let mut none = status(None);
+        assert_eq!(add_refusals(&mut none, Some(&new), &[], later), None);
+        assert_eq!(none.conditions, []);
     }
 
     #[test]

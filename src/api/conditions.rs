@@ -8,6 +8,8 @@ pub mod types {
     pub const AVAILABLE: &str = "Available";
     /// Serin is on the way to what the spec asks for.
     pub const RECONCILING: &str = "Reconciling";
+    /// A router refuses what it is told of this model. Absent while none does.
+    pub const ROUTER_REFUSED: &str = "RouterRefused";
     /// Serin will not get there unless a person changes something.
     pub const STALLED: &str = "Stalled";
 }
@@ -83,6 +85,8 @@ pub mod reasons {
     pub const NOT_ANSWERING: &str = "AddressNotAnswering";
     /// No pod of the serving version can be reached.
     pub const NO_ENDPOINT: &str = "NoEndpoint";
+    /// A router cannot take over what it is told: its port is in use, for example.
+    pub const ROUTER_REFUSED: &str = "RouterRefused";
     /// All pods of the serving version are ready.
     pub const ALL_READY: &str = "AllPodsReady";
     /// Some pods of the serving version are not ready.

@@ -11,7 +11,7 @@ use crate::{
     apply::timely,
     observe::{Children, Refusal},
     rollout::Decision,
-    status::{Standing, account, becomes_ready, hindrance, says_nothing_new},
+    status::{Standing, account, add_refusals, becomes_ready, hindrance, says_nothing_new},
     traffic::Front,
 };
 
@@ -77,6 +77,8 @@ pub(super) async fn persist(
         front = Box::pin(reach.front(stores, model, available_since, now, moves)).await;
         status = account(front);
     }
+    let of_routers = context.refusals.of(&model.key());
+    let newly_refused = add_refusals(&mut status, model.status.as_ref(), &of_routers, now);
     if let Some(old) = &model.status
         && says_nothing_new(old, &status)
     {
@@ -97,6 +99,10 @@ pub(super) async fn persist(
         tracing::warn!(ignored, "an annotation cannot be understood");
         let reason = reasons::COMMAND_IGNORED;
         context.events.problem(&about, reason, &ignored).await;
+    }
+    if let Some(text) = newly_refused {
+        let reason = reasons::ROUTER_REFUSED;
+        context.events.problem(&about, reason, &text).await;
     }
     if let Some((reason, text)) = problem {
         context.events.problem(&about, &reason, &text).await;

@@ -6,6 +6,7 @@
 pub mod envoy;
 mod front;
 pub mod ports;
+pub mod refusals;
 mod routes;
 
 pub use front::{Front, Reach};

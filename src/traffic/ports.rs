@@ -12,8 +12,10 @@ use parking_lot::Mutex;
 
 use crate::api::ModelDeployment;
 
-/// Ports that routers listen on: below them are the well-known ones, above them those that systems give to clients.
-const PORTS: Range<u16> = 20_000..60_000;
+/// Ports that routers listen on. Linux gives 32768–60999 to clients: a connection of a router's own would sometimes have
+/// the port of a model. Below are those of Envoy itself (9901, 9902) and of Istio's sidecar (15000–15090). A model that got
+/// its port from an older release, which gave out 20000–59999, keeps it: a move would refuse connections for a moment.
+const PORTS: Range<u16> = 16_000..32_000;
 
 /// Gives ports out. What a status holds is the truth; this remembers what the caches do not show yet.
 #[derive(Debug, Default)]
@@ -23,7 +25,7 @@ pub struct Ports {
 
 impl Ports {
     /// A port that no other of the `models` has: the one that the name hashes to, or the next free one. None where all
-    /// 40,000 are taken. The models are looked up when nobody else gives ports out: what is promised no longer, they show.
+    /// 16,000 are taken. The models are looked up when nobody else gives ports out: what is promised no longer, they show.
     pub fn free(
         &self,
         model: &ModelDeployment,
@@ -134,8 +136,20 @@ mod tests {
             ports.given.lock().contains_key(&churn.key())
         };
         assert!(is_promised_beside(std::slice::from_ref(&churn)));
-        assert!(!is_promised_beside(&[young("churn", Some(20_000))]));
+        assert!(!is_promised_beside(&[young("churn", Some(16_000))]));
         assert!(!is_promised_beside(&[]));
+    }
+
+    #[test]
+    fn no_model_gets_a_port_that_linux_gives_to_clients() {
+        let all = (0..400).map(|number| young(&format!("m{number}"), None));
+        let (ports, all) = (Ports::default(), all.collect::<Vec<_>>());
+        let given: HashSet<u16> = all
+            .iter()
+            .map(|model| ports.free(model, || all.clone()).unwrap())
+            .collect();
+        assert_eq!(given.len(), all.len());
+        assert!(given.iter().all(|port| *port < 32_768), "{given:?}");
     }
 
     #[test]

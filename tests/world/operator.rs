@@ -18,7 +18,7 @@ use serin::{
     observe::{Attention, DryRuns, Evidence},
     operator,
     plan::Site,
-    traffic::{self, Reach, envoy::RouterModel, ports::Ports},
+    traffic::{self, Reach, envoy::RouterModel, ports::Ports, refusals::Refusals},
     watch::{self, Scope, Stores},
 };
 use tokio::{sync::watch::Receiver, task::JoinHandle};
@@ -176,6 +176,7 @@ async fn serve(
         dry_runs: DryRuns::default(),
         attention: Attention::default(),
         recordings: Arc::default(),
+        refusals: Refusals::default(),
         reach: {
             let world = world.clone();
             Reach::asking(move |address| {

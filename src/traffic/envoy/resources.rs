@@ -34,6 +34,7 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -70,7 +71,7 @@ const BROKEN_OFF: [&str; 4] = ["UC", "UR", "UPE", "UT"];
 const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";
 
 /// The types of resources, in the order in which they must reach a router: what is referred to before what refers to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ResourceType {
     /// A version and how to talk to it (CDS).
     Cluster,
@@ -93,6 +94,16 @@ impl ResourceType {
             Self::Endpoints => ClusterLoadAssignment::TYPE_URL,
             Self::Listener => Listener::TYPE_URL,
             Self::Route => RouteConfiguration::TYPE_URL,
+        }
+    }
+
+    /// Its name in a sentence.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Cluster => "version",
+            Self::Endpoints => "endpoints",
+            Self::Listener => "listener",
+            Self::Route => "weights",
         }
     }
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{
@@ -40,7 +41,7 @@ struct Router {
 }
 
 /// A resource that a router does not accept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Refusal {
     /// The router's node id: the name of its pod.
     pub router: String,
@@ -50,6 +51,15 @@ pub struct Refusal {
     pub name: String,
     /// The router's words.
     pub message: String,
+}
+
+impl Refusal {
+    /// Namespace and name of the model that the resource was made for.
+    pub fn model(&self) -> Option<(String, String)> {
+        let (namespace, rest) = self.name.split_once('/')?;
+        let name = rest.split('/').next().unwrap_or(rest);
+        Some((namespace.to_owned(), name.to_owned()))
+    }
 }
 
 impl Routers {
@@ -173,10 +183,10 @@ impl Connection {
                         message,
                     } => {
                         self.routers.shared.refusals.fetch_add(1, Ordering::Relaxed);
-                        let refused = names
-                            .into_iter()
-                            .map(|name| ((kind, name), message.clone()));
-                        router.refused.extend(refused);
+                        // Several are sent again each by itself: which of them is bad is known then.
+                        if let [name] = &names[..] {
+                            router.refused.insert((kind, name.clone()), message);
+                        }
                     }
                 }
             }

@@ -45,7 +45,7 @@ pub enum Event {
         /// The router's words.
         message: String,
     },
-    /// The router took a resource over that it had refused before.
+    /// The router took a resource over that it had refused before, or the resource is no longer there.
     Recovered {
         /// Its type.
         kind: ResourceType,
@@ -96,6 +96,18 @@ struct InFlight {
 impl Session {
     /// Replaces what the router should have.
     pub fn set_resources(&mut self, resources: Arc<Resources>) {
+        for kind in ResourceType::ALL {
+            let wanted = resources.of(kind);
+            let state = &mut self.types[kind as usize];
+            state.refused.retain(|name, _| {
+                let stays = wanted.contains_key(name);
+                if !stays {
+                    let name = name.clone();
+                    self.events.push(Event::Recovered { kind, name });
+                }
+                stays
+            });
+        }
         self.resources = Some(resources);
         self.recognise_routes();
     }
