@@ -13,7 +13,37 @@ const FORMATS: [&str; 6] = ["int32", "int64", "float", "double", "date-time", "b
 pub fn crd() -> Result<CustomResourceDefinition, serde_json::Error> {
     let mut crd = serde_json::to_value(ModelDeployment::crd())?;
     drop_unknown_formats(&mut crd);
+    let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
+    if let Some(spec) = crd.pointer_mut(spec) {
+        without_defaults(spec);
+        // The scale subresource reads it: absent, an autoscaler would see 0 pods wanted, and do nothing.
+        spec["properties"]["replicas"]["default"] = 1.into();
+    }
     serde_json::from_value(crd)
+}
+
+/// Says in a field's description what is assumed where it is absent, and does not write it into the object: `kubectl apply`
+/// replaces lists as a whole, so a list with defaults written into its elements would differ from the manifest for ever.
+/// A null is refused: rules ask whether a field is there.
+fn without_defaults(node: &mut Value) {
+    let Value::Object(map) = node else {
+        if let Value::Array(list) = node {
+            list.iter_mut().for_each(without_defaults);
+        }
+        return;
+    };
+    map.remove("nullable");
+    let default = map.remove("default").map(|default| match default {
+        Value::String(text) => text,
+        other => other.to_string(),
+    });
+    if let (Some(default), Some(Value::String(description))) = (default, map.get_mut("description"))
+        && !default.starts_with(['{', '['])
+        && !description.contains("where absent")
+    {
+        *description = format!("{description} {default} where absent.");
+    }
+    map.values_mut().for_each(without_defaults);
 }
 
 fn drop_unknown_formats(node: &mut Value) {

@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What the API server accepts as a percentage: up to four decimals, from 0 to 100.
-const PATTERN: &str = r"^(100(\.0{1,4})?|[0-9]{1,2}(\.[0-9]{1,4})?)%$";
+const RULE: &str = "self.matches('^(100([.]0{1,4})?|[0-9]{1,2}([.][0-9]{1,4})?)%$')";
 
 /// A share of a whole, written as a percentage.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -67,7 +67,10 @@ impl JsonSchema for Percent {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "pattern": PATTERN})
+        json_schema!({
+            "type": "string", "maxLength": 9,
+            "x-kubernetes-validations": [{"rule": RULE, "message": NotAPercent.to_string()}],
+        })
     }
 }
 

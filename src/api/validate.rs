@@ -1,7 +1,8 @@
-//! The checks of the schema and of its CEL rules, once more: API servers before 1.25 know no CEL, and objects from
-//! before an upgrade of the CRD are never checked again. Each error names the field and the remedy.
+//! The checks of the schema and of its CEL rules, once more: objects from before an upgrade of the CRD are not checked
+//! again by the API server. Each error names the field and the remedy.
 
 mod objectives;
+mod pods;
 
 use kube::core::Duration;
 
@@ -56,6 +57,7 @@ pub fn validate(model: &ModelDeployment, limits: &Limits) -> Vec<Invalid> {
     }
     check_model(&model.spec, limits, &mut errors);
     check_serving(&model.spec, &mut errors);
+    pods::check_pods(&model.spec.serving, &mut errors);
     if model.spec.replicas < 1 {
         errors.push(invalid(
             "spec.replicas",
@@ -227,6 +229,29 @@ fn check_rollout(rollout: &Rollout, errors: &mut Vec<Invalid>) {
             "spec.rollout.firstStep",
             "Adaptive needs a step of at most 50 % to start at; declare one, or set Declared",
         ));
+    }
+    let minima = steps.iter().enumerate().map(|(index, step)| {
+        let field = format!("spec.rollout.steps[{index}].minDuration");
+        (field, step.min_duration)
+    });
+    let others = [
+        ("watch", rollout.watch),
+        ("progressDeadline", rollout.progress_deadline),
+        ("scaleDownDelay", rollout.scale_down_delay),
+        ("onMetricsOutage.hold", rollout.on_metrics_outage.hold),
+        (
+            "onInsufficientData.after",
+            rollout.on_insufficient_data.after,
+        ),
+    ];
+    let others = others.map(|(field, duration)| (format!("spec.rollout.{field}"), duration));
+    for (field, duration) in minima.chain(others) {
+        if duration.is_negative() {
+            errors.push(invalid(
+                field,
+                "expected a duration such as 90s, 10m or 1h30m",
+            ));
+        }
     }
     for (index, step) in steps.iter().enumerate() {
         if !(1..=100).contains(&step.weight) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kube::KubeSchema;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// Whose counters the gates read. Each is read as the project that exports it names its metrics.
@@ -39,8 +39,6 @@ pub enum EvidenceSource {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.requests) || has(self.latency)")
     .message("spec.traffic.custom: name requests, latency or both"))]
-#[x_kube(validation = Rule::new("!has(self.labels) || self.labels.all(l, l.matches('^[a-zA-Z_][a-zA-Z0-9_]*$') && !(l in ['namespace', 'le']))")
-    .message("spec.traffic.custom.labels: a label's name is letters, digits and _, and neither namespace nor le"))]
 pub struct CustomEvidence {
     /// The counter of answers; needed for `errorRate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,7 +54,7 @@ pub struct CustomEvidence {
 
     /// Labels that the series must have besides, with their values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 8))]
+    #[schemars(schema_with = "labels_schema")]
     pub labels: BTreeMap<String, String>,
 }
 
@@ -65,10 +63,14 @@ pub struct CustomEvidence {
 #[serde(rename_all = "camelCase")]
 pub struct CustomRequests {
     /// The counter's name, such as `http_requests_total`.
-    #[schemars(length(max = 200), regex(pattern = r"^[a-zA-Z_:][a-zA-Z0-9_:]*$"))]
+    #[schemars(length(max = 200))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z_:][a-zA-Z0-9_:]*$')")
+        .message("expected the name of a metric: letters, digits, _ and :, no digit first"))]
     pub metric: String,
     /// The label that tells what became of a request, such as `code`.
-    #[schemars(length(max = 100), regex(pattern = r"^[a-zA-Z_][a-zA-Z0-9_]*$"))]
+    #[schemars(length(max = 100))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z_][a-zA-Z0-9_]*$')")
+        .message("expected the name of a label: letters, digits and _, no digit first"))]
     pub label: String,
     /// The label's values of bad answers; a `*` at the end stands for any end. `5*` where absent.
     #[serde(default = "server_errors")]
@@ -87,7 +89,9 @@ pub struct CustomRequests {
     .message("spec.traffic.custom.latency.metric: name the histogram without its ending _bucket"))]
 pub struct CustomLatency {
     /// The histogram's name without its ending `_bucket`, such as `http_request_duration_seconds`.
-    #[schemars(length(max = 200), regex(pattern = r"^[a-zA-Z_:][a-zA-Z0-9_:]*$"))]
+    #[schemars(length(max = 200))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z_:][a-zA-Z0-9_:]*$')")
+        .message("expected the name of a metric: letters, digits, _ and :, no digit first"))]
     pub metric: String,
     /// The unit of its buckets; seconds where absent.
     #[serde(default)]
@@ -124,12 +128,24 @@ impl LatencyUnit {
     .message("spec.traffic.custom.version.value: without {{revision}} the two versions cannot be told apart"))]
 pub struct CustomVersion {
     /// The label, such as `service`.
-    #[schemars(length(max = 100), regex(pattern = r"^[a-zA-Z_][a-zA-Z0-9_]*$"))]
+    #[schemars(length(max = 100))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z_][a-zA-Z0-9_]*$')")
+        .message("expected the name of a label: letters, digits and _, no digit first"))]
     pub label: String,
     /// Its value for a version, in which `{{name}}`, `{{namespace}}` and `{{revision}}` are filled in:
     /// `{{name}}-{{revision}}` is the name of the version's Deployment and of its Service.
     #[schemars(length(min = 1, max = 200))]
     pub value: String,
+}
+
+fn labels_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "maxProperties": 8, "additionalProperties": {"type": "string", "maxLength": 200},
+        "x-kubernetes-validations": [{
+            "rule": "self.all(l, l.matches('^[a-zA-Z_][a-zA-Z0-9_]*$') && !(l in ['namespace', 'le']))",
+            "message": "a label's name is letters, digits and _, and neither namespace nor le",
+        }],
+    })
 }
 
 fn server_errors() -> Vec<String> {

@@ -13,6 +13,7 @@ use super::status::ModelDeploymentStatus;
 mod evidence;
 mod gate;
 mod objective;
+mod pods;
 mod rollout;
 
 pub use evidence::{
@@ -127,10 +128,9 @@ pub struct Model {
     pub uri: String,
 
     /// The version, said in every answer and metric. Explicit: names that move (`latest`, `main` and the like) are refused.
-    #[schemars(
-        length(min = 1, max = 63),
-        regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')")
+        .message("spec.model.version: 1 to 63 letters, digits, dots, dashes and underscores, starting and ending with a letter or digit"))]
     #[x_kube(validation = Rule::new("!(self.lowerAscii() in ['latest','main','master','head','dev','nightly','stable','current','newest'])")
         .message("spec.model.version: name one fixed version such as 2.3.1, not a name that moves"))]
     pub version: String,
@@ -139,14 +139,13 @@ pub struct Model {
     /// `password`, or `token`, or `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` (also `AWS_SESSION_TOKEN`, `AWS_REGION`,
     /// `AWS_ENDPOINT_URL_S3`); and `ca.crt` for an authority of one's own. Only the init container sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-    )]
+    #[schemars(schema_with = "pods::credentials")]
     pub credentials: Option<String>,
 
     /// `sha256:` and 64 hex digits of the artefact's manifest, which holds the digests of all its files. Verified before a pod is Ready.
-    #[schemars(regex(pattern = r"^sha256:[0-9a-f]{64}$"))]
+    #[schemars(length(max = 71))]
+    #[x_kube(validation = Rule::new("self.matches('^sha256:[0-9a-f]{64}$')")
+        .message("spec.model.digest: expected sha256: and 64 hex digits in lower case"))]
     pub digest: String,
 }
 
@@ -157,32 +156,35 @@ pub struct Serving {
     /// The inference server's image, by tag or digest; the operator's bundled one where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
-    #[x_kube(validation = Rule::new("self.contains('@sha256:') || (self.matches(':[^/:]+$') && !self.endsWith(':latest'))")
+    #[x_kube(validation = Rule::new("self.contains('@') || (self.matches(':[^/:]+$') && !self.endsWith(':latest'))")
         .message("spec.serving.image: name a tag other than `latest`, or a digest"))]
+    #[x_kube(validation = Rule::new("self.matches('^([a-zA-Z0-9]([-.a-zA-Z0-9]*[a-zA-Z0-9])?(:[0-9]+)?/)?[a-z0-9]+([-._/]+[a-z0-9]+)*(:[A-Za-z0-9_][-.A-Za-z0-9_]{0,127})?(@sha256:[0-9a-f]{64})?$')")
+        .message("spec.serving.image: expected [HOST[:PORT]/]REPOSITORY:TAG or @sha256: and 64 hex digits, the repository in small letters"))]
     pub image: Option<String>,
 
     /// When the kubelet pulls the image. Kubernetes' default where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = "^(Always|IfNotPresent|Never)$"))]
+    #[schemars(schema_with = "pods::pull_policy")]
     pub image_pull_policy: Option<String>,
 
     /// Secrets of this namespace with credentials for the image's registry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(schema_with = "pods::pull_secrets")]
     pub image_pull_secrets: Vec<LocalObjectReference>,
 
     /// Arguments after those that Serin gives.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(schema_with = "pods::arguments")]
     pub args: Vec<String>,
 
     /// Environment; a value may come from a Secret of this namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(schema_with = "pods::environment")]
     pub env: Vec<EnvVar>,
 
     /// Resources of one pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "pods::resources")]
     pub resources: Option<ResourceRequirements>,
 
     /// Port on which the container answers HTTP; 8080 where absent.
@@ -192,25 +194,27 @@ pub struct Serving {
 
     /// Path that answers 200 once the model is loaded, verified and warm; `/readyz` where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = "^/"))]
+    #[schemars(schema_with = "pods::http_path")]
     pub readiness_path: Option<String>,
 
     /// Path that answers 200 while the process lives; `/livez` where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = "^/"))]
+    #[schemars(schema_with = "pods::http_path")]
     pub liveness_path: Option<String>,
 
     /// ServiceAccount of the pods; the namespace's default where absent. Its token is never mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "pods::service_account")]
     pub service_account_name: Option<String>,
 
     /// Nodes that the pods may run on.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "pods::node_selector")]
     pub node_selector: BTreeMap<String, String>,
 
     /// Taints that the pods tolerate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(schema_with = "pods::tolerations")]
     pub tolerations: Vec<Toleration>,
 }
 
@@ -237,12 +241,10 @@ pub struct Traffic {
 /// Settings of the bundled Envoy router.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("duration(self.timeout) > duration('0s')")
-    .message("spec.traffic.envoy.timeout: expected a duration above zero, such as 60s"))]
 pub struct EnvoyTraffic {
     /// Longest time that one request may take before the router answers 504.
     #[serde(default = "default_timeout")]
-    #[schemars(schema_with = "duration_schema")]
+    #[schemars(schema_with = "positive_duration")]
     pub timeout: Duration,
 }
 
@@ -256,8 +258,25 @@ impl Default for EnvoyTraffic {
 
 /// Go's duration format without signs and with so few digits that no sum of it can overflow.
 fn duration_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "pattern": r"^([0-9]{1,6}(\.[0-9]{1,3})?(ms|s|m|h))+$", "maxLength": 32})
+    let rule = pods::matches(DURATION);
+    let message = "expected a duration such as 90s, 10m or 1h30m";
+    json_schema!({
+        "type": "string", "maxLength": 32,
+        "x-kubernetes-validations": [{"rule": rule, "message": message}],
+    })
 }
+
+/// The same above zero.
+fn positive_duration(_: &mut SchemaGenerator) -> Schema {
+    let rule = format!("{} && self.matches('[1-9]')", pods::matches(DURATION));
+    let message = "expected a duration above zero, such as 250ms or 60s";
+    json_schema!({
+        "type": "string", "maxLength": 32,
+        "x-kubernetes-validations": [{"rule": rule, "message": message}],
+    })
+}
+
+const DURATION: &str = "^([0-9]{1,6}([.][0-9]{1,3})?(ms|s|m|h))+$";
 
 fn one() -> i32 {
     1

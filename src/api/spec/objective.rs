@@ -3,7 +3,7 @@
 use kube::{KubeSchema, core::Duration};
 use serde::{Deserialize, Serialize};
 
-use super::{OnFailure, duration_schema};
+use super::{OnFailure, positive_duration};
 use crate::api::Percent;
 
 /// One thing that a new version must hold. Exactly one member is set.
@@ -38,13 +38,11 @@ pub struct Objective {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.quantile > 0.0 && self.quantile < 1.0")
     .message("spec.objectives[].latency.quantile: expected a number between 0 and 1 (both excluded), such as 0.99"))]
-#[x_kube(validation = Rule::new("duration(self.max) > duration('0s')")
-    .message("spec.objectives[].latency.max: expected a duration above zero, such as 250ms"))]
 pub struct LatencyObjective {
     /// The quantile, between 0 and 1 (both excluded).
     pub quantile: f64,
     /// The limit. Snapped down to an edge of the latency histogram, which status then says.
-    #[schemars(schema_with = "duration_schema")]
+    #[schemars(schema_with = "positive_duration")]
     pub max: Duration,
 }
 
@@ -91,8 +89,8 @@ pub struct LatencyMargin {
 /// export with a label `class`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.max > 0.0 && self.max <= 10.0")
-    .message("spec.objectives[].predictionDrift.max: expected a population stability index above 0, such as 0.2"))]
+#[x_kube(validation = Rule::new("!has(self.max) || (self.max > 0.0 && self.max <= 10.0)")
+    .message("spec.objectives[].predictionDrift.max: expected a population stability index above 0 and at most 10, such as 0.2"))]
 pub struct PredictionDriftObjective {
     /// The largest population stability index (PSI) between the two versions' classes; or a tenth of it, in bit, for
     /// their Jensen-Shannon divergence. 0.2 where absent, which is called a significant shift; above 0, at most 10.
@@ -112,10 +110,9 @@ pub struct PredictionDriftObjective {
     .message("spec.objectives[].query: min is above max"))]
 pub struct QueryObjective {
     /// The name under which status and events speak of it.
-    #[schemars(
-        length(min = 1, max = 40),
-        regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 40))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
+        .message("spec.objectives[].query.name: expected at most 40 small letters, digits and dashes"))]
     pub name: String,
     /// PromQL that gives exactly one value. Every selector in it is confined to the namespace. In its strings,
     /// `{{name}}`, `{{namespace}}`, `{{canary}}` and `{{stable}}` (the two revisions) are filled in; a version's pods

@@ -15,10 +15,10 @@ use crate::api::Percent;
 #[x_kube(validation = Rule::new("!has(self.firstStep) || self.firstStep != 'Adaptive' || !has(self.steps) || self.steps.exists(s, s.weight <= 50)")
     .message("spec.rollout.firstStep: Adaptive needs a step of at most 50 % to start at; declare one, or set Declared"))]
 pub struct Rollout {
-    /// Weights that the new version gets one after the other; ascending, the last one 100.
+    /// Weights that the new version gets one after the other; ascending, the last one 100. 10, 25, 50 and 100 where absent.
     #[serde(default = "default_steps")]
     #[schemars(length(min = 1, max = 20))]
-    #[x_kube(validation = Rule::new("self[size(self) - 1].weight == 100")
+    #[x_kube(validation = Rule::new("size(self) == 0 || self[size(self) - 1].weight == 100")
         .message("spec.rollout.steps: the last step's weight must be 100"))]
     #[x_kube(validation = Rule::new("self.all(a, self.filter(b, b.weight == a.weight).size() == 1) && self.map(s, s.weight).isSorted()")
         .message("spec.rollout.steps: weights must ascend"))]

@@ -3,6 +3,7 @@
 use By::{Operator, Rule, Schema};
 use serde_json::{Value, json};
 
+use super::pods;
 use crate::world::{manifest, with};
 
 /// The first that can see what is wrong.
@@ -21,14 +22,13 @@ pub struct Wrong {
     pub field: &'static str,
 }
 
-fn wrong(by: By, pointer: &'static str, value: Value, field: &'static str) -> Wrong {
-    Wrong {
-        pointer,
-        value,
-        by,
-        field,
-    }
+/// Rows of a table: `BY POINTER = VALUE => FIELD;`.
+macro_rules! rows {
+    ($($by:ident $pointer:literal = $value:expr => $field:literal;)*) => {
+        vec![$(Wrong { pointer: $pointer, value: $value, by: $by, field: $field }),*]
+    };
 }
+pub(super) use rows;
 
 /// Every wrong manifest.
 pub fn table() -> Vec<Wrong> {
@@ -54,552 +54,183 @@ pub fn table() -> Vec<Wrong> {
         json!({"query": query})
     };
     let custom = |custom: Value| json!({"evidence": "Custom", "custom": custom});
-    vec![
+    let mut table = rows! {
         // What is judged beside stable, by class and by query.
-        wrong(
-            Rule,
-            "/spec/objectives",
-            no_worse(json!({})),
-            "noWorseThanStable",
-        ),
-        wrong(
-            Rule,
-            "/spec/objectives",
-            no_worse(json!({"errorRate": "0%"})),
-            "noWorseThanStable.errorRate",
-        ),
-        wrong(
-            Rule,
-            "/spec/objectives",
-            no_worse(json!({"errorRate": "100%"})),
-            "noWorseThanStable.errorRate",
-        ),
-        wrong(
-            Rule,
-            "/spec/objectives",
-            no_worse(json!({"latency": {"quantile": 99.5, "by": "20%"}})),
-            "noWorseThanStable.latency.quantile",
-        ),
-        wrong(
-            Schema,
-            "/spec/objectives",
-            no_worse(json!({"latency": {"quantile": 0.99, "by": "1.2"}})),
-            "noWorseThanStable.latency.by",
-        ),
-        wrong(
-            Rule,
-            "/spec/objectives",
-            json!([{"predictionDrift": {"max": 0.0}}]),
-            "predictionDrift.max",
-        ),
-        wrong(
-            Schema,
-            "/spec/objectives",
-            json!([{"predictionDrift": {"then": "Promote"}}]),
-            "predictionDrift.then",
-        ),
-        wrong(
-            Rule,
-            "/spec/objectives",
-            json!([{"predictionDrift": {}}, {"predictionDrift": {"max": 0.5}}]),
-            "spec.objectives",
-        ),
-        wrong(
-            Rule,
-            "/spec/objectives",
-            json!([query("a", json!({}))]),
-            "query",
-        ),
-        wrong(
-            Rule,
-            "/spec/objectives",
-            json!([query("a", json!({"min": 2.5, "max": 1.5}))]),
-            "query",
-        ),
-        wrong(
-            Rule,
-            "/spec/objectives",
-            json!([
-                query("a", json!({"max": 1.5})),
-                query("b", json!({"max": 1.5}))
-            ]),
-            "spec.objectives",
-        ),
-        wrong(
-            Schema,
-            "/spec/objectives",
-            json!([{"query": {"name": "No Name", "promql": "a", "max": 1.5}}]),
-            "query.name",
-        ),
-        wrong(
-            Operator,
-            "/spec/objectives",
-            json!([query("sum(", json!({"max": 1.5}))]),
-            "query.promql",
-        ),
-        wrong(
-            Operator,
-            "/spec/objectives",
-            json!([query("{\"a\", \"b} or c{d\"=\"e\"}", json!({"max": 1.5}))]),
-            "query.promql",
-        ),
-        wrong(
-            Operator,
-            "/spec/objectives",
-            json!([query("up{pod=\"{{pod}}\"}", json!({"max": 1.5}))]),
-            "query.promql",
-        ),
+        Rule "/spec/objectives" = no_worse(json!({})) => "noWorseThanStable";
+        Rule "/spec/objectives" =
+            no_worse(json!({"errorRate": "0%"}))
+            => "noWorseThanStable.errorRate";
+        Rule "/spec/objectives" =
+            no_worse(json!({"errorRate": "100%"}))
+            => "noWorseThanStable.errorRate";
+        Rule "/spec/objectives" =
+            no_worse(json!({"latency": {"quantile": 99.5, "by": "20%"}}))
+            => "noWorseThanStable.latency.quantile";
+        Rule "/spec/objectives" =
+            no_worse(json!({"latency": {"quantile": 0.99, "by": "1.2"}}))
+            => "noWorseThanStable.latency.by";
+        Rule "/spec/objectives" =
+            json!([{"predictionDrift": {"max": 0.0}}])
+            => "predictionDrift.max";
+        Schema "/spec/objectives" =
+            json!([{"predictionDrift": {"then": "Promote"}}])
+            => "predictionDrift.then";
+        Rule "/spec/objectives" =
+            json!([{"predictionDrift": {}}, {"predictionDrift": {"max": 0.5}}])
+            => "spec.objectives";
+        Rule "/spec/objectives" = json!([query("a", json!({}))]) => "query";
+        Rule "/spec/objectives" = json!([query("a", json!({"min": 2.5, "max": 1.5}))]) => "query";
+        Rule "/spec/objectives" =
+            json!([query("a", json!({"max": 1.5})), query("b", json!({"max": 1.5}))])
+            => "spec.objectives";
+        Rule "/spec/objectives" =
+            json!([{"query": {"name": "No Name", "promql": "a", "max": 1.5}}])
+            => "query.name";
+        Operator "/spec/objectives" = json!([query("sum(", json!({"max": 1.5}))]) => "query.promql";
+        Operator "/spec/objectives" =
+            json!([query("{\"a\", \"b} or c{d\"=\"e\"}", json!({"max": 1.5}))])
+            => "query.promql";
+        Operator "/spec/objectives" =
+            json!([query("up{pod=\"{{pod}}\"}", json!({"max": 1.5}))])
+            => "query.promql";
         // Whose counters are read.
-        wrong(
-            Schema,
-            "/spec/traffic",
-            json!({"evidence": "Haproxy"}),
-            "spec.traffic.evidence",
-        ),
-        wrong(
-            Rule,
-            "/spec/traffic",
-            json!({"evidence": "Custom"}),
-            "spec.traffic.custom",
-        ),
-        wrong(
-            Rule,
-            "/spec/traffic",
-            json!({"evidence": "Istio", "custom": {"requests": {"metric": "a", "label": "b"}}}),
-            "spec.traffic.custom",
-        ),
-        wrong(
-            Rule,
-            "/spec/traffic",
-            custom(json!({})),
-            "spec.traffic.custom",
-        ),
-        wrong(
-            Schema,
-            "/spec/traffic",
-            custom(json!({"requests": {"metric": "a{} or b", "label": "code"}})),
-            "custom.requests.metric",
-        ),
-        wrong(
-            Schema,
-            "/spec/traffic",
-            custom(json!({"requests": {"metric": "a", "label": "code=\"\",x"}})),
-            "custom.requests.label",
-        ),
-        wrong(
-            Rule,
-            "/spec/traffic",
-            custom(
-                json!({"requests": {"metric": "a", "label": "code"}, "latency": {"metric": "a_bucket"}}),
-            ),
-            "custom.latency.metric",
-        ),
-        wrong(
-            Rule,
-            "/spec/traffic",
-            custom(
-                json!({"requests": {"metric": "a", "label": "code"}, "version": {"label": "v", "value": "{{name}}"}}),
-            ),
-            "custom.version.value",
-        ),
-        wrong(
-            Operator,
-            "/spec/traffic",
-            custom(json!({
-                "requests": {"metric": "a", "label": "code"},
-                "version": {"label": "v", "value": "{{revision}}-{{pod}}"},
-            })),
-            "custom.version.value",
-        ),
-        wrong(
-            Rule,
-            "/spec/traffic",
-            custom(
-                json!({"requests": {"metric": "a", "label": "code"}, "labels": {"namespace": "other"}}),
-            ),
-            "custom.labels",
-        ),
-        wrong(
-            Operator,
-            "/spec/traffic",
-            custom(json!({"latency": {"metric": "a"}})),
-            "spec.traffic.custom.requests",
-        ),
+        Schema "/spec/traffic" = json!({"evidence": "Haproxy"}) => "spec.traffic.evidence";
+        Rule "/spec/traffic" = json!({"evidence": "Custom"}) => "spec.traffic.custom";
+        Rule "/spec/traffic" =
+            json!({"evidence": "Istio", "custom": {"requests": {"metric": "a", "label": "b"}}})
+            => "spec.traffic.custom";
+        Rule "/spec/traffic" = custom(json!({})) => "spec.traffic.custom";
+        Rule "/spec/traffic" =
+            custom(json!({"requests": {"metric": "a{} or b", "label": "code"}}))
+            => "custom.requests.metric";
+        Rule "/spec/traffic" =
+            custom(json!({"requests": {"metric": "a", "label": "code=\"\",x"}}))
+            => "custom.requests.label";
+        Rule "/spec/traffic" =
+            custom(json!({"requests": {"metric": "a", "label": "code"}, "latency": {"metric": "a_bucket"}}))
+            => "custom.latency.metric";
+        Rule "/spec/traffic" =
+            custom(json!({"requests": {"metric": "a", "label": "code"}, "version": {"label": "v", "value": "{{name}}"}}))
+            => "custom.version.value";
+        Operator "/spec/traffic" =
+            custom(json!({"requests": {"metric": "a", "label": "code"}, "version": {"label": "v", "value": "{{revision}}-{{pod}}"}}))
+            => "custom.version.value";
+        Rule "/spec/traffic" =
+            custom(json!({"requests": {"metric": "a", "label": "code"}, "labels": {"namespace": "other"}}))
+            => "custom.labels";
+        Operator "/spec/traffic" =
+            custom(json!({"latency": {"metric": "a"}}))
+            => "spec.traffic.custom.requests";
         // Which model.
-        wrong(
-            Schema,
-            "/spec/model/version",
-            Value::Null,
-            "spec.model.version",
-        ),
-        wrong(
-            Schema,
-            "/spec/model/version",
-            json!(""),
-            "spec.model.version",
-        ),
-        wrong(
-            Schema,
-            "/spec/model/version",
-            json!("2 beta"),
-            "spec.model.version",
-        ),
-        wrong(
-            Schema,
-            "/spec/model/version",
-            json!("2".repeat(64)),
-            "spec.model.version",
-        ),
-        wrong(
-            Schema,
-            "/spec/model/version",
-            json!(2),
-            "spec.model.version",
-        ),
-        wrong(
-            Rule,
-            "/spec/model/version",
-            json!("latest"),
-            "spec.model.version",
-        ),
-        wrong(
-            Rule,
-            "/spec/model/version",
-            json!("Main"),
-            "spec.model.version",
-        ),
-        wrong(
-            Schema,
-            "/spec/model/digest",
-            Value::Null,
-            "spec.model.digest",
-        ),
-        wrong(
-            Schema,
-            "/spec/model/digest",
-            json!("sha256:AB"),
-            "spec.model.digest",
-        ),
-        wrong(
-            Schema,
-            "/spec/model/digest",
-            json!("md5:0123"),
-            "spec.model.digest",
-        ),
-        wrong(
-            Operator,
-            "/spec/model/uri",
-            json!("https://example.com/m"),
-            "spec.model.uri",
-        ),
-        wrong(
-            Operator,
-            "/spec/model/uri",
-            json!("s3://bucket/m"),
-            "spec.model.uri",
-        ),
-        wrong(
-            Rule,
-            "/spec/model/uri",
-            json!("ftp://example.com/m"),
-            "spec.model.uri",
-        ),
-        wrong(
-            Rule,
-            "/spec/model/uri",
-            json!("https://example.com"),
-            "spec.model.uri",
-        ),
-        wrong(
-            Rule,
-            "/spec/model/uri",
-            json!("https://user:pw@example.com/m"),
-            "spec.model.uri",
-        ),
-        wrong(
-            Rule,
-            "/spec/model/uri",
-            json!("https://example.com/m?signature=x"),
-            "spec.model.uri",
-        ),
-        wrong(
-            Rule,
-            "/spec/model/uri",
-            json!("oci://example.com/m"),
-            "spec.model.uri",
-        ),
-        wrong(
-            Rule,
-            "/spec/model/uri",
-            json!("oci://example.com/M:1"),
-            "spec.model.uri",
-        ),
-        wrong(
-            Rule,
-            "/spec/model/uri",
-            json!("oci://example.com/m@sha256:0"),
-            "spec.model.uri",
-        ),
-        wrong(
-            Rule,
-            "/spec/model/uri",
-            json!("s3://bucket"),
-            "spec.model.uri",
-        ),
-        wrong(
-            Rule,
-            "/spec/model/uri",
-            json!("hf://owner/model"),
-            "spec.model.uri",
-        ),
-        wrong(
-            Rule,
-            "/spec/model/uri",
-            json!("hf://owner@main"),
-            "spec.model.uri",
-        ),
-        wrong(
-            Rule,
-            "/spec/model/uri",
-            json!("oci://example.com/../m:1"),
-            "spec.model.uri",
-        ),
-        wrong(
-            Rule,
-            "/spec/model/credentials",
-            json!("secret"),
-            "spec.model.credentials",
-        ),
-        wrong(
-            Schema,
-            "/spec/model/credentials",
-            json!("no_name"),
-            "spec.model.credentials",
-        ),
-        wrong(
-            Rule,
-            "/spec/model/uri",
-            json!("file:///m/../../etc/shadow"),
-            "spec.model.uri",
-        ),
-        wrong(
-            Rule,
-            "/spec/model/uri",
-            json!("file://etc/shadow"),
-            "spec.model.uri",
-        ),
-        wrong(
-            Rule,
-            "/spec/model/uri",
-            json!("pvc://claim"),
-            "spec.model.uri",
-        ),
-        wrong(
-            Rule,
-            "/spec/model/uri",
-            json!("pvc://a-.b/m"),
-            "spec.model.uri",
-        ),
-        wrong(
-            Operator,
-            "/spec/model/uri",
-            json!("pvc://claim/m"),
-            "spec.model.uri",
-        ),
+        Schema "/spec/model/version" = Value::Null => "spec.model.version";
+        Schema "/spec/model/version" = json!("") => "spec.model.version";
+        Rule "/spec/model/version" = json!("2 beta") => "spec.model.version";
+        Schema "/spec/model/version" = json!("2".repeat(64)) => "spec.model.version";
+        Schema "/spec/model/version" = json!(2) => "spec.model.version";
+        Rule "/spec/model/version" = json!("latest") => "spec.model.version";
+        Rule "/spec/model/version" = json!("Main") => "spec.model.version";
+        Schema "/spec/model/digest" = Value::Null => "spec.model.digest";
+        Rule "/spec/model/digest" = json!("sha256:AB") => "spec.model.digest";
+        Rule "/spec/model/digest" = json!("md5:0123") => "spec.model.digest";
+        Operator "/spec/model/uri" = json!("https://example.com/m") => "spec.model.uri";
+        Operator "/spec/model/uri" = json!("s3://bucket/m") => "spec.model.uri";
+        Rule "/spec/model/uri" = json!("ftp://example.com/m") => "spec.model.uri";
+        Rule "/spec/model/uri" = json!("https://example.com") => "spec.model.uri";
+        Rule "/spec/model/uri" = json!("https://user:pw@example.com/m") => "spec.model.uri";
+        Rule "/spec/model/uri" = json!("https://example.com/m?signature=x") => "spec.model.uri";
+        Rule "/spec/model/uri" = json!("oci://example.com/m") => "spec.model.uri";
+        Rule "/spec/model/uri" = json!("oci://example.com/M:1") => "spec.model.uri";
+        Rule "/spec/model/uri" = json!("oci://example.com/m@sha256:0") => "spec.model.uri";
+        Rule "/spec/model/uri" = json!("s3://bucket") => "spec.model.uri";
+        Rule "/spec/model/uri" = json!("hf://owner/model") => "spec.model.uri";
+        Rule "/spec/model/uri" = json!("hf://owner@main") => "spec.model.uri";
+        Rule "/spec/model/uri" = json!("oci://example.com/../m:1") => "spec.model.uri";
+        Rule "/spec/model/credentials" = json!("secret") => "spec.model.credentials";
+        Rule "/spec/model/credentials" = json!("no_name") => "spec.model.credentials";
+        Rule "/spec/model/uri" = json!("file:///m/../../etc/shadow") => "spec.model.uri";
+        Rule "/spec/model/uri" = json!("file://etc/shadow") => "spec.model.uri";
+        Rule "/spec/model/uri" = json!("pvc://claim") => "spec.model.uri";
+        Rule "/spec/model/uri" = json!("pvc://a-.b/m") => "spec.model.uri";
+        Operator "/spec/model/uri" = json!("pvc://claim/m") => "spec.model.uri";
         // How it is served.
-        wrong(
-            Rule,
-            "/spec/serving",
-            json!({"image": "serve"}),
-            "spec.serving.image",
-        ),
-        wrong(
-            Rule,
-            "/spec/serving",
-            json!({"image": "registry:5000/serve"}),
-            "spec.serving.image",
-        ),
-        wrong(
-            Rule,
-            "/spec/serving",
-            json!({"image": "serve:latest"}),
-            "spec.serving.image",
-        ),
-        wrong(
-            Schema,
-            "/spec/serving",
-            json!({"port": 0}),
-            "spec.serving.port",
-        ),
-        wrong(
-            Schema,
-            "/spec/serving",
-            json!({"port": 70_000}),
-            "spec.serving.port",
-        ),
-        wrong(
-            Schema,
-            "/spec/serving",
-            json!({"readinessPath": "readyz"}),
-            "spec.serving.readinessPath",
-        ),
-        wrong(
-            Schema,
-            "/spec/serving",
-            json!({"imagePullPolicy": "Often"}),
-            "spec.serving.imagePullPolicy",
-        ),
-        wrong(Schema, "/spec/replicas", json!(0), "spec.replicas"),
-        wrong(Schema, "/spec/replicas", json!(1001), "spec.replicas"),
-        wrong(
-            Schema,
-            "/spec/revisionHistoryLimit",
-            json!(-1),
-            "spec.revisionHistoryLimit",
-        ),
-        wrong(
-            Rule,
-            "/spec/traffic",
-            json!({"envoy": {"timeout": "0s"}}),
-            "spec.traffic.envoy.timeout",
-        ),
-        wrong(
-            Schema,
-            "/spec/traffic",
-            json!({"envoy": {"timeout": "-1s"}}),
-            "spec.traffic.envoy.timeout",
-        ),
-        wrong(
-            Schema,
-            "/spec/traffic",
-            json!({"evidence": "Gossip"}),
-            "spec.traffic.evidence",
-        ),
+        Rule "/spec/serving" = json!({"image": "serve"}) => "spec.serving.image";
+        Rule "/spec/serving" = json!({"image": "registry:5000/serve"}) => "spec.serving.image";
+        Rule "/spec/serving" = json!({"image": "serve:latest"}) => "spec.serving.image";
+        Schema "/spec/serving" = json!({"port": 0}) => "spec.serving.port";
+        Schema "/spec/serving" = json!({"port": 70_000}) => "spec.serving.port";
+        Rule "/spec/serving" = json!({"readinessPath": "readyz"}) => "spec.serving.readinessPath";
+        Schema "/spec/serving" =
+            json!({"imagePullPolicy": "Often"})
+            => "spec.serving.imagePullPolicy";
+        Schema "/spec/replicas" = json!(0) => "spec.replicas";
+        Schema "/spec/replicas" = json!(1001) => "spec.replicas";
+        Schema "/spec/revisionHistoryLimit" = json!(-1) => "spec.revisionHistoryLimit";
+        Rule "/spec/traffic" = json!({"envoy": {"timeout": "0s"}}) => "spec.traffic.envoy.timeout";
+        Rule "/spec/traffic" = json!({"envoy": {"timeout": "-1s"}}) => "spec.traffic.envoy.timeout";
+        Schema "/spec/traffic" = json!({"evidence": "Gossip"}) => "spec.traffic.evidence";
+        // Numbers and lengths that a rule could stumble over.
+        Rule "/spec/objectives" = json!([{"latency": {"quantile": 1, "max": "1s"}}]) => "quantile";
+        Schema "/spec/objectives" =
+            json!([{"latency": {"quantile": "0.99", "max": "1s"}}])
+            => "quantile";
+        Schema "/spec/objectives" = json!([{"latency": {"quantile": 0.99}}]) => "latency.max";
+        Rule "/spec/objectives" =
+            json!([{"predictionDrift": {"max": 11}}])
+            => "predictionDrift.max";
+        Schema "/spec/objectives" = json!([{"errorRate": null}]) => "spec.objectives";
+        Rule "/spec/rollout/progressDeadline" = json!("-1h") => "spec.rollout.progressDeadline";
+        Schema "/spec/rollout/progressDeadline" =
+            json!("9h".repeat(20))
+            => "spec.rollout.progressDeadline";
+        Schema "/spec/rollout/steps" = json!([{"minRequests": 5}]) => "spec.rollout.steps";
         // What it must hold.
-        wrong(Schema, "/spec/objectives", Value::Null, "spec.objectives"),
-        wrong(Schema, "/spec/objectives", json!([]), "spec.objectives"),
-        wrong(Rule, "/spec/objectives", json!([{}]), "spec.objectives"),
-        wrong(Rule, "/spec/objectives", both, "spec.objectives"),
-        wrong(Rule, "/spec/objectives", twice, "spec.objectives"),
-        wrong(Rule, "/spec/objectives", same_quantile, "spec.objectives"),
-        wrong(Rule, "/spec/objectives", latency(1.0, "250ms"), "quantile"),
-        wrong(Rule, "/spec/objectives", latency(0.0, "250ms"), "quantile"),
-        wrong(Rule, "/spec/objectives", latency(99.0, "250ms"), "quantile"),
-        wrong(Rule, "/spec/objectives", latency(0.99, "0s"), "latency.max"),
-        wrong(
-            Schema,
-            "/spec/objectives",
-            latency(0.99, "fast"),
-            "latency.max",
-        ),
-        wrong(Rule, "/spec/objectives", errors("0%"), "errorRate.max"),
-        wrong(Rule, "/spec/objectives", errors("0.00%"), "errorRate.max"),
-        wrong(Rule, "/spec/objectives", errors("100%"), "errorRate.max"),
-        wrong(Schema, "/spec/objectives", errors("0.01"), "errorRate.max"),
+        Schema "/spec/objectives" = Value::Null => "spec.objectives";
+        Schema "/spec/objectives" = json!([]) => "spec.objectives";
+        Rule "/spec/objectives" = json!([{}]) => "spec.objectives";
+        Rule "/spec/objectives" = both => "spec.objectives";
+        Rule "/spec/objectives" = twice => "spec.objectives";
+        Rule "/spec/objectives" = same_quantile => "spec.objectives";
+        Rule "/spec/objectives" = latency(1.0, "250ms") => "quantile";
+        Rule "/spec/objectives" = latency(0.0, "250ms") => "quantile";
+        Rule "/spec/objectives" = latency(99.0, "250ms") => "quantile";
+        Rule "/spec/objectives" = latency(0.99, "0s") => "latency.max";
+        Rule "/spec/objectives" = latency(0.99, "fast") => "latency.max";
+        Rule "/spec/objectives" = errors("0%") => "errorRate.max";
+        Rule "/spec/objectives" = errors("0.00%") => "errorRate.max";
+        Rule "/spec/objectives" = errors("100%") => "errorRate.max";
+        Rule "/spec/objectives" = errors("0.01") => "errorRate.max";
         // How it is rolled out.
-        wrong(
-            Schema,
-            "/spec/rollout/steps",
-            json!([]),
-            "spec.rollout.steps",
-        ),
-        wrong(
-            Rule,
-            "/spec/rollout/steps",
-            weights(&[50, 10, 100]),
-            "spec.rollout.steps",
-        ),
-        wrong(
-            Rule,
-            "/spec/rollout/steps",
-            weights(&[10, 10, 100]),
-            "spec.rollout.steps",
-        ),
-        wrong(
-            Rule,
-            "/spec/rollout/steps",
-            weights(&[10, 50]),
-            "spec.rollout.steps",
-        ),
-        wrong(Schema, "/spec/rollout/steps", weights(&[0, 100]), "weight"),
-        wrong(Schema, "/spec/rollout/steps", weights(&[10, 101]), "weight"),
-        wrong(
-            Schema,
-            "/spec/rollout/steps/0/minRequests",
-            json!(0),
-            "minRequests",
-        ),
-        wrong(
-            Schema,
-            "/spec/rollout/steps/0/minDuration",
-            json!("1 day"),
-            "minDuration",
-        ),
-        wrong(
-            Schema,
-            "/spec/rollout/onMetricsOutage",
-            json!({"then": "Advance"}),
-            "onMetricsOutage.then",
-        ),
-        wrong(
-            Schema,
-            "/spec/rollout/onInsufficientData",
-            json!({"then": "Promote"}),
-            "onInsufficientData.then",
-        ),
-        wrong(
-            Schema,
-            "/spec/rollout/progressDeadline",
-            json!("soon"),
-            "spec.rollout.progressDeadline",
-        ),
-        wrong(
-            Schema,
-            "/spec/rollout/paused",
-            json!("yes"),
-            "spec.rollout.paused",
-        ),
-        wrong(Schema, "/spec/rollout/steps/0/pause", json!("yes"), "pause"),
-        wrong(
-            Schema,
-            "/spec/rollout/watch",
-            json!("a while"),
-            "spec.rollout.watch",
-        ),
-        wrong(
-            Schema,
-            "/spec/rollout/approval",
-            json!("Always"),
-            "spec.rollout.approval",
-        ),
-        wrong(
-            Schema,
-            "/spec/rollout/onFailure",
-            json!("Promote"),
-            "spec.rollout.onFailure",
-        ),
-        wrong(
-            Schema,
-            "/spec/rollout/firstStep",
-            json!("Fast"),
-            "spec.rollout.firstStep",
-        ),
-        wrong(
-            Rule,
-            "/spec/rollout",
-            json!({"firstStep": "Adaptive", "steps": [{"weight": 60}, {"weight": 100}]}),
-            "spec.rollout.firstStep",
-        ),
+        Schema "/spec/rollout/steps" = json!([]) => "spec.rollout.steps";
+        Rule "/spec/rollout/steps" = weights(&[50, 10, 100]) => "spec.rollout.steps";
+        Rule "/spec/rollout/steps" = weights(&[10, 10, 100]) => "spec.rollout.steps";
+        Rule "/spec/rollout/steps" = weights(&[10, 50]) => "spec.rollout.steps";
+        Schema "/spec/rollout/steps" = weights(&[0, 100]) => "weight";
+        Schema "/spec/rollout/steps" = weights(&[10, 101]) => "weight";
+        Schema "/spec/rollout/steps/0/minRequests" = json!(0) => "minRequests";
+        Rule "/spec/rollout/steps/0/minDuration" = json!("1 day") => "minDuration";
+        Schema "/spec/rollout/onMetricsOutage" =
+            json!({"then": "Advance"})
+            => "onMetricsOutage.then";
+        Schema "/spec/rollout/onInsufficientData" =
+            json!({"then": "Promote"})
+            => "onInsufficientData.then";
+        Rule "/spec/rollout/progressDeadline" = json!("soon") => "spec.rollout.progressDeadline";
+        Schema "/spec/rollout/paused" = json!("yes") => "spec.rollout.paused";
+        Schema "/spec/rollout/steps/0/pause" = json!("yes") => "pause";
+        Rule "/spec/rollout/watch" = json!("a while") => "spec.rollout.watch";
+        Schema "/spec/rollout/approval" = json!("Always") => "spec.rollout.approval";
+        Schema "/spec/rollout/onFailure" = json!("Promote") => "spec.rollout.onFailure";
+        Schema "/spec/rollout/firstStep" = json!("Fast") => "spec.rollout.firstStep";
+        Rule "/spec/rollout" =
+            json!({"firstStep": "Adaptive", "steps": [{"weight": 60}, {"weight": 100}]})
+            => "spec.rollout.firstStep";
         // Its name names a Service.
-        wrong(
-            Rule,
-            "/metadata/name",
-            json!("a".repeat(49)),
-            "metadata.name",
-        ),
-        wrong(Rule, "/metadata/name", json!("1iris"), "metadata.name"),
-        wrong(Rule, "/metadata/name", json!("iris.v2"), "metadata.name"),
-    ]
+        Rule "/metadata/name" = json!("a".repeat(49)) => "metadata.name";
+        Rule "/metadata/name" = json!("1iris") => "metadata.name";
+        Rule "/metadata/name" = json!("iris.v2") => "metadata.name";
+    };
+    table.extend(pods::table());
+    table
 }
 
 /// Manifests that look odd and are right.
@@ -635,6 +266,7 @@ pub fn right() -> Vec<Value> {
         ),
         image("registry:5000/serve:1"),
         image(&digest),
+        with(manifest("1"), "/spec/serving", pods::full()),
         with(
             manifest("1"),
             "/spec/objectives",
