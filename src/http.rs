@@ -1,6 +1,9 @@
 //! `/metrics`, `/livez`, `/readyz`, `/targets`, `/refusals` and `/snapshots/{namespace}/{name}` of the operator.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     Json, Router,
@@ -36,13 +39,26 @@ pub struct Health {
     pub routers: Routers,
 }
 
+/// Listens on an address. `[::]` is every address of both families; of IPv4 alone, where the kernel has no IPv6 or no
+/// socket that takes both.
+pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let takes_both = || {
+        let only = std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only");
+        only.is_ok_and(|only| only.trim() == "0")
+    };
+    if address.ip() == Ipv6Addr::UNSPECIFIED && !takes_both() {
+        return TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await;
+    }
+    TcpListener::bind(address).await
+}
+
 /// Serves until `stop`.
 pub async fn serve(
     address: SocketAddr,
     health: Health,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
+    let listener = listen(address).await?;
     let app = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

@@ -265,7 +265,7 @@ fn serve_http(settings: &Settings, health: Health, stop: &CancellationToken) -> 
 }
 
 async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, OperatorError> {
-    TcpListener::bind(address)
+    http::listen(address)
         .await
         .map_err(|source| OperatorError::Listen { address, source })
 }

@@ -126,16 +126,18 @@ pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
             .max(model.spec.replicas),
     };
     let port = given.state.router_port;
-    if let Some(slice) = port.and_then(|port| maker.router_slice(port, given.routers)) {
+    if let Some(port) = port.filter(|_| !given.routers.is_empty()) {
         // In this order: kube-proxy turns clients of a Service without endpoints away, and what changes within a second
         // of that may wait for the next second.
-        plan.push(
-            "the way from the model's name to the routers",
-            Object::EndpointSlice(slice),
-        );
+        for slice in maker.router_slices(port, given.routers) {
+            plan.push(
+                "the way from the model's name to the routers",
+                Object::EndpointSlice(slice),
+            );
+        }
         plan.push(
             "the model's stable name",
-            Object::Service(maker.stable_service()),
+            Object::Service(maker.stable_service(given.routers)),
         );
     }
     let live = live_versions(given.state);

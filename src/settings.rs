@@ -89,12 +89,13 @@ pub struct Settings {
     #[arg(long, env = "SERIN_ROUTER_SERVICE", default_value = "serin-router")]
     pub router_service: String,
 
-    /// Address on which routers get their configuration (Envoy's delta ADS over gRPC).
-    #[arg(long, env = "SERIN_XDS_ADDRESS", default_value = "0.0.0.0:18000")]
+    /// Address on which routers get their configuration (Envoy's delta ADS over gRPC). `[::]` is every address of both
+    /// families, or of IPv4 where the kernel has no IPv6.
+    #[arg(long, env = "SERIN_XDS_ADDRESS", default_value = "[::]:18000")]
     pub xds_address: SocketAddr,
 
     /// Address of /metrics, /livez and /readyz.
-    #[arg(long, env = "SERIN_HTTP_ADDRESS", default_value = "0.0.0.0:8080")]
+    #[arg(long, env = "SERIN_HTTP_ADDRESS", default_value = "[::]:8080")]
     pub http_address: SocketAddr,
 
     /// Form of the log.

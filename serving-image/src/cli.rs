@@ -80,7 +80,7 @@ pub struct ServeArgs {
     /// Digest that the artefact must have, as sha256:HEX; any other artefact is refused
     #[arg(long, env = "SERIN_SERVE_DIGEST")]
     pub digest: Option<Digest>,
-    /// Address and port to listen on
+    /// Address and port to listen on; 0.0.0.0 is every address, those of IPv6 too
     #[arg(long, env = "SERIN_SERVE_ADDRESS", default_value = DEFAULT_ADDRESS)]
     pub address: SocketAddr,
     /// Threads that compute predictions [default: the CPUs this process may use]

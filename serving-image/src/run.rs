@@ -1,7 +1,7 @@
 //! The commands, from start to exit.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -168,6 +168,19 @@ fn build(
     })
 }
 
+/// Listens on an address. All addresses of IPv4 are all of both families, where the kernel has IPv6 and one socket takes both.
+async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let takes_both = || {
+        let only = std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only");
+        only.is_ok_and(|only| only.trim() == "0")
+    };
+    if address.ip() == Ipv4Addr::UNSPECIFIED && takes_both() {
+        TcpListener::bind((Ipv6Addr::UNSPECIFIED, address.port())).await
+    } else {
+        TcpListener::bind(address).await
+    }
+}
+
 async fn serve(args: ServeArgs) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -229,7 +242,7 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
     // Liveness is answered while the model loads: a big one takes longer than a kubelet's patience.
     let address = args.address;
     let listen_error = |source| RunError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(listen_error)?;
+    let listener = listen(address).await.map_err(listen_error)?;
     let bound = listener.local_addr().map_err(listen_error)?;
     info!(address = %bound, model = app.name, version = app.version, digest = %artefact.digest, "listening");
 
@@ -304,4 +317,27 @@ fn faults(args: &TestArgs) -> Result<Option<Faults>, RunError> {
         "TEST FACILITY ON: predictions are broken on purpose; never run this in production"
     );
     Ok(Some(Faults::new(error_share, latency)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn all_addresses_are_those_of_both_families_where_the_kernel_has_both() {
+        let listener = listen((Ipv4Addr::UNSPECIFIED, 0).into()).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+            .await
+            .unwrap();
+        if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.is_ok() {
+            TcpStream::connect((Ipv6Addr::LOCALHOST, port))
+                .await
+                .unwrap();
+        }
+    }
 }

@@ -27,8 +27,9 @@ const STABLE_PORT: i32 = 80;
 impl Maker<'_> {
     /// The Service that clients use from the first version to the last. It selects no pods: its endpoints are the
     /// routers, in another namespace, on the port that they keep for this model.
-    pub(super) fn stable_service(&self) -> Service {
+    pub(super) fn stable_service(&self, routers: &BTreeSet<IpAddr>) -> Service {
         let name = self.model.name_any();
+        let of_both = routers.iter().any(IpAddr::is_ipv4) && routers.iter().any(IpAddr::is_ipv6);
         Service {
             metadata: self.metadata(name.clone(), model_labels(&name)),
             spec: Some(ServiceSpec {
@@ -39,35 +40,45 @@ impl Maker<'_> {
                     target_port: Some(IntOrString::Int(STABLE_PORT)),
                     ..ServicePort::default()
                 }]),
+                // An address of a family that no router has would refuse every connection.
+                ip_family_policy: of_both.then(|| "PreferDualStack".to_owned()),
                 ..ServiceSpec::default()
             }),
             ..Service::default()
         }
     }
 
-    /// The stable Service's endpoints; `None` while no router is ready: the last ones are better than none.
-    pub(super) fn router_slice(
+    /// The stable Service's endpoints, by family; none of a family in which no router is ready: the last ones are better
+    /// than none.
+    pub(super) fn router_slices(
         &self,
         port: u16,
         routers: &BTreeSet<IpAddr>,
-    ) -> Option<EndpointSlice> {
+    ) -> impl Iterator<Item = EndpointSlice> {
+        let (ipv4, ipv6): (Vec<_>, Vec<_>) = routers.iter().partition(|address| address.is_ipv4());
+        [("IPv4", "", ipv4), ("IPv6", "-ipv6", ipv6)]
+            .into_iter()
+            .filter(|(.., addresses)| !addresses.is_empty())
+            .map(move |(family, suffix, addresses)| {
+                self.router_slice(port, family, suffix, &addresses)
+            })
+    }
+
+    fn router_slice(
+        &self,
+        port: u16,
+        family: &str,
+        suffix: &str,
+        addresses: &[&IpAddr],
+    ) -> EndpointSlice {
         let name = self.model.name_any();
-        let ipv4: Vec<_> = routers.iter().filter(|address| address.is_ipv4()).collect();
-        let (address_type, addresses) = if ipv4.is_empty() {
-            ("IPv6", routers.iter().collect())
-        } else {
-            ("IPv4", ipv4)
-        };
-        if addresses.is_empty() {
-            return None;
-        }
         let mut labels = model_labels(&name);
         labels.insert(SERVICE_NAME_LABEL.to_owned(), name.clone());
         labels.insert(
             SLICE_MANAGED_BY_LABEL.to_owned(),
             crate::api::GROUP.to_owned(),
         );
-        let endpoints = addresses.into_iter().map(|address| Endpoint {
+        let endpoints = addresses.iter().map(|address| Endpoint {
             addresses: vec![address.to_string()],
             conditions: Some(EndpointConditions {
                 ready: Some(true),
@@ -75,9 +86,9 @@ impl Maker<'_> {
             }),
             ..Endpoint::default()
         });
-        Some(EndpointSlice {
-            metadata: self.metadata(router_slice_name(&name), labels),
-            address_type: address_type.to_owned(),
+        EndpointSlice {
+            metadata: self.metadata(router_slice_name(&name) + suffix, labels),
+            address_type: family.to_owned(),
             endpoints: Some(endpoints.collect()),
             ports: Some(vec![EndpointPort {
                 name: Some(HTTP_PORT_NAME.to_owned()),
@@ -85,7 +96,7 @@ impl Maker<'_> {
                 protocol: Some("TCP".to_owned()),
                 ..EndpointPort::default()
             }]),
-        })
+        }
     }
 
     /// A version's own Service: headless, since only its endpoints are wanted, by the router and by people who debug.
@@ -126,5 +137,87 @@ impl Maker<'_> {
             owner_references: Some(vec![self.owner.clone()]),
             ..ObjectMeta::default()
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        api::{Fetch, State},
+        plan::{Given, Object, Site, plan},
+    };
+
+    /// The name, family and addresses of each slice, and the Service's policy.
+    fn planned(routers: &[&str]) -> (Vec<(String, String, Vec<String>)>, Option<String>) {
+        let model = serde_json::from_value(json!({
+            "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
+            "metadata": {"name": "churn", "namespace": "ml", "uid": "u"},
+            "spec": {
+                "model": {"uri": "file:///m", "version": "1", "digest": "sha256:0"},
+                "objectives": [{"errorRate": {"max": "1%"}}],
+            },
+        }))
+        .unwrap();
+        let site = Site {
+            serving_image: "serve:1".to_owned(),
+            fetch: Fetch {
+                image: "serve:1".to_owned(),
+                hosts: Vec::new(),
+                max_size: 1,
+                cache: None,
+                cache_limit: None,
+            },
+        };
+        let state = State {
+            router_port: Some(16_001),
+            ..State::default()
+        };
+        let given = Given {
+            state: &state,
+            known: &BTreeMap::new(),
+            known_is_all: true,
+            routers: &routers
+                .iter()
+                .map(|router| router.parse().unwrap())
+                .collect(),
+            site: &site,
+        };
+        let (mut slices, mut policy) = (Vec::new(), None);
+        for intent in plan(&model, &given).apply {
+            match intent.object {
+                Object::EndpointSlice(slice) => {
+                    let endpoints = slice.endpoints.unwrap().into_iter();
+                    let addresses = endpoints.flat_map(|endpoint| endpoint.addresses).collect();
+                    slices.push((slice.metadata.name.unwrap(), slice.address_type, addresses));
+                }
+                Object::Service(service) => policy = service.spec.unwrap().ip_family_policy,
+                _ => {}
+            }
+        }
+        (slices, policy)
+    }
+
+    #[test]
+    fn each_family_of_the_routers_has_a_slice_and_two_make_the_service_dual() {
+        let slice = |name: &str, family: &str, addresses: &[&str]| {
+            let addresses = addresses.iter().map(ToString::to_string).collect();
+            (name.to_owned(), family.to_owned(), addresses)
+        };
+        let ipv4 = slice("churn-router", "IPv4", &["10.0.0.1", "10.0.0.2"]);
+        let ipv6 = slice("churn-router-ipv6", "IPv6", &["fd00::1", "fd00::2"]);
+        assert_eq!(
+            planned(&["10.0.0.2", "10.0.0.1"]),
+            (vec![ipv4.clone()], None)
+        );
+        assert_eq!(planned(&["fd00::1", "fd00::2"]), (vec![ipv6.clone()], None));
+        let both = planned(&["10.0.0.1", "fd00::1", "10.0.0.2", "fd00::2"]);
+        assert_eq!(both, (vec![ipv4, ipv6], Some("PreferDualStack".to_owned())));
+        assert_eq!(planned(&[]), (vec![], None));
     }
 }

@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
     process::Stdio,
     sync::{
         Arc, Mutex,
@@ -31,6 +31,10 @@ use tokio_util::sync::CancellationToken;
 use crate::ports::free_port;
 
 const BOOTSTRAP: &str = include_str!("../../charts/serin/files/envoy-bootstrap.yaml");
+const START: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/charts/serin/files/router-start.sh"
+);
 /// Long enough for a busy machine of two cores; nothing here normally takes a tenth of it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -61,8 +65,13 @@ pub struct Envoy {
 }
 
 impl Envoy {
-    /// Starts Envoy with the chart's bootstrap and this node id.
-    pub fn start(binary: &PathBuf, id: &str, xds_port: u16) -> Self {
+    /// Starts Envoy as the chart does, with this node id.
+    pub fn start(binary: &Path, id: &str, xds_port: u16) -> Self {
+        Self::start_seeing(binary, id, xds_port, "/proc/net/if_inet6")
+    }
+
+    /// The same where this file is what says whether the kernel has IPv6.
+    pub fn start_seeing(binary: &Path, id: &str, xds_port: u16, if_inet6: &str) -> Self {
         let (admin, stats) = (free_port(), free_port());
         let files = tempfile::tempdir().unwrap();
         let bootstrap = BOOTSTRAP
@@ -72,9 +81,13 @@ impl Envoy {
             .replace("{{ .xdsPort }}", &xds_port.to_string());
         let path = files.path().join("envoy.yaml");
         std::fs::write(&path, bootstrap).unwrap();
-        let process = Command::new(binary)
-            .arg("--config-path")
+        let folder = binary.parent().unwrap().display();
+        let path_before = std::env::var("PATH").unwrap_or_default();
+        let process = Command::new("bash")
+            .arg(START)
             .arg(&path)
+            .env("PATH", format!("{folder}:{path_before}"))
+            .env("IF_INET6", if_inet6)
             .args(["--service-node", id, "--service-cluster", "serin-router"])
             .args(["--drain-time-s", "10", "--drain-strategy", "immediate"])
             .args([
@@ -262,7 +275,12 @@ impl Upstream {
 
     /// Takes `latency` for each prediction.
     pub async fn start_slow(revision: &str, latency: Duration) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), revision, latency).await
+    }
+
+    /// On the loopback address of a family.
+    pub async fn start_at(loopback: IpAddr, revision: &str, latency: Duration) -> Self {
+        let listener = TcpListener::bind((loopback, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let hits = Arc::new(AtomicU64::new(0));
         let state = Server {
@@ -411,8 +429,13 @@ impl Traffic {
 
 /// One prediction by way of the router: the status and the version that answered, or 0 and the error.
 pub async fn predict_once(client: &reqwest::Client, port: u16) -> (u16, String) {
+    predict_at(client, (Ipv4Addr::LOCALHOST, port).into()).await
+}
+
+/// The same at an address.
+pub async fn predict_at(client: &reqwest::Client, address: SocketAddr) -> (u16, String) {
     let answer = client
-        .post(format!("http://127.0.0.1:{port}/predict"))
+        .post(format!("http://{address}/predict"))
         .body("{}")
         .send()
         .await;

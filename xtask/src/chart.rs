@@ -252,9 +252,11 @@ fn check_configurations_in(folder: &Path, objects: &[Object]) -> Result<()> {
             )
             .context("Envoy refuses its bootstrap")?;
         }
-        if let Some(text) = object.file("drain.sh") {
-            process::output(Command::new("bash").args(["-n", "-c", text]))
-                .context("bash refuses the drain hook")?;
+        for script in ["drain.sh", "start.sh"] {
+            if let Some(text) = object.file(script) {
+                process::output(Command::new("bash").args(["-n", "-c", text]))
+                    .with_context(|| format!("bash refuses {script}"))?;
+            }
         }
         if let Some(text) = object.file("prometheus.yaml") {
             let path = folder.join("prometheus.yaml");

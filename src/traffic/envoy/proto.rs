@@ -4,7 +4,10 @@
 //! a `oneof` of which Serin uses one arm is declared as that arm, which is the same on the wire. `tests/envoy.rs` has a
 //! real Envoy print what it understood of every field.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::{
+    collections::HashMap,
+    net::{Ipv6Addr, SocketAddr},
+};
 
 use prost::Message;
 
@@ -55,6 +58,14 @@ messages! {
     Duration {
         #[prost(int64, tag = "1")] seconds: i64,
         #[prost(int32, tag = "2")] nanos: i32,
+    }
+    /// A JSON object (`google.protobuf.Struct`), of whose values only texts are read.
+    Struct {
+        #[prost(map = "string, message", tag = "1")] fields: HashMap<String, Text>,
+    }
+    /// A JSON value (`google.protobuf.Value`) that is a text.
+    Text {
+        #[prost(string, optional, tag = "3")] string_value: Option<String>,
     }
     /// Why a router refused a response.
     Status {
@@ -111,6 +122,7 @@ messages! {
     Node {
         #[prost(string, tag = "1")] id: String,
         #[prost(string, tag = "2")] cluster: String,
+        #[prost(message, optional, tag = "3")] metadata: Option<Struct>,
     }
 }
 
@@ -124,6 +136,7 @@ messages! {
     SocketAddressV3 {
         #[prost(string, tag = "2")] address: String,
         #[prost(uint32, tag = "3")] port_value: u32,
+        #[prost(bool, tag = "6")] ipv4_compat: bool,
     }
     /// Where a resource that this one refers to comes from.
     ConfigSource {
@@ -151,6 +164,8 @@ impl From<SocketAddr> for Address {
             socket_address: Some(SocketAddressV3 {
                 address: address.ip().to_string(),
                 port_value: address.port().into(),
+                // Of a listener on all addresses: those of IPv4, too.
+                ipv4_compat: address.ip() == Ipv6Addr::UNSPECIFIED,
             }),
         }
     }

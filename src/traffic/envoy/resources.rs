@@ -29,7 +29,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -156,6 +156,8 @@ impl Resource {
 #[derive(Debug, Default)]
 pub struct Resources {
     by_type: [BTreeMap<String, Arc<Resource>>; 4],
+    /// Listeners for routers whose kernel has IPv6.
+    ipv6_listeners: BTreeMap<String, Arc<Resource>>,
     compiled: BTreeMap<RouteKey, Arc<Compiled>>,
 }
 
@@ -164,6 +166,7 @@ pub struct Resources {
 struct Compiled {
     source: ModelRoute,
     resources: Vec<(ResourceType, Arc<Resource>)>,
+    ipv6_listener: Arc<Resource>,
 }
 
 impl Resources {
@@ -181,14 +184,28 @@ impl Resources {
                 resources.by_type[*kind as usize]
                     .insert(resource.name.clone(), Arc::clone(resource));
             }
+            let ipv6 = Arc::clone(&compiled.ipv6_listener);
+            resources.ipv6_listeners.insert(ipv6.name.clone(), ipv6);
             resources.compiled.insert(key.clone(), compiled);
         }
         resources
     }
 
-    /// The resources of one type, by name.
+    /// The resources of one type, by name; listeners are those for IPv4 alone.
     pub fn of(&self, kind: ResourceType) -> &BTreeMap<String, Arc<Resource>> {
         &self.by_type[kind as usize]
+    }
+
+    /// The same for a router that has IPv6 or has not.
+    pub fn for_router(
+        &self,
+        kind: ResourceType,
+        has_ipv6: bool,
+    ) -> &BTreeMap<String, Arc<Resource>> {
+        if has_ipv6 && kind == ResourceType::Listener {
+            return &self.ipv6_listeners;
+        }
+        self.of(kind)
     }
 }
 
@@ -210,13 +227,19 @@ fn compile_route(key: &RouteKey, route: &ModelRoute) -> Compiled {
         resources.push((ResourceType::Cluster, cluster));
         resources.push((ResourceType::Endpoints, endpoints));
     }
-    let listener = Resource::new(name.clone(), &listener(&name, route.port), Vec::new());
-    resources.push((ResourceType::Listener, listener));
+    let listener = |any: IpAddr| {
+        let listener = listener(&name, SocketAddr::new(any, route.port));
+        Resource::new(name.clone(), &listener, Vec::new())
+    };
+    let ipv4_listener = listener(Ipv4Addr::UNSPECIFIED.into());
+    let ipv6_listener = listener(Ipv6Addr::UNSPECIFIED.into());
+    resources.push((ResourceType::Listener, ipv4_listener));
     let routes = route_configuration(key, &weights, route.timeout);
     resources.push((ResourceType::Route, Resource::new(name, &routes, weights)));
     Compiled {
         source: route.clone(),
         resources,
+        ipv6_listener,
     }
 }
 
@@ -272,10 +295,10 @@ fn load_assignment(name: &str, backend: &Backend) -> ClusterLoadAssignment {
     }
 }
 
-fn listener(name: &str, port: u16) -> Listener {
+fn listener(name: &str, address: SocketAddr) -> Listener {
     Listener {
         name: name.to_owned(),
-        address: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into()),
+        address: Some(address.into()),
         filter_chains: vec![FilterChain {
             filters: vec![Filter {
                 name: "envoy.filters.network.http_connection_manager".to_owned(),

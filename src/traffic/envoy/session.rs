@@ -28,6 +28,9 @@ use super::{
 };
 
 const WILDCARD: &str = "*";
+/// Key in a router's metadata of the address on which it listens: `::`, or `0.0.0.0` where its kernel has no IPv6. A router
+/// of an older release says nothing, and goes on listening where it does.
+const LISTENS_ON: &str = "serin.dev/listens-on";
 
 /// What a session learned about its router.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +61,8 @@ pub enum Event {
 #[derive(Debug, Default)]
 pub struct Session {
     resources: Option<Arc<Resources>>,
+    /// The router's kernel has IPv6: its listeners take both families.
+    has_ipv6: bool,
     types: [TypeState; 4],
     /// Routes that the router brought along, of which only the version is known.
     unrecognised: BTreeSet<String>,
@@ -97,7 +102,7 @@ impl Session {
     /// Replaces what the router should have.
     pub fn set_resources(&mut self, resources: Arc<Resources>) {
         for kind in ResourceType::ALL {
-            let wanted = resources.of(kind);
+            let wanted = resources.for_router(kind, self.has_ipv6);
             let state = &mut self.types[kind as usize];
             state.refused.retain(|name, _| {
                 let stays = wanted.contains_key(name);
@@ -117,6 +122,16 @@ impl Session {
         let Some(kind) = ResourceType::from_type_url(&request.type_url) else {
             return;
         };
+        // Of the first request only.
+        if let Some(metadata) = request
+            .node
+            .as_ref()
+            .and_then(|node| node.metadata.as_ref())
+        {
+            let listens_on = metadata.fields.get(LISTENS_ON);
+            let any = listens_on.and_then(|text| text.string_value.as_deref());
+            self.has_ipv6 = any == Some("::");
+        }
         let first = self.subscribe(kind, request);
         if !request.response_nonce.is_empty() {
             self.conclude(kind, request);
@@ -281,7 +296,7 @@ impl Session {
         if !state.asked || state.in_flight.is_some() {
             return None;
         }
-        let wanted = resources.of(kind);
+        let wanted = resources.for_router(kind, self.has_ipv6);
         // All at once, however many: a fresh Envoy counts as configured after its first response of a type.
         let (suspects, mut due): (Vec<_>, Vec<_>) = wanted
             .values()
