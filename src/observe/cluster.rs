@@ -135,8 +135,11 @@ pub fn in_force(known: &BTreeMap<Revision, KnownVersion>) -> Option<VersionRef> 
 pub fn router_port(stores: &Stores, model: &ModelDeployment) -> Option<u16> {
     let namespace = model.namespace().unwrap_or_default();
     let name = router_slice_name(&model.name_any());
-    let slice = stores.slices.get(&ObjectRef::new(&name).within(&namespace));
-    let slice = slice.filter(|slice| is_child(&**slice, model))?;
+    let names = [format!("{name}-ipv6"), name];
+    let mut slices = names
+        .iter()
+        .filter_map(|name| stores.slices.get(&ObjectRef::new(name).within(&namespace)));
+    let slice = slices.find(|slice| is_child(&**slice, model))?;
     let port = slice.ports.as_ref()?.first()?.port?;
     u16::try_from(port).ok()
 }

@@ -147,7 +147,6 @@ mod tests {
 
     use serde_json::json;
 
-    use super::*;
     use crate::{
         api::{Fetch, State},
         plan::{Given, Object, Site, plan},
@@ -182,6 +181,7 @@ mod tests {
             state: &state,
             known: &BTreeMap::new(),
             known_is_all: true,
+            usable: true,
             routers: &routers
                 .iter()
                 .map(|router| router.parse().unwrap())

@@ -29,6 +29,7 @@ impl Router {
             node: Some(Node {
                 id: id.to_owned(),
                 cluster: "serin-router".to_owned(),
+                metadata: None,
             }),
             type_url: ResourceType::Listener.type_url().to_owned(),
             ..Default::default()
