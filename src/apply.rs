@@ -191,13 +191,11 @@ impl Applier {
                 Object::Deployment(object) => target.put(object, &stores.deployments, reason).await,
                 // It feeds whatever Service has the model's name.
                 Object::EndpointSlice(object) => {
-                    match target.name_is_ours(stores, &plan.name).await {
-                        Some(true) => target.put(object, &stores.slices, reason).await,
-                        _ => {
-                            name_is_ours = false;
-                            continue;
-                        }
+                    name_is_ours = target.name_is_ours(stores, &plan.name).await;
+                    if !name_is_ours {
+                        continue;
                     }
+                    target.put(object, &stores.slices, reason).await
                 }
             }?;
             writes += usize::from(written == Written::Anew);
@@ -307,8 +305,8 @@ impl Target<'_> {
         tracing::warn!(reason = refusal.reason, "{refusal}");
     }
 
-    /// Whether the Service of the model's name is the model's own, or there is none; not known where it cannot be read.
-    async fn name_is_ours(&self, stores: &Stores, name: &str) -> Option<bool> {
+    /// Whether it is known that the Service of the model's name is the model's own, or that there is none.
+    async fn name_is_ours(&self, stores: &Stores, name: &str) -> bool {
         let subject = Subject {
             kind: "Service",
             name,
@@ -316,16 +314,16 @@ impl Target<'_> {
         };
         let unread = Value::Null;
         if self.memory.refusals.waits(&self.key(), subject, &unread) {
-            return None;
+            return false;
         }
         match self
             .find(&self.api::<Service>(), name, &stores.services)
             .await
         {
-            Ok(_) => Some(true),
+            Ok(_) => true,
             Err(error) => {
                 self.note(subject, unread, &error);
-                Some(false)
+                false
             }
         }
     }

@@ -146,7 +146,8 @@ async fn reconcile(
     let key = model.key();
     let span = tracing::info_span!("reconcile", namespace = key.0, name = key.1);
     let started = Instant::now();
-    let run = AssertUnwindSafe(steps(&key, &context))
+    // Boxed: a reconcile is large, and each model under way holds one.
+    let run = AssertUnwindSafe(Box::pin(steps(&key, &context)))
         .catch_unwind()
         .instrument(span);
     let result = run

@@ -148,10 +148,10 @@ pub async fn read(
     let query = plan.counts_query(threshold.as_ref())?;
     let reply = client.query(&query, at).await?;
     reply.check_clock(at, question.scrape_interval)?;
-    let cursors = if known != threshold.as_ref() {
-        &cursors.clone().without_standings()
-    } else {
+    let cursors = if known == threshold.as_ref() {
         cursors
+    } else {
+        &cursors.clone().without_standings()
     };
     plan.window(&reply.body, threshold, query, cursors, at)
 }
