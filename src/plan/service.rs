@@ -152,8 +152,11 @@ mod tests {
         plan::{Given, Object, Site, plan},
     };
 
-    /// The name, family and addresses of each slice, and the Service's policy.
-    fn planned(routers: &[&str]) -> (Vec<(String, String, Vec<String>)>, Option<String>) {
+    /// The name, family and addresses of a slice.
+    type Slice = (String, String, Vec<String>);
+
+    /// The slices, and the Service's policy.
+    fn planned(routers: &[&str]) -> (Vec<Slice>, Option<String>) {
         let model = serde_json::from_value(json!({
             "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
             "metadata": {"name": "churn", "namespace": "ml", "uid": "u"},

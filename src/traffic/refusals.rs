@@ -24,10 +24,13 @@ const ASKED_EVERY: Duration = Duration::from_secs(5);
 /// Longest time for one answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 
+/// What routers refuse, by the namespace and name of the model.
+type ByModel = BTreeMap<(String, String), BTreeSet<Refusal>>;
+
 /// What routers refuse, by model. Clones are the same.
 #[derive(Clone, Debug, Default)]
 pub struct Refusals {
-    by_model: Arc<Mutex<BTreeMap<(String, String), BTreeSet<Refusal>>>>,
+    by_model: Arc<Mutex<ByModel>>,
 }
 
 impl Refusals {
@@ -39,7 +42,7 @@ impl Refusals {
 
     /// Replaces everything; returns the models for which that is news.
     fn replace(&self, all: impl IntoIterator<Item = Refusal>) -> BTreeSet<(String, String)> {
-        let mut new = BTreeMap::<_, BTreeSet<_>>::new();
+        let mut new = ByModel::new();
         for refusal in all {
             if let Some(model) = refusal.model() {
                 new.entry(model).or_default().insert(refusal);
@@ -75,7 +78,7 @@ impl Refusals {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(ASKED_EVERY) => {}
-                changed = changes.changed() => if changed.is_err() { return },
+                news = changes.changed() => if news.is_err() { return },
             }
         }
     }

@@ -43,7 +43,7 @@ fn preparing(health: VersionHealth) -> World {
 /// How long a version waits until it is tried again, in minutes.
 fn pause(world: &World) -> i64 {
     let postponed = world.state.postponed.as_ref().unwrap();
-    postponed.retry_at.duration_since(world.now).as_mins() as i64
+    postponed.retry_at.duration_since(world.now).as_mins()
 }
 
 /// Lets the deadline of a version without weight pass, and the pause after it.
