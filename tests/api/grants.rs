@@ -17,8 +17,8 @@ pub const OF_OWNERS: &str = "--enable-admission-plugins=OwnerReferencesPermissio
 fn rules_of_the_chart() -> Vec<PolicyRule> {
     let chart = include_str!("../../charts/serin/templates/operator-rbac.yaml");
     let roles = chart.split("\n---");
-    let rules = roles.filter_map(|role| role.split_once("\nrules:\n"));
-    rules
+    roles
+        .filter_map(|role| role.split_once("\nrules:\n"))
         .flat_map(|(_, rules)| serde_norway::from_str::<Vec<PolicyRule>>(rules).unwrap())
         .collect()
 }

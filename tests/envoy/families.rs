@@ -24,8 +24,8 @@ async fn a_router_answers_on_the_families_that_its_kernel_has() {
         let plane = Plane::start(xds);
         let router = Envoy::start_seeing(&binary, "router-1", xds, if_inet6);
         let pod = Upstream::start_at(Ipv6Addr::LOCALHOST.into(), "aaaaaaaa", Duration::ZERO).await;
-        let routes = model("churn", port, &[(&pod, 100)]);
-        plane.publish_acknowledged(&routes, "churn").await;
+        let published = model("churn", port, &[(&pod, 100)]);
+        plane.publish_acknowledged(&published, "churn").await;
         wait("the model answers", async || {
             predict_once(&client(), port).await.0 == 200
         })

@@ -100,26 +100,26 @@ async fn requests_count_once_although_replicas_take_turns() {
         assert_eq!(*sum, expected);
     };
 
-    let mut sent = ((0, 0), (0, 0));
+    let mut counts = ((0, 0), (0, 0));
     for cycle in 0..300 {
-        sent = send(cycle);
+        counts = send(cycle);
         tokio::time::sleep(Duration::from_millis(40)).await;
         if cycle % 10 == 0 {
             add_reading(address, &mut cursors, &mut sum).await;
         }
     }
-    settled(&mut cursors, &mut sum, look(sent.0, sent.1)).await;
+    settled(&mut cursors, &mut sum, look(counts.0, counts.1)).await;
 
     // One of them goes for good: each second connection ends at once.
     a.stop().await;
     for cycle in 0..100 {
-        sent = send(cycle);
+        counts = send(cycle);
         tokio::time::sleep(Duration::from_millis(40)).await;
         if cycle % 10 == 0 {
             add_reading(address, &mut cursors, &mut sum).await;
         }
     }
-    settled(&mut cursors, &mut sum, look(sent.0, sent.1)).await;
+    settled(&mut cursors, &mut sum, look(counts.0, counts.1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -53,8 +53,7 @@ impl Admission {
         if !request.verb.writes() || matches!(request.kind, Kind::Model | Kind::Lease) {
             return Ok(());
         }
-        let refusal = self
-            .invalid(request)
+        let refusal = Self::invalid(request)
             .or_else(|| self.denied(request))
             .or_else(|| self.beyond_quota(objects, request));
         let Some(refusal) = refusal else {
@@ -117,7 +116,7 @@ impl Admission {
     }
 
     /// As much of the API server's validation as cells need: quantities.
-    fn invalid(&self, request: &Request) -> Option<Refusal> {
+    fn invalid(request: &Request) -> Option<Refusal> {
         if request.kind != Kind::Deployment {
             return None;
         }

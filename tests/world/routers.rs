@@ -74,7 +74,7 @@ pub fn tell_endpoints(objects: &mut Objects, pods: &[RouterPod]) {
         let _ = objects.create(&slice_key(), slice);
     } else {
         objects.edit(&slice_key(), |live| {
-            live["endpoints"] = slice["endpoints"].clone()
+            live["endpoints"] = slice["endpoints"].clone();
         });
     }
 }

@@ -335,12 +335,9 @@ impl Run<'_> {
     /// The version in force has the pods that the autoscaler asked for a while ago.
     fn follows_scale(&mut self, second: u64) {
         let scales = |one: &&Happening| one.event == Event::HpaUp;
-        let scaled = self
-            .happenings
-            .iter()
-            .find(scales)
-            .and_then(|one| one.effect);
-        if scaled.is_none_or(|at| second != at + 12) {
+        let mut happenings = self.happenings.iter();
+        let took_effect = happenings.find(scales).and_then(|one| one.effect);
+        if took_effect.is_none_or(|at| second != at + 12) {
             return;
         }
         let lags = self.world.with(|state| {
@@ -348,8 +345,8 @@ impl Run<'_> {
             let key = Key::new(Kind::Deployment, IRIS.namespace, &serving(&state.objects)?);
             let has = state.objects.get(&key)?["spec"]["replicas"].as_u64()?;
             // Scaled once more within this time, it may be one behind.
-            let scaled = state.hpa.as_ref()?.scaled.first()?.1;
-            (has < scaled.min(wanted)).then(|| format!("{has} of {wanted}"))
+            let asked = state.hpa.as_ref()?.scaled.first()?.1;
+            (has < asked.min(wanted)).then(|| format!("{has} of {wanted}"))
         });
         let denies = self.cell.events.iter().any(|event| {
             matches!(

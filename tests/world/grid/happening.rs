@@ -156,7 +156,7 @@ impl Happening {
             Event::VersionServiceDeleted => self.take(state, Kind::Service, own.as_deref()),
             Event::SliceDeleted => self.take(state, Kind::Slice, Some("iris-router")),
             Event::HistoryDeleted => self.take(state, Kind::History, own.as_deref()),
-            Event::PrometheusDown => self.blind(state),
+            Event::PrometheusDown => Self::blind(state),
             Event::CrdUpgraded => {
                 // The storage migration writes the new default, and every watch of the kind ends.
                 state.objects.edit(&IRIS.key(), |model| {
@@ -219,7 +219,7 @@ impl Happening {
         self.before.gone = usize::from(state.objects.delete(&key).is_ok());
     }
 
-    fn blind(&self, state: &mut State) {
+    fn blind(state: &mut State) {
         let from_ms = state.objects.now_ms;
         state.faults.begin(Fault::Ill(Illness::Down), from_ms);
     }
@@ -229,10 +229,10 @@ impl Happening {
         let age = second - self.since;
         let mut begins = Vec::new();
         match self.event {
-            Event::RoutersReplaced => {
-                if age.is_multiple_of(ROUTER_PAUSE) && age / ROUTER_PAUSE < ROUTER_COUNT as u64 {
-                    staff.replace_router((age / ROUTER_PAUSE) as usize, second);
-                }
+            Event::RoutersReplaced
+                if age.is_multiple_of(ROUTER_PAUSE) && age / ROUTER_PAUSE < ROUTER_COUNT as u64 =>
+            {
+                staff.replace_router((age / ROUTER_PAUSE) as usize, second);
             }
             Event::OperatorReplaced if age == 1 => begins.push(Fault::Sigterm),
             Event::OperatorUpgraded if age == 1 => begins.push(Fault::Upgrade),

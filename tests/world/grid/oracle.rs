@@ -38,7 +38,7 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    fn finds(&mut self, what: String, state: &State) {
+    fn finds(&mut self, what: &str, state: &State) {
         let name = what.split(':').next().unwrap_or_default().to_owned();
         // Each kind of finding once a cell.
         if !self.findings.iter().any(|known| known.starts_with(&name)) {
@@ -89,7 +89,7 @@ impl Oracle {
             let part = answered.unwrap_or_default() * 100.0;
             let what =
                 format!("address-answers: {part:.0} % of requests are answered for {SILENCE} s");
-            self.finds(what, state);
+            self.finds(&what, state);
         }
     }
 
@@ -153,7 +153,7 @@ impl Oracle {
         let name = &change.key.name;
         let mutates = happenings.iter().any(|one| one.event == Event::Mutated);
         if !mutates && before["spec"]["template"] != change.after["spec"]["template"] {
-            self.finds(format!("pods-kept: the template of {name} changes"), state);
+            self.finds(&format!("pods-kept: the template of {name} changes"), state);
         }
         let Some(model) = IRIS.of(&state.objects) else {
             return;
@@ -168,7 +168,7 @@ impl Oracle {
         let (was, is_now) = (replicas(before), replicas(&change.after));
         if on_trial && is_now < was && (is(&status["stable"]) || is(&status["canary"])) {
             let what = format!("no-shrinking-in-a-trial: {name} from {was} to {is_now}");
-            self.finds(what, state);
+            self.finds(&what, state);
         }
     }
 
@@ -193,7 +193,7 @@ impl Oracle {
                     text(&objective["objective"]),
                     text(&record["version"])
                 );
-                self.finds(what, state);
+                self.finds(&what, state);
             }
         }
     }
@@ -227,7 +227,7 @@ impl Oracle {
                 let what = format!(
                     "carries-the-load: {revision} has {pods} pods, each for {POD_CARRIES} requests a second, and may get {load}"
                 );
-                self.finds(what, state);
+                self.finds(&what, state);
             }
         }
     }
@@ -256,7 +256,7 @@ impl Oracle {
                 text(&status["message"]),
                 status["conditions"][0]["message"]
             );
-            self.finds(what, state);
+            self.finds(&what, state);
         }
     }
 }

@@ -157,7 +157,7 @@ impl Module {
         for (path, variables) in self.stamps {
             let version = self.version(path)?;
             for variable in *variables {
-                flags += &format!(" -X {variable}={version}");
+                flags.extend([" -X ", variable, "=", version]);
             }
         }
         Ok(flags)

@@ -1,6 +1,7 @@
 //! Keys, certificates and tokens of one cluster, made new at each start.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -30,11 +31,11 @@ pub fn create(folder: &Path, ip_families: IpFamilies) -> Result<()> {
         folder,
         "req -x509 -new -key ca.key -subj /CN=serin-cluster-ca -days 3650 -out ca.crt",
     )?;
-    let addresses: String = ip_families
-        .families()
-        .iter()
-        .map(|family| format!(", IP:{}, IP:{}", family.api_server, family.node))
-        .collect();
+    let mut addresses = String::new();
+    for family in ip_families.families() {
+        // Writing into a String cannot fail.
+        let _ = write!(addresses, ", IP:{}, IP:{}", family.api_server, family.node);
+    }
     fs::write(
         folder.join("apiserver.ext"),
         format!(

@@ -60,7 +60,7 @@ pub fn check(cluster: &Cluster, registry: Option<&Registry>) -> Result<()> {
         .with_context(|| format!("the cluster of context {context} does not answer"))?;
     let mut problems: Vec<String> = [
         delivery(cluster, registry),
-        old(&version, &chart_minimum()?),
+        old(version, chart_minimum()?),
         rights(cluster)?,
     ]
     .into_iter()
@@ -123,7 +123,7 @@ fn chart_minimum() -> Result<Version> {
     parse_version(&chart.kube_version)
 }
 
-fn old(version: &Version, minimum: &Version) -> Option<String> {
+fn old(version: Version, minimum: Version) -> Option<String> {
     (version < minimum).then(|| {
         format!(
             "it runs Kubernetes {}.{}; Serin needs {}.{} or newer",
@@ -250,9 +250,9 @@ mod tests {
         assert_eq!(parse_version("v1.33.5-gke.1080000").unwrap(), (1, 33));
         assert_eq!(parse_version(">=1.34.0-0").unwrap(), (1, 34));
         assert!(parse_version("latest").is_err());
-        assert_eq!(old(&(1, 36), &(1, 34)), None);
-        assert_eq!(old(&(1, 34), &(1, 34)), None);
-        let told = old(&(1, 9), &(1, 34)).unwrap();
+        assert_eq!(old((1, 36), (1, 34)), None);
+        assert_eq!(old((1, 34), (1, 34)), None);
+        let told = old((1, 9), (1, 34)).unwrap();
         assert!(told.contains("1.9") && told.contains("1.34"), "{told}");
         assert!(chart_minimum().unwrap() >= (1, 20));
     }
@@ -274,7 +274,7 @@ mod tests {
     fn a_node_that_takes_pods_must_be_able_to_run_the_images() {
         let good = node("a", "linux", "amd64");
         let mut arm = node("b", "linux", "arm64");
-        assert_eq!(unfit(&[good.clone()]), None);
+        assert_eq!(unfit(std::slice::from_ref(&good)), None);
         let told = unfit(&[good.clone(), arm.clone()]).unwrap();
         assert!(
             told.contains("b (linux/arm64)") && !told.contains("a ("),
