@@ -233,9 +233,11 @@ fn conditions(
         },
     };
     let mut reason = progress.reason.to_owned();
-    if let Some(refusal) = hindrance(refused, state)
-        && !matches!(standing, Standing::Invalid(_))
-    {
+    let hindrance = hindrance(refused, state);
+    if let (Some(refusal), Standing::Invalid(_)) = (hindrance, standing) {
+        // A person repairs the spec first; what is refused concerns the version that serves on.
+        let _ = write!(message, " {refusal}. It is tried again.");
+    } else if let Some(refusal) = hindrance {
         progress.ready = false;
         progress.stalled = true;
         reason.clone_from(&refusal.reason);

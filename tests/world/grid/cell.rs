@@ -427,6 +427,7 @@ impl Run<'_> {
                 self.finds(format!("took-effect: {event:?} did not"));
             }
         }
+        self.serves_with_one_pod();
         for happening in &mut self.happenings {
             happening.end(self.world);
         }
@@ -440,6 +441,27 @@ impl Run<'_> {
             state.faults.end(Fault::CellOfRouters);
         });
         self.stage = Stage::Ending(second);
+    }
+
+    /// A first version that has one Ready pod serves, though others cannot be made or placed.
+    fn serves_with_one_pod(&mut self) {
+        let lacks = self
+            .cell
+            .events
+            .iter()
+            .all(|event| event.is_about_capacity());
+        if self.cell.place != Place::Pending || !lacks {
+            return;
+        }
+        let serves = self.world.with(|state| {
+            let model = IRIS.of(&state.objects)?;
+            model["status"]["stable"]["version"]
+                .as_str()
+                .map(str::to_owned)
+        });
+        if serves.is_none() {
+            self.finds("one-pod-serves: the first version has one, and no traffic".to_owned());
+        }
     }
 
     fn is_done(&self) -> bool {

@@ -172,6 +172,8 @@ impl Happening {
                 state.act(0, Deed::Apply("3"));
             }
             Event::StatusDeleted => {
+                // Refusals are lost with it.
+                state.tales[0].judge.forget();
                 state.objects.edit(&IRIS.key(), |model| {
                     model.as_object_mut().unwrap().remove("status");
                 });
@@ -199,10 +201,9 @@ impl Happening {
                 live["metadata"]["labels"][label] = json!("somebody else");
             }),
             Event::Unschedulable | Event::PodQuota | Event::NamespaceRelabelled => {
-                let on_trial = on_trial(&state.objects).or(own);
-                if let Some(name) = on_trial {
-                    state.nodes.evict_one(&name, &mut state.objects);
-                }
+                let names = [on_trial(&state.objects), own];
+                let mut names = names.iter().flatten();
+                names.any(|name| state.nodes.evict_one(name, &mut state.objects));
             }
             Event::HistoryDenied | Event::DeploymentQuota | Event::EventsDenied => {
                 state.act(0, Deed::Apply("3"));

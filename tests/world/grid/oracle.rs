@@ -33,6 +33,8 @@ pub struct Oracle {
     in_force: Option<(String, String)>,
     /// Events whose words the status has held.
     told: Vec<Event>,
+    /// Webhooks changed templates: what is written without them changes those back.
+    mutated: bool,
     /// The most seconds that the address was silent.
     pub longest: u64,
 }
@@ -151,8 +153,8 @@ impl Oracle {
     fn deployment(&mut self, change: &Change, state: &State, happenings: &[Happening]) {
         let Some(before) = &change.before else { return };
         let name = &change.key.name;
-        let mutates = happenings.iter().any(|one| one.event == Event::Mutated);
-        if !mutates && before["spec"]["template"] != change.after["spec"]["template"] {
+        self.mutated |= happenings.iter().any(|one| one.event == Event::Mutated);
+        if !self.mutated && before["spec"]["template"] != change.after["spec"]["template"] {
             self.finds(&format!("pods-kept: the template of {name} changes"), state);
         }
         let Some(model) = IRIS.of(&state.objects) else {
@@ -246,8 +248,9 @@ impl Oracle {
         let Some(since) = happening.effect else {
             return;
         };
-        // Events are told as well as they can be.
+        // Events are told as well as they can be; of several objects that cannot be written, one is.
         let excused = event == Event::EventsDenied
+            || says(&model["status"], "belongs to somebody else")
             || (event.is_about_capacity() && model["status"]["canary"].is_null());
         if second == since + TOLD_WITHIN && !self.told.contains(&event) && !excused {
             let status = &model["status"];
