@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     metrics::Metrics,
     recordings::Recordings,
+    schema::Outdated,
     targets::{self, Target},
     traffic::{
         envoy::{Refusal, Routers},
@@ -37,6 +38,8 @@ pub struct Health {
     pub recordings: Arc<Recordings>,
     /// The routers that are connected to this process.
     pub routers: Routers,
+    /// Why the cluster's CRD is older than this operator, where it is.
+    pub outdated: Outdated,
 }
 
 /// Listens on an address. `[::]` is every address of both families; of IPv4 alone, where the kernel has no IPv6 or no
@@ -72,7 +75,13 @@ pub async fn serve(
         .await
 }
 
+/// Behind a CRD that is older, a replica that stands by is not Ready, so that an upgrade of the operator stops at it. The one
+/// that leads is: routers need it.
 async fn ready(State(health): State<Health>) -> Response {
+    let outdated = health.outdated.lock().clone();
+    if let Some(why) = outdated.filter(|_| !health.metrics.leads()) {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response();
+    }
     if health.stores.initialized() {
         "ok\n".into_response()
     } else {

@@ -26,6 +26,7 @@ pub mod recordings;
 pub mod replay;
 pub mod report;
 pub mod rollout;
+pub mod schema;
 pub mod settings;
 pub mod status;
 pub mod targets;

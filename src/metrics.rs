@@ -152,6 +152,11 @@ impl Metrics {
         self.leader.set(i64::from(leads));
     }
 
+    /// Whether this replica acts.
+    pub fn leads(&self) -> bool {
+        self.leader.get() == 1
+    }
+
     /// Says how many routers are connected, and how many configurations they have refused.
     pub fn routers(&self, connected: usize, refusals: u64) {
         self.routers

@@ -18,6 +18,7 @@ use crate::{
     metrics::Metrics,
     observe::{Attention, DryRuns, Evidence, metrics::Client as PrometheusClient},
     plan::Site,
+    schema::{self, Outdated},
     settings::Settings,
     traffic::{self, Reach, envoy::ControlPlane, ports::Ports, refusals::Refusals},
     watch::{self, Dirty, Scope},
@@ -99,12 +100,27 @@ pub async fn run_with(
         stores: Arc::default(),
         recordings: Arc::default(),
         routers: plane.routers(),
+        outdated: Outdated::default(),
     };
+    let outdated = health.outdated.clone();
     let (complete, recordings) = (health.stores.clone(), health.recordings.clone());
     let http = serve_http(&settings, health, &stop);
 
     if !answers(&client, &stop).await {
         return Ok(());
+    }
+    // Before any status is written.
+    if settings.upgrade_crd
+        && let Err(why) = schema::upgrade(&client).await
+    {
+        *outdated.lock() = Some(why);
+        let (client, stop) = (client.clone(), stop.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = schema::keep(client, outdated) => {}
+            }
+        });
     }
     let scope = Scope {
         watch_namespace: settings.watch_namespace.clone(),

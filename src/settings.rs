@@ -98,6 +98,10 @@ pub struct Settings {
     #[arg(long, env = "SERIN_HTTP_ADDRESS", default_value = "[::]:8080")]
     pub http_address: SocketAddr,
 
+    /// Whether this operator brings the CRD of the cluster up to date when it starts.
+    #[arg(long, env = "SERIN_UPGRADE_CRD", default_value_t = true, action = clap::ArgAction::Set)]
+    pub upgrade_crd: bool,
+
     /// Form of the log.
     #[arg(long, env = "SERIN_LOG_FORMAT", default_value = "json", value_enum)]
     pub log_format: LogFormat,

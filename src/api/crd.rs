@@ -2,9 +2,15 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::ModelDeployment;
+
+/// Annotation of the CRD with the number of its schema.
+pub const SCHEMA_ANNOTATION: &str = "serin.dev/schema";
+/// Number of this schema; 1d584f3 has 1, and says nothing. It rises with each release that changes the schema, so that an
+/// operator knows an older CRD, which it upgrades, from a newer one, which it leaves alone.
+pub const SCHEMA: u32 = 2;
 
 /// Formats that the API server knows; it warns about others on every apply.
 const FORMATS: [&str; 6] = ["int32", "int64", "float", "double", "date-time", "byte"];
@@ -19,6 +25,7 @@ pub fn crd() -> Result<CustomResourceDefinition, serde_json::Error> {
         // The scale subresource reads it: absent, an autoscaler would see 0 pods wanted, and do nothing.
         spec["properties"]["replicas"]["default"] = 1.into();
     }
+    crd["metadata"]["annotations"] = json!({SCHEMA_ANNOTATION: SCHEMA.to_string()});
     serde_json::from_value(crd)
 }
 

@@ -12,7 +12,7 @@ pub mod variables;
 pub mod version;
 
 pub use commands::Commands;
-pub use crd::crd;
+pub use crd::{SCHEMA, SCHEMA_ANNOTATION, crd};
 pub use decision::{DecisionRecord, ObjectiveRecord, Verdict, remember};
 pub use percent::Percent;
 pub use spec::{

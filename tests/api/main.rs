@@ -25,5 +25,6 @@ mod refusals;
 mod rollouts;
 mod server;
 mod traffic;
+mod upgrade;
 mod verbs;
 mod world;

@@ -223,9 +223,10 @@ async fn a_spec_that_no_deployment_can_have_becomes_no_version() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     world.roll_out("2").await;
     world.until_canary("2", 10).await;
-    let claims = json!({"claims": [{"name": "none"}]});
+    // Huge pages go with cpu or memory only: a rule of the API server that the schema does not repeat.
+    let pages = json!({"limits": {"hugepages-2Mi": "2Mi"}});
     world
-        .change("3", "/spec/serving", json!({"resources": claims}))
+        .change("3", "/spec/serving", json!({"resources": pages}))
         .await;
     let status = world.until_reason(reasons::INVALID_SPEC).await;
     assert_eq!(
@@ -234,10 +235,7 @@ async fn a_spec_that_no_deployment_can_have_becomes_no_version() {
         "version 2 is withdrawn"
     );
     let message = &condition(&status, "Ready").message;
-    assert!(
-        message.starts_with("spec.serving.resources.claims[0]"),
-        "{message}"
-    );
+    assert!(message.starts_with("spec.serving.resources"), "{message}");
     assert!(
         message.ends_with("Version 1 serves on, untouched."),
         "{message}"

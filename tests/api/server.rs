@@ -116,13 +116,13 @@ impl Server {
         Ok(server)
     }
 
-    /// Waits until the server is up, and installs the CRD. An error where one of its programs ends
-    /// instead.
+    /// Waits until the server is up, and installs the CRD: that of the release before, which the operator's own code then
+    /// upgrades, so that every test runs behind an upgrade. An error where one of the programs ends instead.
     #[tokio::main(flavor = "current_thread")]
     async fn prepare(&self, ended: &OnceLock<String>) -> Result<(), String> {
         let start = Instant::now();
         let crds: Api<CustomResourceDefinition> = Api::all(self.client(TEST));
-        let crd = serin::api::crd().unwrap();
+        let crd = crate::upgrade::crd_of_the_release_before();
         while let Err(error) = crds.create(&PostParams::default(), &crd).await {
             if let Some(last_words) = ended.get() {
                 return Err(last_words.clone());
@@ -143,6 +143,7 @@ impl Server {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+        crate::upgrade::perform(&self.client(TEST)).await;
         crate::grants::install(&self.client(TEST)).await;
         Ok(())
     }
