@@ -115,10 +115,10 @@ fn a_bucket_is_read_by_signed_requests() {
     let uri = "s3://models/team/iris 1";
     bucket
         .fetch(&place, uri, &artefact.digest, Some(wrong))
-        .fails(4, "SignatureDoesNotMatch");
+        .fails(8, "SignatureDoesNotMatch");
     bucket
         .fetch(&place, uri, &artefact.digest, None)
-        .fails(4, "Give credentials");
+        .fails(8, "Give credentials");
     bucket
         .fetch(&place, "s3://models/none", &artefact.digest, Some(keys))
         .fails(4, "NoSuchKey");

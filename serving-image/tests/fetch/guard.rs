@@ -153,7 +153,7 @@ fn no_credential_is_shown_when_a_source_refuses() {
         .args(["--log-level", "trace", "--credentials"])
         .arg(&secret);
     let outcome = Outcome::of(command.output().unwrap());
-    outcome.fails(4, "Check the credentials");
+    outcome.fails(8, "Check the credentials");
     assert!(server.asks()[0].headers["authorization"].starts_with("Basic "));
     // Neither as it is, nor as it was sent.
     assert!(
@@ -164,5 +164,5 @@ fn no_credential_is_shown_when_a_source_refuses() {
     let server = Server::start(|_| Reply::status(401));
     Place::new()
         .fetch(&server.url("/m"), &Artefact::new(1).digest)
-        .fails(4, "Give credentials");
+        .fails(8, "Give credentials");
 }

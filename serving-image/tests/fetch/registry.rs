@@ -313,13 +313,13 @@ fn a_registry_with_a_password_gets_it() {
     let place = Place::new();
     place
         .fetch(&uri, &artefact.digest)
-        .fails(4, "Give credentials");
+        .fails(8, "Give credentials");
     let fetch = |password: &str| {
         let secret = secret(&place, &registry.address.to_string(), password);
         let mut command = place.command(&uri, &artefact.digest);
         Outcome::of(command.arg("--credentials").arg(secret).output().unwrap())
     };
-    fetch("wrong").fails(4, "Check the credentials");
+    fetch("wrong").fails(8, "Check the credentials");
     let outcome = fetch("hunter2");
     outcome.succeeds();
     assert!(artefact.is_at(&place.directory()));
