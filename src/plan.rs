@@ -140,7 +140,7 @@ pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
             Object::Service(maker.stable_service(given.routers)),
         );
     }
-    let live = live_versions(given.state);
+    let live = given.state.in_use();
     let versions = versions(&maker, given);
     for (revision, version) in &versions {
         let is_live = live.contains(revision);
@@ -243,14 +243,6 @@ struct Maker<'a> {
     site: &'a Site,
     /// Pods of each version in use: while a rollout is under way never fewer than they were.
     replicas: i32,
-}
-
-/// Versions that have pods: those with weight, and those that may still have requests.
-fn live_versions(state: &State) -> BTreeSet<Revision> {
-    let stable = state.stable.iter().map(|version| &version.revision);
-    let canary = state.canary.iter().map(|version| &version.revision);
-    let retiring = state.retiring.iter().map(|version| &version.revision);
-    stable.chain(canary).chain(retiring).cloned().collect()
 }
 
 /// Whether a version has traffic or may get some. One that was withdrawn before it was recorded never is.

@@ -1,5 +1,7 @@
 //! What Serin answers: the persisted state of the rollout, and its account for people and tools.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -104,6 +106,14 @@ pub struct State {
 }
 
 impl State {
+    /// Versions that have pods: those with weight, and those that may still have requests.
+    pub fn in_use(&self) -> BTreeSet<Revision> {
+        let stable = self.stable.iter().map(|version| &version.revision);
+        let canary = self.canary.iter().map(|version| &version.revision);
+        let retiring = self.retiring.iter().map(|version| &version.revision);
+        stable.chain(canary).chain(retiring).cloned().collect()
+    }
+
     /// The last decision that was one about a version: whoever pauses or resumes decides nothing about it.
     pub fn last_move(&self) -> Option<&DecisionRecord> {
         let moves = |record: &&DecisionRecord| {

@@ -36,8 +36,12 @@ pub struct Children {
 /// Reads the caches for one model.
 pub fn children(stores: &Stores, model: &ModelDeployment) -> Children {
     let known = known_versions(stores, model);
-    let health = known
-        .keys()
+    // A version in use counts by its pods, also where somebody has deleted its place in the history.
+    let state = model.status.as_ref().map(|status| &status.state);
+    let in_use = state.map(State::in_use).unwrap_or_default();
+    let revisions: BTreeSet<&Revision> = known.keys().chain(&in_use).collect();
+    let health = revisions
+        .into_iter()
         .map(|revision| (revision.clone(), health(stores, model, revision)))
         .collect();
     let routers = stores
