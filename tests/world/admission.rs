@@ -115,28 +115,31 @@ impl Admission {
         })
     }
 
-    /// As much of the API server's validation as cells need: quantities.
+    /// As much of the API server's validation as cells need: a rule that neither the CRD nor the operator repeats.
     fn invalid(request: &Request) -> Option<Refusal> {
         if request.kind != Kind::Deployment {
             return None;
         }
         let containers = request.body["spec"]["template"]["spec"]["containers"].as_array();
-        for container in containers.into_iter().flatten() {
-            for list in ["requests", "limits"] {
-                let amounts = container["resources"][list].as_object();
-                for (name, amount) in amounts.into_iter().flatten() {
-                    let text = amount.as_str().unwrap_or("0");
-                    if !text.starts_with(|c: char| c.is_ascii_digit()) {
-                        let told = format!(
-                            "Deployment.apps \"{}\" is invalid: spec.template.spec.containers[0].resources.{list}[{name}]: Invalid value: \"{text}\": {QUANTITIES}",
-                            request.name
-                        );
-                        return Some(Refusal::new(422, "Invalid", told));
-                    }
-                }
-            }
-        }
-        None
+        let breaks = |container: &Value| {
+            let resources = &container["resources"];
+            let asked: Vec<&String> = [&resources["requests"], &resources["limits"]]
+                .into_iter()
+                .filter_map(Value::as_object)
+                .flat_map(|amounts| amounts.keys())
+                .collect();
+            let alone = !asked
+                .iter()
+                .any(|name| ["cpu", "memory"].contains(&name.as_str()));
+            alone && asked.iter().any(|name| name.starts_with("hugepages-"))
+        };
+        containers.into_iter().flatten().any(breaks).then(|| {
+            let text = format!(
+                "Deployment.apps \"{}\" is invalid: spec.template.spec.containers[0].resources: Forbidden: {HUGE_PAGES}",
+                request.name
+            );
+            Refusal::new(422, "Invalid", text)
+        })
     }
 
     /// Changes an object as mutating webhooks do.
@@ -160,4 +163,4 @@ impl Admission {
 }
 
 /// What the API server says of a quantity that is none.
-pub const QUANTITIES: &str = "quantities must match the regular expression";
+pub const HUGE_PAGES: &str = "HugePages require cpu or memory";

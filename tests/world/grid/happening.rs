@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::event::Event;
 use crate::{
-    admission::{Denial, Manner, QUANTITIES, QUOTA},
+    admission::{Denial, HUGE_PAGES, Manner, QUOTA},
     faults::Fault,
     hpa::Hpa,
     kinds::{Key, Kind},
@@ -167,7 +167,7 @@ impl Happening {
             Event::SpecEditedAndBack => state.act(0, Deed::Apply("3")),
             Event::SpecRefused => {
                 edit_spec(state, |spec| {
-                    spec["serving"]["resources"] = json!({"limits": {"cpu": "lots"}});
+                    spec["serving"]["resources"] = json!({"limits": {"hugepages-2Mi": "2Mi"}});
                 });
                 state.act(0, Deed::Apply("3"));
             }
@@ -306,7 +306,7 @@ impl Happening {
             | Event::DeploymentQuota => now.refused > then.refused,
             Event::SpecRefused => {
                 let mut refused = state.admission.refused[then.refused..].iter();
-                refused.any(|(.., words)| words.contains(QUANTITIES))
+                refused.any(|(.., words)| words.contains(HUGE_PAGES))
             }
             Event::Mutated => now.mutated > then.mutated,
             Event::HpaUp => {
@@ -373,7 +373,7 @@ impl Happening {
             Event::PodQuota => POD_QUOTA,
             Event::NamespaceRelabelled => SECURITY,
             Event::Unschedulable => SCHEDULER,
-            Event::SpecRefused => QUANTITIES,
+            Event::SpecRefused => HUGE_PAGES,
             _ => return None,
         })
     }

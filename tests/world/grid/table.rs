@@ -20,6 +20,16 @@ use crate::{
 /// Triples that are played where `SERIN_GRID_TRIPLES` says nothing.
 const TRIPLES: u64 = 100;
 
+/// Cells that are red today. Each is an open question, not an excuse: one that turns green has to leave the list.
+const OPEN: [(&str, &str); 3] = [
+    (
+        "Orphaned/HpaDown",
+        "scaled down before the orphans are adopted",
+    ),
+    ("Orphaned/NodeDrained", "no pod of the orphans is drained"),
+    ("Orphaned/PodEvicted", "no pod of the orphans is evicted"),
+];
+
 /// How the trial of a pair ends: each way has its turn along the states and the events.
 fn leave(place: usize, event: usize) -> Leave {
     let (state, what) = (Place::ALL[place], Event::ALL[event]);
@@ -163,11 +173,19 @@ fn print_table(cells: &[Cell], impossible: &[(Place, Event, &str)], found: &[&St
 }
 
 #[test]
-#[ignore = "not yet seen green as a whole"]
 fn every_state_bears_every_event() {
     let (cells, impossible) = pairs();
-    let found = play_all(&cells);
+    let mut found = play_all(&cells);
     print_table(&cells, &impossible, &found.keys().collect::<Vec<_>>());
+    for (cell, why) in OPEN {
+        println!("open: {cell}: {why}");
+        let before = found.len();
+        found.retain(|name, _| !name.starts_with(&format!("{cell}/")));
+        assert!(
+            found.len() < before,
+            "{cell} is green: take it from the list"
+        );
+    }
     assert!(
         found.is_empty(),
         "{} cells:\n{}",
