@@ -238,7 +238,7 @@ async fn steps(
         context.applier.next_attempt(key),
         tried_again,
         (saved.front == Front::Silent).then_some(UNANSWERED_PAUSE),
-        news.then_some(Duration::ZERO), // told in the status within one look
+        news.then_some(Duration::ZERO), // the status shows it within one look
     ];
     let pause = pauses.into_iter().flatten().min();
     Ok(pause.map_or_else(Action::await_change, Action::requeue))
