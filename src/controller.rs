@@ -322,6 +322,7 @@ async fn observe(
         Vec::new()
     };
     let attentive_since = context.attention.look(&model.key(), now, state.attended);
+    let here_since = context.attention.here_since(&model.key(), now);
     let mut snapshot = Snapshot {
         desired: desired(&model.spec),
         commands: Commands::read(model.annotations()),
@@ -335,6 +336,7 @@ async fn observe(
         refused: context.applier.refused(&model.key()),
         stable_rate,
         attentive_since,
+        here_since,
     };
     if let Some(accused) = rollout::accused(&model.spec, &snapshot, now).cloned() {
         let cached = snapshot.health(&accused);

@@ -335,6 +335,7 @@ mod tests {
                 refused: Vec::new(),
                 stable_rate: None,
                 attentive_since: Timestamp::UNIX_EPOCH,
+                here_since: Timestamp::UNIX_EPOCH,
                 in_force: None,
                 desired_refused: None,
             };

@@ -94,6 +94,7 @@ pub fn simulate(
             refused: Vec::new(),
             stable_rate: rate_before(looks, start, interval).map(Ok),
             attentive_since: Timestamp::UNIX_EPOCH,
+            here_since: Timestamp::UNIX_EPOCH,
             in_force: None,
             desired_refused: None,
         };

@@ -35,6 +35,8 @@ pub struct Attention {
 #[derive(Clone, Copy, Debug)]
 struct Watch {
     since: Timestamp,
+    /// The same for this process alone.
+    here_since: Timestamp,
     last: Timestamp,
     /// `last` by a clock that nobody sets.
     last_instant: Instant,
@@ -76,13 +78,23 @@ impl Attention {
                 .map(|noted| noted.since),
         };
         let since = before.unwrap_or(now);
+        let here = models
+            .get(model)
+            .filter(|watch| watch.goes_on(now, instant));
         let watch = Watch {
             since,
+            here_since: here.map_or(now, |watch| watch.here_since),
             last: now,
             last_instant: instant,
         };
         models.insert(model.clone(), watch);
         since
+    }
+
+    /// Since when this process has looked without a break; `now` where it has not looked yet.
+    pub fn here_since(&self, model: &(String, String), now: Timestamp) -> Timestamp {
+        let models = self.models.lock();
+        models.get(model).map_or(now, |watch| watch.here_since)
     }
 
     /// Lets go of a model that is gone.

@@ -159,7 +159,7 @@ impl Turn<'_> {
 
     /// When a version's pods may go: not before every router can know that it has no weight.
     fn retires_at(&self, version: &RetiringVersion) -> Timestamp {
-        let routers_know = self.snapshot.attentive_since + ROUTERS_RETURN;
+        let routers_know = self.snapshot.here_since + ROUTERS_RETURN;
         version.scale_down_at.max(routers_know)
     }
 

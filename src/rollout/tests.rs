@@ -167,6 +167,7 @@ impl World {
             refused: self.refused.clone(),
             stable_rate: self.stable_rate.clone(),
             attentive_since: self.attentive_since,
+            here_since: self.attentive_since,
             in_force: None,
             desired_refused: None,
         }

@@ -217,6 +217,7 @@ impl Story {
             refused: Vec::new(),
             stable_rate: Some(Ok(self.rate)),
             attentive_since: Timestamp::UNIX_EPOCH,
+            here_since: Timestamp::UNIX_EPOCH,
             in_force: None,
             desired_refused: None,
         };

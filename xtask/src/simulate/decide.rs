@@ -76,6 +76,7 @@ impl Decided {
             refused: Vec::new(),
             stable_rate: Some(Ok(self.stable_rate)),
             attentive_since: Timestamp::UNIX_EPOCH,
+            here_since: Timestamp::UNIX_EPOCH,
             in_force: None,
             desired_refused: None,
         };
