@@ -196,16 +196,7 @@ impl Story {
     /// The story of a number, from its beginning.
     pub fn number(index: usize) -> Self {
         let (name, chapters, behaviours) = STORIES[index];
-        Self {
-            name,
-            model: IRIS,
-            chapters: chapters.to_vec(),
-            told: 0,
-            since_ms: 0,
-            spec: spec(),
-            behaviours: behaviours.to_vec(),
-            disowned: None,
-        }
+        Self::of(name, chapters, behaviours, |_| {})
     }
 
     /// A story of a model of its own, whose spec begins as the others' does, but for what `edit` changes.
