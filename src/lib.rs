@@ -14,6 +14,7 @@ pub mod cli;
 pub mod clock;
 pub mod controller;
 pub mod events;
+pub mod evidence;
 pub mod http;
 pub mod k8s;
 pub mod leader;

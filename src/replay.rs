@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::{
     api::{DecisionRecord, ModelDeploymentSpec, Serving, State},
-    observe::{Snapshot, metrics::Reading},
+    evidence::Reading,
+    observe::Snapshot,
     rollout::{Decision, Unfit, decide, withdraw_trial},
 };
 
@@ -258,11 +259,8 @@ mod tests {
     use super::*;
     use crate::{
         api::{Commands, Revision, VersionRef},
-        observe::{
-            VersionHealth,
-            metrics::{BlindReason, Cursors, Window},
-        },
-        rollout::gate::{Look, Tally},
+        evidence::{BlindReason, Cursors, Look, Tally, Window},
+        observe::VersionHealth,
     };
 
     const INTERVAL: std::time::Duration = std::time::Duration::from_secs(15);

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::status::{optional_time_schema, time_schema};
-use crate::rollout::gate::{GateVerdict, Look};
+use crate::evidence::Look;
 
 /// Decisions kept in status.
 const DECISIONS_KEPT: usize = 10;
@@ -34,16 +34,6 @@ pub enum Verdict {
     NeedMoreData,
     /// The metrics cannot be trusted. Never promotes.
     Blind,
-}
-
-impl From<GateVerdict> for Verdict {
-    fn from(verdict: GateVerdict) -> Self {
-        match verdict {
-            GateVerdict::Pass => Self::Pass,
-            GateVerdict::Fail => Self::Fail,
-            GateVerdict::NeedMoreData => Self::NeedMoreData,
-        }
-    }
 }
 
 /// One decision, with all that is needed to understand it.
@@ -156,7 +146,7 @@ fn shorten(text: &mut String, limit: usize) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::rollout::gate::Tally;
+    use crate::evidence::Tally;
 
     fn record(letters: usize, objectives: usize) -> DecisionRecord {
         let long = "é".repeat(letters);

@@ -5,6 +5,7 @@ pub mod conditions;
 mod crd;
 mod decision;
 pub mod percent;
+pub mod promql;
 pub mod spec;
 pub mod status;
 pub mod validate;

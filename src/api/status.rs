@@ -8,10 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{DecisionRecord, Revision, conditions::reasons};
-use crate::{
-    observe::metrics::{Cursors, Snapped},
-    rollout::Memory,
-};
+use crate::evidence::{Cursors, Memory, Snapped};
 
 /// Status of a ModelDeployment.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]

@@ -6,10 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{
-    observe::metrics::{Classes, Reading, Window},
-    rollout::gate::{Look, Tally},
-};
+use crate::evidence::{Classes, Look, Reading, Tally, Window};
 
 /// Up to so many requests each is dealt by itself; of more, a normal distribution rounded to whole requests says how many
 /// the canary gets. Its standard deviation is then at least 20 at any weight from 10 to 90 %, so the difference cannot be

@@ -6,11 +6,8 @@ use crate::{
     api::{
         CanaryVersion, Gate, GateRecord, ModelDeployment, Progress, Revision, State, VersionRef,
     },
-    observe::{
-        Evidence,
-        metrics::{BlindReason, Cursors, Reading},
-    },
-    rollout::Memory,
+    evidence::{BlindReason, Cursors, Memory, Reading},
+    observe::Evidence,
 };
 
 /// What was read at one moment: one reading an objective, of all requests since the look before.

@@ -10,9 +10,8 @@ use super::{
 };
 use crate::{
     api::{Gate, ModelDeploymentSpec},
-    observe::metrics::{BlindReason, Reading, Snapped},
+    evidence::{BlindReason, Reading, Snapped, Tally},
     report::text::{count, declared, labelled, percent, span},
-    rollout::gate::Tally,
 };
 
 /// Columns of the report.

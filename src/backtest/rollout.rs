@@ -10,10 +10,8 @@ use crate::{
         CanaryVersion, Commands, ModelDeploymentSpec, Phase, Revision, State, Verdict, VersionRef,
         conditions::reasons,
     },
-    observe::{
-        Snapshot, VersionHealth,
-        metrics::{BlindReason, Reading},
-    },
+    evidence::{BlindReason, Reading},
+    observe::{Snapshot, VersionHealth},
     rollout::decide,
 };
 

@@ -7,9 +7,13 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::Unmeasurable;
-use super::metrics::{self, BlindReason, Client, Cursors, Question, Reading, Source, Versions};
-use crate::api::{
-    CanaryVersion, EvidenceSource, FirstStep, Gate, GateRecord, ModelDeployment, State, VersionRef,
+use super::metrics::{self, Client, Question, Source};
+use crate::{
+    api::{
+        CanaryVersion, EvidenceSource, FirstStep, Gate, GateRecord, ModelDeployment, State,
+        VersionRef,
+    },
+    evidence::{BlindReason, Cursors, Reading, Versions},
 };
 
 /// Over so long stable's traffic is averaged before a version starts: a minute's lull is not the traffic it will get.

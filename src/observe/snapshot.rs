@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Refusal,
-    metrics::{BlindReason, Reading},
+use super::Refusal;
+use crate::{
+    api::{Commands, Revision, State, VersionRef},
+    evidence::{BlindReason, Reading},
 };
-use crate::api::{Commands, Revision, State, VersionRef};
 
 /// Everything that [`crate::rollout::decide`] sees.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]

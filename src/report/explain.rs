@@ -10,7 +10,7 @@ use crate::{
         AfterPatience, CanaryVersion, DecisionRecord, ModelDeployment, ObjectiveRecord, OnFailure,
         Phase, Progress, RefusedVersion, Rollout, State, Verdict, VersionSpec, conditions::reasons,
     },
-    rollout::gate::Tally,
+    evidence::Tally,
 };
 
 /// The last decisions of one model in plain text of `width` columns, for `kubectl serin explain`.

@@ -22,7 +22,8 @@ use crate::{
         CanaryVersion, DecisionRecord, ModelDeploymentSpec, Phase, RetiringVersion, State, Verdict,
         VersionRef, conditions::reasons,
     },
-    observe::{Snapshot, metrics::BlindReason},
+    evidence::BlindReason,
+    observe::Snapshot,
     status::serving_all,
 };
 

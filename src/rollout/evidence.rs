@@ -2,11 +2,21 @@
 
 use std::time::Duration;
 
-use super::gates::Finding;
+use super::{gate::GateVerdict, gates::Finding};
 use crate::{
     api::{GateRecord, ObjectiveRecord, Verdict},
-    observe::metrics::{BlindReason, Reading},
+    evidence::{BlindReason, Reading},
 };
+
+impl From<GateVerdict> for Verdict {
+    fn from(verdict: GateVerdict) -> Self {
+        match verdict {
+            GateVerdict::Pass => Self::Pass,
+            GateVerdict::Fail => Self::Fail,
+            GateVerdict::NeedMoreData => Self::NeedMoreData,
+        }
+    }
+}
 
 /// What one look told of one objective. `window` is how far back its query reached. Where the reading is blind, the
 /// counts are those before it.

@@ -2,34 +2,14 @@
 
 use std::time::Duration;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use super::gate::{
-    Criterion, DriftState, GatePolicy, GateState, GateVerdict, Judgement, Limits, Look,
-    MarginState, ValueState,
-};
+use super::gate::{Criterion, GatePolicy, GateVerdict, Judgement, Limits};
 use crate::{
     api::{Gate, GateRecord, ModelDeploymentSpec},
-    observe::metrics::{Reading, Snapped},
+    evidence::{DriftState, GateState, Look, MarginState, Memory, Reading, Snapped, ValueState},
 };
 
 /// Requests of both versions from which a gate that counts none has no metric.
 const ENOUGH_TO_TELL: u64 = 200;
-
-/// The memory of one gate, of whichever kind its objective needs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum Memory {
-    /// Of `latency`, `errorRate` and `noWorseThanStable.latency`: the share of bad requests.
-    Requests(GateState),
-    /// Of `noWorseThanStable.errorRate`: the share of bad requests beside stable's.
-    Margin(MarginState),
-    /// Of `predictionDrift`.
-    Drift(DriftState),
-    /// Of `query`.
-    Value(ValueState),
-}
 
 /// What a gate is judged by, besides its memory.
 #[derive(Clone, Copy, Debug)]

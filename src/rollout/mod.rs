@@ -19,5 +19,5 @@ mod word;
 mod tests;
 
 pub use decide::{Decision, Unfit, decide, withdraw_trial};
-pub use gates::{Finding, Memory, Terms};
+pub use gates::{Finding, Terms};
 pub use pods::accused;

@@ -2,14 +2,10 @@
 
 use std::time::Duration;
 
-use super::{
-    gates::{self, Memory},
-    trial::new_gate,
-    turn::Turn,
-};
+use super::{gates, trial::new_gate, turn::Turn};
 use crate::{
     api::{CanaryVersion, FirstStep, ModelDeploymentSpec, Phase, Progress, conditions::reasons},
-    observe::metrics::BlindReason,
+    evidence::{BlindReason, Memory},
 };
 
 /// A version never starts with more than this share of the traffic, in percent.

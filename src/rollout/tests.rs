@@ -15,20 +15,14 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::{
-    Unfit, accused, decide,
-    gate::{Look, Tally},
-    withdraw_trial,
-};
+use super::{Unfit, accused, decide, withdraw_trial};
 use crate::{
     api::{
         Commands, ModelDeploymentSpec, Phase, Progress, Revision, State, VersionRef, VersionSpec,
         conditions::reasons,
     },
-    observe::{
-        Refusal, Snapshot, VersionHealth,
-        metrics::{BlindReason, Cursors, Reading, Window},
-    },
+    evidence::{BlindReason, Cursors, Look, Reading, Tally, Window},
+    observe::{Refusal, Snapshot, VersionHealth},
 };
 
 const INTERVAL: Duration = Duration::from_secs(15);

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{
     evidence,
     gate::GateVerdict,
-    gates::{self, Memory, Terms},
+    gates::{self, Terms},
     moves,
     pods::{self, Fault, Pods},
     turn::{Turn, signed},
@@ -18,7 +18,7 @@ use crate::{
         CanaryVersion, Gate, GateRecord, ObjectiveRecord, OnFailure, Phase, Progress, Step,
         Verdict, VersionRef, conditions::reasons,
     },
-    observe::metrics::Cursors,
+    evidence::{Cursors, Memory},
 };
 
 /// A version's first answers say little about its latency: caches fill and code is compiled. For so long after its first

@@ -10,8 +10,8 @@ use std::{
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use serin::{
-    observe::metrics::{Client, Cursors, Objective, Question, Source, Versions, read},
-    rollout::gate::Tally,
+    evidence::{Cursors, Tally, Versions},
+    observe::metrics::{Client, Objective, Question, Source, read},
     traffic::envoy::{Backend, ModelRoute, RouterModel},
 };
 use tokio::{

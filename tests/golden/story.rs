@@ -10,14 +10,9 @@ use serin::{
         Commands, Gate, ModelDeploymentSpec, Revision, State, VersionRef, VersionSpec,
         commands::Command,
     },
-    observe::{
-        Snapshot, VersionHealth,
-        metrics::{self, BlindReason, Classes, Cursors, Reading, Snapped, Window},
-    },
-    rollout::{
-        decide,
-        gate::{Look, Tally},
-    },
+    evidence::{self, BlindReason, Classes, Cursors, Look, Reading, Snapped, Tally, Window},
+    observe::{Snapshot, VersionHealth},
+    rollout::decide,
 };
 
 /// Time between two looks.
@@ -343,7 +338,7 @@ impl Story {
                 replayed: None,
                 lost: None,
             }),
-            Gate::Query(_) => Reading::Value(metrics::Value {
+            Gate::Query(_) => Reading::Value(evidence::Value {
                 value: self.answers(canary.0).value,
                 at: self.now,
                 query: String::new(),

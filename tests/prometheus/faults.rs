@@ -6,7 +6,10 @@ use axum::body::{Body, Bytes};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
-use serin::observe::metrics::{BlindReason, Cursors, Objective, read};
+use serin::{
+    evidence::{BlindReason, Cursors},
+    observe::metrics::{Objective, read},
+};
 use tokio::net::TcpListener;
 
 use crate::harness::{client, now, question};

@@ -9,7 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serin::observe::metrics::{Client, Objective, Question, Source, Versions};
+use serin::{
+    evidence::Versions,
+    observe::metrics::{Client, Objective, Question, Source},
+};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;

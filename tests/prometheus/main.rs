@@ -16,8 +16,10 @@ mod replicas;
 
 use std::time::Duration;
 
-use serin::observe::metrics::{Cursors, Objective, Question, Source, Window, read};
-use serin::rollout::gate::{Look, Tally};
+use serin::{
+    evidence::{Cursors, Look, Tally, Window},
+    observe::metrics::{Objective, Question, Source, read},
+};
 
 use harness::{Prometheus, Router, now, question};
 

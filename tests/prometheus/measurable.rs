@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use serin::observe::metrics::{
-    BlindReason, Cursors, Objective, Question, Source, preflight, preflight_classes,
-    preflight_query, read,
+use serin::{
+    evidence::{BlindReason, Cursors},
+    observe::metrics::{
+        Objective, Question, Source, preflight, preflight_classes, preflight_query, read,
+    },
 };
 
 use crate::{

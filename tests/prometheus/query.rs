@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use serin::observe::metrics::{BlindReason, Objective, Versions, read_value};
+use serin::{
+    evidence::{BlindReason, Versions},
+    observe::metrics::{Objective, read_value},
+};
 
 use crate::harness::{Prometheus, Router, now, question};
 

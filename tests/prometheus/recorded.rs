@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use serin::api::{CustomEvidence, LatencyUnit};
-use serin::observe::metrics::{Cursors, Objective, Question, Source, read, read_classes};
+use serin::{
+    api::{CustomEvidence, LatencyUnit},
+    evidence::Cursors,
+    observe::metrics::{Objective, Question, Source, read, read_classes},
+};
 
 use crate::{
     expect,

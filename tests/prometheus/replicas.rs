@@ -3,12 +3,16 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use serin::observe::metrics::{Cursors, Objective, read};
-use serin::rollout::gate::Look;
+use serin::{
+    evidence::{Cursors, Look},
+    observe::metrics::{Objective, read},
+};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::harness::{Prometheus, Router, client, now, question};
-use crate::look;
+use crate::{
+    harness::{Prometheus, Router, client, now, question},
+    look,
+};
 
 /// Connects each client to the next of `backends`.
 async fn round_robin(backends: [SocketAddr; 2]) -> SocketAddr {

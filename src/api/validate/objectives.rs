@@ -1,12 +1,9 @@
 //! What is wrong with the objectives, and with the evidence that they are judged by.
 
 use super::{Invalid, invalid, is_positive};
-use crate::{
-    api::{
-        CustomEvidence, EvidenceSource, Gate, ModelDeploymentSpec, Objective, QueryObjective,
-        Traffic, variables,
-    },
-    observe::metrics::query,
+use crate::api::{
+    CustomEvidence, EvidenceSource, Gate, ModelDeploymentSpec, Objective, QueryObjective, Traffic,
+    promql, variables,
 };
 
 const QUANTILE: &str = "expected a number between 0 and 1 (both excluded), such as 0.99";
@@ -121,7 +118,7 @@ fn check_query(query: &QueryObjective, wrong: &mut impl FnMut(&str, &str)) {
     }
     if query.promql.len() > 2048 {
         wrong(".query.promql", "expected at most 2048 characters");
-    } else if let Err(refused) = query::check(&query.promql) {
+    } else if let Err(refused) = promql::check(&query.promql) {
         wrong(".query.promql", &refused.to_string());
     }
 }

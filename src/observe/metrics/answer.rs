@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::blind::{BlindReason, shortened};
 use super::source::Labels;
+use crate::evidence::{BlindReason, shortened};
 
 /// Samples of a range selector.
 #[derive(Clone, Debug, PartialEq)]

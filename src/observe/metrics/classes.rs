@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::Client;
 use super::answer::Matrix;
 use super::count::Scraped;
-use super::source::{Source, Template, Versions};
-use super::{BlindReason, Classes, Client, Cursors, Span};
+use super::source::{Source, Template};
+use crate::evidence::{BlindReason, Classes, Cursors, Span, Versions};
 
 const METRIC: &str = "model_predictions_total";
 const CLASS: &str = "class";

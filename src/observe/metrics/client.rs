@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::error_message;
-use super::blind::{BlindReason, shortened};
+use crate::evidence::{BlindReason, shortened};
 
 /// Time for a whole answer, connecting included.
 const TIMEOUT: Duration = Duration::from_secs(5);

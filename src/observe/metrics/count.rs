@@ -6,14 +6,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::answer::{Matrix, Series};
-use super::blind::BlindReason;
-use super::cursors::{Carried, Standing, Surplus};
-use super::edges::Snapped;
 use super::edges::{is_edge, is_infinite};
-use super::replicas::{Net, Position, Rise, apportioned};
-use super::source::{Contribution, Labels, Proof, Side, Template};
-use super::{Cursors, Span};
-use crate::rollout::gate::{Look, Tally};
+use super::replicas::{Position, Rise, apportioned};
+use super::source::{Contribution, Labels, Proof, Template};
+use crate::evidence::{
+    BlindReason, Carried, Cursors, Look, Net, Side, Snapped, Span, Standing, Surplus, Tally,
+};
 
 /// Evidence whose newest scrape is more than this many scrapes old is stale.
 const STALE_SCRAPES: u32 = 3;

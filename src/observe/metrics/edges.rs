@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::answer::Vector;
-use super::blind::BlindReason;
 use super::promql::{Matcher, Pattern};
 use super::source::{Contribution, Labels, Latency, Template};
+use crate::evidence::{BlindReason, Snapped};
 
 /// Two edges are the same when they differ by less than this share: `le` is printed decimal,
 /// thresholds are binary.
@@ -16,21 +14,6 @@ const SAME: f64 = 1e-9;
 const INFINITE: &str = "+Inf";
 /// Stable's quantile is known once so many requests are expected above it: 500 requests for p99.
 const LEAST_SLOW_REQUESTS: f64 = 5.0;
-
-/// A latency threshold, snapped down to the nearest bucket edge.
-///
-/// A histogram can only tell how many requests took longer than one of its edges. Snapping down is
-/// the strict side: every request slower than the objective is bad, and some that are faster, by
-/// less than one bucket, are bad too.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Snapped {
-    /// The objective.
-    pub asked: Duration,
-    /// The edge used: at most `asked`, and the same for both versions.
-    pub edge: Duration,
-    /// How the series spell the edge in `le` (`1` and `1.0` are one edge).
-    pub spellings: Vec<String>,
-}
 
 /// The largest edge at or below `max` that every pod or cluster in `series` has. `None` when no
 /// series exists yet.
@@ -212,8 +195,9 @@ fn duration(seconds: f64) -> Option<Duration> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::source::{Source, Versions};
+    use super::super::source::Source;
     use super::*;
+    use crate::evidence::Versions;
 
     fn template(source: &Source) -> Template {
         source.template(&Versions {

@@ -31,16 +31,13 @@
 //! with an `at` that lies far enough in the past for scrapes to be complete.
 
 mod answer;
-mod blind;
 mod classes;
 mod client;
 mod count;
-mod cursors;
 mod edges;
 mod preflight;
 mod promql;
-pub mod query;
-mod reading;
+mod query;
 mod replicas;
 mod source;
 #[cfg(test)]
@@ -51,17 +48,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use blind::BlindReason;
 pub use classes::read_classes;
 pub use client::{Client, ClientError, Transport};
-pub use cursors::{Cursors, Span};
-pub use edges::Snapped;
 pub use preflight::{preflight, preflight_classes, preflight_query};
 pub use query::read_value;
-pub use reading::{Classes, Reading, Value};
-pub use source::{Side, Source, Versions};
+pub use source::Source;
 
-use crate::rollout::gate::Look;
+use crate::evidence::{BlindReason, Cursors, Snapped, Span, Versions, Window};
 use answer::{Matrix, Values, Vector};
 use promql::Selector;
 use source::Template;
@@ -101,28 +94,6 @@ pub enum Objective {
         /// How much longer than stable's, 0.2 for 20 %.
         by: f64,
     },
-}
-
-/// One window of evidence.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Window {
-    /// The requests that no earlier window has counted. Zeros mean that none came, not that none
-    /// was seen.
-    pub look: Look,
-    /// To be kept, and given to the next reading. Losing it loses or repeats evidence.
-    pub cursors: Cursors,
-    /// The scrape up to which both versions were seen: the older of the two versions' newest.
-    pub newest_sample: Timestamp,
-    /// The latency threshold really used. `None` for an error rate, and while no request has been
-    /// timed yet.
-    pub threshold: Option<Snapped>,
-    /// The PromQL whose answer was counted, for people to repeat.
-    pub query: String,
-    /// How far back evidence was fetched after an outage of Prometheus or of the operator; `None`
-    /// in the normal course.
-    pub replayed: Option<Duration>,
-    /// How much of an outage was too long ago to be fetched (see [`Span::lost`]).
-    pub lost: Option<Duration>,
 }
 
 /// Reads the evidence that `cursors` has not counted yet, as of `at`. `known` is the threshold that

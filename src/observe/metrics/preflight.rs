@@ -6,7 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::query::read_value;
-use super::{BlindReason, Client, Cursors, Question, Side, Versions, read, read_classes};
+use super::{Client, Question, read, read_classes};
+use crate::evidence::{BlindReason, Cursors, Side, Versions};
 
 /// How far back requests of stable are looked for.
 const LOOK_BACK: Duration = Duration::from_secs(10 * 60);

@@ -16,18 +16,12 @@
 
 use std::time::Duration;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::source::{Contribution, Labels};
+use crate::evidence::Net;
 
 /// A target that was not scraped for more than this many scrapes may be another one at the same
 /// address.
 const SAME_SCRAPES: u32 = 4;
-
-/// Requests and bad ones, added up over counters of which some subtract.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub(super) struct Net(pub i64, pub i64);
 
 impl Net {
     /// Adds what `times` requests of one kind contribute.
@@ -37,14 +31,6 @@ impl Net {
             times.saturating_mul(each.requests),
             times.saturating_mul(each.bad),
         ));
-    }
-
-    /// The sum.
-    pub(super) fn plus(self, other: Self) -> Self {
-        Self(
-            self.0.saturating_add(other.0),
-            self.1.saturating_add(other.1),
-        )
     }
 }
 

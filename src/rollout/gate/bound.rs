@@ -17,7 +17,8 @@
 //! Worked numbers, budget 1 %: clean requests that the canary needs in all to get 25, 50 and 100 % are
 //! 87, 175 and 351; with one bad request 153, 309 and 620.
 
-use super::{GatePolicy, Tally};
+use super::GatePolicy;
+use crate::evidence::Tally;
 
 /// Where the search for the number of lacking requests gives up.
 const FAR_TOO_MANY: u64 = 1_000_000_000;

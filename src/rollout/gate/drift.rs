@@ -32,14 +32,11 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use self::spread::Spread;
 use super::bound::ln_beta;
 use super::evidence::nine_digits;
 use super::sentence::{count, one_in, percent};
 use super::{GatePolicy, GateVerdict, SUSPECT};
+use crate::evidence::{DriftState, Spread};
 
 /// How many predictions each class's share is taken to have been seen in before.
 const PRIOR: f64 = 50.0;
@@ -53,30 +50,6 @@ const TOLD_FROM: f64 = 4.0;
 const BIT_PER_PSI: f64 = 0.1;
 /// Added to each class's count, so that a class which one version never predicts has a finite distance.
 const SMOOTHING: f64 = 0.5;
-
-/// The memory of one such gate over one rollout. Its policy's `budget` is the largest PSI.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct DriftState {
-    /// The canary's weight in this step, in percent.
-    weight: u8,
-    /// Evidence of the earlier steps, and what was staked for this one.
-    playing: f64,
-    /// The part of the evidence's unit that is not staked yet.
-    kept: f64,
-    /// Whether this step has had its stake.
-    staked: bool,
-    /// Whether the gate failed in this step.
-    failed: bool,
-    /// Predictions since the rollout began.
-    predictions: u64,
-    /// The step's predictions by class.
-    canary: BTreeMap<String, u64>,
-    stable: BTreeMap<String, u64>,
-    /// How they varied between scrapes.
-    #[serde(default, skip_serializing_if = "Spread::is_empty")]
-    spread: Spread,
-}
 
 /// How far two versions' classes are apart, and the class that differs most.
 #[derive(Clone, Debug, PartialEq)]

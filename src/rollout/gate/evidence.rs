@@ -24,10 +24,11 @@
 //! budget is found in a sixth less time, and none later. A bettor who knew beforehand how bad it is
 //! and staked all on that at once would need a fifth less again: what remains is information.
 
-use super::{GatePolicy, Look, Tally};
+use super::GatePolicy;
+use crate::evidence::{self, Look, Tally};
 
 /// Alternatives to the objective: the bad share is this many times the budget; and the part of the unit on each.
-pub(super) const SLO_ALTERNATIVES: [(f64, f64); 6] = [
+pub(super) const SLO_ALTERNATIVES: [(f64, f64); evidence::SLO_ALTERNATIVES] = [
     (1.8, 0.40),
     (3.0, 0.20),
     (6.0, 0.12),
@@ -38,7 +39,7 @@ pub(super) const SLO_ALTERNATIVES: [(f64, f64); 6] = [
 
 /// Alternatives to "no worse than stable": a request to the canary is this many times as likely bad; and the part of
 /// the unit on each.
-pub(super) const RELATIVE_ALTERNATIVES: [(f64, f64); 5] = [
+pub(super) const RELATIVE_ALTERNATIVES: [(f64, f64); evidence::RELATIVE_ALTERNATIVES] = [
     (2.0, 0.30),
     (5.0, 0.25),
     (15.0, 0.20),

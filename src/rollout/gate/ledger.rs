@@ -1,34 +1,9 @@
 //! What every gate of counted requests keeps: the step, the looks, what was staked on them, and what they counted.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::bound::BadShareBound;
 use super::evidence::{Opens, canary_share, nine_digits, stake, trips_guard};
-use super::{GatePolicy, GateVerdict, Judgement, Look};
-
-/// The books of one gate over one rollout.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Ledger {
-    /// The canary's weight in this step, in percent.
-    pub(super) weight: u8,
-    /// Looks since the rollout began, empty ones not counted.
-    pub(super) looks: u32,
-    /// Looks since the step began, empty ones not counted.
-    step_looks: u32,
-    /// The part of the evidence's unit that has been staked so far, 0 to 1.
-    pub(super) staked: f64,
-    /// The strongest evidence for failing since the step began; 1 means none.
-    pub(super) strongest: f64,
-    /// The look that tripped the hard guard in this step.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) guard: Option<Look>,
-    /// Requests since the step began.
-    pub(super) step: Look,
-    /// Requests since the rollout began.
-    pub(super) rollout: Look,
-}
+use super::{GatePolicy, GateVerdict, Judgement};
+use crate::evidence::{Ledger, Look};
 
 /// The bad shares that let the canary get a weight.
 #[derive(Clone, Copy)]

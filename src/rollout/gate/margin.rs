@@ -22,28 +22,16 @@
 //! For Pass, `next weight · (upper bound on pc − lower bound on ps) ≤ δ`: what callers in all would
 //! lose. Each bound takes half of `β`.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::bound::BadShareBound;
 use super::evidence::{GUARD_SHARE, SLO_ALTERNATIVES, evidence, look_cap, settle};
-use super::ledger::{Allowed, Ledger, Weighed};
-use super::{GatePolicy, GateVerdict, Judgement, Look, SUSPECT, Tally};
+use super::ledger::{Allowed, Weighed};
+use super::{GatePolicy, GateVerdict, Judgement, SUSPECT};
+use crate::evidence::{Ledger, Look, MarginState, Tally};
 
 /// How many requests at a share of δ stable is taken to have answered before.
 const STABLE_PRIOR: f64 = 50.0;
 /// The highest share that is bet on.
 const HIGHEST_SHARE: f64 = 0.95;
-
-/// The memory of one such gate over one rollout. Its policy's `budget` is the margin δ.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct MarginState {
-    #[serde(flatten)]
-    ledger: Ledger,
-    /// Evidence for each alternative "the canary is worse by m margins".
-    worse: [f64; SLO_ALTERNATIVES.len()],
-}
 
 /// What the canary's bad share is measured by before it gets a weight.
 struct Beside {

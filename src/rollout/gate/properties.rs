@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::bound::BadShareBound;
 use super::tests::{after, at_weight, policy};
 use super::*;
+use crate::evidence::Tally;
 
 fn tallies(most: u64) -> impl Strategy<Value = Tally> {
     (0..=most, 0.0..=1.0_f64).prop_map(|(n, share)| {

@@ -3,7 +3,8 @@
 use std::fmt::{self, Display};
 use std::time::Duration;
 
-use super::{GateVerdict, Judgement, Look, Tally};
+use super::{GateVerdict, Judgement};
+use crate::evidence::{Look, Tally};
 
 /// What makes a request bad, for the words of a [`Judgement`] and for the gate's budget.
 #[derive(Clone, Copy, Debug, PartialEq)]

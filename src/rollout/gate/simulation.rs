@@ -1,6 +1,7 @@
 //! Whole rollouts, simulated: how often a good canary is rolled back, and how fast a bad one.
 
-use super::{GatePolicy, GateState, GateVerdict, Look, Tally};
+use super::{GatePolicy, GateVerdict};
+use crate::evidence::{GateState, Look, Tally};
 
 /// SplitMix64 (Steele, Lea and Flood 2014): the same requests on every machine.
 pub(super) struct Random(pub(super) u64);

@@ -1,32 +1,13 @@
 //! What a gate remembers between scrapes, and how it judges.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::bound::BadShareBound;
 use super::evidence::{
     GUARD_SHARE, LOOK_CAP, RELATIVE_ALTERNATIVES, SLO_ALTERNATIVES, WARM_UP_GUARD_SHARE, evidence,
     log_ratios_to_past, log_relative_ratios, log_slo_ratios, look_cap, settle,
 };
-use super::ledger::{Allowed, Ledger, Weighed};
-use super::{GatePolicy, GateVerdict, Judgement, Look, SUSPECT};
-
-/// The memory of one gate over one rollout. It is kept in the resource's status, so an operator that
-/// starts anew goes on exactly where the one before it stopped.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct GateState {
-    #[serde(flatten)]
-    ledger: Ledger,
-    /// Evidence for each alternative "the bad share is m times the budget".
-    slo: [f64; SLO_ALTERNATIVES.len()],
-    /// Evidence for each alternative "a canary request is ω times as likely bad as a stable one"; at full weight: as
-    /// stable's were before, or as the objective allows.
-    relative: [f64; RELATIVE_ALTERNATIVES.len()],
-    /// What the canary answered while it was warming up, all scrapes together; gone with the first look after that.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    warm_up: Option<Look>,
-}
+use super::ledger::{Allowed, Weighed};
+use super::{GatePolicy, GateVerdict, Judgement, SUSPECT};
+use crate::evidence::{GateState, Ledger, Look};
 
 impl Default for GateState {
     fn default() -> Self {

@@ -6,6 +6,7 @@ use super::evidence::{
     log_relative_ratios, log_slo_ratios, look_cap, nine_digits, stake,
 };
 use super::*;
+use crate::evidence::{GateState, Tally};
 
 pub(super) fn look(canary: (u64, u64), stable: (u64, u64)) -> Look {
     Look {

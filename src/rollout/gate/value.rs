@@ -8,10 +8,9 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
 
 use super::GateVerdict;
+use crate::evidence::ValueState;
 
 /// So many scrapes in a row beyond a limit fail the gate.
 const BREACHES: u32 = 3;
@@ -40,29 +39,6 @@ impl fmt::Display for Limits {
             (None, None) => f.write_str("any value"),
         }
     }
-}
-
-/// The memory of one such gate.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ValueState {
-    /// The last value that counted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    last: Option<f64>,
-    /// When it was read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "optional_time_schema")]
-    at: Option<Timestamp>,
-    /// Scrapes in a row beyond a limit.
-    #[serde(default)]
-    breaches: u32,
-    /// Whether they were enough in this step. Kept until the next one.
-    #[serde(default)]
-    failed: bool,
-}
-
-fn optional_time_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "format": "date-time", "nullable": true})
 }
 
 impl ValueState {

@@ -1,7 +1,7 @@
 //! Objectives that are judged beside stable, by class or by a query; and those that cannot be measured.
 
 use super::*;
-use crate::observe::{Unmeasurable, metrics};
+use crate::{evidence, observe::Unmeasurable};
 
 /// Version 2 at its first step, held to these objectives.
 fn canary_v2(objectives: serde_json::Value) -> World {
@@ -43,7 +43,7 @@ impl World {
 
     #[allow(clippy::unnecessary_wraps)] // a reading is what it stands for
     fn value(&self, value: f64) -> Result<Reading, BlindReason> {
-        Ok(Reading::Value(metrics::Value {
+        Ok(Reading::Value(evidence::Value {
             value,
             at: self.now + SignedDuration::from_secs(15),
             query: "max(gpu_memory{namespace=\"ml\"})".to_owned(),
@@ -57,7 +57,7 @@ fn classes(canary: &[(&str, u64)], stable: &[(&str, u64)]) -> Result<Reading, Bl
         let owned = |(class, count): &(&str, u64)| ((*class).to_owned(), *count);
         counts.iter().map(owned).collect()
     };
-    Ok(Reading::Classes(metrics::Classes {
+    Ok(Reading::Classes(evidence::Classes {
         canary: counts(canary),
         stable: counts(stable),
         cursors: Cursors::starting_at(0),

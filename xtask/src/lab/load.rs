@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use serin::rollout::gate::{Look, Tally};
+use serin::evidence::{Look, Tally};
 use tokio::task::JoinSet;
 
 use super::forward::Forward;

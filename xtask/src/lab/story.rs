@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use serin::api::conditions::reasons;
-use serin::api::{ModelDeployment, Phase, Verdict};
-use serin::rollout::gate::{GatePolicy, GateState, GateVerdict};
+use serin::{
+    api::{ModelDeployment, Phase, Verdict, conditions::reasons},
+    evidence::GateState,
+    rollout::gate::{GatePolicy, GateVerdict},
+};
 
 use super::audit::Requests;
 use super::checks::Checks;

@@ -5,7 +5,10 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use serin::rollout::gate::{GatePolicy, GateState, Look, Tally};
+use serin::{
+    evidence::{GateState, Look, Tally},
+    rollout::gate::GatePolicy,
+};
 
 use super::decide::Decided;
 use super::gate::{Gate, Move, SCRAPE, STEPS};

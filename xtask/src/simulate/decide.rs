@@ -6,11 +6,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use serin::api::{ModelDeploymentSpec, State, VersionRef, VersionSpec};
-use serin::observe::metrics::{BlindReason, Cursors, Reading, Window};
-use serin::observe::{Snapshot, VersionHealth};
-use serin::rollout::decide;
-use serin::rollout::gate::Look;
+use serin::{
+    api::{ModelDeploymentSpec, State, VersionRef, VersionSpec},
+    evidence::{BlindReason, Cursors, Look, Reading, Window},
+    observe::{Snapshot, VersionHealth},
+    rollout::decide,
+};
 
 use super::gate::{Gate, Move, SCRAPE, STEPS};
 use super::prometheus::Prometheus;

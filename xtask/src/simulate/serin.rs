@@ -4,7 +4,10 @@
 //! much as the gate. So that they are the same, every n-th rollout is also played by the real
 //! [`serin::rollout::decide`] (`decide.rs`), and the two must end alike, to the second.
 
-use serin::rollout::gate::{GatePolicy, GateState, GateVerdict, Look, MarginState, Tally};
+use serin::{
+    evidence::{GateState, Look, MarginState, Tally},
+    rollout::gate::{GatePolicy, GateVerdict},
+};
 
 use super::gate::{Gate, Move, SCRAPE, STEPS};
 use super::prometheus::{Counters, Prometheus, Sample};

@@ -4,8 +4,11 @@
 //! the target label `namespace` with that of the ModelDeployment.
 
 use super::super::promql::{LabelName, Matcher, Pattern};
-use super::{Contribution, Errors, Labels, Latency, Outcome, Proof, Template, Versions};
-use crate::api::{CustomEvidence, CustomRequests, variables};
+use super::{Contribution, Errors, Labels, Latency, Outcome, Proof, Template};
+use crate::{
+    api::{CustomEvidence, CustomRequests, variables},
+    evidence::Versions,
+};
 
 /// Series as the resource declares them. Versions are told apart by pod where it names no label.
 pub(super) fn template(custom: &CustomEvidence, versions: &Versions) -> Template {

@@ -8,7 +8,8 @@
 //! when its end fails that it was bad.
 
 use super::super::promql::{Matcher, Pattern};
-use super::{Contribution, Errors, Labels, Latency, Outcome, Proof, Template, Versions};
+use super::{Contribution, Errors, Labels, Latency, Outcome, Proof, Template};
+use crate::evidence::Versions;
 
 const XX: &str = "envoy_cluster_upstream_rq_xx";
 const BY_CODE: &str = "envoy_cluster_upstream_rq";

@@ -6,7 +6,8 @@
 //! empty. Durations include the time that a client takes to send and receive.
 
 use super::super::promql::{Matcher, Pattern};
-use super::{Errors, Labels, Latency, Outcome, Proof, Template, Versions, by_code};
+use super::{Errors, Labels, Latency, Outcome, Proof, Template, by_code};
+use crate::evidence::Versions;
 
 /// Series of the Ingress `<name>`.
 pub(super) fn template(versions: &Versions) -> Template {

@@ -6,7 +6,8 @@
 //! with all of Istio's telemetry; Prometheus must scrape proxies only.
 
 use super::super::promql::{Matcher, Pattern};
-use super::{Errors, Labels, Latency, Outcome, Proof, Template, Versions, by_code};
+use super::{Errors, Labels, Latency, Outcome, Proof, Template, by_code};
+use crate::evidence::Versions;
 
 /// Series of requests to the workloads `<name>-<revision>`.
 pub(super) fn template(waypoint: bool, versions: &Versions) -> Template {

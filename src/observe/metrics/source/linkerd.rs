@@ -5,7 +5,8 @@
 //! proxy as well, on a route of their own, and are no requests of callers.
 
 use super::super::promql::{Matcher, Pattern};
-use super::{Contribution, Errors, Labels, Latency, Outcome, Proof, Template, Versions};
+use super::{Contribution, Errors, Labels, Latency, Outcome, Proof, Template};
+use crate::evidence::Versions;
 
 /// Series of what the Deployments `<name>-<revision>` answered.
 pub(super) fn template(versions: &Versions) -> Template {

@@ -1,6 +1,7 @@
 //! The serving image's own counters.
 
-use super::{Errors, Labels, Latency, Outcome, Template, Versions, by_code};
+use super::{Errors, Labels, Latency, Outcome, Template, by_code};
+use crate::evidence::Versions;
 
 /// Series of the pods of the Deployments `<name>-<revision>`.
 pub(super) fn template(versions: &Versions) -> Template {

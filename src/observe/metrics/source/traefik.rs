@@ -4,7 +4,8 @@
 //! 0.3, 1.2 and 5 s (`--metrics.prometheus.buckets`).
 
 use super::super::promql::Pattern;
-use super::{Errors, Labels, Latency, Outcome, Proof, Template, Versions, by_code};
+use super::{Errors, Labels, Latency, Outcome, Proof, Template, by_code};
+use crate::evidence::Versions;
 
 /// Series of the Services `<name>-<revision>`.
 pub(super) fn template(versions: &Versions) -> Template {

@@ -4,7 +4,8 @@
 //! is shed load. Triton has a histogram only where it is started with
 //! `--metrics-config histogram_latencies=true`, and only of the time to the first response.
 
-use super::{Contribution, Errors, Labels, Latency, Outcome, Template, Versions};
+use super::{Contribution, Errors, Labels, Latency, Outcome, Template};
+use crate::evidence::Versions;
 
 const SUCCESS: &str = "nv_inference_request_success";
 const FAILURE: &str = "nv_inference_request_failure";

@@ -4,7 +4,8 @@
 //! and is a good answer. What a caller of a language model waits for is the first token, so that is
 //! the latency; how long a whole answer takes depends on what was asked.
 
-use super::{Contribution, Errors, Labels, Latency, Outcome, Template, Versions};
+use super::{Contribution, Errors, Labels, Latency, Outcome, Template};
+use crate::evidence::Versions;
 
 /// Series of the pods of the Deployments `<name>-<revision>`.
 pub(super) fn template(versions: &Versions) -> Template {

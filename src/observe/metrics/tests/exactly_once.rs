@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::rollout::gate::Tally;
+use crate::evidence::{Look, Tally};
 
 /// The counters of one router pod: revision and class.
 const COUNTERS: [(&str, &str); 4] = [

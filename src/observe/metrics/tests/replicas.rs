@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::super::classes::classes;
 use super::*;
-use crate::rollout::gate::Tally;
+use crate::evidence::{Classes, Look, Tally};
 
 /// The counters of one router pod: revision and class.
 const COUNTERS: [(&str, &str); 4] = [

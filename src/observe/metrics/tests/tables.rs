@@ -1,7 +1,7 @@
 //! What single answers mean.
 
 use super::*;
-use crate::rollout::gate::Tally;
+use crate::evidence::{Look, Side, Tally};
 
 const ROUTER: &str = "serin-router-6d9f7c5b8-x7k2p";
 /// The scrapes of a target that was up all the time.

@@ -17,43 +17,26 @@
 //! holds; with batches it holds as far as the estimate does, and the tests play that. What hangs together for longer than
 //! a scrape (a caller that always meets the same version) is not seen by it.
 
-use std::collections::BTreeMap;
-
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use crate::evidence::Spread;
 
 /// Degrees of freedom from which the effect can be told: six scrapes of two classes.
 const ENOUGH: f64 = 10.0;
 /// The normal distribution's 5 % quantile.
 const Z05: f64 = -1.645;
 
-/// How the predictions of a step varied between scrapes, by class.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub(super) struct Spread(BTreeMap<String, Class>);
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-struct Class {
-    /// Scrapes that brought predictions of it.
-    scrapes: u32,
-    /// `Σ_t n_t·(r_t − ρ)²`.
-    squares: f64,
-}
-
 impl Spread {
     /// Whether nothing was taken in.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Begins a step.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 
     /// Takes in what one scrape brought of a class, beside what was counted of it `before`: the canary's and stable's.
-    pub(super) fn take_in(&mut self, class: &str, before: (u64, u64), new: (u64, u64)) {
+    pub(crate) fn take_in(&mut self, class: &str, before: (u64, u64), new: (u64, u64)) {
         let count = |(canary, stable): (u64, u64)| (canary as f64, canary as f64 + stable as f64);
         let ((canary, all), (new_canary, new_all)) = (count(before), count(new));
         if new_all <= 0.0 {
@@ -73,7 +56,7 @@ impl Spread {
 
     /// How many predictions count as one, at most; `None` while that cannot be told. `counts` are each class's of the
     /// canary and of stable.
-    pub(super) fn effect<'a>(
+    pub(crate) fn effect<'a>(
         &self,
         counts: impl Iterator<Item = (&'a String, f64, f64)>,
     ) -> Option<f64> {

@@ -7,8 +7,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::replicas::Net;
-use super::source::Side;
+use super::Side;
 
 /// A query reaches back at least this many scrapes, so that one missed scrape hides nothing.
 const LEAST_SCRAPES: u32 = 4;
@@ -47,11 +46,11 @@ pub struct Cursors {
 }
 
 /// What the counters of one target stand at: the canary's and stable's.
-pub(super) type Standing = [Net; 2];
+pub(crate) type Standing = [Net; 2];
 
 /// What a look leaves for the next one, besides the cursors.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Carried<'a> {
+pub(crate) struct Carried<'a> {
     /// What the counters of each target have been counted up to, by `instance`.
     pub counted: BTreeMap<&'a str, Standing>,
     /// Bad requests without a request to count them in.
@@ -61,7 +60,7 @@ pub(super) struct Carried<'a> {
 /// Bad requests beyond the requests of a look. A stream counts as a request when it begins and as a
 /// bad one when it breaks off, which may be looks later, so these count among the next requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub(super) struct Surplus {
+pub(crate) struct Surplus {
     pub canary: u64,
     pub stable: u64,
 }
@@ -73,6 +72,20 @@ impl Surplus {
     )]
     fn is_none(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+/// Requests and bad ones, added up over counters of which some subtract.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Net(pub i64, pub i64);
+
+impl Net {
+    /// The sum.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self(
+            self.0.saturating_add(other.0),
+            self.1.saturating_add(other.1),
+        )
     }
 }
 
@@ -115,7 +128,7 @@ impl Cursors {
     /// The same cursors where the counters now mean something else: a latency's limit is at another
     /// edge.
     #[must_use]
-    pub(super) fn without_standings(mut self) -> Self {
+    pub(crate) fn without_standings(mut self) -> Self {
         self.counted.clear();
         self
     }
@@ -127,18 +140,18 @@ impl Cursors {
     }
 
     /// Up to when `instance` has been counted, if it has been.
-    pub(super) fn of(&self, instance: &str) -> Option<i64> {
+    pub(crate) fn of(&self, instance: &str) -> Option<i64> {
         self.targets.get(instance).copied()
     }
 
     /// What the counters of `instance` had been counted up to then, if that is known.
-    pub(super) fn counted(&self, instance: &str, side: Side) -> Option<Net> {
+    pub(crate) fn counted(&self, instance: &str, side: Side) -> Option<Net> {
         Some(self.counted.get(instance)?[side as usize])
     }
 
     /// The newest counted scrape that an answer should show and does not, with its target: of
     /// those at or after `since_ms`. `newest` is what the answer shows.
-    pub(super) fn unseen(
+    pub(crate) fn unseen(
         &self,
         newest: &BTreeMap<&str, i64>,
         since_ms: i64,
@@ -155,12 +168,12 @@ impl Cursors {
     }
 
     /// Whether a sample of `instance`, scraped at `ms`, has not been counted yet.
-    pub(super) fn is_new(&self, instance: &str, ms: i64) -> bool {
+    pub(crate) fn is_new(&self, instance: &str, ms: i64) -> bool {
         ms > *self.targets.get(instance).unwrap_or(&self.floor_ms)
     }
 
     /// Bad requests that no look has counted yet.
-    pub(super) fn surplus(&self) -> Surplus {
+    pub(crate) fn surplus(&self) -> Surplus {
         self.surplus
     }
 
@@ -196,7 +209,7 @@ impl Cursors {
     /// A cursor is dropped when its target has been silent for 10 minutes, or when there are more
     /// than 256. The floor then rises to it, so a target that comes back is counted on from there
     /// and never twice.
-    pub(super) fn advanced(
+    pub(crate) fn advanced(
         &self,
         newest: &BTreeMap<&str, i64>,
         carried: &Carried<'_>,

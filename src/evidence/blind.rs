@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::source::Side;
+use super::Side;
 
 /// Most characters of another program's message that are repeated.
 const LONGEST_QUOTE: usize = 200;
@@ -241,7 +241,7 @@ impl BlindReason {
     }
 
     /// A nonsensical answer.
-    pub(super) fn bad_answer(detail: &(impl ToString + ?Sized)) -> Self {
+    pub(crate) fn bad_answer(detail: &(impl ToString + ?Sized)) -> Self {
         Self::BadAnswer {
             detail: shortened(&detail.to_string()),
         }
@@ -267,7 +267,7 @@ fn smallest_edge(smallest: Option<Duration>) -> String {
 }
 
 /// Another program's `text` as a short single line.
-pub(super) fn shortened(text: &str) -> String {
+pub(crate) fn shortened(text: &str) -> String {
     let line: String = text
         .trim()
         .chars()

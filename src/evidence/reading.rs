@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Cursors, Window};
+use super::{Cursors, Look, Snapped};
 
 /// What one look brings for one gate. Which kind follows from the objective.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +55,28 @@ pub struct Classes {
     /// The PromQL whose answer was counted.
     pub query: String,
     /// How far back evidence was fetched after an outage; `None` in the normal course.
+    pub replayed: Option<Duration>,
+    /// How much of an outage was too long ago to be fetched (see [`Span::lost`](super::Span::lost)).
+    pub lost: Option<Duration>,
+}
+
+/// One window of evidence.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Window {
+    /// The requests that no earlier window has counted. Zeros mean that none came, not that none
+    /// was seen.
+    pub look: Look,
+    /// To be kept, and given to the next reading. Losing it loses or repeats evidence.
+    pub cursors: Cursors,
+    /// The scrape up to which both versions were seen: the older of the two versions' newest.
+    pub newest_sample: Timestamp,
+    /// The latency threshold really used. `None` for an error rate, and while no request has been
+    /// timed yet.
+    pub threshold: Option<Snapped>,
+    /// The PromQL whose answer was counted, for people to repeat.
+    pub query: String,
+    /// How far back evidence was fetched after an outage of Prometheus or of the operator; `None`
+    /// in the normal course.
     pub replayed: Option<Duration>,
     /// How much of an outage was too long ago to be fetched (see [`Span::lost`](super::Span::lost)).
     pub lost: Option<Duration>,
