@@ -3,15 +3,18 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use serin::{log, operator, settings::Settings, tools};
+use serin::{
+    cli::subcommands,
+    runtime::{log, operator, settings::Settings},
+};
 
 fn main() -> ExitCode {
     // Two TLS providers may be compiled in through dependencies; one must be named before the first connection.
     let named_a_provider = rustls::crypto::ring::default_provider()
         .install_default()
         .is_ok();
-    if tools::is_named(std::env::args_os()) {
-        return tools::run(&tools::Arguments::parse());
+    if subcommands::is_named(std::env::args_os()) {
+        return subcommands::run(&subcommands::Arguments::parse());
     }
     let settings = Settings::parse();
     if let Err(error) = log::start(&settings.log_level, settings.log_format) {

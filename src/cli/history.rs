@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use crate::{
     api::{ModelDeployment, REVISION_LABEL, Revision, State, VersionSpec},
-    observe::is_child,
+    k8s::is_child,
 };
 
 /// A version that can be gone back to.

@@ -10,6 +10,7 @@ mod pause;
 mod person;
 mod promote;
 mod retry;
+pub mod subcommands;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
@@ -26,8 +27,7 @@ use kube::{
 
 use crate::{
     api::{MODEL_LABEL, ModelDeployment},
-    apply::words,
-    k8s::is_code,
+    k8s::{is_code, words},
     report::{explain, report, terminal_width},
 };
 use change::Change;

@@ -8,11 +8,13 @@ use crate::{
         DecisionRecord, ModelDeployment, ModelDeploymentStatus, State,
         conditions::{reasons, types},
     },
-    apply::timely,
+    controller::status::{
+        Standing, account, add_refusals, becomes_ready, hindrance, says_nothing_new,
+    },
+    k8s::timely,
     observe::{Children, Refusal},
     rollout::Decision,
-    status::{Standing, account, add_refusals, becomes_ready, hindrance, says_nothing_new},
-    traffic::Front,
+    router::envoy::Front,
 };
 
 /// Writes a status, guarded by the version of the model that was read. Routers hear of it at once.

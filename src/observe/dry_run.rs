@@ -12,10 +12,10 @@ use kube::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Refusal, cluster::is_child};
+use super::Refusal;
 use crate::{
-    api::{MANAGER, ModelDeployment, Revision, validate::Invalid},
-    apply::{ApplyError, reason, shortened, timely},
+    api::{MANAGER, ModelDeployment, Revision, conditions::reasons, validate::Invalid},
+    k8s::{NoAnswer, is_child, reason, shortened, timely, words},
 };
 
 /// Pause after the first denial; each further one doubles it, up to [`LONGEST_PAUSE`].
@@ -113,10 +113,11 @@ async fn try_apply(
     let name = deployment.name_any();
     let params = PatchParams::apply(MANAGER).force().dry_run();
     let kind = "Deployment";
+    // `None` where there was no answer.
     let error = match timely(api.patch(&name, &params, &Patch::Apply(deployment))).await {
         Ok(Ok(_)) => return None,
-        Ok(Err(error)) => ApplyError::refused(kind, &name, error),
-        Err(late) => late,
+        Ok(Err(error)) => Some(error),
+        Err(NoAnswer) => None,
     };
     // Somebody else's object of this name is no fault of the spec: whoever applies it says whose it is.
     if let Ok(Ok(Some(found))) = timely(api.get_opt(&name)).await
@@ -124,18 +125,21 @@ async fn try_apply(
     {
         return None;
     }
-    if let ApplyError::Refused { source, .. } = &error
-        && let kube::Error::Api(status) = &**source
+    if let Some(kube::Error::Api(status)) = &error
         && is_invalid(status)
     {
         return Some(Refused::Invalid(faults(status)));
     }
+    let (reason, words) = match &error {
+        Some(error) => (reason(error), words(error)),
+        None => (reasons::WRITE_REFUSED, NoAnswer.to_string()),
+    };
     Some(Refused::Denied(Refusal {
         kind: kind.to_owned(),
         name,
         revision: None, // the status shows it, as what the model itself needs
-        reason: reason(&error).to_owned(),
-        words: shortened(&error.words()),
+        reason: reason.to_owned(),
+        words: shortened(&words),
         transient: false,
     }))
 }

@@ -22,7 +22,7 @@ use k8s_openapi::api::{
 use kube::ResourceExt;
 
 use super::VersionHealth;
-use crate::plan::FETCH;
+use crate::k8s::FETCH;
 
 /// The container that serves the model; any other is somebody else's.
 const SERVER: &str = "model";

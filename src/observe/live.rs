@@ -15,16 +15,15 @@ use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 use kube_runtime::reflector::ObjectRef;
 
 use super::{
-    VersionHealth,
-    cluster::{self, endpoints_of, is_child},
+    VersionHealth, cluster,
     health::{health_of, is_answered},
 };
 use crate::{
     api::{MODEL_LABEL, ModelDeployment, Revision},
-    apply::{CALL_LIMIT, words},
-    k8s::{SERVICE_NAME_LABEL, is_older},
-    plan::{KnownVersion, version_name, version_selector},
-    watch::{Models, Stores},
+    k8s::{
+        CALL_LIMIT, KnownVersion, Models, SERVICE_NAME_LABEL, Stores, endpoints_of, is_child,
+        is_older, known_version, version_name, version_selector, words,
+    },
 };
 
 /// Longest wait for the API server's word on a version that its cache speaks against: what the metrics say against it at
@@ -167,7 +166,7 @@ pub async fn history(
     let of_model = ListParams::default().labels(&of_model);
     let list = within(CALL_LIMIT, "ControllerRevisions", api.list(&of_model)).await?;
     for object in list.items {
-        known.extend(cluster::known_version(&object, model));
+        known.extend(known_version(&object, model));
     }
     Ok(())
 }

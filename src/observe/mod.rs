@@ -11,10 +11,7 @@ mod refusal;
 mod snapshot;
 
 pub use attention::{Attention, MOST_IN_A_SECOND};
-pub use cluster::{
-    Children, Kinship, children, endpoints, endpoints_of_service, in_force, is_child, kinship,
-    remains, router_port,
-};
+pub use cluster::{Children, children};
 pub use dry_run::{DryRuns, Refused};
 pub use evidence::Evidence;
 pub use live::{ReadError, health, history, model};

@@ -10,10 +10,11 @@ use k8s_openapi::{
 };
 
 use super::version::restricted;
-use crate::api::{Cache, Fetch, VersionSpec, validate::is_fetched};
+use crate::{
+    api::{Cache, Fetch, VersionSpec, validate::is_fetched},
+    k8s::FETCH,
+};
 
-/// The init container that fetches.
-pub const FETCH: &str = "fetch";
 /// Where the volume with the artefact is mounted.
 const MOUNT: &str = "/models";
 /// Where a fetched artefact lies in it: a fetch puts it in place by a rename, which a mount itself cannot take.

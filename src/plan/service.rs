@@ -11,14 +11,14 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use super::{
-    Maker, model_labels,
-    names::{router_slice_name, version_labels, version_name, version_selector},
-    version::HTTP_PORT_NAME,
-};
+use super::{Maker, version::HTTP_PORT_NAME};
 use crate::{
     api::{Revision, VersionSpec},
-    k8s::{SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL},
+    k8s::{
+        SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL, model_labels, version_labels, version_name,
+        version_selector,
+    },
+    router::envoy::router_slice_name,
 };
 
 /// Port of the model's stable Service.

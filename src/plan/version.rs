@@ -24,12 +24,14 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use super::{
-    KnownVersion, Maker,
-    artefact::Artefact,
-    names::{version_labels, version_name, version_selector},
+use super::{Maker, artefact::Artefact};
+use crate::{
+    api::{Revision, VersionSpec},
+    k8s::{
+        KnownVersion, REIGN_ANNOTATION, TEMPLATE_FIELD, version_labels, version_name,
+        version_selector,
+    },
 };
-use crate::api::{Revision, VersionSpec};
 
 /// Port of a serving container that names none.
 pub(super) const DEFAULT_PORT: i32 = 8080;
@@ -39,11 +41,6 @@ pub(super) const HTTP_PORT_NAME: &str = "http";
 const VERSION_ANNOTATION: &str = "serin.dev/version";
 /// Annotation of the Deployment of a version in use: the generation of the spec that asks for it.
 const GENERATION_ANNOTATION: &str = "serin.dev/generation";
-/// Annotation of a ControllerRevision whose version has been in force: how many had been before, and itself. The highest
-/// number of a model is the version in force.
-pub const REIGN_ANNOTATION: &str = "serin.dev/in-force";
-/// Field of a ControllerRevision's data with the pods of the version, beside the fields of [`VersionSpec`].
-const TEMPLATE_FIELD: &str = "template";
 /// Time for in-flight requests after SIGTERM: 5 s of serving on while routers learn, then up to 25 s to finish.
 const GRACE_SECONDS: i64 = 30;
 
@@ -265,22 +262,6 @@ fn probe(path: &str, port: i32) -> Probe {
         timeout_seconds: Some(2),
         success_threshold: Some(1),
         ..Probe::default()
-    }
-}
-
-impl KnownVersion {
-    /// Reads a version from its ControllerRevision.
-    pub fn read(object: &ControllerRevision) -> Result<Self, serde_json::Error> {
-        let data = object.data.0.clone();
-        let template = data.get(TEMPLATE_FIELD).cloned();
-        let reign = object.annotations().get(REIGN_ANNOTATION);
-        Ok(Self {
-            number: object.revision.unwrap_or(0),
-            spec: serde_json::from_value(data.clone())?,
-            template: template.map(serde_json::from_value).transpose()?,
-            reign: reign.and_then(|reign| reign.parse().ok()),
-            data,
-        })
     }
 }
 

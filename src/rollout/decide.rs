@@ -24,7 +24,6 @@ use crate::{
     },
     evidence::BlindReason,
     observe::Snapshot,
-    status::serving_all,
 };
 
 /// How often pods that are starting are looked at, besides at each change that the API server reports.
@@ -101,6 +100,11 @@ pub fn withdraw_trial(
     }
     let requeue = turn.next_retirement();
     turn.decided(requeue)
+}
+
+/// The sentence of a model at rest.
+pub fn serving_all(version: &str) -> String {
+    format!("Version {version} serves all traffic.")
 }
 
 impl Turn<'_> {

@@ -9,6 +9,7 @@ pub mod gate;
 mod gates;
 mod moves;
 mod pods;
+mod recording;
 mod start;
 mod trial;
 mod turn;
@@ -18,6 +19,7 @@ mod word;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-pub use decide::{Decision, Unfit, decide, withdraw_trial};
+pub use decide::{Decision, Unfit, decide, serving_all, withdraw_trial};
 pub use gates::{Finding, Terms};
 pub use pods::accused;
+pub use recording::Recording;

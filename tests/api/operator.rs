@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::Parser;
-use serin::{settings::Settings, traffic::Reach};
+use serin::{router::envoy::Reach, runtime::settings::Settings};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -72,7 +72,8 @@ impl Operator {
         });
         let stop = CancellationToken::new();
         runtime.spawn(async move {
-            let result = serin::operator::run_with(server.client(pod), settings, reach, stop).await;
+            let result =
+                serin::runtime::operator::run_with(server.client(pod), settings, reach, stop).await;
             if let Err(error) = result {
                 println!("the operator {pod} ended: {error}");
             }

@@ -5,8 +5,7 @@ use kube::Api;
 use serde_json::json;
 use serin::{
     api::{ModelDeployment, Verdict},
-    replay,
-    report::explain,
+    report::{explain, replay},
 };
 
 use crate::{objects::world, world::World};

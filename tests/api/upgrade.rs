@@ -8,7 +8,7 @@ use kube::{
 use serde_json::{Value, json};
 use serin::{
     api::{ModelDeployment, SCHEMA, SCHEMA_ANNOTATION},
-    schema,
+    runtime::schema,
 };
 
 use crate::{

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use serin::{
     evidence::{Cursors, Tally, Versions},
     observe::metrics::{Client, Objective, Question, Source, read},
-    traffic::envoy::{Backend, ModelRoute, RouterModel},
+    router::envoy::{Backend, ModelRoute, RouterModel},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

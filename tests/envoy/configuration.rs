@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use serin::traffic::envoy::{Backend, ModelRoute, RouterModel};
+use serin::router::envoy::{Backend, ModelRoute, RouterModel};
 
 use crate::{
     envoy_or_skip,

@@ -17,7 +17,7 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
-use serin::traffic::envoy::{
+use serin::router::envoy::{
     Backend, ControlPlane, DEFAULT_TIMEOUT, ModelRoute, RouteKey, RouterModel, Routers,
 };
 use tokio::{

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use serin::traffic::envoy::ResourceType;
+use serin::router::envoy::ResourceType;
 use tokio::{io::AsyncReadExt, net::TcpListener};
 
 use crate::{

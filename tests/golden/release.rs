@@ -7,7 +7,8 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use serde_json::{Value, json};
 use serin::{
     api::{Fetch, ModelDeployment, ModelDeploymentStatus, Revision, State, VersionSpec},
-    plan::{Given, KnownVersion, Object, Plan, Site, plan},
+    k8s::KnownVersion,
+    plan::{Given, Object, Plan, Site, plan},
 };
 
 use crate::{errors_and_latency, rollout, story::Story};

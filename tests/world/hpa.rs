@@ -2,7 +2,7 @@
 //! finds, as a share of what they request.
 
 use serde_json::{Value, json};
-use serin::traffic::envoy::RouterModel;
+use serin::router::envoy::RouterModel;
 
 use crate::{
     kinds::Kind,

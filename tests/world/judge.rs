@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use serin::traffic::envoy::RouterModel;
+use serin::router::envoy::RouterModel;
 
 use crate::{
     faults::{Fault, Faults},

@@ -9,17 +9,16 @@ use kube::Client;
 use parking_lot::Mutex;
 use serin::{
     api::{Fetch, validate::Limits},
-    apply::Applier,
-    clock::Clock,
-    controller::{self, Context},
-    events::Events,
-    leader::Election,
-    metrics::Metrics,
+    controller::{self, Context, apply::Applier, clock::Clock, events::Events, metrics::Metrics},
+    k8s::Stores,
     observe::{Attention, DryRuns, Evidence},
-    operator,
     plan::Site,
-    traffic::{self, Reach, envoy::RouterModel, ports::Ports, refusals::Refusals},
-    watch::{self, Scope, Stores},
+    router::envoy::{self, Reach, RouterModel, ports::Ports, refusals::Refusals},
+    runtime::{
+        leader::Election,
+        operator,
+        watch::{self, Scope},
+    },
 };
 use tokio::{sync::watch::Receiver, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -80,7 +79,7 @@ impl Operator {
 
     /// What it tells routers; nothing, before it has the whole picture.
     pub fn routes(&self) -> Option<RouterModel> {
-        self.stores.get().map(traffic::routes)
+        self.stores.get().map(envoy::routes)
     }
 
     pub fn name(&self) -> &str {
@@ -129,7 +128,7 @@ async fn tell(world: Arc<World>, process: String, mut leads: Receiver<bool>) {
     }
 }
 
-/// What `serin::operator` does, without what listens on sockets.
+/// What `serin::runtime::operator` does, without what listens on sockets.
 async fn serve(
     world: Arc<World>,
     process: Arc<Process>,

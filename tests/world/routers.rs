@@ -1,7 +1,7 @@
 //! The routers: each asks one operator, and keeps what it was told while that one is away.
 
 use serde_json::{Value, json};
-use serin::traffic::envoy::{RouteKey, RouterModel};
+use serin::router::envoy::{RouteKey, RouterModel};
 
 use crate::{
     dice::Dice,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use serde_json::json;
-use serin::{leader::LEASE, observe::MOST_IN_A_SECOND};
+use serin::{observe::MOST_IN_A_SECOND, runtime::leader::LEASE};
 use tokio::time::Instant;
 
 use crate::{

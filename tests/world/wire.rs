@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use kube::client::Body;
 use serde::Serialize;
 use serde_json::{Value, json};
-use serin::operator::READ_TIMEOUT;
+use serin::runtime::operator::READ_TIMEOUT;
 use tokio_util::sync::CancellationToken;
 
 use crate::{

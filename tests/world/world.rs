@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde_json::Value;
-use serin::traffic::envoy::RouterModel;
+use serin::router::envoy::RouterModel;
 use tokio::{
     sync::{Notify, futures::Notified},
     time::Instant,

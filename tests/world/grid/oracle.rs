@@ -3,7 +3,7 @@
 //! is counted twice.
 
 use serde_json::Value;
-use serin::traffic::envoy::RouteKey;
+use serin::router::envoy::RouteKey;
 
 use super::{event::Event, happening::Happening};
 use crate::{
@@ -278,7 +278,7 @@ fn through(state: &State, address: &str, port: u64, ready: &[&str]) -> f64 {
     if u64::from(route.port) != port {
         return 0.0;
     }
-    let reaches = |backend: &&serin::traffic::envoy::Backend| {
+    let reaches = |backend: &&serin::router::envoy::Backend| {
         let mut endpoints = backend.endpoints.iter();
         endpoints.any(|endpoint| ready.contains(&&*endpoint.ip().to_string()))
     };

@@ -32,15 +32,19 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use kube_runtime::wait::await_condition;
-use serin::api::{DecisionRecord, ModelDeployment, State};
-use serin::leader::LEASE;
+use serin::{
+    api::{DecisionRecord, ModelDeployment, State},
+    runtime::leader::LEASE,
+};
 
 use self::forward::Forward;
 use self::inventory::Inventory;
 use self::load::Traffic;
-use crate::cluster::{Cluster, REGISTRY, ensure_packages};
-use crate::images::Registry;
-use crate::progress::Progress;
+use crate::{
+    cluster::{Cluster, REGISTRY, ensure_packages},
+    images::Registry,
+    progress::Progress,
+};
 
 /// Label of the namespaces that are made, and removed, here.
 const OURS: &str = "serin.dev/lab";

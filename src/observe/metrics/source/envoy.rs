@@ -4,7 +4,7 @@
 //! itself for want of a version's: 503 for no healthy or no reachable upstream, 504 for a timeout.
 //! Classes do not show a 429, so `envoy_cluster_upstream_rq` of that code is read along and taken
 //! out again. Nor do they show that an answer broke off: its class counts it when its headers
-//! arrive, so `envoy_cluster_upstream_rq_broken_off`, a counter of our own (`traffic/envoy`), says
+//! arrive, so `envoy_cluster_upstream_rq_broken_off`, a counter of our own (`router/envoy`), says
 //! when its end fails that it was bad.
 
 use super::super::promql::{Matcher, Pattern};

@@ -1,0 +1,321 @@
+//! What a policy would have done to versions that deserved to be promoted: its false rollbacks and its time to promote,
+//! measured on the past of the version that served, before anyone trusts it.
+//!
+//! ```text
+//! past ─► the operator's own reader, look by look ─► the serving version's requests
+//!                                                        │ dealt out by weight (deal.rs, seeded)
+//!                                                        ▼
+//!                   rollouts from many starts ◄─ the operator's own decisions (rollout.rs)
+//! ```
+//! It says nothing about bad versions: those are not in that past.
+
+mod deal;
+mod past;
+mod report;
+mod rollout;
+
+use std::{io::Write as _, path::PathBuf, time::Duration};
+
+use clap::Args;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use jiff::{SignedDuration, Timestamp};
+use kube::{Api, Client as KubeClient};
+use serde::Deserialize as _;
+
+use crate::{
+    api::{
+        Approval, ModelDeployment, ModelDeploymentSpec, OnFailure, Revision, VersionSpec,
+        validate::{Limits, SCHEMES, validate},
+    },
+    observe::{
+        Evidence,
+        metrics::{Client, ClientError},
+    },
+    runtime::settings,
+};
+pub use past::PastLook;
+pub use rollout::{End, Simulated};
+
+/// Between two lines that tell how far the reading is.
+const TELL_EVERY: usize = 500;
+
+/// What to score, on what.
+#[derive(Args, Clone, Debug)]
+pub struct Arguments {
+    /// Base URL of the Prometheus that has the past.
+    #[arg(long = "prometheus", env = "SERIN_PROMETHEUS_URL", value_parser = settings::base_url)]
+    pub prometheus_url: String,
+
+    /// A header of every request to it, such as `X-Scope-OrgID: ml`. May be given several times.
+    #[arg(long, env = "SERIN_PROMETHEUS_HEADERS", hide_env_values = true, value_delimiter = '\n', value_parser = settings::header)]
+    pub prometheus_header: Vec<(HeaderName, HeaderValue)>,
+
+    /// Beginning of the period: a moment such as 2026-11-20T00:00:00Z, or how long ago, such as 24h.
+    #[arg(long, value_parser = moment)]
+    pub from: Timestamp,
+
+    /// End of the period, likewise; now where absent.
+    #[arg(long, value_parser = moment)]
+    pub to: Option<Timestamp>,
+
+    /// Namespace of the ModelDeployment.
+    #[arg(long)]
+    pub namespace: String,
+
+    /// Name of the ModelDeployment.
+    #[arg(long)]
+    pub name: String,
+
+    /// A manifest of the ModelDeployment with the policy to score: `spec.objectives` and `spec.rollout`. What the cluster has
+    /// where absent.
+    #[arg(long)]
+    pub policy: Option<PathBuf>,
+
+    /// The revision (8 hex digits) that served in that period. Where absent: the one that serves now, or the one that the
+    /// manifest makes.
+    #[arg(long)]
+    pub revision: Option<String>,
+
+    /// How often that Prometheus scrapes, and hence the time between two looks.
+    #[arg(long, env = "SERIN_SCRAPE_INTERVAL", default_value = "15s", value_parser = settings::duration)]
+    pub scrape_interval: Duration,
+
+    /// Namespace of the bundled routers, whose counters are read unless the policy says otherwise.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "serin-system")]
+    pub router_namespace: String,
+
+    /// The name that the router's Service and Deployment share.
+    #[arg(long, env = "SERIN_ROUTER_SERVICE", default_value = "serin-router")]
+    pub router_service: String,
+
+    /// How many rollouts to simulate; their starts are spread evenly over the period.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub rollouts: u32,
+
+    /// Seed of the dealing: the same seed gives the same report.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum BacktestError {
+    /// The manifest cannot be read.
+    #[error("cannot read {path}: {cause}")]
+    Policy {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        cause: String,
+    },
+    /// The ModelDeployment cannot be read from the cluster.
+    #[error("cannot read {name} from the cluster: {cause}. --policy FILE needs no cluster")]
+    Cluster {
+        /// The model.
+        name: String,
+        /// What is wrong.
+        cause: String,
+    },
+    /// The policy cannot be used.
+    #[error("the policy cannot be used: {0}")]
+    Invalid(String),
+    /// Prometheus' address cannot be used.
+    #[error("cannot use --prometheus: {0}")]
+    Prometheus(#[from] ClientError),
+    /// The period is too short to look twice.
+    #[error(
+        "the period from {from} to {to} has no room for two looks: make it longer than two scrape intervals"
+    )]
+    NoPeriod {
+        /// Its beginning.
+        from: Timestamp,
+        /// Its end.
+        to: Timestamp,
+    },
+    /// No look could be read.
+    #[error("nothing could be read: {0}")]
+    NothingRead(String),
+}
+
+/// Scores a policy; the report is for a person to read.
+pub async fn run(arguments: &Arguments) -> Result<String, BacktestError> {
+    let (mut model, serving) = match &arguments.policy {
+        Some(file) => (from_manifest(file)?, None),
+        None => from_cluster(arguments).await?,
+    };
+    model.metadata.namespace = Some(arguments.namespace.clone());
+    model.metadata.name = Some(arguments.name.clone());
+    check(&model)?;
+    let revision = arguments
+        .revision
+        .clone()
+        .map(Revision)
+        .or(serving)
+        .unwrap_or_else(|| VersionSpec::of(&model.spec).revision());
+
+    let headers: HeaderMap = arguments.prometheus_header.iter().cloned().collect();
+    let client = Client::new(&arguments.prometheus_url, headers)?.of_the_past();
+    let router = (
+        arguments.router_namespace.clone(),
+        arguments.router_service.clone(),
+    );
+    let evidence = Evidence::new(client, arguments.scrape_interval, router);
+    let spec = unattended(&model.spec);
+    let (from, to) = (arguments.from, arguments.to.unwrap_or_else(Timestamp::now));
+    let looks = past::read(&evidence, &model, &revision, from, to, |done, all| {
+        if done % TELL_EVERY == 0 {
+            // To standard error: the report is what goes to standard output.
+            let _ = writeln!(std::io::stderr(), "read {done} of {all} looks");
+        }
+    })
+    .await;
+    if looks.len() < 2 {
+        return Err(BacktestError::NoPeriod { from, to });
+    }
+    if let Some(blind) = nothing_read(&looks) {
+        return Err(BacktestError::NothingRead(blind));
+    }
+    let rollouts: Vec<Simulated> = starts(&looks, arguments.rollouts)
+        .map(|start| {
+            rollout::simulate(
+                &spec,
+                &looks,
+                start,
+                arguments.scrape_interval,
+                arguments.seed,
+            )
+        })
+        .collect();
+    let findings = report::Findings {
+        title: format!(
+            "{}/{}, revision {revision}",
+            arguments.namespace, arguments.name
+        ),
+        spec: &spec,
+        attended: spec != model.spec,
+        looks: &looks,
+        rollouts: &rollouts,
+        interval: arguments.scrape_interval,
+    };
+    Ok(findings.text())
+}
+
+/// The first ModelDeployment in a file of YAML documents.
+fn from_manifest(file: &PathBuf) -> Result<ModelDeployment, BacktestError> {
+    let failed = |cause: String| BacktestError::Policy {
+        path: file.display().to_string(),
+        cause,
+    };
+    let text = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
+    for document in serde_norway::Deserializer::from_str(&text) {
+        let value = serde_norway::Value::deserialize(document)
+            .map_err(|error| failed(error.to_string()))?;
+        if value.get("kind").and_then(|kind| kind.as_str()) == Some("ModelDeployment") {
+            return serde_norway::from_value(value).map_err(|error| failed(error.to_string()));
+        }
+    }
+    Err(failed("it holds no ModelDeployment".to_owned()))
+}
+
+/// What the cluster has: the resource, and the revision that serves now.
+async fn from_cluster(
+    arguments: &Arguments,
+) -> Result<(ModelDeployment, Option<Revision>), BacktestError> {
+    let failed = |cause: String| BacktestError::Cluster {
+        name: format!("{}/{}", arguments.namespace, arguments.name),
+        cause,
+    };
+    let client = KubeClient::try_default()
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    let api: Api<ModelDeployment> = Api::namespaced(client, &arguments.namespace);
+    let model = api
+        .get(&arguments.name)
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    let status = model.status.as_ref();
+    let stable = status.and_then(|status| status.state.stable.as_ref());
+    let serving = stable.map(|stable| stable.revision.clone());
+    Ok((model, serving))
+}
+
+fn check(model: &ModelDeployment) -> Result<(), BacktestError> {
+    let limits = Limits {
+        allowed_schemes: SCHEMES.map(str::to_owned).to_vec(),
+    };
+    let errors: Vec<String> = validate(model, &limits)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(BacktestError::Invalid(errors.join("; ")))
+    }
+}
+
+/// Why nothing was read, where nothing was.
+fn nothing_read(looks: &[PastLook]) -> Option<String> {
+    let mut readings = looks.iter().flat_map(|look| &look.readings);
+    if readings.any(Result::is_ok) {
+        return None;
+    }
+    let reasons = looks.iter().flat_map(|look| &look.readings);
+    Some(
+        reasons
+            .filter_map(|reading| reading.as_ref().err())
+            .next_back()
+            .map_or_else(
+                || "the policy has no objective".to_owned(),
+                ToString::to_string,
+            ),
+    )
+}
+
+/// The policy without what waits for a person: whoever is asked agrees at once, and evidence that fails rolls back, so that
+/// it is counted.
+fn unattended(spec: &ModelDeploymentSpec) -> ModelDeploymentSpec {
+    let mut spec = spec.clone();
+    let rollout = &mut spec.rollout;
+    rollout.paused = false;
+    rollout.approval = Approval::Never;
+    rollout.on_failure = OnFailure::Rollback;
+    for step in &mut rollout.steps {
+        step.pause = false;
+    }
+    for objective in &mut spec.objectives {
+        if let Some(drift) = &mut objective.prediction_drift {
+            drift.then = OnFailure::Rollback;
+        }
+        if let Some(query) = &mut objective.query {
+            query.then = OnFailure::Rollback;
+        }
+    }
+    spec
+}
+
+/// Looks from which a rollout starts, spread evenly; a rollout would not start while the metrics are away.
+fn starts(looks: &[PastLook], count: u32) -> impl Iterator<Item = usize> {
+    let count = (count as usize).min(looks.len());
+    let all = looks.len();
+    let spread = (0..count).map(move |number| number * all / count);
+    spread.filter(move |start| {
+        looks
+            .get(*start)
+            .is_some_and(|look| look.readings.iter().all(Result::is_ok))
+    })
+}
+
+/// A moment, or how long ago it was.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    if let Ok(at) = text.parse::<Timestamp>() {
+        return Ok(at);
+    }
+    let ago = settings::duration(text)
+        .ok()
+        .and_then(|ago| SignedDuration::try_from(ago).ok())
+        .and_then(|ago| Timestamp::now().checked_sub(ago).ok());
+    ago.ok_or_else(|| {
+        "expected a moment such as 2026-11-20T00:00:00Z, or how long ago, such as 24h".to_owned()
+    })
+}

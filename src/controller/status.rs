@@ -1,0 +1,545 @@
+//! The last stage: the account that Serin gives of what it knows, for people and for tools. Pure; time changes nothing.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt;
+
+use crate::{
+    api::{
+        MODEL_LABEL, ModelDeployment, ModelDeploymentStatus, Phase, State, Verdict, VersionSpec,
+        conditions::{reasons, types},
+        validate::Invalid,
+    },
+    observe::{Refusal, VersionHealth},
+    rollout::Unfit,
+    router::envoy::{self, Front, ResourceType},
+};
+
+/// Most refusals of routers that one message names.
+const MOST_NAMED: usize = 3;
+/// Most characters of a router's words.
+const MOST_WORDS: usize = 300;
+
+/// Where the spec stands, as far as the decision does not say it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Standing {
+    /// The spec is valid, and the state answers it.
+    Valid,
+    /// The spec cannot be used.
+    Invalid(Vec<Invalid>),
+    /// The model is being deleted, and somebody's finalizer keeps it for a while.
+    Deleting,
+}
+
+impl Standing {
+    /// Why no version can be on trial, if none can.
+    pub fn unfit(&self) -> Option<Unfit> {
+        match self {
+            Self::Valid => None,
+            Self::Invalid(_) => Some(Unfit::InvalidSpec),
+            Self::Deleting => Some(Unfit::Deleting),
+        }
+    }
+}
+
+/// The refused object that the status shows: one that the model, the version in force or the one on trial needs.
+pub fn hindrance<'a>(refused: &'a [Refusal], state: &State) -> Option<&'a Refusal> {
+    let shown = |refusal: &&Refusal| !refusal.transient && refusal.concerns(state);
+    refused.iter().find(shown)
+}
+
+/// The status that follows from a state. Conditions keep their transition time unless they change.
+pub fn account(
+    model: &ModelDeployment,
+    state: &State,
+    stable: &VersionHealth,
+    (standing, refused): (&Standing, &[Refusal]),
+    front: Front,
+    now: Timestamp,
+) -> ModelDeploymentStatus {
+    let old = model
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default();
+    let generation = model.metadata.generation;
+    let conditions = conditions(model, state, stable, (standing, refused), front)
+        .into_iter()
+        .map(|(type_, status, reason, message)| {
+            let status = if status { "True" } else { "False" };
+            let since = old
+                .iter()
+                .find(|old| old.type_ == type_ && old.status == status)
+                .map(|old| old.last_transition_time.clone());
+            Condition {
+                type_: type_.to_owned(),
+                status: status.to_owned(),
+                reason,
+                message,
+                observed_generation: generation,
+                last_transition_time: since.unwrap_or(Time(now)),
+            }
+        })
+        .collect();
+    ModelDeploymentStatus {
+        observed_generation: generation,
+        state: state.clone(),
+        conditions,
+        ready_replicas: stable.ready,
+        replicas: stable.desired,
+        selector: Some(format!("{MODEL_LABEL}={}", model.name_any())),
+    }
+}
+
+/// Adds what routers refuse of the model, where they do: each router, and its words. Returns that, where it is news that
+/// any does.
+pub fn add_refusals(
+    status: &mut ModelDeploymentStatus,
+    old: Option<&ModelDeploymentStatus>,
+    refusals: &[envoy::Refusal],
+    now: Timestamp,
+) -> Option<String> {
+    if refusals.is_empty() {
+        return None;
+    }
+    let mut message = String::new();
+    for refusal in refusals.iter().take(MOST_NAMED) {
+        let envoy::Refusal {
+            router,
+            kind,
+            message: words,
+            ..
+        } = refusal;
+        let _ = write!(
+            message,
+            "Router {router} refuses this model's {}",
+            kind.word()
+        );
+        if let (ResourceType::Listener, Some(port)) = (kind, status.state.router_port) {
+            let _ = write!(message, " on port {port}");
+        }
+        let words: String = words.chars().take(MOST_WORDS).collect();
+        let _ = write!(message, ": {words}. ");
+    }
+    if let Some(more) = refusals.len().checked_sub(MOST_NAMED + 1) {
+        let _ = write!(message, "So do {} more. ", more + 1);
+    }
+    message.push_str(
+        "New connections go to the other routers, if there are any. It is offered again every 30 s; \
+         if this stays, delete the router's pod.",
+    );
+    let before = old.into_iter().flat_map(|old| &old.conditions);
+    let since = before
+        .filter(|condition| condition.type_ == types::ROUTER_REFUSED)
+        .map(|condition| condition.last_transition_time.clone())
+        .next();
+    let news = since.is_none().then(|| message.clone());
+    status.conditions.push(Condition {
+        type_: types::ROUTER_REFUSED.to_owned(),
+        status: "True".to_owned(),
+        reason: reasons::ROUTER_REFUSED.to_owned(),
+        message,
+        observed_generation: status.observed_generation,
+        last_transition_time: since.unwrap_or(Time(now)),
+    });
+    news
+}
+
+/// Where a status calls a model Ready that was not: since when all pods of its version have been.
+pub fn becomes_ready(
+    old: Option<&ModelDeploymentStatus>,
+    new: &ModelDeploymentStatus,
+) -> Option<Timestamp> {
+    let since = |status: &ModelDeploymentStatus, wanted: &str| {
+        let mut holding = status.conditions.iter().filter(|c| c.status == "True");
+        let found = holding.find(|condition| condition.type_ == wanted);
+        found.map(|condition| condition.last_transition_time.0)
+    };
+    let is_ready = |status: &ModelDeploymentStatus| since(status, types::READY).is_some();
+    if old.is_some_and(is_ready) || !is_ready(new) {
+        return None;
+    }
+    since(new, types::AVAILABLE)
+}
+
+/// Whether a status says nothing new, but for durations in its sentences. How old a sample is or how far a clock is off is
+/// another number at each look: written, it would wake the loop, which would find the next one, a hundred times a second.
+pub fn says_nothing_new(old: &ModelDeploymentStatus, new: &ModelDeploymentStatus) -> bool {
+    let mut new = new.clone();
+    keep_wording(&old.state.message, &mut new.state.message);
+    for (old, new) in old.conditions.iter().zip(&mut new.conditions) {
+        keep_wording(&old.message, &mut new.message);
+    }
+    new == *old
+}
+
+fn keep_wording(old: &str, new: &mut String) {
+    let words = |text: &str| -> Vec<String> {
+        let word = |word: &str| if is_duration(word) { "…" } else { word }.to_owned();
+        text.split_whitespace().map(word).collect()
+    };
+    if words(old) == words(new) {
+        old.clone_into(new);
+    }
+}
+
+/// Whether a word is one like `48.226s,`.
+fn is_duration(word: &str) -> bool {
+    let word = word.trim_matches(|c: char| c.is_ascii_punctuation());
+    word.starts_with(|c: char| c.is_ascii_digit()) && word.ends_with(['s', 'm', 'h'])
+}
+
+type Row = (&'static str, bool, String, String);
+
+fn conditions(
+    model: &ModelDeployment,
+    state: &State,
+    stable: &VersionHealth,
+    (standing, refused): (&Standing, &[Refusal]),
+    front: Front,
+) -> Vec<Row> {
+    let available = state.stable.is_some() && stable.endpoints > 0;
+    let all_ready = state.stable.is_some() && stable.has_capacity(model.spec.pods_needed());
+    let pods = match &state.stable {
+        Some(serving) => stable.sentence(&serving.version, model.spec.replicas),
+        None => "No version serves yet.".to_owned(),
+    };
+    let pods_reason = match (available, all_ready) {
+        (false, _) => reasons::NO_ENDPOINT,
+        (true, false) => reasons::NOT_ALL_READY,
+        (true, true) => reasons::ALL_READY,
+    };
+    let (mut progress, mut message) = match standing {
+        Standing::Invalid(errors) => (
+            Progress::stuck(reasons::INVALID_SPEC),
+            listed(errors, state),
+        ),
+        Standing::Valid | Standing::Deleting => match progress(model, state, all_ready, front) {
+            progress if progress.reason == reasons::NOT_ALL_READY => (progress, pods.clone()),
+            progress if progress.reason == reasons::NO_ROUTER => (
+                progress,
+                format!("{pods} No router is Ready: nothing answers at the model's address."),
+            ),
+            progress if progress.reason == reasons::NOT_ANSWERING => (
+                progress,
+                format!("{pods} The model's address does not answer yet."),
+            ),
+            progress => (progress, with_ignored(state)),
+        },
+    };
+    let mut reason = progress.reason.to_owned();
+    let hindrance = hindrance(refused, state);
+    if let (Some(refusal), Standing::Invalid(_)) = (hindrance, standing) {
+        // A person repairs the spec first; what is refused concerns the version that serves on.
+        let _ = write!(message, " {refusal}. It is tried again.");
+    } else if let Some(refusal) = hindrance {
+        progress.ready = false;
+        progress.stalled = true;
+        reason.clone_from(&refusal.reason);
+        message = format!("{refusal}. It is tried again. {message}");
+    }
+    // The API server takes no empty message.
+    let told = |holds: bool, otherwise: &str| {
+        if holds {
+            message.clone()
+        } else {
+            otherwise.to_owned()
+        }
+    };
+    vec![
+        (
+            types::READY,
+            progress.ready,
+            reason.clone(),
+            message.clone(),
+        ),
+        (types::AVAILABLE, available, pods_reason.to_owned(), pods),
+        (
+            types::RECONCILING,
+            progress.reconciling,
+            reason.clone(),
+            told(progress.reconciling, "Nothing is under way."),
+        ),
+        (
+            types::STALLED,
+            progress.stalled,
+            reason,
+            told(progress.stalled, "Nothing needs a person."),
+        ),
+    ]
+}
+
+/// What kstatus wants to know, and the reason for it.
+struct Progress {
+    ready: bool,
+    reconciling: bool,
+    stalled: bool,
+    reason: &'static str,
+}
+
+impl Progress {
+    fn ready(reason: &'static str) -> Self {
+        Self {
+            ready: true,
+            reconciling: false,
+            stalled: false,
+            reason,
+        }
+    }
+    fn under_way(reason: &'static str) -> Self {
+        Self {
+            ready: false,
+            reconciling: true,
+            stalled: false,
+            reason,
+        }
+    }
+    fn stuck(reason: &'static str) -> Self {
+        Self {
+            ready: false,
+            reconciling: false,
+            stalled: true,
+            reason,
+        }
+    }
+}
+
+/// Where the state stands on its way to what the spec asks for.
+fn progress(model: &ModelDeployment, state: &State, all_ready: bool, front: Front) -> Progress {
+    let last_action = state
+        .last_move()
+        .map(|record| record.action.as_str())
+        .unwrap_or_default();
+    let Some(canary) = &state.canary else {
+        let desired = VersionSpec::of(&model.spec).revision();
+        let serves = state
+            .stable
+            .as_ref()
+            .is_some_and(|stable| stable.revision == desired);
+        let refused = state
+            .refused
+            .iter()
+            .any(|refused| refused.revision == desired);
+        return match (serves, refused) {
+            (true, _) if !all_ready => Progress::under_way(reasons::NOT_ALL_READY),
+            (true, _) => match front {
+                Front::Answers => Progress::ready(reasons::PROMOTED),
+                Front::Silent => Progress::under_way(reasons::NOT_ANSWERING),
+                Front::NoRouter => Progress::under_way(reasons::NO_ROUTER),
+            },
+            (false, true) if last_action == reasons::REFUSED => Progress::stuck(reasons::REFUSED),
+            (false, true) => Progress::stuck(reasons::ROLLED_BACK),
+            (false, false) if state.postponed.is_some() => {
+                Progress::under_way(reasons::PLATFORM_TROUBLE)
+            }
+            (false, false) => Progress::under_way(reasons::PREPARING),
+        };
+    };
+    if last_action == reasons::FAILURE_HELD {
+        return Progress::stuck(reasons::FAILURE_HELD);
+    }
+    Progress::under_way(match &canary.progress {
+        _ if model.spec.rollout.paused => reasons::PAUSED,
+        None if state.phase == Phase::Pending => reasons::FIRST_VERSION,
+        None if last_action == reasons::NOT_MEASURABLE => {
+            return Progress::stuck(reasons::NOT_MEASURABLE);
+        }
+        None => reasons::PREPARING,
+        Some(progress) if progress.blind_since.is_some() => reasons::METRICS_OUTAGE,
+        Some(_) if last_action == reasons::INSUFFICIENT_DATA => reasons::INSUFFICIENT_DATA,
+        Some(_) if last_action == reasons::AWAITING_APPROVAL => reasons::AWAITING_APPROVAL,
+        Some(_) => reasons::GATHERING_EVIDENCE,
+    })
+}
+
+/// The message, and after it what could not be understood of what people said.
+fn with_ignored(state: &State) -> String {
+    let mut message = state.message.clone();
+    for ignored in &state.ignored {
+        let _ = write!(message, " Ignored: {ignored}");
+    }
+    message
+}
+
+fn listed(errors: &[Invalid], state: &State) -> String {
+    let mut text = errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ");
+    if let Some(stable) = &state.stable {
+        let _ = write!(text, ". Version {} serves on, untouched.", stable.version);
+    }
+    text
+}
+
+/// The severity of a decision's event.
+pub fn is_warning(action: &str, verdict: Option<Verdict>) -> bool {
+    matches!(verdict, Some(Verdict::Fail | Verdict::Blind))
+        || [
+            reasons::ROLLED_BACK,
+            reasons::PLATFORM_TROUBLE,
+            reasons::REFUSED,
+            reasons::INSUFFICIENT_DATA,
+        ]
+        .contains(&action)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::VersionRef;
+
+    /// Three pods are asked for, version 1 serves, and its pods are like this.
+    fn of(stable: &VersionHealth, min_ready: &str) -> ModelDeploymentStatus {
+        let model: ModelDeployment = serde_json::from_value(json!({
+            "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
+            "metadata": {"name": "churn", "namespace": "ml", "generation": 1},
+            "spec": {
+                "model": {"uri": "file:///m", "version": "1", "digest": "sha256:0"},
+                "replicas": 3, "rollout": {"minReady": min_ready},
+                "objectives": [{"errorRate": {"max": "1%"}}],
+            },
+        }))
+        .unwrap();
+        let state = State {
+            phase: Phase::Stable,
+            stable: Some(VersionRef {
+                revision: VersionSpec::of(&model.spec).revision(),
+                version: "1".to_owned(),
+            }),
+            ..State::default()
+        };
+        let now = Timestamp::UNIX_EPOCH;
+        account(
+            &model,
+            &state,
+            stable,
+            (&Standing::Valid, &[]),
+            Front::Answers,
+            now,
+        )
+    }
+
+    fn holds<'a>(status: &'a ModelDeploymentStatus, type_: &str) -> (&'a str, &'a str) {
+        let found = status.conditions.iter().find(|one| one.type_ == type_);
+        let found = found.unwrap();
+        (&found.status, &found.reason)
+    }
+
+    fn pods(ready: i32, endpoints: usize) -> VersionHealth {
+        VersionHealth {
+            desired: 3,
+            ready,
+            endpoints,
+            ..VersionHealth::default()
+        }
+    }
+
+    #[test]
+    fn a_model_is_available_while_a_pod_of_it_can_be_reached_and_ready_once_enough_can() {
+        for (ready, endpoints, min_ready, available, is_ready) in [
+            (3, 3, "100%", ("True", reasons::ALL_READY), "True"),
+            (2, 2, "100%", ("True", reasons::NOT_ALL_READY), "False"),
+            (2, 2, "60%", ("True", reasons::ALL_READY), "True"),
+            (0, 1, "100%", ("True", reasons::NOT_ALL_READY), "False"),
+            (3, 0, "100%", ("False", reasons::NO_ENDPOINT), "False"),
+        ] {
+            let status = of(&pods(ready, endpoints), min_ready);
+            assert_eq!(holds(&status, types::AVAILABLE), available);
+            assert_eq!(
+                holds(&status, types::READY).0,
+                is_ready,
+                "{ready} of 3, {min_ready}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_keeps_stables_pods_from_serving_stands_in_the_conditions() {
+        let words = "the scheduler says: 0/3 nodes are available: insufficient nvidia.com/gpu.";
+        let health = VersionHealth {
+            trouble: Some(words.to_owned()),
+            ..pods(0, 0)
+        };
+        let status = of(&health, "100%");
+        for type_ in [types::READY, types::AVAILABLE] {
+            let found = status.conditions.iter().find(|one| one.type_ == type_);
+            let message = &found.unwrap().message;
+            assert_eq!(
+                *message,
+                format!("Version 1: 0 of 3 pods are Ready: {words}")
+            );
+        }
+    }
+
+    #[test]
+    fn an_autoscaler_sees_the_pods_of_all_versions_and_the_number_that_one_is_to_have() {
+        let status = of(&pods(2, 2), "100%");
+        assert_eq!(status.selector.as_deref(), Some("serin.dev/model=churn"));
+        assert_eq!((status.replicas, status.ready_replicas), (3, 2));
+    }
+
+    #[test]
+    fn what_routers_refuse_stands_in_their_words_while_they_do() {
+        let refusal = |router: &str| envoy::Refusal {
+            router: router.to_owned(),
+            kind: ResourceType::Listener,
+            name: "ml/churn".to_owned(),
+            message: "cannot bind '0.0.0.0:54070': Address already in use".to_owned(),
+        };
+        let status = |port| ModelDeploymentStatus {
+            state: State {
+                router_port: port,
+                ..State::default()
+            },
+            ..ModelDeploymentStatus::default()
+        };
+        let (first, later) = (Timestamp::UNIX_EPOCH, Timestamp::MAX);
+        let mut old = status(Some(54_070));
+        let news = add_refusals(&mut old, None, &[refusal("a")], first);
+        assert_eq!(news.as_ref(), Some(&old.conditions[0].message));
+        assert_eq!(
+            old.conditions[0].message,
+            "Router a refuses this model's listener on port 54070: cannot bind '0.0.0.0:54070': \
+             Address already in use. New connections go to the other routers, if there are any. It is offered again \
+             every 30 s; if this stays, delete the router's pod."
+        );
+        let mut new = status(Some(54_070));
+        let all = ["a", "b", "c", "d", "e"].map(refusal);
+        assert_eq!(add_refusals(&mut new, Some(&old), &all, later), None);
+        let condition = &new.conditions[0];
+        assert_eq!(condition.last_transition_time, Time(first));
+        let said = &condition.message;
+        assert!(
+            said.contains("Router c") && !said.contains("Router d"),
+            "{said}"
+        );
+        assert!(said.contains("So do 2 more."), "{said}");
+        let mut none = status(None);
+        assert_eq!(add_refusals(&mut none, Some(&new), &[], later), None);
+        assert_eq!(none.conditions, []);
+    }
+
+    #[test]
+    fn another_duration_is_nothing_new_and_another_count_is() {
+        let says = |message: &str| ModelDeploymentStatus {
+            state: State {
+                message: message.to_owned(),
+                ..State::default()
+            },
+            ..ModelDeploymentStatus::default()
+        };
+        let old = says("the canary was last scraped 48.226s ago (limit 15s, 3 scrapes).");
+        let later = says("the canary was last scraped 1.5m ago (limit 15s, 3 scrapes).");
+        assert!(says_nothing_new(&old, &later));
+        let one = says("Version 2: 1 of 2 pods are Ready.");
+        let two = says("Version 2: 2 of 2 pods are Ready.");
+        assert!(!says_nothing_new(&one, &two));
+    }
+}

@@ -1,0 +1,82 @@
+//! Calls to the API server: how long one may take, and what its answer says.
+
+use std::time::Duration;
+
+use crate::api::conditions::reasons;
+
+/// Longest time for one call to the API server; the client's own retries would take minutes.
+pub const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Characters of the API server's words that are kept. A webhook's may be a page.
+const WORDS_KEPT: usize = 240;
+
+/// The API server did not answer in time.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the API server did not answer within {} s", CALL_LIMIT.as_secs())]
+pub struct NoAnswer;
+
+/// Bounds one call to [`CALL_LIMIT`].
+pub async fn timely<T>(call: impl Future<Output = T>) -> Result<T, NoAnswer> {
+    tokio::time::timeout(CALL_LIMIT, call)
+        .await
+        .map_err(|_| NoAnswer)
+}
+
+/// Whether the API server refused a request with this HTTP status code.
+pub fn is_code(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+/// What the API server said, in its own words; kube's error repeats them three times.
+pub fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => {
+            format!("{} ({} {})", status.message, status.code, status.reason)
+        }
+        error => error.to_string(),
+    }
+}
+
+/// A condition's reason for a refusal. The API server has no code for most of these: its words are fixed in its source
+/// (plugin/pkg/admission/resourcequota, pkg/admission/plugin/webhook, pkg/admission/plugin/policy), and a word that changes
+/// there costs no more than the general reason.
+pub fn reason(error: &kube::Error) -> &'static str {
+    let kube::Error::Api(status) = error else {
+        return reasons::WRITE_REFUSED;
+    };
+    let says = |words: &str| status.message.contains(words);
+    if says("exceeded quota") || says("failed quota") {
+        reasons::QUOTA_EXCEEDED
+    } else if says("admission webhook") || says("failed calling webhook") || says("AdmissionPolicy")
+    {
+        reasons::ADMISSION_DENIED
+    } else if status.code == 422 || status.code == 400 {
+        reasons::OBJECT_INVALID
+    } else if status.code == 403 || status.code == 401 {
+        reasons::FORBIDDEN
+    } else {
+        reasons::WRITE_REFUSED
+    }
+}
+
+/// The server's words in one line of bounded length.
+pub fn shortened(words: &str) -> String {
+    let line = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(WORDS_KEPT) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_words_becomes_a_line() {
+        let page = format!("denied:\n\n{}", "ü".repeat(1000));
+        let line = shortened(&page);
+        assert!(line.starts_with("denied: ü") && line.ends_with('…'));
+        assert_eq!(line.chars().count(), WORDS_KEPT + 1);
+    }
+}

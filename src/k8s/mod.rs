@@ -1,0 +1,52 @@
+//! The cluster as every stage above the resource sees it: caches of what exists, names and labels of what is made, whose an
+//! object is, and calls to the API server. It decides nothing.
+
+mod call;
+mod dirty;
+mod endpoints;
+mod history;
+mod kinship;
+mod models;
+mod names;
+mod stores;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+pub use call::{CALL_LIMIT, NoAnswer, is_code, reason, shortened, timely, words};
+pub use dirty::{Dirty, Marked};
+pub use endpoints::{
+    SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL, endpoints, endpoints_of, endpoints_of_service,
+    ready_addresses, service_of,
+};
+pub use history::{
+    KnownVersion, REIGN_ANNOTATION, TEMPLATE_FIELD, in_force, known_version, known_versions,
+};
+pub use kinship::{Kinship, is_child, kinship};
+pub use models::Models;
+pub use names::{FETCH, model_labels, version_labels, version_name, version_selector};
+pub use stores::Stores;
+
+/// Whether the first of two states of one object is from before the other. Resource versions of one kind are numbers in the
+/// order of their writes; where a server's are not, nothing is said.
+pub fn is_older(one: &ObjectMeta, other: &ObjectMeta) -> bool {
+    let number = |meta: &ObjectMeta| meta.resource_version.as_ref()?.parse::<u64>().ok();
+    let numbers = number(one).zip(number(other));
+    numbers.is_some_and(|(one, other)| one < other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_ordered_as_numbers() {
+        let of = |version: &str| ObjectMeta {
+            resource_version: Some(version.to_owned()),
+            ..ObjectMeta::default()
+        };
+        assert!(is_older(&of("99"), &of("100")), "numbers, not texts");
+        assert!(!is_older(&of("100"), &of("100")));
+        assert!(!is_older(&of("101"), &of("100")));
+        assert!(!is_older(&of("a"), &of("b")));
+    }
+}

@@ -1,0 +1,245 @@
+//! From persisted states and live endpoints to the routes of every model.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use kube::ResourceExt;
+use kube_runtime::reflector::ObjectRef;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Backend, ControlPlane, ModelRoute, RouteKey, RouterModel, Routers};
+use crate::{
+    api::{ModelDeployment, Phase, RetiringVersion, Revision, State},
+    k8s::{Stores, endpoints, in_force, is_child, known_versions},
+};
+
+/// Changes that come together are published together.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// Publishes the routes again after every change of the caches, until `stop`.
+///
+/// Every replica does so: the routes are a function of what is persisted, so all replicas publish the same. `changed` is
+/// called when a router came, went, took something over or refused it.
+pub async fn publish(
+    stores: &Stores,
+    mut news: watch::Receiver<u64>,
+    plane: &ControlPlane,
+    changed: impl Fn(&Routers),
+    stop: &CancellationToken,
+) {
+    let routers = plane.routers();
+    let mut acks = routers.changes();
+    let mut published: Option<RouterModel> = None;
+    news.mark_changed();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            news = acks.changed() => {
+                if news.is_err() {
+                    return;
+                }
+                changed(&routers);
+            }
+            change = news.changed() => {
+                if change.is_err() {
+                    return;
+                }
+                tokio::time::sleep(GATHER).await;
+                news.mark_unchanged();
+                let model = routes(stores);
+                if published.as_ref() != Some(&model) {
+                    plane.publish(&model);
+                    published = Some(model);
+                }
+            }
+        }
+    }
+}
+
+/// The routes of all models that have a port and a version to send requests to.
+pub fn routes(stores: &Stores) -> RouterModel {
+    let models = stores.models.state();
+    let mut routes = BTreeMap::new();
+    for model in &models {
+        let (namespace, name) = model.key();
+        let found = |revision: &Revision| {
+            endpoints(stores, &namespace, &name, revision)
+                .into_iter()
+                .map(SocketAddr::from)
+                .collect()
+        };
+        let state = state_of(stores, model);
+        if let Some(route) = state.and_then(|state| route(model, &state, found)) {
+            routes.insert(RouteKey::new(namespace.clone(), name.clone()), route);
+        }
+    }
+    RouterModel { routes }
+}
+
+/// The state that the route of a model follows: the persisted one. Of one that was lost, what is left of it: the address
+/// answers on until the state is restored.
+fn state_of(stores: &Stores, model: &ModelDeployment) -> Option<State> {
+    let persisted = model.status.as_ref().map(|status| &status.state);
+    match persisted.filter(|state| state.stable.is_some()) {
+        Some(state) => Some(state.clone()),
+        None => remains(stores, model),
+    }
+}
+
+/// Name of the EndpointSlice that leads from a model's name to the routers.
+pub fn router_slice_name(model: &str) -> String {
+    format!("{model}-router")
+}
+
+/// The port on which routers listen for a model, as the way to them has it.
+pub fn router_port(stores: &Stores, model: &ModelDeployment) -> Option<u16> {
+    let namespace = model.namespace().unwrap_or_default();
+    let name = router_slice_name(&model.name_any());
+    let names = [format!("{name}-ipv6"), name];
+    let mut slices = names
+        .iter()
+        .filter_map(|name| stores.slices.get(&ObjectRef::new(name).within(&namespace)));
+    let slice = slices.find(|slice| is_child(&**slice, model))?;
+    let port = slice.ports.as_ref()?.first()?.port?;
+    u16::try_from(port).ok()
+}
+
+/// What is left of a state that was lost: the version in force has all traffic. Requests that the others have end in
+/// peace. `None` where nothing says that there was one.
+pub fn remains(stores: &Stores, model: &ModelDeployment) -> Option<State> {
+    let known = known_versions(stores, model);
+    let stable = in_force(&known)?;
+    let router_port = Some(router_port(stores, model)?);
+    let others = known.into_keys().filter(|other| *other != stable.revision);
+    let retiring = others.map(|revision| RetiringVersion {
+        revision,
+        scale_down_at: jiff::Timestamp::MAX,
+    });
+    Some(State {
+        phase: Phase::Stable,
+        retiring: retiring.collect(),
+        stable: Some(stable),
+        router_port,
+        ..State::default()
+    })
+}
+
+/// One model's route: its weights as persisted, but none to a canary that has no endpoint.
+fn route(
+    model: &ModelDeployment,
+    state: &State,
+    endpoints: impl Fn(&Revision) -> Vec<SocketAddr>,
+) -> Option<ModelRoute> {
+    let stable = state.stable.as_ref()?;
+    let mut backends = Vec::new();
+    let mut canary_weight = 0;
+    if let Some(canary) = &state.canary {
+        let endpoints = endpoints(&canary.revision);
+        canary_weight = if endpoints.is_empty() {
+            0
+        } else {
+            canary.weight
+        };
+        backends.push(Backend {
+            revision: canary.revision.to_string(),
+            weight: canary_weight,
+            endpoints,
+        });
+    }
+    backends.push(Backend {
+        revision: stable.revision.to_string(),
+        weight: 100_u8.saturating_sub(canary_weight),
+        endpoints: endpoints(&stable.revision),
+    });
+    // Without weight, yet known: requests that are under way end in peace.
+    for version in &state.retiring {
+        if backends
+            .iter()
+            .all(|backend| backend.revision != version.revision.0)
+        {
+            let endpoints = endpoints(&version.revision);
+            backends.push(Backend {
+                revision: version.revision.to_string(),
+                weight: 0,
+                endpoints,
+            });
+        }
+    }
+    Some(ModelRoute {
+        port: state.router_port?,
+        backends,
+        timeout: model.spec.traffic.envoy.timeout.into(),
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn model(canary: Option<u8>) -> ModelDeployment {
+        let canary = canary.map(|weight| {
+            json!({"revision": "cccccccc", "version": "2", "weight": weight, "since": "2026-01-01T00:00:00Z"})
+        });
+        serde_json::from_value(json!({
+            "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
+            "metadata": {"name": "churn", "namespace": "ml"},
+            "spec": {
+                "model": {"uri": "file:///m", "version": "1", "digest": "sha256:0"},
+                "objectives": [{"errorRate": {"max": "1%"}}],
+            },
+            "status": {
+                "phase": "Canary", "routerPort": 20001,
+                "stable": {"revision": "aaaaaaaa", "version": "1"},
+                "canary": canary,
+                "retiring": [{"revision": "dddddddd", "scaleDownAt": "2026-01-01T00:00:00Z"}],
+            },
+        }))
+        .unwrap()
+    }
+
+    fn weights(canary: Option<u8>, canary_has_endpoints: bool) -> Vec<(String, u8)> {
+        let endpoints = |revision: &Revision| {
+            if revision.0 == "cccccccc" && !canary_has_endpoints {
+                Vec::new()
+            } else {
+                vec!["10.0.0.1:8080".parse().unwrap()]
+            }
+        };
+        let model = model(canary);
+        let state = &model.status.as_ref().unwrap().state;
+        let route = route(&model, state, endpoints).unwrap();
+        route
+            .backends
+            .into_iter()
+            .map(|backend| (backend.revision, backend.weight))
+            .collect()
+    }
+
+    #[test]
+    fn weights_are_the_persisted_ones_and_sum_to_100() {
+        let pair = |revision: &str, weight| (revision.to_owned(), weight);
+        assert_eq!(
+            weights(Some(25), true),
+            [
+                pair("cccccccc", 25),
+                pair("aaaaaaaa", 75),
+                pair("dddddddd", 0)
+            ]
+        );
+        assert_eq!(
+            weights(None, true),
+            [pair("aaaaaaaa", 100), pair("dddddddd", 0)]
+        );
+    }
+
+    #[test]
+    fn a_canary_without_endpoints_gets_nothing_whatever_its_weight() {
+        assert_eq!(
+            weights(Some(25), false)[..2],
+            [("cccccccc".to_owned(), 0), ("aaaaaaaa".to_owned(), 100)]
+        );
+    }
+}

@@ -1,0 +1,281 @@
+//! Leader election by a Lease: one replica acts, all of them serve routers.
+//!
+//! The rules are those of client-go's `leaderelection`. How long a holder has been silent is measured by how long its record
+//! has stood still under our eyes, with a clock that only goes forward. The times in the record are for people: by them, a
+//! holder whose clock was an hour ahead would keep its lease for an hour after its death, and nobody would roll back.
+
+use std::time::Duration;
+
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
+use kube::{Api, Client, api::PostParams};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{controller::clock::Clock, k8s::is_code};
+
+/// Name of the Lease.
+pub const LEASE: &str = "serin-operator";
+/// The holder renews its lease this many times while it lasts.
+const RENEWALS: u32 = 3;
+
+/// This replica's part in the election.
+pub struct Election {
+    leads: watch::Receiver<bool>,
+    deaf: CancellationToken,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Election {
+    /// Takes part, under the pod's name: a container that was restarted takes its own lease back without waiting.
+    ///
+    /// A leader that cannot renew its lease gives up after two thirds of its `duration`, and another takes it after the whole of
+    /// it: clocks may run at different speeds, up to half as fast again.
+    pub fn join(
+        client: Client,
+        namespace: &str,
+        pod: &str,
+        duration: Duration,
+        clock: Clock,
+    ) -> Self {
+        let deaf = CancellationToken::new();
+        let candidate = Candidate {
+            leases: Api::namespaced(client, namespace),
+            pod: pod.to_owned(),
+            duration,
+            clock,
+            seen: None,
+            deaf: deaf.clone(),
+        };
+        let (sender, leads) = watch::channel(false);
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(candidate.run(sender, stop.clone()));
+        Self {
+            leads,
+            deaf,
+            stop,
+            task,
+        }
+    }
+
+    /// Cancelled once the API server has answered nothing for two thirds of the lease: what this replica knows is old, and
+    /// others may act on what it has not heard.
+    pub fn deaf(&self) -> CancellationToken {
+        self.deaf.clone()
+    }
+
+    /// Tells whether this replica leads, and each change of it.
+    pub fn leads(&self) -> watch::Receiver<bool> {
+        self.leads.clone()
+    }
+
+    /// Resolves once this replica leads.
+    pub async fn won(&mut self) {
+        if self.leads.wait_for(|leads| *leads).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Resolves once this replica leads no more.
+    pub async fn lost(&mut self) {
+        // An election that has ended is one that nobody here can win.
+        let _ = self.leads.wait_for(|leads| !*leads).await;
+    }
+
+    /// Gives the lease back, so that the next leader need not wait for its end.
+    pub async fn leave(mut self) {
+        self.stop.cancel();
+        let _ = tokio::time::timeout(Duration::from_secs(5), &mut self.task).await;
+    }
+}
+
+impl Drop for Election {
+    fn drop(&mut self) {
+        self.task.abort(); // whoever is not there any more must not renew
+    }
+}
+
+/// One that wants the lease, or has it.
+struct Candidate {
+    leases: Api<Lease>,
+    pod: String,
+    duration: Duration,
+    /// Tells the times in the record.
+    clock: Clock,
+    /// The Lease as it was read or written last.
+    seen: Option<Seen>,
+    deaf: CancellationToken,
+}
+
+/// A Lease, and since when it has been as it is.
+struct Seen {
+    lease: Lease,
+    since: Instant,
+}
+
+impl Candidate {
+    async fn run(mut self, leads: watch::Sender<bool>, stop: CancellationToken) {
+        let mut renewed: Option<Instant> = None;
+        let mut heard = Instant::now();
+        let patience = self.duration * 2 / RENEWALS;
+        loop {
+            let now = Instant::now();
+            // By then the next leader must be able to count on it that this one has stopped.
+            let deadline = renewed.unwrap_or(heard) + patience;
+            match tokio::time::timeout_at(deadline, self.attempt()).await {
+                Ok(Ok(leads)) => {
+                    renewed = leads.then_some(now);
+                    heard = now;
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "cannot read or renew the leader's lease");
+                    if matches!(error, kube::Error::Api(_)) {
+                        heard = now; // no, but an answer
+                    }
+                }
+                Err(_) => tracing::warn!("no answer to a question for the leader's lease"),
+            }
+            if Instant::now() >= heard + patience {
+                self.deaf.cancel();
+            }
+            let is_fresh = renewed == Some(now);
+            if !is_fresh && Instant::now() >= deadline {
+                renewed = None;
+            }
+            let is_leader = renewed.is_some();
+            leads.send_if_modified(|leads| std::mem::replace(leads, is_leader) != is_leader);
+            let next = if is_fresh {
+                now + self.duration / RENEWALS
+            } else if is_leader {
+                deadline.min(now + self.duration / (2 * RENEWALS))
+            } else {
+                now + self.duration / (2 * RENEWALS)
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep_until(next) => {}
+            }
+        }
+        leads.send_replace(false);
+        if renewed.is_some() {
+            match self.give_back().await {
+                Ok(()) => tracing::info!("released the lease"),
+                Err(error) => tracing::warn!(%error, "cannot release the lease; it ends by itself"),
+            }
+        }
+    }
+
+    /// Takes or renews the lease, where it is this pod's, or nobody's. Says whether this pod has it now.
+    async fn attempt(&mut self) -> Result<bool, kube::Error> {
+        if self.holds() {
+            match self.claim().await {
+                Err(error) if is_code(&error, 409) || is_code(&error, 404) => {} // it is not what it was
+                renewed => return renewed.map(|()| true),
+            }
+        }
+        match self.leases.get_opt(LEASE).await? {
+            Some(lease) => self.see(lease),
+            None => self.seen = None,
+        }
+        if !self.holds() && !self.is_free() {
+            return Ok(false);
+        }
+        match self.claim().await {
+            // Another was quicker.
+            Err(error) if is_code(&error, 409) => Ok(false),
+            claimed => claimed.map(|()| true),
+        }
+    }
+
+    /// Notes a Lease that was read. What has changed is alive.
+    fn see(&mut self, lease: Lease) {
+        let known = self.seen.as_ref().map(|seen| &seen.lease.spec);
+        if known != Some(&lease.spec) {
+            let since = Instant::now();
+            self.seen = Some(Seen { lease, since });
+        } else if let Some(seen) = &mut self.seen {
+            seen.lease = lease; // by another version of the object
+        }
+    }
+
+    fn spec(&self) -> Option<&LeaseSpec> {
+        self.seen.as_ref().and_then(|seen| seen.lease.spec.as_ref())
+    }
+
+    /// Whether it is this pod's, by what was seen last.
+    fn holds(&self) -> bool {
+        self.spec()
+            .is_some_and(|spec| spec.holder_identity.as_ref() == Some(&self.pod))
+    }
+
+    /// Whether nobody holds it, or whoever does has been silent for as long as it lasts.
+    fn is_free(&self) -> bool {
+        let (Some(seen), Some(spec)) = (&self.seen, self.spec()) else {
+            return true;
+        };
+        let is_held = spec
+            .holder_identity
+            .as_ref()
+            .is_some_and(|holder| !holder.is_empty());
+        let lasts = spec
+            .lease_duration_seconds
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .map_or(self.duration, Duration::from_secs);
+        !is_held || seen.since.elapsed() >= lasts
+    }
+
+    /// Writes this pod's name, and the time, on top of what was seen; fails where it is not that any more.
+    async fn claim(&mut self) -> Result<(), kube::Error> {
+        let now = Some(MicroTime(self.clock.now()));
+        let before = self.spec().cloned().unwrap_or_default();
+        let renews = self.holds();
+        let transitions = before.lease_transitions.unwrap_or(0);
+        let spec = LeaseSpec {
+            holder_identity: Some(self.pod.clone()),
+            lease_duration_seconds: i32::try_from(self.duration.as_secs()).ok(),
+            acquire_time: if renews {
+                before.acquire_time
+            } else {
+                now.clone()
+            },
+            lease_transitions: Some(transitions + i32::from(!renews && self.seen.is_some())),
+            renew_time: now,
+            ..LeaseSpec::default()
+        };
+        self.write(spec).await
+    }
+
+    /// Leaves it to whoever comes first.
+    async fn give_back(&mut self) -> Result<(), kube::Error> {
+        let before = self.spec().cloned().unwrap_or_default();
+        let spec = LeaseSpec {
+            holder_identity: None,
+            ..before
+        };
+        self.write(spec).await
+    }
+
+    async fn write(&mut self, spec: LeaseSpec) -> Result<(), kube::Error> {
+        let params = PostParams::default();
+        let written = if let Some(seen) = &self.seen {
+            let lease = Lease {
+                spec: Some(spec),
+                ..seen.lease.clone()
+            };
+            self.leases.replace(LEASE, &params, &lease).await
+        } else {
+            let mut lease = Lease {
+                spec: Some(spec),
+                ..Lease::default()
+            };
+            lease.metadata.name = Some(LEASE.to_owned());
+            self.leases.create(&params, &lease).await
+        };
+        self.see(written?);
+        Ok(())
+    }
+}
