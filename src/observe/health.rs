@@ -81,13 +81,17 @@ pub(super) fn health_of(
     // They come in no order; of several pods that fail the same one is always named.
     pods.sort_by_key(|pod| pod.name_any());
     let silent: Vec<_> = pods.iter().filter_map(|pod| silent_server(pod)).collect();
+    let answered = is_answered(deployment);
+    let serving = pods.iter().filter(|pod| is_alive(pod) && is_ready(pod));
+    let serving = i32::try_from(serving.count()).unwrap_or(i32::MAX);
     VersionHealth {
         desired: deployment.spec.replicas.unwrap_or(1),
-        ready: if is_answered(deployment) {
+        ready: if answered {
             ready.min(updated)
         } else {
-            0
+            ready.min(updated).min(serving)
         },
+        unanswered: !answered,
         endpoints,
         failure: pods.iter().find_map(|pod| failure(pod, since)),
         trouble: trouble(deployment, &pods),

@@ -97,6 +97,10 @@ pub struct VersionHealth {
     pub desired: i32,
     /// Pods that are Ready, of the Deployment's newest template.
     pub ready: i32,
+    /// The Deployment has just been changed, and its controller has not answered yet: some of these
+    /// pods may be about to go.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unanswered: bool,
     /// Endpoints that a router can send to.
     pub endpoints: usize,
     /// The version's own fault, such as a crash loop: no waiting will help.
@@ -132,10 +136,10 @@ impl VersionHealth {
         format!("{} of {all} pods are Ready{why}.", self.ready)
     }
 
-    /// Whether so many pods are ready and reachable by the router.
+    /// Whether so many pods are ready, reachable by the router, and there to stay.
     pub fn has_capacity(&self, needed: i32) -> bool {
         let endpoints = i32::try_from(self.endpoints).unwrap_or(i32::MAX);
-        self.ready >= needed && endpoints >= needed
+        !self.unanswered && self.ready >= needed && endpoints >= needed
     }
 
     /// Whether its pods run and only the version itself keeps them from being Ready.

@@ -413,3 +413,32 @@ fn the_words_of_others_are_repeated_up_to_a_length() {
     assert!(trouble.ends_with("é…"));
     assert!(trouble.chars().count() < 500);
 }
+
+/// An autoscaler asks for more: those that serve go on serving. What is asked for fewer, or for none,
+/// has pods that may be about to go.
+#[test]
+fn pods_serve_on_while_the_deployments_controller_has_not_answered_yet() {
+    let mut deployment = deployment(&json!({
+        "observedGeneration": 1, "replicas": 2, "readyReplicas": 2, "updatedReplicas": 2,
+    }));
+    let pod = |change: &Value| {
+        let mut pod = json!({"metadata": {"name": "iris-1"}, "status": {
+            "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}],
+        }});
+        for (key, value) in change.as_object().unwrap() {
+            pod["metadata"][key] = value.clone();
+        }
+        Arc::new(serde_json::from_value(pod).unwrap())
+    };
+    let (stays, goes) = (pod(&json!({})), pod(&json!({"deletionTimestamp": LATER})));
+    let of = |deployment: &Deployment, pods: [&Arc<Pod>; 2]| {
+        let pods = pods.into_iter().cloned().collect();
+        let health = health_of(Some(deployment), pods, 2, None);
+        (health.ready, health.has_capacity(1))
+    };
+    assert_eq!(of(&deployment, [&stays, &stays]), (2, true));
+    deployment.metadata.generation = Some(2);
+    assert_eq!(of(&deployment, [&stays, &stays]), (2, false));
+    assert_eq!(of(&deployment, [&stays, &goes]), (1, false));
+    assert_eq!(of(&deployment, [&goes, &goes]), (0, false));
+}

@@ -410,3 +410,31 @@ fn a_status_of_the_release_before_is_read() {
         "{text}"
     );
 }
+
+#[test]
+fn a_step_goes_on_while_an_autoscaler_asks_for_more_pods() {
+    let mut world = World::with_canary_v2();
+    world.serve(1, (100, 0), (900, 0));
+    world.spec.replicas = 4;
+    for version in ["1", "2"] {
+        let unanswered = VersionHealth {
+            desired: 4,
+            unanswered: true,
+            ..ready()
+        };
+        world.set_health(version, unanswered);
+    }
+    assert_eq!(world.serve(2, (100, 0), (900, 0)), [""; 0]);
+    assert_eq!(world.weight(), 10);
+    let more = VersionHealth {
+        desired: 4,
+        ready: 4,
+        endpoints: 4,
+        ..ready()
+    };
+    for version in ["1", "2"] {
+        world.set_health(version, more.clone());
+    }
+    let moved = world.serve(1, (100, 0), (900, 0));
+    assert_eq!(moved, [reasons::STEP_ADVANCED], "its minute counted on");
+}
