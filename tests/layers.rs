@@ -79,6 +79,7 @@ fn pure_modules_have_no_client_and_no_clock() {
 }
 
 #[test]
+#[allow(clippy::needless_raw_string_hashes)] // the text holds a raw string of its own
 fn every_form_of_import_is_seen() {
     let text = r##"
         //! use crate::comment::X;

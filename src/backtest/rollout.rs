@@ -86,6 +86,7 @@ pub fn simulate(
             },
             versions: healthy(spec, [&stable, &canary]),
             state,
+            router: crate::router::Report::default(),
             free_port: None,
             commands: Commands::default(),
             unmeasurable: Vec::new(),

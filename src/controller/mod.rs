@@ -46,12 +46,7 @@ use crate::{
     observe::{self, Attention, Children, DryRuns, ReadError, Refused, Snapshot},
     plan::{Given, Site, draft, plan},
     rollout::{self, Decision, Recording},
-    router::envoy::{
-        Front, Reach,
-        ports::{self, Ports},
-        refusals::{self, Refusals},
-        router_port,
-    },
+    router::{Reachability, Report, Router, unsupported},
 };
 
 /// First pause after somebody else wrote first; each further one doubles it, up to [`FIRST_PAUSE`].
@@ -89,14 +84,10 @@ pub struct Context {
     pub attention: Attention,
     /// The operator's own metrics.
     pub metrics: Arc<Metrics>,
-    /// Asks at a model's address.
-    pub reach: Reach,
-    /// What routers refuse.
-    pub refusals: Refusals,
+    /// What moves traffic.
+    pub router: Arc<dyn Router>,
     /// The last decisions, to be replayed.
     pub recordings: Arc<Recordings>,
-    /// Whose port of the routers is which.
-    pub ports: Ports,
     /// Failed reconciles in a row, by model.
     pub failures: Mutex<HashMap<(String, String), u32>>,
 }
@@ -185,13 +176,12 @@ async fn steps(
         context.recordings.forget(&format!("{namespace}/{name}"));
         return Ok(Action::await_change());
     };
-    let Some(mut standing) = standing(&model, &context.limits) else {
+    let Some(mut standing) = standing(&model, context) else {
         return Ok(Action::await_change()); // its children are the garbage collector's
     };
     let now = context.clock.now();
     let mut children = observe::children(&context.stores, &model);
-    let of_routers = context.refusals.of(key);
-    refusals::leave_out(&mut children.routers, &context.stores, &of_routers);
+    let router = Report::of(&*context.router, &context.stores, &model);
     let is_nameless = names_no_version(&model);
     if is_nameless || standing == Standing::Valid && wants_a_number(&model, &children) {
         let (client, known) = (&context.client, &mut children.known);
@@ -213,7 +203,7 @@ async fn steps(
         }
     }
     let tried_again = context.dry_runs.next(key);
-    let mut snapshot = observe(&model, &children, &standing, context, now).await;
+    let mut snapshot = observe(&model, &children, router, &standing, context, now).await;
     snapshot.desired_refused = desired_refused;
 
     // decide
@@ -221,7 +211,7 @@ async fn steps(
 
     // plan and apply what is persisted, unless a trial ends or loses weight: that waits for no object
     if !retreats(&snapshot.state, &decision.next) {
-        catch_up(&api, &model, &children, &snapshot.state, &standing, context).await?;
+        catch_up(&api, &model, &children, &snapshot, &standing, context).await?;
         let refused = context.applier.refused(key);
         if refused != snapshot.refused {
             snapshot.refused = refused;
@@ -235,19 +225,26 @@ async fn steps(
     let desired_refused = snapshot.desired_refused.iter();
     let refused: Vec<_> = desired_refused.chain(&snapshot.refused).cloned().collect();
     let saved = persist(
-        &api, &model, &children, decision, &standing, &refused, context,
+        &api,
+        &model,
+        &children,
+        decision,
+        &snapshot,
+        (&standing, &refused),
+        context,
     )
     .await?;
     if saved.written && next != snapshot.state {
         let basis = Basis::Confirmed;
-        bring_about(&model, &children, &next, &standing, basis, context).await?;
+        let route = (&next, &snapshot.router);
+        bring_about(&model, &children, route, &standing, basis, context).await?;
     }
     let news = context.applier.refused(key) != snapshot.refused;
     let pauses = [
         requeue,
         context.applier.next_attempt(key),
         tried_again,
-        (saved.front == Front::Silent).then_some(UNANSWERED_PAUSE),
+        (saved.reachability == Reachability::Silent).then_some(UNANSWERED_PAUSE),
         news.then_some(Duration::ZERO), // the status shows it within one look
     ];
     let pause = pauses.into_iter().flatten().min();
@@ -255,13 +252,14 @@ async fn steps(
 }
 
 /// Where the spec stands; none where the model's children are being deleted or set free.
-fn standing(model: &ModelDeployment, limits: &Limits) -> Option<Standing> {
+fn standing(model: &ModelDeployment, context: &Context) -> Option<Standing> {
     if model.metadata.deletion_timestamp.is_some() {
         let collects = |finalizer: &String| COLLECTING.contains(&finalizer.as_str());
         let collected = model.finalizers().iter().any(collects);
         return (!collected).then_some(Standing::Deleting);
     }
-    let errors = validate(model, limits);
+    let mut errors = validate(model, &context.limits);
+    errors.extend(unsupported(&*context.router, model));
     Some(if errors.is_empty() {
         Standing::Valid
     } else {
@@ -286,6 +284,7 @@ fn decide(
 async fn observe(
     model: &ModelDeployment,
     children: &Children,
+    router: Report,
     standing: &Standing,
     context: &Context,
     now: Timestamp,
@@ -296,23 +295,12 @@ async fn observe(
         .as_ref()
         .map(|status| status.state.clone())
         .unwrap_or_default();
-    let models = || context.stores.models.state();
-    state
-        .router_port
-        .take_if(|port| ports::is_taken(*port, model, &models()));
     let in_force = match state.stable {
         Some(_) => None,
         None => in_force(&children.known),
     };
-    // Where the state was lost, the way to the routers still has the port.
-    let kept_port = in_force
-        .as_ref()
-        .and_then(|_| router_port(&context.stores, model))
-        .filter(|port| !ports::is_taken(*port, model, &models()));
-    let free_port = match state.router_port {
-        Some(_) => None,
-        None => kept_port.or_else(|| context.ports.free(model, models)),
-    };
+    let (stores, was_lost) = (&context.stores, in_force.is_some());
+    let free_port = context.router.port(stores, model, &mut state, was_lost);
     let readings = if valid {
         context.evidence.read(model, &state, now).await
     } else {
@@ -340,6 +328,7 @@ async fn observe(
         in_force,
         desired_refused: None,
         free_port,
+        router,
         versions: children.health.clone(),
         readings,
         unmeasurable,
@@ -444,16 +433,17 @@ async fn catch_up(
     api: &Api<ModelDeployment>,
     model: &ModelDeployment,
     children: &Children,
-    state: &State,
+    Snapshot { state, router, .. }: &Snapshot,
     standing: &Standing,
     context: &Context,
 ) -> Result<(), ReconcileError> {
-    match bring_about(model, children, state, standing, Basis::Read, context).await {
+    let route = (state, router);
+    match bring_about(model, children, route, standing, Basis::Read, context).await {
         Err(ApplyError::Unconfirmed { .. }) => {}
         result => return Ok(result?),
     }
     replace_status(api, model, model.status.clone(), context).await?;
-    bring_about(model, children, state, standing, Basis::Confirmed, context).await?;
+    bring_about(model, children, route, standing, Basis::Confirmed, context).await?;
     Ok(())
 }
 
@@ -461,7 +451,7 @@ async fn catch_up(
 async fn bring_about(
     model: &ModelDeployment,
     children: &Children,
-    state: &State,
+    (state, report): (&State, &Report),
     standing: &Standing,
     basis: Basis,
     context: &Context,
@@ -471,7 +461,8 @@ async fn bring_about(
         known: &children.known,
         known_is_all: children.known_is_all,
         usable: *standing == Standing::Valid,
-        routers: &children.routers,
+        router: &*context.router,
+        report,
         site: &context.site,
     };
     let plan = plan(model, &given);
@@ -501,7 +492,7 @@ impl Context {
         self.dry_runs.forget(&key);
         self.attention.forget(&key);
         self.failures.lock().remove(&key);
-        self.ports.forget(&key);
+        self.router.forget(&key);
     }
 }
 

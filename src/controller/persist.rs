@@ -9,12 +9,12 @@ use crate::{
         conditions::{reasons, types},
     },
     controller::status::{
-        Standing, account, add_refusals, becomes_ready, hindrance, says_nothing_new,
+        Standing, account, add_pending, becomes_ready, hindrance, says_nothing_new,
     },
     k8s::timely,
-    observe::{Children, Refusal},
+    observe::{Children, Refusal, Snapshot},
     rollout::Decision,
-    router::envoy::Front,
+    router::{Asked, Reachability},
 };
 
 /// Writes a status, guarded by the version of the model that was read. Routers hear of it at once.
@@ -39,7 +39,7 @@ pub(super) struct Saved {
     /// Whether it said anything new.
     pub(super) written: bool,
     /// How the model's address was found, where that decides whether it is Ready.
-    pub(super) front: Front,
+    pub(super) reachability: Reachability,
 }
 
 /// Writes the status if it says anything new, then tells the decisions.
@@ -48,8 +48,8 @@ pub(super) async fn persist(
     model: &ModelDeployment,
     children: &Children,
     decision: Decision,
-    standing: &Standing,
-    refused: &[Refusal],
+    snapshot: &Snapshot,
+    (standing, refused): (&Standing, &[Refusal]),
     context: &Context,
 ) -> Result<Saved, ReconcileError> {
     let stable = decision
@@ -59,34 +59,40 @@ pub(super) async fn persist(
         .and_then(|stable| children.health.get(&stable.revision).cloned())
         .unwrap_or_default();
     let now = context.clock.now();
-    let account = |front| {
+    let account = |reachability| {
         account(
             model,
             &decision.next,
             &stable,
             (standing, refused),
-            front,
+            reachability,
             now,
         )
     };
-    let mut status = account(Front::Answers);
-    let mut front = Front::Answers;
+    let mut status = account(Reachability::Answers);
+    let mut reachability = Reachability::Answers;
     if let Some(available_since) = becomes_ready(model.status.as_ref(), &status) {
         // No move waits for an answer; and routers follow what is written, so that before it there is none.
         let old = model.status.as_ref().map(|status| &status.state);
         let moves = old != Some(&decision.next);
-        let (stores, reach) = (&context.stores, &context.reach);
-        front = Box::pin(reach.front(stores, model, available_since, now, moves)).await;
-        status = account(front);
+        let asked = Asked {
+            stores: &context.stores,
+            model,
+            available_since,
+            now,
+            moves,
+        };
+        reachability = context.router.reachability(asked).await;
+        status = account(reachability);
     }
-    let of_routers = context.refusals.of(&model.key());
-    let newly_refused = add_refusals(&mut status, model.status.as_ref(), &of_routers, now);
+    let in_force = &snapshot.router.in_force;
+    let newly_pending = add_pending(&mut status, model.status.as_ref(), in_force, now);
     if let Some(old) = &model.status
         && says_nothing_new(old, &status)
     {
         return Ok(Saved {
             written: false,
-            front,
+            reachability,
         });
     }
     let problem = new_problem(model, &decision.next, standing, refused);
@@ -102,7 +108,7 @@ pub(super) async fn persist(
         let reason = reasons::COMMAND_IGNORED;
         context.events.problem(&about, reason, &ignored).await;
     }
-    if let Some(text) = newly_refused {
+    if let Some(text) = newly_pending {
         let reason = reasons::ROUTER_REFUSED;
         context.events.problem(&about, reason, &text).await;
     }
@@ -111,7 +117,7 @@ pub(super) async fn persist(
     }
     Ok(Saved {
         written: true,
-        front,
+        reachability,
     })
 }
 

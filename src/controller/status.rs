@@ -14,13 +14,8 @@ use crate::{
     },
     observe::{Refusal, VersionHealth},
     rollout::Unfit,
-    router::envoy::{self, Front, ResourceType},
+    router::{InForce, Reachability},
 };
-
-/// Most refusals of routers that one message names.
-const MOST_NAMED: usize = 3;
-/// Most characters of a router's words.
-const MOST_WORDS: usize = 300;
 
 /// Where the spec stands, as far as the decision does not say it.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,7 +51,7 @@ pub fn account(
     state: &State,
     stable: &VersionHealth,
     (standing, refused): (&Standing, &[Refusal]),
-    front: Front,
+    reachability: Reachability,
     now: Timestamp,
 ) -> ModelDeploymentStatus {
     let old = model
@@ -65,7 +60,7 @@ pub fn account(
         .map(|status| status.conditions.as_slice())
         .unwrap_or_default();
     let generation = model.metadata.generation;
-    let conditions = conditions(model, state, stable, (standing, refused), front)
+    let conditions = conditions(model, state, stable, (standing, refused), reachability)
         .into_iter()
         .map(|(type_, status, reason, message)| {
             let status = if status { "True" } else { "False" };
@@ -93,54 +88,27 @@ pub fn account(
     }
 }
 
-/// Adds what routers refuse of the model, where they do: each router, and its words. Returns that, where it is news that
-/// any does.
-pub fn add_refusals(
+/// Adds why routers do not take the model's route over, where they do not. Returns that, where it is news.
+pub fn add_pending(
     status: &mut ModelDeploymentStatus,
     old: Option<&ModelDeploymentStatus>,
-    refusals: &[envoy::Refusal],
+    in_force: &InForce,
     now: Timestamp,
 ) -> Option<String> {
-    if refusals.is_empty() {
+    let InForce::Pending { why } = in_force else {
         return None;
-    }
-    let mut message = String::new();
-    for refusal in refusals.iter().take(MOST_NAMED) {
-        let envoy::Refusal {
-            router,
-            kind,
-            message: words,
-            ..
-        } = refusal;
-        let _ = write!(
-            message,
-            "Router {router} refuses this model's {}",
-            kind.word()
-        );
-        if let (ResourceType::Listener, Some(port)) = (kind, status.state.router_port) {
-            let _ = write!(message, " on port {port}");
-        }
-        let words: String = words.chars().take(MOST_WORDS).collect();
-        let _ = write!(message, ": {words}. ");
-    }
-    if let Some(more) = refusals.len().checked_sub(MOST_NAMED + 1) {
-        let _ = write!(message, "So do {} more. ", more + 1);
-    }
-    message.push_str(
-        "New connections go to the other routers, if there are any. It is offered again every 30 s; \
-         if this stays, delete the router's pod.",
-    );
+    };
     let before = old.into_iter().flat_map(|old| &old.conditions);
     let since = before
         .filter(|condition| condition.type_ == types::ROUTER_REFUSED)
         .map(|condition| condition.last_transition_time.clone())
         .next();
-    let news = since.is_none().then(|| message.clone());
+    let news = since.is_none().then(|| why.clone());
     status.conditions.push(Condition {
         type_: types::ROUTER_REFUSED.to_owned(),
         status: "True".to_owned(),
         reason: reasons::ROUTER_REFUSED.to_owned(),
-        message,
+        message: why.clone(),
         observed_generation: status.observed_generation,
         last_transition_time: since.unwrap_or(Time(now)),
     });
@@ -198,7 +166,7 @@ fn conditions(
     state: &State,
     stable: &VersionHealth,
     (standing, refused): (&Standing, &[Refusal]),
-    front: Front,
+    reachability: Reachability,
 ) -> Vec<Row> {
     let available = state.stable.is_some() && stable.endpoints > 0;
     let all_ready = state.stable.is_some() && stable.has_capacity(model.spec.pods_needed());
@@ -216,18 +184,20 @@ fn conditions(
             Progress::stuck(reasons::INVALID_SPEC),
             listed(errors, state),
         ),
-        Standing::Valid | Standing::Deleting => match progress(model, state, all_ready, front) {
-            progress if progress.reason == reasons::NOT_ALL_READY => (progress, pods.clone()),
-            progress if progress.reason == reasons::NO_ROUTER => (
-                progress,
-                format!("{pods} No router is Ready: nothing answers at the model's address."),
-            ),
-            progress if progress.reason == reasons::NOT_ANSWERING => (
-                progress,
-                format!("{pods} The model's address does not answer yet."),
-            ),
-            progress => (progress, with_ignored(state)),
-        },
+        Standing::Valid | Standing::Deleting => {
+            match progress(model, state, all_ready, reachability) {
+                progress if progress.reason == reasons::NOT_ALL_READY => (progress, pods.clone()),
+                progress if progress.reason == reasons::NO_ROUTER => (
+                    progress,
+                    format!("{pods} No router is Ready: nothing answers at the model's address."),
+                ),
+                progress if progress.reason == reasons::NOT_ANSWERING => (
+                    progress,
+                    format!("{pods} The model's address does not answer yet."),
+                ),
+                progress => (progress, with_ignored(state)),
+            }
+        }
     };
     let mut reason = progress.reason.to_owned();
     let hindrance = hindrance(refused, state);
@@ -307,7 +277,12 @@ impl Progress {
 }
 
 /// Where the state stands on its way to what the spec asks for.
-fn progress(model: &ModelDeployment, state: &State, all_ready: bool, front: Front) -> Progress {
+fn progress(
+    model: &ModelDeployment,
+    state: &State,
+    all_ready: bool,
+    reachability: Reachability,
+) -> Progress {
     let last_action = state
         .last_move()
         .map(|record| record.action.as_str())
@@ -324,10 +299,10 @@ fn progress(model: &ModelDeployment, state: &State, all_ready: bool, front: Fron
             .any(|refused| refused.revision == desired);
         return match (serves, refused) {
             (true, _) if !all_ready => Progress::under_way(reasons::NOT_ALL_READY),
-            (true, _) => match front {
-                Front::Answers => Progress::ready(reasons::PROMOTED),
-                Front::Silent => Progress::under_way(reasons::NOT_ANSWERING),
-                Front::NoRouter => Progress::under_way(reasons::NO_ROUTER),
+            (true, _) => match reachability {
+                Reachability::Answers => Progress::ready(reasons::PROMOTED),
+                Reachability::Silent => Progress::under_way(reasons::NOT_ANSWERING),
+                Reachability::NoRouter => Progress::under_way(reasons::NO_ROUTER),
             },
             (false, true) if last_action == reasons::REFUSED => Progress::stuck(reasons::REFUSED),
             (false, true) => Progress::stuck(reasons::ROLLED_BACK),
@@ -421,7 +396,7 @@ mod tests {
             &state,
             stable,
             (&Standing::Valid, &[]),
-            Front::Answers,
+            Reachability::Answers,
             now,
         )
     }
@@ -486,43 +461,21 @@ mod tests {
     }
 
     #[test]
-    fn what_routers_refuse_stands_in_their_words_while_they_do() {
-        let refusal = |router: &str| envoy::Refusal {
-            router: router.to_owned(),
-            kind: ResourceType::Listener,
-            name: "ml/churn".to_owned(),
-            message: "cannot bind '0.0.0.0:54070': Address already in use".to_owned(),
-        };
-        let status = |port| ModelDeploymentStatus {
-            state: State {
-                router_port: port,
-                ..State::default()
-            },
-            ..ModelDeploymentStatus::default()
+    fn why_routers_do_not_follow_stands_in_the_status_while_they_do_not() {
+        let pending = InForce::Pending {
+            why: "Router a refuses it.".to_owned(),
         };
         let (first, later) = (Timestamp::UNIX_EPOCH, Timestamp::MAX);
-        let mut old = status(Some(54_070));
-        let news = add_refusals(&mut old, None, &[refusal("a")], first);
-        assert_eq!(news.as_ref(), Some(&old.conditions[0].message));
-        assert_eq!(
-            old.conditions[0].message,
-            "Router a refuses this model's listener on port 54070: cannot bind '0.0.0.0:54070': \
-             Address already in use. New connections go to the other routers, if there are any. It is offered again \
-             every 30 s; if this stays, delete the router's pod."
-        );
-        let mut new = status(Some(54_070));
-        let all = ["a", "b", "c", "d", "e"].map(refusal);
-        assert_eq!(add_refusals(&mut new, Some(&old), &all, later), None);
-        let condition = &new.conditions[0];
-        assert_eq!(condition.last_transition_time, Time(first));
-        let said = &condition.message;
-        assert!(
-            said.contains("Router c") && !said.contains("Router d"),
-            "{said}"
-        );
-        assert!(said.contains("So do 2 more."), "{said}");
-        let mut none = status(None);
-        assert_eq!(add_refusals(&mut none, Some(&new), &[], later), None);
+        let mut old = ModelDeploymentStatus::default();
+        let news = add_pending(&mut old, None, &pending, first);
+        assert_eq!(news.as_deref(), Some("Router a refuses it."));
+        let mut new = ModelDeploymentStatus::default();
+        assert_eq!(add_pending(&mut new, Some(&old), &pending, later), None);
+        assert_eq!(new.conditions[0].message, "Router a refuses it.");
+        assert_eq!(new.conditions[0].last_transition_time, Time(first));
+        let mut none = ModelDeploymentStatus::default();
+        let applied = InForce::Applied { generation: 1 };
+        assert_eq!(add_pending(&mut none, Some(&new), &applied, later), None);
         assert_eq!(none.conditions, []);
     }
 

@@ -8,6 +8,7 @@ mod history;
 mod kinship;
 mod models;
 mod names;
+mod objects;
 mod stores;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -24,6 +25,7 @@ pub use history::{
 pub use kinship::{Kinship, is_child, kinship};
 pub use models::Models;
 pub use names::{FETCH, model_labels, version_labels, version_name, version_selector};
+pub use objects::{HTTP_PORT_NAME, Intent, Object, owned};
 pub use stores::Stores;
 
 /// Whether the first of two states of one object is from before the other. Resource versions of one kind are numbers in the

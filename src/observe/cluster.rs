@@ -1,9 +1,6 @@
 //! What the caches say about one model's versions.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -11,9 +8,7 @@ use kube::ResourceExt;
 use super::{VersionHealth, health::health_of};
 use crate::{
     api::{MODEL_LABEL, ModelDeployment, REVISION_LABEL, Revision, State},
-    k8s::{
-        KnownVersion, Stores, endpoints, is_child, known_versions, ready_addresses, version_name,
-    },
+    k8s::{KnownVersion, Stores, endpoints, is_child, known_versions, version_name},
 };
 
 /// The children of one model, as the caches have them.
@@ -24,8 +19,6 @@ pub struct Children {
     pub known_is_all: bool,
     /// What each version's pods are like.
     pub health: BTreeMap<Revision, VersionHealth>,
-    /// Addresses of the ready routers.
-    pub routers: BTreeSet<IpAddr>,
 }
 
 /// Reads the caches for one model.
@@ -39,17 +32,10 @@ pub fn children(stores: &Stores, model: &ModelDeployment) -> Children {
         .into_iter()
         .map(|revision| (revision.clone(), health(stores, model, revision)))
         .collect();
-    let routers = stores
-        .routers
-        .state()
-        .iter()
-        .flat_map(|slice| ready_addresses(slice).collect::<Vec<_>>())
-        .collect();
     Children {
         known,
         known_is_all: false,
         health,
-        routers,
     }
 }
 

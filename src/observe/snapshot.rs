@@ -9,6 +9,7 @@ use super::Refusal;
 use crate::{
     api::{Commands, Revision, State, VersionRef},
     evidence::{BlindReason, Reading},
+    router::Report,
 };
 
 /// Everything that [`crate::rollout::decide`] sees.
@@ -32,6 +33,9 @@ pub struct Snapshot {
     /// A router port that no other model has; taken if the state has none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_port: Option<u16>,
+    /// What is known of the router.
+    #[serde(default)]
+    pub router: Report,
     /// What the cluster says of each version that has objects.
     pub versions: BTreeMap<Revision, VersionHealth>,
     /// One reading a gate, in the objectives' order; empty where no canary has weight.

@@ -4,24 +4,15 @@ mod artefact;
 mod service;
 mod version;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::{
-    api::{
-        apps::v1::{ControllerRevision, Deployment},
-        core::v1::Service,
-        discovery::v1::EndpointSlice,
-    },
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
-};
+use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{Resource, ResourceExt};
 
 use crate::{
     api::{Fetch, ModelDeployment, Revision, State, VersionSpec, validate::is_fetched},
-    k8s::{KnownVersion, in_force},
+    k8s::{Intent, KnownVersion, Object, in_force},
+    router::{Report, Route, Router},
 };
 
 /// Settings of the operator that shape objects.
@@ -45,31 +36,8 @@ pub struct Plan {
     pub forget: Vec<Revision>,
 }
 
-/// One object, and why it should be so.
-#[derive(Clone, Debug)]
-pub struct Intent {
-    /// The object as Serin wants it: only the fields that Serin owns.
-    pub object: Object,
-    /// The reason, for the log.
-    pub reason: &'static str,
-}
-
-/// The kinds of objects that Serin makes.
-#[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant)] // a dozen of them live for a moment
-pub enum Object {
-    /// History.
-    ControllerRevision(ControllerRevision),
-    /// A name: the model's, or one version's.
-    Service(Service),
-    /// One version's pods.
-    Deployment(Deployment),
-    /// The way from the model's name to the routers.
-    EndpointSlice(EndpointSlice),
-}
-
 /// Everything that a plan is made from, besides the model itself.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Given<'a> {
     /// The state as persisted.
     pub state: &'a State,
@@ -79,8 +47,10 @@ pub struct Given<'a> {
     pub known_is_all: bool,
     /// Whether the spec can be used. Else no version is recorded from it, and none is forgotten by its limit.
     pub usable: bool,
-    /// Addresses of the router's ready pods.
-    pub routers: &'a BTreeSet<IpAddr>,
+    /// The router that moves the model's traffic.
+    pub router: &'a dyn Router,
+    /// What is known of it.
+    pub report: &'a Report,
     /// The operator's settings.
     pub site: &'a Site,
 }
@@ -107,20 +77,8 @@ pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
             .unwrap_or(0)
             .max(model.spec.replicas),
     };
-    let port = given.state.router_port;
-    if let Some(port) = port.filter(|_| !given.routers.is_empty()) {
-        // In this order: kube-proxy turns clients of a Service without endpoints away, and what changes within a second
-        // of that may wait for the next second.
-        for slice in maker.router_slices(port, given.routers) {
-            plan.push(
-                "the way from the model's name to the routers",
-                Object::EndpointSlice(slice),
-            );
-        }
-        plan.push(
-            "the model's stable name",
-            Object::Service(maker.stable_service(given.routers)),
-        );
+    if let Some(route) = Route::new(model, given.state, given.report) {
+        plan.apply.extend(given.router.objects(&route));
     }
     let live = given.state.in_use();
     let versions = versions(&maker, given);
@@ -183,38 +141,6 @@ impl Plan {
 
     fn push(&mut self, reason: &'static str, object: Object) {
         self.apply.push(Intent { object, reason });
-    }
-}
-
-impl Object {
-    fn metadata(&self) -> &ObjectMeta {
-        match self {
-            Self::ControllerRevision(object) => &object.metadata,
-            Self::Service(object) => &object.metadata,
-            Self::Deployment(object) => &object.metadata,
-            Self::EndpointSlice(object) => &object.metadata,
-        }
-    }
-
-    /// Kind and name.
-    fn key(&self) -> String {
-        let kind = match self {
-            Self::ControllerRevision(_) => "ControllerRevision",
-            Self::Service(_) => "Service",
-            Self::Deployment(_) => "Deployment",
-            Self::EndpointSlice(_) => "EndpointSlice",
-        };
-        let name = self.metadata().name.as_deref().unwrap_or_default();
-        format!("{kind}/{name}")
-    }
-
-    /// The version that the object was made for, if for one.
-    pub fn revision(&self) -> Option<Revision> {
-        self.metadata()
-            .labels
-            .as_ref()?
-            .get(crate::api::REVISION_LABEL)
-            .map(|label| Revision(label.clone()))
     }
 }
 
@@ -309,6 +235,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::router::envoy::{Envoy, Prober, refusals::Refusals};
 
     #[test]
     fn no_version_in_use_has_fewer_pods_than_it_had_in_the_rollout() {
@@ -358,7 +285,8 @@ mod tests {
                 known: &known,
                 known_is_all: true,
                 usable: true,
-                routers: &BTreeSet::new(),
+                router: &Envoy::new(Prober::by_tcp(), Refusals::default()),
+                report: &Report::default(),
                 site: &site,
             };
             let plan = plan(&model, &given);

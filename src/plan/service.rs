@@ -1,104 +1,20 @@
-//! The model's one stable name, and the way from it to the routers.
+//! A version's own name.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::{
-        core::v1::{Service, ServicePort, ServiceSpec},
-        discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
-    },
+    api::core::v1::{Service, ServicePort, ServiceSpec},
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 use kube::ResourceExt;
 
-use super::{Maker, version::HTTP_PORT_NAME};
+use super::Maker;
 use crate::{
     api::{Revision, VersionSpec},
-    k8s::{
-        SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL, model_labels, version_labels, version_name,
-        version_selector,
-    },
-    router::envoy::router_slice_name,
+    k8s::{HTTP_PORT_NAME, owned, version_labels, version_name, version_selector},
 };
 
-/// Port of the model's stable Service.
-const STABLE_PORT: i32 = 80;
-
 impl Maker<'_> {
-    /// The Service that clients use from the first version to the last. It selects no pods: its endpoints are the
-    /// routers, in another namespace, on the port that they keep for this model.
-    pub(super) fn stable_service(&self, routers: &BTreeSet<IpAddr>) -> Service {
-        let name = self.model.name_any();
-        let of_both = routers.iter().any(IpAddr::is_ipv4) && routers.iter().any(IpAddr::is_ipv6);
-        Service {
-            metadata: self.metadata(name.clone(), model_labels(&name)),
-            spec: Some(ServiceSpec {
-                ports: Some(vec![ServicePort {
-                    name: Some(HTTP_PORT_NAME.to_owned()),
-                    port: STABLE_PORT,
-                    protocol: Some("TCP".to_owned()),
-                    target_port: Some(IntOrString::Int(STABLE_PORT)),
-                    ..ServicePort::default()
-                }]),
-                // An address of a family that no router has would refuse every connection.
-                ip_family_policy: of_both.then(|| "PreferDualStack".to_owned()),
-                ..ServiceSpec::default()
-            }),
-            ..Service::default()
-        }
-    }
-
-    /// The stable Service's endpoints, by family; none of a family in which no router is ready: the last ones are better
-    /// than none.
-    pub(super) fn router_slices(
-        &self,
-        port: u16,
-        routers: &BTreeSet<IpAddr>,
-    ) -> impl Iterator<Item = EndpointSlice> {
-        let (ipv4, ipv6): (Vec<_>, Vec<_>) = routers.iter().partition(|address| address.is_ipv4());
-        [("IPv4", "", ipv4), ("IPv6", "-ipv6", ipv6)]
-            .into_iter()
-            .filter(|(.., addresses)| !addresses.is_empty())
-            .map(move |(family, suffix, addresses)| {
-                self.router_slice(port, family, suffix, &addresses)
-            })
-    }
-
-    fn router_slice(
-        &self,
-        port: u16,
-        family: &str,
-        suffix: &str,
-        addresses: &[&IpAddr],
-    ) -> EndpointSlice {
-        let name = self.model.name_any();
-        let mut labels = model_labels(&name);
-        labels.insert(SERVICE_NAME_LABEL.to_owned(), name.clone());
-        labels.insert(
-            SLICE_MANAGED_BY_LABEL.to_owned(),
-            crate::api::GROUP.to_owned(),
-        );
-        let endpoints = addresses.iter().map(|address| Endpoint {
-            addresses: vec![address.to_string()],
-            conditions: Some(EndpointConditions {
-                ready: Some(true),
-                ..EndpointConditions::default()
-            }),
-            ..Endpoint::default()
-        });
-        EndpointSlice {
-            metadata: self.metadata(router_slice_name(&name) + suffix, labels),
-            address_type: family.to_owned(),
-            endpoints: Some(endpoints.collect()),
-            ports: Some(vec![EndpointPort {
-                name: Some(HTTP_PORT_NAME.to_owned()),
-                port: Some(i32::from(port)),
-                protocol: Some("TCP".to_owned()),
-                ..EndpointPort::default()
-            }]),
-        }
-    }
-
     /// A version's own Service: headless, since only its endpoints are wanted, by the router and by people who debug.
     pub(super) fn version_service(&self, revision: &Revision, version: &VersionSpec) -> Service {
         let model = self.model.name_any();
@@ -125,102 +41,7 @@ impl Maker<'_> {
     }
 
     /// Name, namespace, labels, and the owner whose deletion takes the object along.
-    pub(super) fn metadata(
-        &self,
-        name: String,
-        labels: std::collections::BTreeMap<String, String>,
-    ) -> ObjectMeta {
-        ObjectMeta {
-            name: Some(name),
-            namespace: self.model.namespace(),
-            labels: Some(labels),
-            owner_references: Some(vec![self.owner.clone()]),
-            ..ObjectMeta::default()
-        }
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use serde_json::json;
-
-    use crate::{
-        api::{Fetch, State},
-        plan::{Given, Object, Site, plan},
-    };
-
-    /// The name, family and addresses of a slice.
-    type Slice = (String, String, Vec<String>);
-
-    /// The slices, and the Service's policy.
-    fn planned(routers: &[&str]) -> (Vec<Slice>, Option<String>) {
-        let model = serde_json::from_value(json!({
-            "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
-            "metadata": {"name": "churn", "namespace": "ml", "uid": "u"},
-            "spec": {
-                "model": {"uri": "file:///m", "version": "1", "digest": "sha256:0"},
-                "objectives": [{"errorRate": {"max": "1%"}}],
-            },
-        }))
-        .unwrap();
-        let site = Site {
-            serving_image: "serve:1".to_owned(),
-            fetch: Fetch {
-                image: "serve:1".to_owned(),
-                hosts: Vec::new(),
-                max_size: 1,
-                cache: None,
-                cache_limit: None,
-            },
-        };
-        let state = State {
-            router_port: Some(16_001),
-            ..State::default()
-        };
-        let given = Given {
-            state: &state,
-            known: &BTreeMap::new(),
-            known_is_all: true,
-            usable: true,
-            routers: &routers
-                .iter()
-                .map(|router| router.parse().unwrap())
-                .collect(),
-            site: &site,
-        };
-        let (mut slices, mut policy) = (Vec::new(), None);
-        for intent in plan(&model, &given).apply {
-            match intent.object {
-                Object::EndpointSlice(slice) => {
-                    let endpoints = slice.endpoints.unwrap().into_iter();
-                    let addresses = endpoints.flat_map(|endpoint| endpoint.addresses).collect();
-                    slices.push((slice.metadata.name.unwrap(), slice.address_type, addresses));
-                }
-                Object::Service(service) => policy = service.spec.unwrap().ip_family_policy,
-                _ => {}
-            }
-        }
-        (slices, policy)
-    }
-
-    #[test]
-    fn each_family_of_the_routers_has_a_slice_and_two_make_the_service_dual() {
-        let slice = |name: &str, family: &str, addresses: &[&str]| {
-            let addresses = addresses.iter().map(ToString::to_string).collect();
-            (name.to_owned(), family.to_owned(), addresses)
-        };
-        let ipv4 = slice("churn-router", "IPv4", &["10.0.0.1", "10.0.0.2"]);
-        let ipv6 = slice("churn-router-ipv6", "IPv6", &["fd00::1", "fd00::2"]);
-        assert_eq!(
-            planned(&["10.0.0.2", "10.0.0.1"]),
-            (vec![ipv4.clone()], None)
-        );
-        assert_eq!(planned(&["fd00::1", "fd00::2"]), (vec![ipv6.clone()], None));
-        let both = planned(&["10.0.0.1", "fd00::1", "10.0.0.2", "fd00::2"]);
-        assert_eq!(both, (vec![ipv4, ipv6], Some("PreferDualStack".to_owned())));
-        assert_eq!(planned(&[]), (vec![], None));
+    pub(super) fn metadata(&self, name: String, labels: BTreeMap<String, String>) -> ObjectMeta {
+        owned(self.model, &self.owner, name, labels)
     }
 }

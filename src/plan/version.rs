@@ -28,15 +28,13 @@ use super::{Maker, artefact::Artefact};
 use crate::{
     api::{Revision, VersionSpec},
     k8s::{
-        KnownVersion, REIGN_ANNOTATION, TEMPLATE_FIELD, version_labels, version_name,
-        version_selector,
+        HTTP_PORT_NAME, KnownVersion, REIGN_ANNOTATION, TEMPLATE_FIELD, version_labels,
+        version_name, version_selector,
     },
 };
 
 /// Port of a serving container that names none.
 pub(super) const DEFAULT_PORT: i32 = 8080;
-/// Name of the serving port on containers and Services.
-pub(super) const HTTP_PORT_NAME: &str = "http";
 /// Annotation with the version that the user gave.
 const VERSION_ANNOTATION: &str = "serin.dev/version";
 /// Annotation of the Deployment of a version in use: the generation of the spec that asks for it.

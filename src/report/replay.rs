@@ -276,6 +276,7 @@ mod tests {
             let snapshot = Snapshot {
                 desired: canary.clone(),
                 state,
+                router: crate::router::Report::default(),
                 free_port: Some(20_000),
                 versions: BTreeMap::from([
                     (stable.revision.clone(), ready.clone()),

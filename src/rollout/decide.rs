@@ -29,10 +29,6 @@ use crate::{
 /// How often pods that are starting are looked at, besides at each change that the API server reports.
 const STARTING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Time for routers to come back to an operator that was away: until then they send requests by what they had. By the chart they
-/// try at least every 2 s, and give each try 2 s.
-const ROUTERS_RETURN: Duration = Duration::from_secs(10);
-
 /// What [`decide`] says.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Decision {
@@ -164,7 +160,7 @@ impl Turn<'_> {
 
     /// When a version's pods may go: not before every router can know that it has no weight.
     fn retires_at(&self, version: &RetiringVersion) -> Timestamp {
-        let routers_know = self.snapshot.here_since + ROUTERS_RETURN;
+        let routers_know = self.snapshot.here_since + self.snapshot.router.settle;
         version.scale_down_at.max(routers_know)
     }
 

@@ -13,7 +13,7 @@ use crate::{
     k8s::{Dirty, timely, words},
     observe::{Attention, DryRuns, Evidence, metrics::Client as PrometheusClient},
     plan::Site,
-    router::envoy::{self, ControlPlane, Reach, Routers, ports::Ports, refusals::Refusals},
+    router::envoy::{self, ControlPlane, Envoy, Prober, Routers, refusals::Refusals},
     runtime::{
         http::{self, Health},
         leader::Election,
@@ -80,14 +80,14 @@ async fn run_until_signal(settings: Settings) -> Result<(), OperatorError> {
         .map_err(|error| OperatorError::Cluster(error.into()))?;
     config.read_timeout = Some(READ_TIMEOUT);
     let client = Client::try_from(config).map_err(|error| OperatorError::Cluster(error.into()))?;
-    run_with(client, settings, Reach::by_tcp(), stop).await
+    run_with(client, settings, Prober::by_tcp(), stop).await
 }
 
 /// Runs the operator against a cluster until `stop`, or until it loses the lease or the API server.
 pub async fn run_with(
     client: Client,
     settings: Settings,
-    reach: Reach,
+    prober: Prober,
     stop: CancellationToken,
 ) -> Result<(), OperatorError> {
     let prometheus = PrometheusClient::new(&settings.prometheus_url, settings.prometheus_headers())
@@ -184,10 +184,8 @@ pub async fn run_with(
         dry_runs: DryRuns::default(),
         events: Events::new(client.clone(), settings.pod_name.clone()),
         metrics: metrics.clone(),
-        reach,
-        refusals,
+        router: Arc::new(Envoy::new(prober, refusals)),
         recordings,
-        ports: Ports::default(),
         failures: Mutex::default(),
         client: client.clone(),
         clock: Clock::system(),

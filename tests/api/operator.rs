@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::Parser;
-use serin::{router::envoy::Reach, runtime::settings::Settings};
+use serin::{router::envoy::Prober, runtime::settings::Settings};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -67,7 +67,7 @@ impl Operator {
             .enable_all()
             .build()
             .unwrap();
-        let reach = Reach::asking(move |_| {
+        let reach = Prober::asking(move |_| {
             Box::pin(std::future::ready(routers_answer.load(Ordering::Relaxed)))
         });
         let stop = CancellationToken::new();

@@ -1,14 +1,18 @@
 //! What release 1d584f3 left in clusters, and what becomes of it today: a version keeps its name and its pods, and a
 //! rollout goes on from the status that it finds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use serde_json::{Value, json};
 use serin::{
     api::{Fetch, ModelDeployment, ModelDeploymentStatus, Revision, State, VersionSpec},
-    k8s::KnownVersion,
-    plan::{Given, Object, Plan, Site, plan},
+    k8s::{KnownVersion, Object},
+    plan::{Given, Plan, Site, plan},
+    router::{
+        Report,
+        envoy::{Envoy, Prober, refusals::Refusals},
+    },
 };
 
 use crate::{errors_and_latency, rollout, story::Story};
@@ -67,7 +71,8 @@ fn planned(case: &Case, known: &BTreeMap<Revision, KnownVersion>) -> Plan {
             known,
             known_is_all: true,
             usable: true,
-            routers: &BTreeSet::new(),
+            router: &Envoy::new(Prober::by_tcp(), Refusals::default()),
+            report: &Report::default(),
             site: &case.site,
         },
     )

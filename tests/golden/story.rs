@@ -204,6 +204,7 @@ impl Story {
                 version: self.spec.model.version.clone(),
             },
             state: self.state.clone(),
+            router: serin::router::Report::default(),
             free_port: Some(20_000),
             versions: self.health.clone(),
             readings: self.read(),

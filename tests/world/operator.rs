@@ -13,7 +13,10 @@ use serin::{
     k8s::Stores,
     observe::{Attention, DryRuns, Evidence},
     plan::Site,
-    router::envoy::{self, Reach, RouterModel, ports::Ports, refusals::Refusals},
+    router::{
+        Router,
+        envoy::{self, Envoy, Prober, RouterModel, refusals::Refusals},
+    },
     runtime::{
         leader::Election,
         operator,
@@ -31,6 +34,28 @@ use crate::{
     world::World,
 };
 
+/// The router that a world has: what operators run with, and what its routers do by what an operator knows.
+#[derive(Clone, Copy)]
+pub struct Routing {
+    pub router: fn(&Arc<World>) -> Arc<dyn Router>,
+    pub routes: fn(&Stores) -> RouterModel,
+}
+
+impl Routing {
+    /// The bundled one.
+    pub const ENVOY: Self = Self {
+        router: |world| {
+            let world = world.clone();
+            let prober = Prober::asking(move |address| {
+                let answers = world.with(|state| state.takes_connections(address));
+                Box::pin(std::future::ready(answers))
+            });
+            Arc::new(Envoy::new(prober, Refusals::default()))
+        },
+        routes: envoy::routes,
+    };
+}
+
 /// A running operator.
 pub struct Operator {
     pub process: Arc<Process>,
@@ -38,6 +63,7 @@ pub struct Operator {
     pub pod: Option<String>,
     /// Its caches, once they are complete.
     stores: Arc<OnceLock<Stores>>,
+    routes: fn(&Stores) -> RouterModel,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -72,6 +98,7 @@ impl Operator {
             process,
             pod,
             stores,
+            routes: world.routing.routes,
             stop,
             task,
         }
@@ -79,7 +106,7 @@ impl Operator {
 
     /// What it tells routers; nothing, before it has the whole picture.
     pub fn routes(&self) -> Option<RouterModel> {
-        self.stores.get().map(envoy::routes)
+        self.stores.get().map(self.routes)
     }
 
     pub fn name(&self) -> &str {
@@ -175,17 +202,9 @@ async fn serve(
         dry_runs: DryRuns::default(),
         attention: Attention::default(),
         recordings: Arc::default(),
-        refusals: Refusals::default(),
-        reach: {
-            let world = world.clone();
-            Reach::asking(move |address| {
-                let answers = world.with(|state| state.takes_connections(address));
-                Box::pin(std::future::ready(answers))
-            })
-        },
+        router: (world.routing.router)(&world),
         events: Events::new(client.clone(), process.name.clone()),
         metrics: Arc::new(Metrics::default()),
-        ports: Ports::default(),
         failures: Mutex::default(),
         client: client.clone(),
         clock: clock.clone(),

@@ -11,6 +11,7 @@ use crate::{
     judge,
     kinds::{Key, Kind},
     nodes::ROUTERS,
+    operator::Routing,
     staff::Staff,
     story::Story,
     world::{Counts, State, World},
@@ -45,6 +46,16 @@ pub struct Outcome {
 
 /// Plays a world on a runtime of its own, whose time is paused: it runs on whenever nothing else can.
 pub fn play(seed: u64, stories: impl IntoIterator<Item = Story>, faults: Faults) -> Outcome {
+    play_by(Routing::ENVOY, seed, stories, faults)
+}
+
+/// The same with any router.
+pub fn play_by(
+    routing: Routing,
+    seed: u64,
+    stories: impl IntoIterator<Item = Story>,
+    faults: Faults,
+) -> Outcome {
     // The watches' backoff draws from this generator.
     fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -52,7 +63,7 @@ pub fn play(seed: u64, stories: impl IntoIterator<Item = Story>, faults: Faults)
         .start_paused(true)
         .build()
         .unwrap();
-    let world = runtime.block_on(async { World::new(seed, stories, faults) });
+    let world = runtime.block_on(async { World::routed(routing, seed, stories, faults) });
     runtime.block_on(live(seed, world))
 }
 

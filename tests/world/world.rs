@@ -22,6 +22,7 @@ use crate::{
     kinds::{Key, Kind},
     nodes::Nodes,
     objects::{Change, Objects, Refusal},
+    operator::Routing,
     request::{Postmark, Request, Verb},
     routers::{self, RouterPod},
     story::{Behaviour, Deed, Story},
@@ -34,6 +35,8 @@ pub const EPOCH_MS: i64 = 1_767_225_600_000;
 
 /// A world, shared by all who live in it.
 pub struct World {
+    /// What moves traffic.
+    pub routing: Routing,
     state: Mutex<State>,
     changed: Notify,
     begin: Instant,
@@ -92,7 +95,17 @@ pub struct Counts {
 }
 
 impl World {
+    /// A world with the bundled router.
     pub fn new(seed: u64, stories: impl IntoIterator<Item = Story>, faults: Faults) -> Arc<Self> {
+        Self::routed(Routing::ENVOY, seed, stories, faults)
+    }
+
+    pub fn routed(
+        routing: Routing,
+        seed: u64,
+        stories: impl IntoIterator<Item = Story>,
+        faults: Faults,
+    ) -> Arc<Self> {
         let mut objects = Objects::default();
         objects.now_text = timestamp(0);
         let router_pods = RouterPod::first();
@@ -122,6 +135,7 @@ impl World {
             ahead_ms: 0,
         };
         Arc::new(Self {
+            routing,
             state: Mutex::new(state),
             changed: Notify::new(),
             begin: Instant::now(),

@@ -24,9 +24,12 @@ use self::refusals::{Refusals, Subject};
 use crate::{
     api::{MANAGER, ModelDeployment, REVISION_LABEL, Revision},
     controller::metrics::Metrics,
-    k8s::{Kinship, NoAnswer, Stores, is_child, is_code, kinship, timely, version_name, words},
+    k8s::{
+        Intent, Kinship, NoAnswer, Object, Stores, is_child, is_code, kinship, timely,
+        version_name, words,
+    },
     observe::Refusal,
-    plan::{Intent, Object, Plan},
+    plan::Plan,
 };
 
 /// Why an object could not be brought about.

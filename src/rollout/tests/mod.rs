@@ -154,6 +154,7 @@ impl World {
             },
             state: self.state.clone(),
             commands: self.commands.clone(),
+            router: serde_json::from_value(json!({})).unwrap(),
             free_port: Some(20_000),
             versions: self.health.clone(),
             readings: reading.into_iter().collect(),

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     k8s::{Dirty, Stores},
-    router::envoy::{Refusal, Routers},
+    router::envoy::{Refusal, ResourceType, Routers},
 };
 
 /// The path under which an operator serves what its own routers refuse.
@@ -108,6 +109,42 @@ async fn ask(
     told
 }
 
+/// Most refusals of routers that one message names.
+const MOST_NAMED: usize = 3;
+/// Most characters of a router's words.
+const MOST_WORDS: usize = 300;
+
+/// What routers refuse of a model, in words: each router, and its own words.
+pub(super) fn sentence(refusals: &[Refusal], port: Option<u16>) -> String {
+    let mut message = String::new();
+    for refusal in refusals.iter().take(MOST_NAMED) {
+        let Refusal {
+            router,
+            kind,
+            message: words,
+            ..
+        } = refusal;
+        let _ = write!(
+            message,
+            "Router {router} refuses this model's {}",
+            kind.word()
+        );
+        if let (ResourceType::Listener, Some(port)) = (kind, port) {
+            let _ = write!(message, " on port {port}");
+        }
+        let words: String = words.chars().take(MOST_WORDS).collect();
+        let _ = write!(message, ": {words}. ");
+    }
+    if let Some(more) = refusals.len().checked_sub(MOST_NAMED + 1) {
+        let _ = write!(message, "So do {} more. ", more + 1);
+    }
+    message.push_str(
+        "New connections go to the other routers, if there are any. It is offered again every 30 s; \
+         if this stays, delete the router's pod.",
+    );
+    message
+}
+
 /// Takes those routers out that refuse something of a model: they keep what they had, an old weight or nothing at all.
 /// Where none would be left, all stay.
 pub fn leave_out(routers: &mut BTreeSet<IpAddr>, stores: &Stores, refusals: &[Refusal]) {
@@ -135,7 +172,6 @@ pub fn leave_out(routers: &mut BTreeSet<IpAddr>, stores: &Stores, refusals: &[Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::router::envoy::ResourceType;
 
     fn refusal(router: &str, name: &str) -> Refusal {
         Refusal {
@@ -144,6 +180,23 @@ mod tests {
             name: name.to_owned(),
             message: "Address already in use".to_owned(),
         }
+    }
+
+    #[test]
+    fn routers_are_quoted_and_the_first_three_named() {
+        let churn = |router| refusal(router, "ml/churn");
+        assert_eq!(
+            sentence(&[churn("a")], Some(54_070)),
+            "Router a refuses this model's listener on port 54070: Address already in use. \
+             New connections go to the other routers, if there are any. It is offered again \
+             every 30 s; if this stays, delete the router's pod."
+        );
+        let said = sentence(&["a", "b", "c", "d", "e"].map(churn), None);
+        assert!(
+            said.contains("Router c") && !said.contains("Router d"),
+            "{said}"
+        );
+        assert!(said.contains("So do 2 more."), "{said}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::{Backend, ControlPlane, ModelRoute, RouteKey, RouterModel, Routers};
 use crate::{
     api::{ModelDeployment, Phase, RetiringVersion, Revision, State},
     k8s::{Stores, endpoints, in_force, is_child, known_versions},
+    router::weights,
 };
 
 /// Changes that come together are published together.
@@ -130,44 +131,17 @@ fn route(
     state: &State,
     endpoints: impl Fn(&Revision) -> Vec<SocketAddr>,
 ) -> Option<ModelRoute> {
-    let stable = state.stable.as_ref()?;
-    let mut backends = Vec::new();
-    let mut canary_weight = 0;
-    if let Some(canary) = &state.canary {
-        let endpoints = endpoints(&canary.revision);
-        canary_weight = if endpoints.is_empty() {
-            0
-        } else {
-            canary.weight
-        };
-        backends.push(Backend {
-            revision: canary.revision.to_string(),
-            weight: canary_weight,
-            endpoints,
-        });
-    }
-    backends.push(Backend {
-        revision: stable.revision.to_string(),
-        weight: 100_u8.saturating_sub(canary_weight),
-        endpoints: endpoints(&stable.revision),
+    state.stable.as_ref()?;
+    let has_endpoints = |revision: &Revision| !endpoints(revision).is_empty();
+    let backends = weights(state, has_endpoints).into_iter();
+    let backends = backends.map(|(revision, weight)| Backend {
+        endpoints: endpoints(&revision),
+        revision: revision.to_string(),
+        weight,
     });
-    // Without weight, yet known: requests that are under way end in peace.
-    for version in &state.retiring {
-        if backends
-            .iter()
-            .all(|backend| backend.revision != version.revision.0)
-        {
-            let endpoints = endpoints(&version.revision);
-            backends.push(Backend {
-                revision: version.revision.to_string(),
-                weight: 0,
-                endpoints,
-            });
-        }
-    }
     Some(ModelRoute {
         port: state.router_port?,
-        backends,
+        backends: backends.collect(),
         timeout: model.spec.traffic.envoy.timeout.into(),
     })
 }

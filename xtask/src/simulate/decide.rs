@@ -69,6 +69,7 @@ impl Decided {
                 version: self.spec.model.version.clone(),
             },
             state: self.state.clone(),
+            router: serin::router::Report::default(),
             free_port: None,
             versions: self.all_ready(),
             readings,

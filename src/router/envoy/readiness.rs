@@ -12,8 +12,8 @@ use kube_runtime::reflector::ObjectRef;
 use tokio::net::TcpStream;
 
 use crate::{
-    api::ModelDeployment,
     k8s::{Stores, endpoints_of_service},
+    router::{Asked, Reachability},
 };
 
 /// Longest time for one connection. One within a cluster takes a millisecond; packets to an address that its node does not
@@ -22,17 +22,6 @@ const CONNECTED_WITHIN: Duration = Duration::from_millis(250);
 /// Where a network policy keeps the operator from the routers, nobody answers it, ever: it believes in them after this time.
 /// kube-proxy may take a second, a router that has lost its operator finds another one within 4 s.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(10);
-
-/// What was found at a model's address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Front {
-    /// It takes connections, and so does every router; or it has been waited for in vain, long enough.
-    Answers,
-    /// It does not yet, or a router does not.
-    Silent,
-    /// It leads nowhere: no router has been Ready since the model was made.
-    NoRouter,
-}
 
 /// Whether an address need not be asked any more whose model has been available since then.
 fn is_believed(available_since: Timestamp, now: Timestamp) -> bool {
@@ -43,11 +32,11 @@ fn is_believed(available_since: Timestamp, now: Timestamp) -> bool {
 
 /// Asks whether addresses take connections. Cheap to clone.
 #[derive(Clone)]
-pub struct Reach {
+pub struct Prober {
     asks: Arc<dyn Fn(SocketAddr) -> BoxFuture<'static, bool> + Send + Sync>,
 }
 
-impl Reach {
+impl Prober {
     /// By a TCP connection that carries nothing.
     pub fn by_tcp() -> Self {
         Self::asking(|address| {
@@ -69,34 +58,34 @@ impl Reach {
         Self { asks }
     }
 
-    /// Asks at the address of a model whose version has had all its pods since then, and at each router behind it: all at once.
-    /// While it `moves`, it is silent without being asked.
-    pub async fn front(
-        &self,
-        stores: &Stores,
-        model: &ModelDeployment,
-        available_since: Timestamp,
-        now: Timestamp,
-        moves: bool,
-    ) -> Front {
+    /// Asks at the address of a model, and at each router behind it: all at once. While the model moves, it is silent
+    /// without being asked.
+    pub(super) async fn probe(&self, asked: Asked<'_>) -> Reachability {
+        let Asked {
+            stores,
+            model,
+            available_since,
+            now,
+            moves,
+        } = asked;
         let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
         let routers = endpoints_of_service(stores, &namespace, &name);
         if routers.is_empty() {
-            return Front::NoRouter;
+            return Reachability::NoRouter;
         }
         if is_believed(available_since, now) {
-            return Front::Answers;
+            return Reachability::Answers;
         }
         if moves {
-            return Front::Silent;
+            return Reachability::Silent;
         }
         let routers = routers.into_iter().map(SocketAddr::from);
         let addresses = routers.chain(own_addresses(stores, &namespace, &name));
         let answers = join_all(addresses.map(|address| (self.asks)(address))).await;
         if answers.into_iter().all(|connected| connected) {
-            Front::Answers
+            Reachability::Answers
         } else {
-            Front::Silent
+            Reachability::Silent
         }
     }
 }
@@ -136,8 +125,8 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a free port");
         let address = listener.local_addr().expect("its address");
-        assert!((Reach::by_tcp().asks)(address).await);
+        assert!((Prober::by_tcp().asks)(address).await);
         drop(listener);
-        assert!(!(Reach::by_tcp().asks)(address).await);
+        assert!(!(Prober::by_tcp().asks)(address).await);
     }
 }

@@ -1,0 +1,163 @@
+//! The model's one stable name, and the way from it to the routers.
+
+use std::net::IpAddr;
+
+use k8s_openapi::{
+    api::{
+        core::v1::{Service, ServicePort, ServiceSpec},
+        discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
+    },
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+
+use super::router_slice_name;
+use crate::{
+    api::GROUP,
+    k8s::{HTTP_PORT_NAME, SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL, model_labels},
+    router::Route,
+};
+
+/// Port of the model's stable Service.
+const STABLE_PORT: i32 = 80;
+
+/// The Service that clients use from the first version to the last. It selects no pods: its endpoints are the
+/// routers, in another namespace, on the port that they keep for this model.
+pub(super) fn stable_service(route: &Route<'_>) -> Service {
+    let name = route.name();
+    let routers = &route.report.addresses;
+    let of_both = routers.iter().any(IpAddr::is_ipv4) && routers.iter().any(IpAddr::is_ipv6);
+    Service {
+        metadata: route.metadata(name.clone(), model_labels(&name)),
+        spec: Some(ServiceSpec {
+            ports: Some(vec![ServicePort {
+                name: Some(HTTP_PORT_NAME.to_owned()),
+                port: STABLE_PORT,
+                protocol: Some("TCP".to_owned()),
+                target_port: Some(IntOrString::Int(STABLE_PORT)),
+                ..ServicePort::default()
+            }]),
+            // An address of a family that no router has would refuse every connection.
+            ip_family_policy: of_both.then(|| "PreferDualStack".to_owned()),
+            ..ServiceSpec::default()
+        }),
+        ..Service::default()
+    }
+}
+
+/// The stable Service's endpoints, by family; none of a family in which no router is ready: the last ones are better
+/// than none.
+pub(super) fn router_slices(route: &Route<'_>, port: u16) -> impl Iterator<Item = EndpointSlice> {
+    let routers = &route.report.addresses;
+    let (ipv4, ipv6): (Vec<_>, Vec<_>) = routers.iter().partition(|address| address.is_ipv4());
+    [("IPv4", "", ipv4), ("IPv6", "-ipv6", ipv6)]
+        .into_iter()
+        .filter(|(.., addresses)| !addresses.is_empty())
+        .map(move |(family, suffix, addresses)| {
+            router_slice(route, port, family, suffix, &addresses)
+        })
+}
+
+fn router_slice(
+    route: &Route<'_>,
+    port: u16,
+    family: &str,
+    suffix: &str,
+    addresses: &[&IpAddr],
+) -> EndpointSlice {
+    let name = route.name();
+    let mut labels = model_labels(&name);
+    labels.insert(SERVICE_NAME_LABEL.to_owned(), name.clone());
+    labels.insert(SLICE_MANAGED_BY_LABEL.to_owned(), GROUP.to_owned());
+    let endpoints = addresses.iter().map(|address| Endpoint {
+        addresses: vec![address.to_string()],
+        conditions: Some(EndpointConditions {
+            ready: Some(true),
+            ..EndpointConditions::default()
+        }),
+        ..Endpoint::default()
+    });
+    EndpointSlice {
+        metadata: route.metadata(router_slice_name(&name) + suffix, labels),
+        address_type: family.to_owned(),
+        endpoints: Some(endpoints.collect()),
+        ports: Some(vec![EndpointPort {
+            name: Some(HTTP_PORT_NAME.to_owned()),
+            port: Some(i32::from(port)),
+            protocol: Some("TCP".to_owned()),
+            ..EndpointPort::default()
+        }]),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::{Envoy, Prober, refusals::Refusals};
+    use crate::{
+        api::State,
+        k8s::Object,
+        router::{Report, Route, Router},
+    };
+
+    /// The name, family and addresses of a slice.
+    type Slice = (String, String, Vec<String>);
+
+    /// The slices, and the Service's policy.
+    fn planned(routers: &[&str]) -> (Vec<Slice>, Option<String>) {
+        let model = serde_json::from_value(json!({
+            "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
+            "metadata": {"name": "churn", "namespace": "ml", "uid": "u"},
+            "spec": {
+                "model": {"uri": "file:///m", "version": "1", "digest": "sha256:0"},
+                "objectives": [{"errorRate": {"max": "1%"}}],
+            },
+        }))
+        .unwrap();
+        let state = State {
+            router_port: Some(16_001),
+            ..State::default()
+        };
+        let report = Report {
+            addresses: routers
+                .iter()
+                .map(|router| router.parse().unwrap())
+                .collect(),
+            ..Report::default()
+        };
+        let route = Route::new(&model, &state, &report).unwrap();
+        let envoy = Envoy::new(Prober::by_tcp(), Refusals::default());
+        let (mut slices, mut policy) = (Vec::new(), None);
+        for intent in envoy.objects(&route) {
+            match intent.object {
+                Object::EndpointSlice(slice) => {
+                    let endpoints = slice.endpoints.unwrap().into_iter();
+                    let addresses = endpoints.flat_map(|endpoint| endpoint.addresses).collect();
+                    slices.push((slice.metadata.name.unwrap(), slice.address_type, addresses));
+                }
+                Object::Service(service) => policy = service.spec.unwrap().ip_family_policy,
+                _ => {}
+            }
+        }
+        (slices, policy)
+    }
+
+    #[test]
+    fn each_family_of_the_routers_has_a_slice_and_two_make_the_service_dual() {
+        let slice = |name: &str, family: &str, addresses: &[&str]| {
+            let addresses = addresses.iter().map(ToString::to_string).collect();
+            (name.to_owned(), family.to_owned(), addresses)
+        };
+        let ipv4 = slice("churn-router", "IPv4", &["10.0.0.1", "10.0.0.2"]);
+        let ipv6 = slice("churn-router-ipv6", "IPv6", &["fd00::1", "fd00::2"]);
+        assert_eq!(
+            planned(&["10.0.0.2", "10.0.0.1"]),
+            (vec![ipv4.clone()], None)
+        );
+        assert_eq!(planned(&["fd00::1", "fd00::2"]), (vec![ipv6.clone()], None));
+        let both = planned(&["10.0.0.1", "fd00::1", "10.0.0.2", "fd00::2"]);
+        assert_eq!(both, (vec![ipv4, ipv6], Some("PreferDualStack".to_owned())));
+        assert_eq!(planned(&[]), (vec![], None));
+    }
+}
