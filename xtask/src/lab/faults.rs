@@ -201,7 +201,8 @@ impl Play {
         Self::under(RATE, lab).await
     }
 
-    async fn under(rate: u32, lab: Lab) -> Result<Self> {
+    /// The same with so many requests a second.
+    pub async fn under(rate: u32, lab: Lab) -> Result<Self> {
         lab.wait("Ready", FIRST_VERSION, is_ready).await?;
         let traffic = lab.traffic(rate, false).await?;
         Ok(Self {

@@ -8,6 +8,7 @@ mod checks;
 mod curtain;
 mod faults;
 mod forward;
+mod hpa;
 mod inventory;
 mod job;
 mod load;
@@ -123,6 +124,8 @@ pub enum Scenario {
     QuotaDenies,
     /// The node drained under one of the canary's pods, and then back.
     NodeDrained,
+    /// An autoscaler on CPU that goes up and down through a whole rollout.
+    HpaScales,
 }
 
 /// `cargo xtask demo`: the story, and afterwards nothing of the cluster, also when it fails or is interrupted.
@@ -233,6 +236,7 @@ pub fn run(args: &LabArgs) -> Result<()> {
             Scenario::InvalidAndRoutersReplaced => platform::invalid_and_routers_replaced().await,
             Scenario::QuotaDenies => platform::quota_denies().await,
             Scenario::NodeDrained => platform::node_drained().await,
+            Scenario::HpaScales => hpa::hpa_scales(args).await,
         }
     })
 }
