@@ -10,6 +10,7 @@ mod content_key;
 mod host_files;
 mod logged;
 mod publish;
+mod release;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use crate::progress::Progress;
 
 pub use catalog::Image;
 pub use publish::{Registry, push};
+pub use release::Release;
 
 /// Arguments of `cargo xtask images`.
 #[derive(Debug, clap::Args)]

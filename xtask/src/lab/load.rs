@@ -15,6 +15,9 @@ use super::forward::Forward;
 const BODY: &str = r#"{"instances":[{"sepal_length":5.1,"sepal_width":3.5,"petal_length":1.4,"petal_width":0.2}]}"#;
 /// No answer within this time is a failure.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A slow client uses no connection that was idle for longer: less than a router serves on for once
+/// it is told to stop.
+const IDLE: Duration = Duration::from_secs(2);
 
 /// What became of one request.
 #[derive(Clone, Debug)]
@@ -68,13 +71,25 @@ impl Traffic {
     ///
     /// `way` is what the address leads through, if anything, and stays open as long as the traffic.
     pub fn start(url: &str, rate: u32, way: Option<Forward>) -> Result<Self> {
-        Self::start_with(url, rate, PATIENCE, way)
+        Self::start_with(url, rate, PATIENCE, None, way)
     }
 
-    fn start_with(url: &str, rate: u32, patience: Duration, way: Option<Forward>) -> Result<Self> {
+    /// The same of so few requests a second that connections are idle for seconds. A router that
+    /// ends closes those last, and HTTP/1.1 has no word for a request that is sent in that moment.
+    pub fn start_slow(url: &str, rate: u32) -> Result<Self> {
+        Self::start_with(url, rate, PATIENCE, Some(IDLE), None)
+    }
+
+    fn start_with(
+        url: &str,
+        rate: u32,
+        patience: Duration,
+        idle: Option<Duration>,
+        way: Option<Forward>,
+    ) -> Result<Self> {
         let mut client = reqwest::Client::builder()
             .timeout(patience)
-            .pool_idle_timeout(None)
+            .pool_idle_timeout(idle)
             .no_proxy();
         if way.is_some() {
             // One connection for all requests: kubectl port-forward does not recover from hundreds,
@@ -130,6 +145,11 @@ impl Traffic {
     /// The same, of a moment that somebody else wrote down on this machine.
     pub fn at(&self, moment: Timestamp) -> Duration {
         Duration::try_from(moment.duration_since(self.began_at)).unwrap_or_default()
+    }
+
+    /// The moment in which a request was due.
+    pub fn moment(&self, sent: Duration) -> Timestamp {
+        self.began_at + sent
     }
 
     /// How many requests wait for their answer.
@@ -329,7 +349,7 @@ mod tests {
         let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/predict", deaf.local_addr().unwrap());
         let patience = Duration::from_millis(400);
-        let traffic = Traffic::start_with(&url, 50, patience, None).unwrap();
+        let traffic = Traffic::start_with(&url, 50, patience, None, None).unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(traffic.answers().count(), 0);
         let until = traffic.now();

@@ -3,11 +3,13 @@
 //! `stage` prepares the cluster from outside; everything else runs inside its network, as a process of its own
 //! (`cargo xtask lab NAME`), so that Services have their names.
 
+mod account;
 mod audit;
 mod checks;
 mod curtain;
 mod faults;
 mod forward;
+mod held;
 mod hpa;
 mod inventory;
 mod job;
@@ -19,8 +21,10 @@ mod sources;
 pub mod stage;
 mod story;
 mod timeline;
+mod upgraded;
 mod words;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -81,6 +85,9 @@ pub struct PlayArgs {
     /// Push the images to this registry, and let the cluster of `--context` pull them from there
     #[arg(long, value_name = "HOST/PATH")]
     registry: Option<Registry>,
+    /// The release that `upgraded` upgrades from, as a revision of this clone
+    #[arg(long, value_name = "REVISION", default_value = upgraded::FROM)]
+    from: String,
 }
 
 /// Arguments of the hidden command that runs inside the cluster's network.
@@ -97,6 +104,9 @@ pub struct LabArgs {
     /// Reach one router by `kubectl port-forward`, where Services cannot be reached from here
     #[arg(long)]
     through_port_forward: bool,
+    /// The command that upgrades Serin to this release
+    #[arg(last = true)]
+    upgrade: Vec<OsString>,
 }
 
 /// What can be played.
@@ -126,6 +136,8 @@ pub enum Scenario {
     NodeDrained,
     /// An autoscaler on CPU that goes up and down through a whole rollout.
     HpaScales,
+    /// Operator, chart and CRD upgraded from an earlier release, with a model in each phase.
+    Upgraded,
 }
 
 /// `cargo xtask demo`: the story, and afterwards nothing of the cluster, also when it fails or is interrupted.
@@ -197,7 +209,12 @@ fn on(cluster: &Cluster, command: &str) -> String {
 
 /// `cargo xtask play`: sets the stage, then plays a scenario inside the cluster's network, with this process's output.
 pub fn play(args: &PlayArgs, cluster: &Cluster) -> Result<()> {
-    stage::set(cluster, args.registry.as_ref())?;
+    let mut upgrade = Vec::new();
+    if args.scenario == Scenario::Upgraded {
+        upgrade = upgraded::set_stage(cluster, &args.from)?;
+    } else {
+        stage::set(cluster, args.registry.as_ref())?;
+    }
     if args.scenario == Scenario::ModelsFetched {
         ensure_packages(REGISTRY, &Progress::new("stage"))?;
     }
@@ -217,6 +234,9 @@ pub fn play(args: &PlayArgs, cluster: &Cluster) -> Result<()> {
     if let Some(log) = cluster.audit_log()? {
         command.arg("--audit-log").arg(log);
     }
+    if !upgrade.is_empty() {
+        command.arg("--").args(upgrade);
+    }
     crate::process::run_visibly(&mut command)
 }
 
@@ -229,7 +249,7 @@ pub fn run(args: &LabArgs) -> Result<()> {
             Scenario::OperatorKilledInCanary => faults::operator_killed_in_canary().await,
             Scenario::LeaderKilledInRollback => faults::leader_killed_in_rollback().await,
             Scenario::PrometheusStopped => faults::prometheus_stopped().await,
-            Scenario::PeopleSpeak => words::people_speak().await,
+            Scenario::PeopleSpeak => Box::pin(words::people_speak()).await,
             Scenario::RoutersReplaced => faults::routers_replaced().await,
             Scenario::ModelsFetched => sources::models_fetched().await,
             Scenario::PolicyDenies => platform::policy_denies().await,
@@ -237,6 +257,7 @@ pub fn run(args: &LabArgs) -> Result<()> {
             Scenario::QuotaDenies => platform::quota_denies().await,
             Scenario::NodeDrained => platform::node_drained().await,
             Scenario::HpaScales => hpa::hpa_scales(args).await,
+            Scenario::Upgraded => upgraded::upgraded(&args.upgrade).await,
         }
     })
 }
@@ -375,12 +396,7 @@ impl Lab {
 
     /// The UID of the pod that leads.
     pub async fn leader(&self) -> Result<String> {
-        let leases: Api<Lease> = Api::namespaced(self.client.clone(), stage::NAMESPACE);
-        let lease = leases.get(LEASE).await?;
-        let holder = lease.spec.and_then(|spec| spec.holder_identity);
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), stage::NAMESPACE);
-        let pod = pods.get(&holder.context("no operator leads")?).await?;
-        pod.uid().context("a pod has a UID")
+        leader(&self.client).await
     }
 
     /// Replaces every router pod by a new one, as an update of the chart does. Returns the UIDs of those that go.
@@ -436,6 +452,16 @@ impl Lab {
         found.retain(|pod| is_of_version(pod) && !has_ended(pod));
         Ok(found)
     }
+}
+
+/// The UID of the operator's pod that leads.
+pub async fn leader(client: &Client) -> Result<String> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), stage::NAMESPACE);
+    let lease = leases.get(LEASE).await?;
+    let holder = lease.spec.and_then(|spec| spec.holder_identity);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), stage::NAMESPACE);
+    let pod = pods.get(&holder.context("no operator leads")?).await?;
+    pod.uid().context("a pod has a UID")
 }
 
 /// Whether a pod that was told to go runs no container any more: kubelet keeps its object for up to a minute longer.

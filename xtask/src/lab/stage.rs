@@ -1,5 +1,7 @@
 //! Everything up to the first ModelDeployment: cluster, images, operator, routers, Prometheus.
 
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -19,6 +21,28 @@ pub fn set(cluster: &Cluster, registry: Option<&Registry>) -> Result<()> {
     let progress = Progress::new("stage");
     preflight::check(cluster, registry)?;
     cluster.ensure()?;
+    let values = deliver(cluster, registry, &progress)?;
+    progress.say("installing charts/serin with helm");
+    ensure_namespace(cluster)?;
+    let mut helm = cluster.command("helm")?;
+    helm.args(helm_arguments(&chart(), &values));
+    process::run(&mut helm).context("helm cannot install the chart")?;
+    progress.say("operator, routers and Prometheus are ready");
+    Ok(())
+}
+
+/// The chart of this tree.
+pub fn chart() -> PathBuf {
+    repository_root().join("charts/serin")
+}
+
+/// Builds the images and gives them to the nodes, or to `registry`. Returns the chart's values that
+/// name them.
+pub fn deliver(
+    cluster: &Cluster,
+    registry: Option<&Registry>,
+    progress: &Progress,
+) -> Result<Vec<String>> {
     progress.say("images: built from their Dockerfiles where their sources have changed");
     let built = images::build(&Image::CLUSTER)?;
     let mut values = Vec::new();
@@ -26,16 +50,13 @@ pub fn set(cluster: &Cluster, registry: Option<&Registry>) -> Result<()> {
         for (image, built) in Image::CLUSTER.into_iter().zip(&built) {
             let named = pushed(image, built, registry)?;
             if !named.is_empty() {
-                images::push(built, registry, &progress)?;
+                images::push(built, registry, progress)?;
             }
             values.extend(named);
         }
     } else {
         for image in &built {
-            if !is_loaded(cluster, image)? {
-                cluster.load(&image.archive)?;
-                mark_loaded(cluster, image)?;
-            }
+            load(cluster, image)?;
         }
         if let Some(operator) = built.first() {
             // The tag stays the same when the operator changes; its pods must not.
@@ -43,22 +64,30 @@ pub fn set(cluster: &Cluster, registry: Option<&Registry>) -> Result<()> {
             values.push(format!("operator.podAnnotations.archive={archive}"));
         }
     }
-    progress.say("installing charts/serin with helm");
-    ensure_namespace(cluster)?;
-    let chart = repository_root().join("charts/serin");
-    // Only what helm 3 and helm 4 both know.
-    let mut helm = cluster.command("helm")?;
-    helm.args(["upgrade", "--install", "serin"])
-        .arg(&chart)
-        .arg("--values")
-        .arg(chart.join("values-local.yaml"))
-        .args(["--namespace", NAMESPACE, "--wait", "--timeout", "3m"]);
-    for value in values {
-        helm.args(["--set-string", &value]);
+    Ok(values)
+}
+
+/// Gives the nodes an image, unless they have it.
+pub fn load(cluster: &Cluster, image: &BuiltImage) -> Result<()> {
+    if !is_loaded(cluster, image)? {
+        cluster.load(&image.archive)?;
+        mark_loaded(cluster, image)?;
     }
-    process::run(&mut helm).context("helm cannot install the chart")?;
-    progress.say("operator, routers and Prometheus are ready");
     Ok(())
+}
+
+/// What helm is told to bring a chart about with these values, in words that helm 3 and helm 4 both
+/// know.
+pub fn helm_arguments(chart: &Path, values: &[String]) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = ["upgrade", "--install", "serin"].map(Into::into).to_vec();
+    arguments.push(chart.into());
+    arguments.push("--values".into());
+    arguments.push(chart.join("values-local.yaml").into());
+    arguments.extend(["--namespace", NAMESPACE, "--wait", "--timeout", "3m"].map(Into::into));
+    for value in values {
+        arguments.extend(["--set-string", value.as_str()].map(Into::into));
+    }
+    arguments
 }
 
 /// The chart's values that name a pushed image.
@@ -80,7 +109,7 @@ fn pushed(image: Image, built: &BuiltImage, registry: &Registry) -> Result<Vec<S
 }
 
 /// The operator's namespace, marked as ours where it is made here.
-fn ensure_namespace(cluster: &Cluster) -> Result<()> {
+pub fn ensure_namespace(cluster: &Cluster) -> Result<()> {
     let known = process::output(kubectl(cluster)?.args([
         "get",
         "namespace",
@@ -139,7 +168,8 @@ fn archive_name(image: &BuiltImage) -> String {
         .into_owned()
 }
 
-fn kubectl(cluster: &Cluster) -> Result<Command> {
+/// kubectl on that cluster.
+pub fn kubectl(cluster: &Cluster) -> Result<Command> {
     cluster.command("kubectl")
 }
 

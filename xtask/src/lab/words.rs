@@ -22,11 +22,11 @@ pub async fn people_speak() -> Result<()> {
     play.lab.apply(V2_WITH_APPROVAL).await?;
     play.watch(|model| waits(model) && weight(model) == 25)
         .await?;
-    say(&["explain", "iris"]).await?;
-    say(&["promote", "iris"]).await?;
+    say(NAMESPACE, &["explain", "iris"]).await?;
+    say(NAMESPACE, &["promote", "iris"]).await?;
     play.watch(|model| waits(model) && weight(model) == 100)
         .await?;
-    say(&["promote", "iris"]).await?;
+    say(NAMESPACE, &["promote", "iris"]).await?;
     let model = play.watch(|model| serves(model, "2.0.0")).await?;
     let who: Vec<_> = state(&model)
         .decisions
@@ -41,9 +41,9 @@ pub async fn people_speak() -> Result<()> {
         format!("{who:?}"),
     );
 
-    say(&["undo", "iris"]).await?;
+    say(NAMESPACE, &["undo", "iris"]).await?;
     play.watch(|model| weight(model) == 25).await?;
-    say(&["abort", "iris"]).await?;
+    say(NAMESPACE, &["abort", "iris"]).await?;
     let model = play
         .watch(|model| state(model).phase == Phase::Stable && state(model).canary.is_none())
         .await?;
@@ -56,9 +56,9 @@ pub async fn people_speak() -> Result<()> {
         aborted.sentence,
     );
 
-    say(&["retry", "iris"]).await?;
+    say(NAMESPACE, &["retry", "iris"]).await?;
     play.watch(|model| weight(model) == 25).await?;
-    say(&["promote", "--full", "iris"]).await?;
+    say(NAMESPACE, &["promote", "--full", "iris"]).await?;
     let model = play.watch(|model| serves(model, "1.0.0")).await?;
     let promoted = decision(&state(&model), reasons::PROMOTED, "1.0.0")
         .context("the promotion was not recorded")?
@@ -68,14 +68,14 @@ pub async fn people_speak() -> Result<()> {
         "promoted on a person's word",
         promoted.sentence,
     );
-    say(&["history", "iris"]).await?;
+    say(NAMESPACE, &["history", "iris"]).await?;
     play.end(checks, |_| true).await
 }
 
 /// Runs the plug-in as its user does, and shows what it answers.
-async fn say(words: &[&str]) -> Result<()> {
+pub async fn say(namespace: &str, words: &[&str]) -> Result<()> {
     event(&format!("kubectl serin {}", words.join(" ")));
-    let line = ["kubectl-serin", "--namespace", NAMESPACE];
+    let line = ["kubectl-serin", "--namespace", namespace];
     let arguments = cli::Arguments::try_parse_from(line.iter().chain(words))?;
     let answer = cli::run(arguments)
         .await
