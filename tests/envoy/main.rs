@@ -6,6 +6,7 @@
 
 mod broken_off;
 mod configuration;
+mod drain;
 mod families;
 mod harness;
 #[path = "../support/ports.rs"]

@@ -1,0 +1,47 @@
+//! The hook with which a router pod ends.
+
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::{
+    envoy_or_skip,
+    harness::{Envoy, PATIENCE, Plane, Upstream, client, model, predict_once, wait},
+    ports::free_port,
+};
+
+const DRAIN: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/charts/serin/files/router-drain.sh"
+);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_router_that_is_told_to_stop_serves_on_while_requests_still_come() {
+    let binary = envoy_or_skip!();
+    let (xds, port) = (free_port(), free_port());
+    let plane = Plane::start(xds);
+    let router = Envoy::start(&binary, "router-1", xds);
+    let pod = Upstream::start("aaaaaaaa").await;
+    let published = model("churn", port, &[(&pod, 100)]);
+    plane.publish_acknowledged(&published, "churn").await;
+    wait("the model answers", async || {
+        predict_once(&client(), port).await.0 == 200
+    })
+    .await;
+    let mut hook = Command::new("bash")
+        .arg(DRAIN)
+        .args([&router.admin.to_string(), "1", "60"])
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    wait("it is told to stop", async || !router.ready().await).await;
+    // One after the other, so that mostly none is in flight.
+    for _ in 0..60 {
+        assert_eq!(predict_once(&client(), port).await.0, 200);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let ended = hook.try_wait().unwrap();
+    assert!(ended.is_none(), "it ends while requests come");
+    let ended = tokio::time::timeout(PATIENCE, hook.wait()).await;
+    assert!(ended.unwrap().unwrap().success());
+}
