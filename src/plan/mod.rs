@@ -64,8 +64,9 @@ pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
     let Some(owner) = model.controller_owner_ref(&()) else {
         return plan;
     };
-    if given.state.stable.is_none() && in_force(given.known).is_some() {
-        return plan; // a state that was lost: until it is restored, nothing is taken away by it
+    let names_none = given.state.stable.is_none() && given.state.canary.is_none();
+    if names_none || given.state.stable.is_none() && in_force(given.known).is_some() {
+        return plan; // a state that is new or was lost: nothing is taken away by it
     }
     let maker = Maker {
         model,
@@ -237,6 +238,14 @@ mod tests {
     use super::*;
     use crate::router::envoy::{Envoy, Prober, refusals::Refusals};
 
+    fn site() -> Site {
+        let fetch = json!({"image": "serve:1", "hosts": [], "maxSize": 1});
+        Site {
+            serving_image: "serve:1".to_owned(),
+            fetch: serde_json::from_value(fetch).unwrap(),
+        }
+    }
+
     #[test]
     fn no_version_in_use_has_fewer_pods_than_it_had_in_the_rollout() {
         let version = |version: &str| {
@@ -258,11 +267,7 @@ mod tests {
             .map(|number| known(version(&number.to_string()), number))
             .collect();
         let revision = |number: &str| version(number).revision().0;
-        let site = Site {
-            serving_image: "serve:1".to_owned(),
-            fetch: serde_json::from_value(json!({"image": "serve:1", "hosts": [], "maxSize": 1}))
-                .unwrap(),
-        };
+        let site = site();
         let replicas = |wanted: i32, floor: Option<i32>| {
             let model: ModelDeployment = serde_json::from_value(json!({
                 "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
@@ -315,5 +320,36 @@ mod tests {
             "an autoscaler goes down"
         );
         assert_eq!(replicas(7, Some(5)), [7, 7, 7, 0], "and up");
+    }
+
+    #[test]
+    fn a_state_that_names_no_version_takes_no_pods_from_any() {
+        let model: ModelDeployment = serde_json::from_value(json!({
+            "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
+            "metadata": {"name": "churn", "namespace": "ml", "uid": "u", "generation": 1},
+            "spec": {
+                "model": {"uri": "file:///m", "version": "1", "digest": "sha256:0"},
+                "objectives": [{"errorRate": {"max": "1%"}}],
+            },
+        }))
+        .unwrap();
+        let spec = VersionSpec::of(&model.spec);
+        let orphan = KnownVersion {
+            number: 1,
+            data: serde_json::to_value(&spec).unwrap(),
+            spec,
+            template: None,
+            reign: None,
+        };
+        let known = [(orphan.spec.revision(), orphan)].into();
+        let given = Given {
+            state: &State::default(),
+            known: &known,
+            known_is_all: true,
+            usable: true,
+            routers: &BTreeSet::new(),
+            site: &site(),
+        };
+        assert!(plan(&model, &given).apply.is_empty());
     }
 }
