@@ -68,8 +68,8 @@ pub enum ApplyError {
     /// The API server did not answer in time.
     #[error(transparent)]
     NoAnswer(#[from] NoAnswer),
-    /// The plan takes something away, and nobody has confirmed that the state it was made from is still in force.
-    #[error("{what} may only be taken away by a state that is confirmed")]
+    /// The plan takes something away or over, and nobody has confirmed that the state it was made from is still in force.
+    #[error("{what} may only be taken away or over by a state that is confirmed")]
     Unconfirmed {
         /// The object's kind and name.
         what: String,
@@ -261,6 +261,13 @@ impl Target<'_> {
         Api::namespaced(self.client.clone(), &self.key().0)
     }
 
+    /// Whether the model's address depends on the objects of a version, or of none.
+    fn carries_traffic(&self, revision: Option<&Revision>) -> bool {
+        let status = self.model.status.as_ref();
+        let stable = status.and_then(|status| status.state.stable.as_ref());
+        revision.is_none() || revision == stable.map(|stable| &stable.revision)
+    }
+
     /// Applies one object, unless it is as wanted already or its pause after a refusal is not over.
     async fn put<K: Child + Serialize>(
         &self,
@@ -275,6 +282,7 @@ impl Target<'_> {
             kind: &kind,
             name: &name,
             revision: revision.as_ref(),
+            carries_traffic: self.carries_traffic(revision.as_ref()),
         };
         let mut body = serde_json::to_value(wanted)
             .map_err(|error| ApplyError::refused(&kind, &name, kube::Error::SerdeError(error)))?;
@@ -309,6 +317,7 @@ impl Target<'_> {
             kind: "Service",
             name,
             revision: None,
+            carries_traffic: true,
         };
         let unread = Value::Null;
         if self.memory.refusals.waits(&self.key(), subject, &unread) {
@@ -351,6 +360,9 @@ impl Target<'_> {
                 }
                 if takes_pods(body, live) {
                     self.must_be_confirmed(&key)?;
+                }
+                if kinship(live, self.model) == Kinship::Orphan {
+                    self.must_live(&key).await?;
                 }
                 // A request may arrive long after its sender gave it up, or lost the lease: it must not undo what was
                 // done since, such as shrink a version that has traffic again.
@@ -405,6 +417,26 @@ impl Target<'_> {
             Some(Kinship::Foreign) => Err(ApplyError::NameTaken { kind, name }),
             Some(Kinship::Own | Kinship::Orphan) | None => Ok(found),
         }
+    }
+
+    /// Objects without an owner are adopted by a model that lives, not by one that is being deleted without them: they
+    /// would be deleted after it.
+    async fn must_live(&self, what: &str) -> Result<(), ApplyError> {
+        let (namespace, name) = self.key();
+        let api: Api<ModelDeployment> = Api::namespaced(self.client.clone(), &namespace);
+        let kind = "ModelDeployment";
+        let found = timely(api.get_opt(&name)).await?;
+        let found = found.map_err(|source| ApplyError::refused(kind, &name, source))?;
+        let is_it = |found: &ModelDeployment| {
+            let metadata = &found.metadata;
+            metadata.uid == self.model.metadata.uid && metadata.deletion_timestamp.is_none()
+        };
+        if found.as_ref().is_some_and(is_it) {
+            return Ok(());
+        }
+        Err(ApplyError::Unconfirmed {
+            what: what.to_owned(),
+        })
     }
 
     /// Whether the live object has all that is wanted, or is as the server made it of the very same request.

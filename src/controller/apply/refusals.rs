@@ -20,6 +20,8 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause before a refused object is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The same where requests depend on the object: once it may be written, the model's address has to answer again.
+const LONGEST_PAUSE_OF_TRAFFIC: Duration = Duration::from_secs(8);
 /// Longest pause before an object that is being deleted is looked for again.
 const DELETION_PAUSE: Duration = Duration::from_secs(2);
 /// Failures in a row after which trouble that usually passes is shown: with pauses of 0.5, 1 and 2 s.
@@ -43,6 +45,8 @@ pub(super) struct Subject<'a> {
     pub(super) kind: &'a str,
     pub(super) name: &'a str,
     pub(super) revision: Option<&'a Revision>,
+    /// Whether the model's address depends on it: it is of the model itself, or of the version in force.
+    pub(super) carries_traffic: bool,
 }
 
 impl Subject<'_> {
@@ -95,6 +99,7 @@ impl Refusals {
         };
         let longest = match error {
             ApplyError::AwaitingDeletion { .. } => DELETION_PAUSE,
+            _ if of.carries_traffic => LONGEST_PAUSE_OF_TRAFFIC,
             _ => LONGEST_PAUSE,
         };
         let pause = FIRST_PAUSE
@@ -182,6 +187,7 @@ mod tests {
         kind: "Deployment",
         name: "iris",
         revision: None,
+        carries_traffic: false,
     };
 
     #[test]
@@ -215,6 +221,13 @@ mod tests {
             tokio::time::advance(pause).await;
             assert!(!refusals.waits(&model, IRIS, &json!(1)));
         }
+        let carrying = Subject {
+            carries_traffic: true,
+            ..IRIS
+        };
+        refusals.note(&model, carrying, json!(1), &no);
+        let pause = refusals.next_attempt(&model);
+        assert_eq!(pause, Some(LONGEST_PAUSE_OF_TRAFFIC));
         refusals.clear(&model, IRIS);
         assert_eq!(refusals.of(&model), []);
         assert_eq!(refusals.next_attempt(&model), None);
