@@ -76,6 +76,8 @@ pub struct Context {
     pub evidence: observe::Evidence,
     /// Applies plans.
     pub applier: Applier,
+    /// Places in the history of versions in use.
+    pub history: observe::History,
     /// Tries what new versions would need.
     pub dry_runs: DryRuns,
     /// Publishes decisions.
@@ -182,6 +184,8 @@ async fn steps(
     let now = context.clock.now();
     let mut children = observe::children(&context.stores, &model);
     let router = Report::of(&*context.router, &context.stores, &model);
+    let known = &mut children.known;
+    context.history.complete(&context.stores, &model, known);
     let is_nameless = names_no_version(&model);
     if is_nameless || standing == Standing::Valid && wants_a_number(&model, &children) {
         let (client, known) = (&context.client, &mut children.known);
@@ -489,6 +493,7 @@ impl Context {
             gone.name.clone(),
         );
         self.applier.forget(&key);
+        self.history.forget(&key);
         self.dry_runs.forget(&key);
         self.attention.forget(&key);
         self.failures.lock().remove(&key);

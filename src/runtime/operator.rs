@@ -11,7 +11,7 @@ use crate::{
     api::validate::Limits,
     controller::{self, Context, apply::Applier, clock::Clock, events::Events, metrics::Metrics},
     k8s::{Dirty, timely, words},
-    observe::{Attention, DryRuns, Evidence, metrics::Client as PrometheusClient},
+    observe::{Attention, DryRuns, Evidence, History, metrics::Client as PrometheusClient},
     plan::Site,
     router::envoy::{self, ControlPlane, Envoy, Prober, Routers, refusals::Refusals},
     runtime::{
@@ -181,6 +181,7 @@ pub async fn run_with(
             allowed_schemes: settings.allowed_model_schemes.clone(),
         },
         applier: Applier::default(),
+        history: History::default(),
         dry_runs: DryRuns::default(),
         events: Events::new(client.clone(), settings.pod_name.clone()),
         metrics: metrics.clone(),

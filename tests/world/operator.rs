@@ -11,7 +11,7 @@ use serin::{
     api::{Fetch, validate::Limits},
     controller::{self, Context, apply::Applier, clock::Clock, events::Events, metrics::Metrics},
     k8s::Stores,
-    observe::{Attention, DryRuns, Evidence},
+    observe::{Attention, DryRuns, Evidence, History},
     plan::Site,
     router::{
         Router,
@@ -199,6 +199,7 @@ async fn serve(
             allowed_schemes: vec!["file".to_owned()],
         },
         applier: Applier::default(),
+        history: History::default(),
         dry_runs: DryRuns::default(),
         attention: Attention::default(),
         recordings: Arc::default(),
