@@ -9,7 +9,7 @@ use crate::{
         conditions::{reasons, types},
     },
     controller::status::{
-        Standing, account, add_pending, becomes_ready, hindrance, says_nothing_new,
+        Standing, account, add_pending, becomes_ready, says_nothing_new,
     },
     k8s::timely,
     observe::{Children, Refusal, Snapshot},
@@ -144,7 +144,7 @@ fn new_problem(
         let text = errors.collect::<Vec<_>>().join("; ");
         return is_new.then(|| (reasons::INVALID_SPEC.to_owned(), text));
     }
-    let refusal = hindrance(refused, next)?;
+    let refusal = Refusal::shown(refused, next).next()?;
     let is_new = shown.is_none_or(|old| old.reason != refusal.reason);
     is_new.then(|| (refusal.reason.clone(), refusal.to_string()))
 }

@@ -39,12 +39,6 @@ impl Standing {
     }
 }
 
-/// The refused object that the status shows: one that the model, the version in force or the one on trial needs.
-pub fn hindrance<'a>(refused: &'a [Refusal], state: &State) -> Option<&'a Refusal> {
-    let shown = |refusal: &&Refusal| !refusal.transient && refusal.concerns(state);
-    refused.iter().find(shown)
-}
-
 /// The status that follows from a state. Conditions keep their transition time unless they change.
 pub fn account(
     model: &ModelDeployment,
@@ -200,15 +194,15 @@ fn conditions(
         }
     };
     let mut reason = progress.reason.to_owned();
-    let hindrance = hindrance(refused, state);
-    if let (Some(refusal), Standing::Invalid(_)) = (hindrance, standing) {
+    let hindrance = Refusal::shown(refused, state).next();
+    if let (Some(_), Standing::Invalid(_)) = (hindrance, standing) {
         // A person repairs the spec first; what is refused concerns the version that serves on.
-        let _ = write!(message, " {refusal}. It is tried again.");
+        let _ = write!(message, " {}", Refusal::sentences(refused, state));
     } else if let Some(refusal) = hindrance {
         progress.ready = false;
         progress.stalled = true;
         reason.clone_from(&refusal.reason);
-        message = format!("{refusal}. It is tried again. {message}");
+        message = format!("{} {message}", Refusal::sentences(refused, state));
     }
     // The API server takes no empty message.
     let told = |holds: bool, otherwise: &str| {
