@@ -198,15 +198,16 @@ async fn steps(
             }
         }
     }
-    let mut desired_refused = None;
+    let (mut desired_refused, mut tried_again) = (None, None);
     if standing == Standing::Valid && children.known_is_all {
-        match Box::pin(try_desired(&model, &children, context)).await {
+        let refused = Box::pin(try_desired(&model, &children, context)).await;
+        tried_again = refused.as_ref().and_then(|_| context.dry_runs.next(key));
+        match refused {
             Some(Refused::Invalid(faults)) => standing = Standing::Invalid(faults),
             Some(Refused::Denied(refusal)) => desired_refused = Some(refusal),
             None => {}
         }
     }
-    let tried_again = context.dry_runs.next(key);
     let mut snapshot = observe(&model, &children, router, &standing, context, now).await;
     snapshot.desired_refused = desired_refused;
 
