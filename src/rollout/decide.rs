@@ -217,8 +217,8 @@ impl Turn<'_> {
         let health = self.snapshot.health(&first.revision);
         if health.has_capacity(1) {
             if let Some(missing) = self.snapshot.missing() {
-                self.next.message =
-                    format!("Version {} is Ready. {}", first.version, missing.sentence());
+                let pods = health.sentence(&first.version, self.spec.replicas);
+                self.next.message = format!("{pods} {}", missing.sentence());
                 return Some(STARTING_INTERVAL);
             }
             self.next.stable = Some(first.version_ref());
