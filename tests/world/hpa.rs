@@ -63,6 +63,11 @@ impl Hpa {
         if ready == 0 {
             return;
         }
+        if self.recommended.is_empty() {
+            // It has run for long, under this load.
+            let before = rate as f64 / POD_CARRIES as f64 / TARGET;
+            self.recommended.push((now_ms, before.ceil() as u64));
+        }
         let ratio = work / (ready * POD_CARRIES) as f64 / TARGET;
         let wanted = if (ratio - 1.0).abs() <= 0.1 {
             current

@@ -225,7 +225,7 @@ impl Judge {
         let Some(live) = model.of(objects) else {
             return;
         };
-        let wanted = replicas(live);
+        let wanted = needed(live);
         for (key, _) in model.deployments(objects) {
             let (ready, endpoints) = nodes::capacity(objects, &key.namespace, &key.name);
             if ready.min(endpoints) >= wanted {
@@ -323,7 +323,7 @@ impl Judge {
     }
 
     /// The first version serves with one pod; whatever comes later needs capacity for all of the
-    /// traffic.
+    /// traffic, or as much of it as `minReady` says.
     fn has_capacity(
         &mut self,
         model: Model,
@@ -433,6 +433,13 @@ fn holds_since(model: &Value, wanted: &str) -> Option<i64> {
     let found = conditions.find(|c| c["type"] == wanted && c["status"] == "True")?;
     let at: Timestamp = text(&found["lastTransitionTime"]).parse().ok()?;
     Some(at.as_millisecond() - EPOCH_MS)
+}
+
+/// Pods of a version that must be Ready for a forward move.
+fn needed(model: &Value) -> i64 {
+    let part = text(&model["spec"]["rollout"]["minReady"]);
+    let part: i64 = part.trim_end_matches('%').parse().unwrap_or(100);
+    ((replicas(model) * part + 99) / 100).max(1)
 }
 
 fn replicas(object: &Value) -> i64 {

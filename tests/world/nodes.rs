@@ -35,6 +35,8 @@ pub struct Nodes {
     idle_at: Option<u64>,
     /// Why no node takes a new pod, in the scheduler's words.
     full: Option<String>,
+    /// Whether nodes take one pod of each Deployment all the same.
+    pub one_fits: bool,
     /// Why no pod is created beyond so many in a namespace, in the words of whoever denies it.
     pod_limit: Option<(usize, String)>,
     /// Pods that were denied so far, looks of one step counted once.
@@ -69,6 +71,10 @@ struct Pod {
     down_until_ms: u64,
     restarts: i64,
     next_restart_ms: u64,
+    /// When its server was started, and when it last became Ready or ceased to be.
+    started: String,
+    turned: String,
+    is_ready: bool,
 }
 
 impl Played {
@@ -95,6 +101,7 @@ impl Nodes {
             collector_ms: 20_000,
             idle_at: None,
             full: None,
+            one_fits: false,
             pod_limit: None,
             denied: 0,
             unplaced: 0,
@@ -203,6 +210,8 @@ impl Nodes {
                 break;
             }
             self.addresses += 1;
+            let none_placed = played.pods.iter().all(|pod| pod.node.is_none());
+            let fits = self.full.is_none() || self.one_fits && none_placed;
             let starts_in = match behaviour.start {
                 Start::Ready => dice.between(2_000, 9_000),
                 Start::After(seconds) => seconds * 1000,
@@ -215,7 +224,7 @@ impl Nodes {
                     self.addresses / 250,
                     self.addresses % 250 + 1
                 ),
-                node: self.full.is_none().then(|| emptiest(&played.pods)),
+                node: fits.then(|| emptiest(&played.pods)),
                 is_outdated: false,
                 ready_at_ms: now_ms.saturating_add(starts_in).min(NEVER_MS),
                 down_until_ms: 0,
@@ -224,10 +233,13 @@ impl Nodes {
                     Start::Crashing => now_ms + 4_000,
                     Start::Ready | Start::Never | Start::After(_) => NEVER_MS,
                 },
+                started: objects.now_text.clone(),
+                turned: objects.now_text.clone(),
+                is_ready: false,
             });
             if let Some(pod) = played.pods.last() {
                 let words = self.full.as_deref().unwrap_or_default();
-                let made = pod_object(key, deployment, uid, pod, false, words);
+                let made = pod_object(key, deployment, uid, pod, words);
                 let _ = objects.create(&Key::new(Kind::Pod, &key.namespace, &pod.name), made);
             }
         }
@@ -239,6 +251,7 @@ impl Nodes {
                     self.addresses += 1;
                     pod.node = Some(self.addresses % NODES);
                     pod.ready_at_ms = pod.ready_at_ms.max(now_ms + 5_000);
+                    pod.started.clone_from(&objects.now_text);
                 }
             }
             if now_ms >= pod.next_restart_ms {
@@ -252,8 +265,12 @@ impl Nodes {
             if ready {
                 ready_addresses.push(pod.address.clone());
             }
+            if ready != pod.is_ready {
+                pod.is_ready = ready;
+                pod.turned.clone_from(&objects.now_text);
+            }
             let why = self.full.as_deref().unwrap_or_default();
-            let wanted = pod_object(key, deployment, uid, pod, ready, why);
+            let wanted = pod_object(key, deployment, uid, pod, why);
             let pod_key = Key::new(Kind::Pod, &key.namespace, &pod.name);
             objects.edit(&pod_key, |live| live["status"] = wanted["status"].clone());
         }
@@ -432,22 +449,16 @@ fn tell_endpoints(objects: &mut Objects, deployment: &Key, addresses: &[String])
     }
 }
 
-fn pod_object(
-    key: &Key,
-    deployment: &Value,
-    uid: &str,
-    pod: &Pod,
-    ready: bool,
-    unplaced: &str,
-) -> Value {
+fn pod_object(key: &Key, deployment: &Value, uid: &str, pod: &Pod, unplaced: &str) -> Value {
+    let ready = pod.is_ready;
     let state = if pod.restarts > 0 {
         json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}})
     } else {
-        json!({"running": {}})
+        json!({"running": {"startedAt": pod.started}})
     };
     let condition = |name: &str, holds: bool| {
         let status = if holds { "True" } else { "False" };
-        json!({"type": name, "status": status})
+        json!({"type": name, "status": status, "lastTransitionTime": pod.turned})
     };
     let status = match pod.node {
         Some(_) => json!({

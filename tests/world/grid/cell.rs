@@ -96,7 +96,13 @@ pub fn play(cell: &Cell) -> Report {
     } else {
         2
     };
-    let story = cell.place.story(replicas);
+    // One of two pods.
+    let min_ready = if cell.events.contains(&Event::OnePodFits) {
+        "50%"
+    } else {
+        "100%"
+    };
+    let story = cell.place.story(replicas, min_ready);
     let world = runtime.block_on(async { World::new(cell.seed, [story], Faults::none(cell.seed)) });
     runtime.block_on(live(cell, &world))
 }
@@ -106,7 +112,8 @@ enum Stage {
     Reaching,
     Lasting(u64),
     Ending(u64),
-    Resting(u64, u64),
+    /// Since when, with the writes and the looks of the models until the first half was over.
+    Resting(u64, (u64, u64)),
 }
 
 struct Run<'a> {
@@ -385,7 +392,7 @@ impl Run<'_> {
             }
             Stage::Ending(since) => {
                 if self.is_done() {
-                    self.stage = Stage::Resting(second, 0);
+                    self.stage = Stage::Resting(second, (0, 0));
                 } else if second > since + DONE_WITHIN {
                     let status = self.world.with(|state| {
                         let model = IRIS.of(&state.objects);
@@ -400,13 +407,17 @@ impl Run<'_> {
                     return true;
                 }
             }
-            Stage::Resting(since, writes) => {
-                let sent = self.world.with(|state| state.counts.writes);
+            Stage::Resting(since, (writes, before)) => {
+                let counts = self.world.with(|state| state.counts);
+                let (sent, looks) = (counts.writes, counts.reconciles);
                 if second == since + REST {
-                    self.stage = Stage::Resting(since, sent);
+                    self.stage = Stage::Resting(since, (sent, looks));
                 } else if second == since + 2 * REST {
                     if sent != writes {
                         self.finds(format!("rests: {} writes at rest", sent - writes));
+                    }
+                    if looks - before > REST {
+                        self.finds(format!("rests: {} looks at rest", looks - before));
                     }
                     if !self.is_done() {
                         self.finds("rests: what was done is undone".to_owned());
@@ -428,6 +439,7 @@ impl Run<'_> {
             }
         }
         self.serves_with_one_pod();
+        self.moves_with_enough_pods();
         for happening in &mut self.happenings {
             happening.end(self.world);
         }
@@ -461,6 +473,20 @@ impl Run<'_> {
         });
         if serves.is_none() {
             self.finds("one-pod-serves: the first version has one, and no traffic".to_owned());
+        }
+    }
+
+    /// A version moves on with as many Ready pods as `minReady` asks for.
+    fn moves_with_enough_pods(&mut self) {
+        let [happening] = &self.happenings[..] else {
+            return; // another event may hold it up
+        };
+        let place = self.cell.place;
+        let falls_short = self
+            .world
+            .with(|state| happening.falls_short(place, &state.objects));
+        if falls_short && self.cell.leave == Leave::GoesOn {
+            self.finds("enough-pods: nothing moves on, or is called Ready".to_owned());
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a cluster brings, and where it cannot.
 
 use super::place::Place;
+use crate::kinds::Kind;
 
 /// Something that happens to a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub enum Event {
     PodEvicted,
     /// The scheduler finds no node for new pods.
     Unschedulable,
+    /// The same, but for one pod of each version; `minReady` says that one is enough.
+    OnePodFits,
     /// A webhook denies all writes of Deployments; the same for other kinds.
     DeploymentsDenied,
     ServicesDenied,
@@ -52,7 +55,7 @@ pub enum Event {
 }
 
 impl Event {
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::RoutersReplaced,
         Self::OperatorReplaced,
         Self::OperatorKilled,
@@ -60,6 +63,7 @@ impl Event {
         Self::NodeDrained,
         Self::PodEvicted,
         Self::Unschedulable,
+        Self::OnePodFits,
         Self::DeploymentsDenied,
         Self::ServicesDenied,
         Self::HistoryDenied,
@@ -101,11 +105,34 @@ impl Event {
         matches!(self, Self::SlicesDenied | Self::LabelsRequired)
     }
 
+    /// The kinds whose writes it denies.
+    pub fn denies(self) -> &'static [Kind] {
+        match self {
+            Self::DeploymentsDenied => &[Kind::Deployment],
+            Self::ServicesDenied => &[Kind::Service],
+            Self::HistoryDenied => &[Kind::History],
+            Self::SlicesDenied => &[Kind::Slice],
+            Self::EventsDenied => &[Kind::Event],
+            Self::WebhookTimesOut => &[Kind::Deployment, Kind::Service],
+            Self::LabelsRequired => &[Kind::Deployment, Kind::Service, Kind::History, Kind::Slice],
+            _ => &[],
+        }
+    }
+
+    /// The kind of an object that it takes away, without which no request gets to a pod.
+    pub fn takes_from_the_way(self) -> Option<Kind> {
+        match self {
+            Self::ServiceDeleted | Self::VersionServiceDeleted => Some(Kind::Service),
+            Self::SliceDeleted => Some(Kind::Slice),
+            _ => None,
+        }
+    }
+
     /// Whether it is about pods that cannot be made or placed.
     pub fn is_about_capacity(self) -> bool {
         matches!(
             self,
-            Self::Unschedulable | Self::PodQuota | Self::NamespaceRelabelled
+            Self::Unschedulable | Self::OnePodFits | Self::PodQuota | Self::NamespaceRelabelled
         )
     }
 
@@ -117,7 +144,9 @@ impl Event {
     /// How long it lasts at the least, in seconds. What is about capacity lasts longer than `progressDeadline`.
     pub fn lasts(self) -> u64 {
         match self {
-            Self::Unschedulable | Self::PodQuota | Self::NamespaceRelabelled => 80,
+            Self::Unschedulable | Self::OnePodFits | Self::PodQuota | Self::NamespaceRelabelled => {
+                80
+            }
             Self::HpaUp | Self::HpaDown => 70,
             _ => 45,
         }
@@ -133,8 +162,34 @@ impl Event {
         let places = |event: Self| event.is_about_capacity() || event == Self::NodeDrained;
         let prometheus =
             |event: Self| matches!(event, Self::PrometheusDown | Self::PrometheusSwitches);
+        let replaces = |event: Self| {
+            use Event::{OperatorKilled, OperatorReplaced, OperatorUpgraded};
+            matches!(event, OperatorReplaced | OperatorKilled | OperatorUpgraded)
+        };
         let both = |is: fn(Self) -> bool| is(self) && is(other);
+        // One pod is not enough for what an autoscaler asks for.
+        let outgrows = |one: Self, other: Self| one == Self::OnePodFits && other.has_hpa();
+        // A version whose Deployment would be denied gets no place in the history.
+        let is_held = |one: Self, other: Self| {
+            other == Self::HistoryDenied && one.denies().contains(&Kind::Deployment)
+        };
+        // Of two that deny, one answers.
+        let denied_twice = self
+            .denies()
+            .iter()
+            .any(|kind| other.denies().contains(kind));
+        // What is denied is not changed.
+        let mutated = |one: Self, other: Self| {
+            one == Self::Mutated && other.denies().contains(&Kind::Deployment)
+        };
         self != other
+            && !denied_twice
+            && !outgrows(self, other)
+            && !outgrows(other, self)
+            && !is_held(self, other)
+            && !both(replaces)
+            && !mutated(self, other)
+            && !mutated(other, self)
             && !both(edits)
             && !both(takes)
             && !both(hpa)

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::event::Event;
+use super::{
+    event::Event,
+    place::{Place, is_condition},
+};
 use crate::{
     admission::{Denial, HUGE_PAGES, Manner, QUOTA},
     faults::Fault,
@@ -53,6 +56,8 @@ pub struct Happening {
 #[derive(Clone, Default)]
 struct Counted {
     refused: usize,
+    /// The weight of the version on trial; 101 where none is.
+    weight: u64,
     mutated: u64,
     denied: u64,
     unplaced: u64,
@@ -66,6 +71,7 @@ impl Counted {
     fn now(state: &State, staff: &Staff) -> Self {
         Self {
             refused: state.admission.refused.len(),
+            weight: trial_weight(&state.objects),
             mutated: state.admission.mutated,
             denied: state.nodes.denied,
             unplaced: state.nodes.unplaced,
@@ -104,34 +110,33 @@ impl Happening {
         if let Some(Value::String(version)) = asked {
             self.asked = version;
         }
-        let deny = |kinds, manner, words| Denial {
-            kinds,
+        let deny = |manner, words| Denial {
+            kinds: self.event.denies(),
             manner,
             words,
         };
         let own = serving(&state.objects);
         let mut denial = None;
         match self.event {
-            Event::DeploymentsDenied => {
-                denial = Some(deny(&[Kind::Deployment], Manner::Webhook, WEBHOOK));
+            Event::DeploymentsDenied | Event::SlicesDenied => {
+                denial = Some(deny(Manner::Webhook, WEBHOOK));
             }
-            Event::ServicesDenied => {
-                denial = Some(deny(&[Kind::Service], Manner::Policy, POLICY));
+            Event::ServicesDenied | Event::EventsDenied => {
+                denial = Some(deny(Manner::Policy, POLICY));
             }
-            Event::HistoryDenied => denial = Some(deny(&[Kind::History], Manner::Rbac, RBAC)),
-            Event::SlicesDenied => denial = Some(deny(&[Kind::Slice], Manner::Webhook, WEBHOOK)),
-            Event::EventsDenied => denial = Some(deny(&[Kind::Event], Manner::Policy, POLICY)),
-            Event::WebhookTimesOut => {
-                let kinds = &[Kind::Deployment, Kind::Service];
-                denial = Some(deny(kinds, Manner::Timeout, TIMEOUT));
-            }
-            Event::LabelsRequired => {
-                let kinds = &[Kind::Deployment, Kind::Service, Kind::History, Kind::Slice];
-                denial = Some(deny(kinds, Manner::Policy, LABEL));
-            }
+            Event::HistoryDenied => denial = Some(deny(Manner::Rbac, RBAC)),
+            Event::WebhookTimesOut => denial = Some(deny(Manner::Timeout, TIMEOUT)),
+            Event::LabelsRequired => denial = Some(deny(Manner::Policy, LABEL)),
             Event::DeploymentQuota => state.admission.deployments = Some(0),
             Event::Mutated => state.admission.mutates = true,
             Event::Unschedulable => state.nodes.set_full(Some(SCHEDULER.to_owned())),
+            Event::OnePodFits => {
+                state.nodes.set_full(Some(SCHEDULER.to_owned()));
+                state.nodes.one_fits = true;
+                for name in [on_trial(&state.objects), own.clone()].iter().flatten() {
+                    state.nodes.evict_one(name, &mut state.objects);
+                }
+            }
             Event::PodQuota => state.nodes.set_pod_limit(Some((0, POD_QUOTA.to_owned()))),
             Event::NamespaceRelabelled => {
                 state.nodes.set_pod_limit(Some((0, SECURITY.to_owned())));
@@ -187,19 +192,22 @@ impl Happening {
             | Event::LabelsRequired
             | Event::Mutated
             | Event::ScaledByHand => {
-                edit(state, Kind::Deployment, own.as_deref(), |live| {
+                // Where another event has done it, it is done.
+                self.before.gone = edit(state, Kind::Deployment, own.as_deref(), |live| {
                     live["spec"]["replicas"] = json!(1);
                 });
             }
             Event::ServicesDenied | Event::ServiceEdited => {
-                edit(state, Kind::Service, Some(IRIS.name), |live| {
+                self.before.gone = edit(state, Kind::Service, Some(IRIS.name), |live| {
                     live["spec"]["ports"][0]["targetPort"] = json!(81);
                 });
             }
-            Event::SlicesDenied => edit(state, Kind::Slice, Some("iris-router"), |live| {
-                let label = "endpointslice.kubernetes.io/managed-by";
-                live["metadata"]["labels"][label] = json!("somebody else");
-            }),
+            Event::SlicesDenied => {
+                edit(state, Kind::Slice, Some("iris-router"), |live| {
+                    let label = "endpointslice.kubernetes.io/managed-by";
+                    live["metadata"]["labels"][label] = json!("somebody else");
+                });
+            }
             Event::Unschedulable | Event::PodQuota | Event::NamespaceRelabelled => {
                 let names = [on_trial(&state.objects), own];
                 let mut names = names.iter().flatten();
@@ -294,7 +302,7 @@ impl Happening {
             Event::OperatorReplaced | Event::OperatorKilled | Event::OperatorUpgraded => {
                 now.ended > then.ended && staff.is_complete()
             }
-            Event::Unschedulable => now.unplaced > then.unplaced,
+            Event::Unschedulable | Event::OnePodFits => now.unplaced > then.unplaced,
             Event::PodQuota | Event::NamespaceRelabelled => now.denied > then.denied,
             Event::DeploymentsDenied
             | Event::ServicesDenied
@@ -303,10 +311,11 @@ impl Happening {
             | Event::EventsDenied
             | Event::WebhookTimesOut
             | Event::LabelsRequired
-            | Event::DeploymentQuota => now.refused > then.refused,
-            Event::SpecRefused => {
+            | Event::DeploymentQuota
+            | Event::SpecRefused => {
                 let mut refused = state.admission.refused[then.refused..].iter();
-                refused.any(|(.., words)| words.contains(HUGE_PAGES))
+                let wanted = self.words().unwrap_or_default();
+                refused.any(|(.., words)| words.contains(wanted))
             }
             Event::Mutated => now.mutated > then.mutated,
             Event::HpaUp => {
@@ -323,11 +332,9 @@ impl Happening {
             | Event::ServiceDeleted
             | Event::VersionServiceDeleted
             | Event::SliceDeleted
-            | Event::HistoryDeleted => then.gone > 0,
-            Event::ScaledByHand | Event::ServiceEdited => {
-                let mut changes = state.objects.since(0).iter().rev();
-                changes.any(|change| change.by == "others" && change.at_ms >= self.since * 1000)
-            }
+            | Event::HistoryDeleted
+            | Event::ScaledByHand
+            | Event::ServiceEdited => then.gone > 0,
             Event::PrometheusSwitches => (0..2).all(|one| now.answered[one] > then.answered[one]),
             Event::PrometheusDown => state.faults.illness() == Some(Illness::Down) && age > 5,
             Event::CrdUpgraded => now.lists > then.lists,
@@ -343,7 +350,10 @@ impl Happening {
         world.with(|state| {
             state.note("event", &format!("{:?} ends", self.event));
             match self.event {
-                Event::Unschedulable | Event::NodeDrained => state.nodes.set_full(None),
+                Event::Unschedulable | Event::NodeDrained | Event::OnePodFits => {
+                    state.nodes.set_full(None);
+                    state.nodes.one_fits = false;
+                }
                 Event::PodQuota | Event::NamespaceRelabelled => state.nodes.set_pod_limit(None),
                 Event::DeploymentQuota => state.admission.deployments = None,
                 Event::PrometheusDown => state.faults.end(Fault::Ill(Illness::Down)),
@@ -359,6 +369,25 @@ impl Happening {
                 denials.retain(|denial| denial.words != words);
             }
         });
+    }
+
+    /// What one Ready pod is enough for has not come, where it is alone in the way.
+    pub fn falls_short(&self, place: Place, objects: &Objects) -> bool {
+        if self.event != Event::OnePodFits {
+            return false;
+        }
+        match place {
+            Place::Pending | Place::Stable => {
+                let ready = IRIS
+                    .of(objects)
+                    .map(|model| is_condition(&model["status"], "Ready"));
+                ready != Some(true)
+            }
+            Place::Preparing | Place::Canary10 | Place::Canary50 | Place::Canary100 => {
+                trial_weight(objects) <= self.before.weight
+            }
+            _ => false,
+        }
     }
 
     /// What the status must say while it holds something up: part of the words of whoever denies it.
@@ -391,6 +420,14 @@ pub fn serving(objects: &Objects) -> Option<String> {
     })
 }
 
+/// The weight of the version on trial; 101 where none is, since its trial is over.
+fn trial_weight(objects: &Objects) -> u64 {
+    let model = IRIS.of(objects);
+    model.map_or(0, |model| {
+        model["status"]["canary"]["weight"].as_u64().unwrap_or(101)
+    })
+}
+
 /// The name of the objects of the version on trial.
 fn on_trial(objects: &Objects) -> Option<String> {
     let canary = &IRIS.of(objects)?["status"]["canary"];
@@ -399,12 +436,16 @@ fn on_trial(objects: &Objects) -> Option<String> {
         .map(|revision| IRIS.version(revision))
 }
 
-/// Somebody edits one of the model's objects.
-fn edit(state: &mut State, kind: Kind, name: Option<&str>, change: impl FnOnce(&mut Value)) {
-    if let Some(name) = name {
-        let key = Key::new(kind, IRIS.namespace, name);
-        state.objects.edit(&key, change);
-    }
+/// Somebody edits one of the model's objects. Returns how many were there.
+fn edit(
+    state: &mut State,
+    kind: Kind,
+    name: Option<&str>,
+    change: impl FnOnce(&mut Value),
+) -> usize {
+    let key = name.map(|name| Key::new(kind, IRIS.namespace, name));
+    let edited = key.and_then(|key| state.objects.edit(&key, change));
+    usize::from(edited.is_some())
 }
 
 /// The user's spec is otherwise from the next write on.

@@ -79,7 +79,16 @@ impl Oracle {
     }
 
     fn address(&mut self, state: &State, happenings: &[Happening]) {
-        let excused = happenings.iter().any(|one| one.event.denies_the_way());
+        // Without its Service or endpoints no request gets anywhere, and who denies them alone can allow them.
+        let is_denied = |kind: Kind| {
+            happenings
+                .iter()
+                .any(|one| one.event.denies().contains(&kind))
+        };
+        let excused = happenings.iter().any(|one| {
+            let taken = one.event.takes_from_the_way();
+            one.event.denies_the_way() || taken.is_some_and(is_denied)
+        });
         let answered = self.answered(state);
         if excused || answered.is_none_or(|part| part > 0.99) {
             self.silent = 0;
@@ -168,6 +177,10 @@ impl Oracle {
         };
         let on_trial = !status["canary"].is_null() && !status["stable"].is_null();
         let (was, is_now) = (replicas(before), replicas(&change.after));
+        if status["canary"].is_null() && status["stable"].is_null() && is_now < was {
+            let what = format!("unknown-takes-nothing: {name} from {was} to {is_now}");
+            self.finds(&what, state);
+        }
         if on_trial && is_now < was && (is(&status["stable"]) || is(&status["canary"])) {
             let what = format!("no-shrinking-in-a-trial: {name} from {was} to {is_now}");
             self.finds(&what, state);
@@ -210,7 +223,8 @@ impl Oracle {
         let status = &model["status"];
         let pods = |revision: &str| {
             let key = Key::new(Kind::Deployment, IRIS.namespace, &IRIS.version(revision));
-            objects.get(&key).map(|live| replicas(live) as u64)
+            let pods = objects.get(&key).map(|live| replicas(live) as u64);
+            pods.filter(|_| scaled_by_serin(objects, &key))
         };
         let mut wanted: Vec<(String, u64)> = state
             .routers
@@ -248,9 +262,8 @@ impl Oracle {
         let Some(since) = happening.effect else {
             return;
         };
-        // Events are told as well as they can be; of several objects that cannot be written, one is.
+        // Events are told as well as they can be.
         let excused = event == Event::EventsDenied
-            || says(&model["status"], "belongs to somebody else")
             || (event.is_about_capacity() && model["status"]["canary"].is_null());
         if second == since + TOLD_WITHIN && !self.told.contains(&event) && !excused {
             let status = &model["status"];
@@ -295,6 +308,17 @@ pub fn says(status: &Value, words: &str) -> bool {
         .map(|one| &one["message"])
         .chain([&status["message"]]);
     texts.any(|message| text(message).contains(words))
+}
+
+/// Whether nobody else has scaled a Deployment since an operator did.
+fn scaled_by_serin(objects: &Objects, key: &Key) -> bool {
+    let mut changes = objects.since(0).iter().rev();
+    let scaled = changes.find(|change| {
+        let before = change.before.as_deref();
+        let is_scaled = before.is_none_or(|before| replicas(before) != replicas(&change.after));
+        change.key == *key && !change.deleted && is_scaled
+    });
+    scaled.is_some_and(|change| change.by.starts_with("op-"))
 }
 
 fn replicas(object: &Value) -> i64 {

@@ -8,7 +8,7 @@ use crate::{
     objects::{Objects, label},
     story::{
         Behaviour, Deed, Start, Story,
-        When::{self, Invalid, Now, Prepares, Refused, Serves, Weighs},
+        When::{self, After, Invalid, Now, Prepares, Refused, Serves, Weighs},
         holds, steps,
     },
 };
@@ -62,8 +62,8 @@ impl Place {
         Self::Orphaned,
     ];
 
-    /// The story that leads there.
-    pub fn story(self, replicas: u64) -> Story {
+    /// The story that leads there. A forward move asks for that part of the pods to be Ready.
+    pub fn story(self, replicas: u64, min_ready: &str) -> Story {
         use Deed::{Apply, Bind, Delete, Orphan, Pause, Spoil, Squat};
         const SLOW_START: Behaviour = Behaviour {
             start: Start::After(20),
@@ -91,7 +91,13 @@ impl Place {
             ],
             Self::Paused => then(Weighs("2", 10), Pause(true)),
             Self::Deleting => [&then(Weighs("2", 10), Bind)[..], &[(Now, Delete)]].concat(),
-            Self::Orphaned => vec![(Now, Apply("1")), (Serves("1"), Orphan), (Now, Apply("1"))],
+            // Made again at the beginning of a second, so that what happens finds the children as orphans.
+            Self::Orphaned => vec![
+                (Now, Apply("1")),
+                (Serves("1"), Pause(false)),
+                (After(3), Orphan),
+                (After(3), Apply("1")),
+            ],
         };
         let behaviours = match self {
             Self::Pending => vec![("1", SLOW_START)],
@@ -103,6 +109,7 @@ impl Place {
             spec["replicas"] = json!(replicas);
             let rollout = &mut spec["rollout"];
             rollout["steps"] = steps(&[10, 50, 100]);
+            rollout["minReady"] = json!(min_ready);
             rollout["scaleDownDelay"] = json!("30s");
             rollout["progressDeadline"] = json!("60s");
             if self == Self::AwaitingApproval {
@@ -144,8 +151,8 @@ impl Place {
             Self::AwaitingApproval => weighs(10) && has_reason(status, "AwaitingApproval"),
             Self::Deleting => !model["metadata"]["deletionTimestamp"].is_null(),
             Self::Orphaned => {
-                let generation = &model["metadata"]["generation"];
-                status["observedGeneration"] == *generation
+                let mut changes = objects.since(0).iter();
+                changes.any(|change| change.deleted && change.key == IRIS.key())
             }
         }
     }
