@@ -135,6 +135,8 @@ impl Turn<'_> {
             "The status was lost: version {}, the one in force by the history, has all traffic.",
             in_force.version
         );
+        // The rollout that was lost may have asked for more pods than the spec does now.
+        self.next.replicas_floor = Some(self.health(&in_force.revision).desired);
         self.next.stable = Some(in_force);
         self.next.router_port = self.next.router_port.or(self.snapshot.free_port);
         self.record(reasons::RESTORED, 0, None, sentence);

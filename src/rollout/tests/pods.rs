@@ -392,6 +392,30 @@ fn no_version_is_asked_to_have_fewer_pods_while_a_rollout_is_under_way() {
 }
 
 #[test]
+fn a_lost_state_gives_the_version_in_force_all_traffic_and_leaves_it_its_pods() {
+    for asked in ["1", "2"] {
+        let mut world = World::with_canary_v2();
+        world.spec = spec(asked);
+        let stable = world.state.stable.take();
+        world.state = State::default();
+        let more = VersionHealth {
+            desired: 4,
+            ..ready()
+        };
+        world.set_health("1", more);
+        let snapshot = Snapshot {
+            in_force: stable,
+            ..world.snapshot(None)
+        };
+        let decision = decide(&world.spec, &snapshot, world.now, INTERVAL);
+        assert_eq!(decision.records[0].action, reasons::RESTORED);
+        world.state = decision.next;
+        assert_eq!((world.stable(), world.weight()), ("1", 0), "{asked}");
+        assert_eq!(world.state.replicas_floor, Some(4), "an autoscaler's word");
+    }
+}
+
+#[test]
 fn a_status_of_the_release_before_is_read() {
     let old: State = serde_json::from_value(json!({
         "phase": "Canary",
