@@ -498,17 +498,26 @@ impl Run<'_> {
                 let mut all = objects.all();
                 return !all.any(|(key, object)| key.kind != Kind::Event && IRIS.owns(key, object));
             }
-            is_at_rest(objects, serves, refused.as_deref()).unwrap_or(false)
+            // Refusals are lost with the status.
+            let may_be_lost = self.cell.events.contains(&Event::StatusDeleted);
+            is_at_rest(objects, serves, refused.as_deref(), may_be_lost).unwrap_or(false)
         })
     }
 }
 
 /// Whether a version serves all traffic with all its pods, and nothing is under way.
-fn is_at_rest(objects: &Objects, serves: &str, refused: Option<&str>) -> Option<bool> {
+fn is_at_rest(
+    objects: &Objects,
+    serves: &str,
+    refused: Option<&str>,
+    may_be_lost: bool,
+) -> Option<bool> {
     let model = IRIS.of(objects)?;
     let status = &model["status"];
     let all: Vec<&Value> = status["refused"].as_array().into_iter().flatten().collect();
     let as_meant = match refused {
+        // Unless the spec asks for the version, which is then tried, and refused, anew.
+        Some(version) if may_be_lost && model["spec"]["model"]["version"] != *version => true,
         Some(version) => all.iter().any(|one| one["version"] == version),
         None => all.is_empty(),
     };

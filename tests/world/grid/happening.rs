@@ -411,9 +411,13 @@ impl Happening {
 /// The name of the objects of the version in force, else of the first one, else of any that is there.
 pub fn serving(objects: &Objects) -> Option<String> {
     let status = &IRIS.of(objects)?["status"];
-    let revision = status["stable"]["revision"].as_str();
-    let revision = revision.or(status["canary"]["revision"].as_str());
-    let named = revision.map(|revision| IRIS.version(revision));
+    let stable = status["stable"]["revision"].as_str();
+    let is_there = |name: &String| {
+        let key = Key::new(Kind::Deployment, IRIS.namespace, name);
+        objects.get(&key).is_some()
+    };
+    let first = || on_trial(objects).filter(is_there);
+    let named = stable.map(|revision| IRIS.version(revision)).or_else(first);
     named.or_else(|| {
         let mut all = IRIS.deployments(objects);
         all.next().map(|(key, _)| key.name.clone())

@@ -177,7 +177,12 @@ impl Oracle {
         };
         let on_trial = !status["canary"].is_null() && !status["stable"].is_null();
         let (was, is_now) = (replicas(before), replicas(&change.after));
-        if status["canary"].is_null() && status["stable"].is_null() && is_now < was {
+        // A write by a state that was deleted a moment ago may be under way.
+        let is_lost = happenings
+            .iter()
+            .any(|one| one.event == Event::StatusDeleted);
+        let names_none = status["canary"].is_null() && status["stable"].is_null();
+        if names_none && !is_lost && is_now < was {
             let what = format!("unknown-takes-nothing: {name} from {was} to {is_now}");
             self.finds(&what, state);
         }
