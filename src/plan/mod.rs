@@ -64,9 +64,8 @@ pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
     let Some(owner) = model.controller_owner_ref(&()) else {
         return plan;
     };
-    let names_none = given.state.stable.is_none() && given.state.canary.is_none();
-    if names_none || given.state.stable.is_none() && in_force(given.known).is_some() {
-        return plan; // a state that is new or was lost: nothing is taken away by it
+    if given.state.stable.is_none() && in_force(given.known).is_some() {
+        return plan; // a state that was lost: until it is restored, nothing is taken away by it
     }
     let maker = Maker {
         model,
@@ -82,6 +81,9 @@ pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
         plan.apply.extend(given.router.objects(&route));
     }
     let live = given.state.in_use();
+    if live.is_empty() {
+        return plan; // a new state: what orphans have is not taken from them before a version is named
+    }
     let versions = versions(&maker, given);
     for (revision, version) in &versions {
         let is_live = live.contains(revision);
@@ -341,15 +343,27 @@ mod tests {
             template: None,
             reign: None,
         };
-        let known = [(orphan.spec.revision(), orphan)].into();
-        let given = Given {
-            state: &State::default(),
-            known: &known,
-            known_is_all: true,
-            usable: true,
-            routers: &BTreeSet::new(),
-            site: &site(),
+        let of = |state: &State, orphan: &KnownVersion| {
+            let given = Given {
+                state,
+                known: &[(orphan.spec.revision(), orphan.clone())].into(),
+                known_is_all: true,
+                usable: true,
+                routers: &BTreeSet::new(),
+                site: &site(),
+            };
+            plan(&model, &given).apply.len()
         };
-        assert!(plan(&model, &given).apply.is_empty());
+        assert_eq!(of(&State::default(), &orphan), 0);
+        let on_trial: State = serde_json::from_value(json!({
+            "phase": "Preparing",
+            "canary": {"revision": "2", "version": "2", "weight": 0, "since": "1970-01-01T00:00:00Z"},
+        }))
+        .unwrap();
+        let in_force = KnownVersion {
+            reign: Some(1),
+            ..orphan
+        };
+        assert_eq!(of(&on_trial, &in_force), 0, "a state that was lost");
     }
 }

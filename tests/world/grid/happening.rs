@@ -56,7 +56,7 @@ pub struct Happening {
 #[derive(Clone, Default)]
 struct Counted {
     refused: usize,
-    /// The weight of the version on trial; 101 where none is.
+    /// The weight of the version that the spec asks for; 101 once it is in force.
     weight: u64,
     mutated: u64,
     denied: u64,
@@ -419,17 +419,25 @@ pub fn serving(objects: &Objects) -> Option<String> {
     let first = || on_trial(objects).filter(is_there);
     let named = stable.map(|revision| IRIS.version(revision)).or_else(first);
     named.or_else(|| {
-        let mut all = IRIS.deployments(objects);
-        all.next().map(|(key, _)| key.name.clone())
+        let asked = &IRIS.of(objects)?["spec"]["model"]["version"];
+        let is_asked =
+            |object: &Value| object["metadata"]["annotations"]["serin.dev/version"] == *asked;
+        let all: Vec<_> = IRIS.deployments(objects).collect();
+        let found = all.iter().find(|(_, object)| is_asked(object));
+        found.or(all.first()).map(|(key, _)| key.name.clone())
     })
 }
 
-/// The weight of the version on trial; 101 where none is, since its trial is over.
+/// The weight of the version that the spec asks for; 101 once it is in force.
 fn trial_weight(objects: &Objects) -> u64 {
-    let model = IRIS.of(objects);
-    model.map_or(0, |model| {
-        model["status"]["canary"]["weight"].as_u64().unwrap_or(101)
-    })
+    let Some(model) = IRIS.of(objects) else {
+        return 0;
+    };
+    let status = &model["status"];
+    if status["stable"]["version"] == model["spec"]["model"]["version"] {
+        return 101;
+    }
+    status["canary"]["weight"].as_u64().unwrap_or(0)
 }
 
 /// The name of the objects of the version on trial.

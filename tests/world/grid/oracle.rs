@@ -10,7 +10,7 @@ use crate::{
     hpa::{Hpa, POD_CARRIES, is_ready},
     kinds::{Key, Kind},
     model::IRIS,
-    objects::{Change, Objects, label},
+    objects::{Change, Objects, label, owners},
     routers::shares,
     world::State,
 };
@@ -151,11 +151,32 @@ impl Oracle {
             if !change.by.starts_with("op-") || !IRIS.owns(&change.key, &change.after) {
                 continue;
             }
+            self.adoption(&change, state);
             match change.key.kind {
                 Kind::Deployment if !change.deleted => self.deployment(&change, state, happenings),
                 Kind::Model if !change.deleted => self.counts(&change, state),
                 _ => {}
             }
+        }
+    }
+
+    /// Children that were set free are adopted by a model that lives, if by any.
+    fn adoption(&mut self, change: &Change, state: &State) {
+        let is_free = |object: &Value| owners(object).next().is_none();
+        let was_free = change.before.as_deref().is_some_and(is_free);
+        if change.key.kind == Kind::Model || !was_free || is_free(&change.after) {
+            return;
+        }
+        let uid = IRIS
+            .of(&state.objects)
+            .map(|model| text(&model["metadata"]["uid"]));
+        let mut its = owners(&change.after);
+        if !its.any(|owner| Some(owner) == uid) {
+            let what = format!(
+                "set-free: {} is adopted by a model that is gone",
+                change.key
+            );
+            self.finds(&what, state);
         }
     }
 

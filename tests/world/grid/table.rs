@@ -200,7 +200,7 @@ fn one_cell() {
     let Ok(name) = std::env::var("SERIN_GRID_CELL") else {
         return;
     };
-    let triples = (0..10_000).filter_map(triple);
+    let triples = (0..200_000).filter_map(triple);
     let cell = pairs().0.into_iter().chain(triples).find(|cell| {
         let full = cell.to_string();
         full == name || full.starts_with(&format!("{name}/"))
