@@ -57,3 +57,27 @@ fn models_are_fetched_from_a_registry_and_restarts_fail_no_request() {
 fn what_people_say_is_done_and_recorded() {
     play("people-speak");
 }
+
+#[test]
+#[ignore = "starts a cluster: cargo xtask test --only cluster"]
+fn a_policy_that_denies_every_deployment_delays_no_rollback() {
+    play("policy-denies");
+}
+
+#[test]
+#[ignore = "starts a cluster: cargo xtask test --only cluster"]
+fn an_invalid_spec_and_then_new_routers_fail_no_request() {
+    play("invalid-and-routers-replaced");
+}
+
+#[test]
+#[ignore = "starts a cluster: cargo xtask test --only cluster"]
+fn a_quota_without_room_holds_a_version_up_and_blames_it_for_nothing() {
+    play("quota-denies");
+}
+
+#[test]
+#[ignore = "starts a cluster: cargo xtask test --only cluster"]
+fn a_drained_node_holds_a_version_up_and_blames_it_for_nothing() {
+    play("node-drained");
+}

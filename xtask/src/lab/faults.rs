@@ -25,7 +25,7 @@ pub const ROLLOUT: Duration = Duration::from_secs(300);
 /// How long Prometheus is away: longer than three scrapes, after which samples are not believed.
 const OUTAGE: Duration = Duration::from_secs(15);
 /// The operator's process.
-const OPERATOR: &str = "serin-operator";
+pub const OPERATOR: &str = "serin-operator";
 /// Time for routers whose operator has just died to ask another one. By the chart they try again after 0.1 s, then up to 2 s
 /// apart, and until the node has noticed the death, every second time they are led to the one that is dead.
 const TAKEN_OVER: Duration = Duration::from_secs(5);
@@ -252,7 +252,7 @@ impl Play {
 }
 
 /// Sends a signal to processes.
-fn signal(processes: &[PathBuf], signal: Signal) -> Result<()> {
+pub fn signal(processes: &[PathBuf], signal: Signal) -> Result<()> {
     for process in processes {
         let pid = process
             .file_name()

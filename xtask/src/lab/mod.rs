@@ -9,6 +9,7 @@ mod checks;
 mod curtain;
 mod faults;
 mod forward;
+mod grid;
 mod held;
 mod hpa;
 mod inventory;
@@ -88,6 +89,9 @@ pub struct PlayArgs {
     /// The release that `upgraded` upgrades from, as a revision of this clone
     #[arg(long, value_name = "REVISION", default_value = upgraded::FROM)]
     from: String,
+    /// Events of the grid; all of them where none is named
+    #[arg(long = "event")]
+    events: Vec<grid::Event>,
 }
 
 /// Arguments of the hidden command that runs inside the cluster's network.
@@ -98,6 +102,8 @@ pub struct LabArgs {
     rate: u32,
     #[arg(long, default_value_t = 0)]
     idle_minutes: u32,
+    #[arg(long = "event")]
+    events: Vec<grid::Event>,
     /// The API server's audit log, where it can be read
     #[arg(long)]
     audit_log: Option<PathBuf>,
@@ -138,6 +144,8 @@ pub enum Scenario {
     HpaScales,
     /// Operator, chart and CRD upgraded from an earlier release, with a model in each phase.
     Upgraded,
+    /// A dozen states × all that a cluster does to them.
+    Grid,
 }
 
 /// `cargo xtask demo`: the story, and afterwards nothing of the cluster, also when it fails or is interrupted.
@@ -228,6 +236,9 @@ pub fn play(args: &PlayArgs, cluster: &Cluster) -> Result<()> {
         .arg(name.get_name())
         .args(["--rate", &args.rate.to_string()])
         .args(["--idle-minutes", &args.idle_minutes.to_string()]);
+    for event in args.events.iter().filter_map(ValueEnum::to_possible_value) {
+        command.args(["--event", event.get_name()]);
+    }
     if matches!(cluster, Cluster::Context(_)) {
         command.arg("--through-port-forward");
     }
@@ -258,6 +269,7 @@ pub fn run(args: &LabArgs) -> Result<()> {
             Scenario::NodeDrained => platform::node_drained().await,
             Scenario::HpaScales => hpa::hpa_scales(args).await,
             Scenario::Upgraded => upgraded::upgraded(&args.upgrade).await,
+            Scenario::Grid => grid::play(&args.events).await,
         }
     })
 }
@@ -304,6 +316,14 @@ impl Lab {
         }))?;
         namespaces.create(&PostParams::default(), &object).await?;
         Ok(lab)
+    }
+
+    /// Ends the namespace; what is in it goes in its own time.
+    pub async fn close(&self) -> Result<()> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let params = DeleteParams::default();
+        namespaces.delete(&self.namespace, &params).await?;
+        Ok(())
     }
 
     /// The namespace's model under traffic: by its Service, or by a way to one router where Services cannot be reached.

@@ -13,7 +13,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod, ResourceQuota};
 use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -64,9 +64,11 @@ async fn time_back(namespace: &str, deny: bool, checks: &mut Checks) -> Result<D
     lab.at_once(super::faults::ROLLOUT, |model| weight(model) > 0)
         .await?;
     let denied_at = if deny {
-        let denied_at = lab.freeze_deployments().await;
+        let namespace = json!({"matchLabels": {"kubernetes.io/metadata.name": namespace}});
+        let words = freeze_deployments(&lab.client, &namespace).await?;
+        let denied_at = lab.until_refused(words).await;
         if denied_at.is_err() {
-            lab.thaw_deployments().await?;
+            thaw_deployments(&lab.client).await?;
         }
         event("a policy denies every write of a Deployment");
         Some(denied_at?)
@@ -79,7 +81,7 @@ async fn time_back(namespace: &str, deny: bool, checks: &mut Checks) -> Result<D
         .await;
     let held = play.hold(BACK_WITHIN).await;
     if deny {
-        lab.thaw_deployments().await?;
+        thaw_deployments(&lab.client).await?;
         event("the policy is gone");
     }
     let (model, _) = (watched?, held?);
@@ -253,37 +255,51 @@ async fn drain(play: &mut Play) -> Result<(u8, u8, String)> {
     Ok((before, after, all_messages(&play.lab.model().await?)))
 }
 
-impl Lab {
-    /// Makes a policy that denies every write of a Deployment in this namespace but by the
-    /// cluster's own controllers. Returns when it was first seen to deny one.
-    async fn freeze_deployments(&self) -> Result<jiff::Timestamp> {
-        let namespace = json!({"matchLabels": {"kubernetes.io/metadata.name": self.namespace}});
-        create::<ValidatingAdmissionPolicy>(
-            &Api::all(self.client.clone()),
-            json!({"metadata": {"name": POLICY}, "spec": {
-                "failurePolicy": "Fail",
-                "matchConstraints": {
-                    "namespaceSelector": namespace,
-                    "resourceRules": [{
-                        "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"],
-                        "operations": ["CREATE", "UPDATE", "DELETE"],
-                    }],
-                },
-                "matchConditions": [{
-                    "name": "not-the-clusters-own",
-                    "expression": OTHERS,
+/// Makes a policy that denies every write of a Deployment in these namespaces but by the cluster's
+/// own controllers. Returns its words.
+pub async fn freeze_deployments(client: &Client, namespaces: &Value) -> Result<&'static str> {
+    create::<ValidatingAdmissionPolicy>(
+        &Api::all(client.clone()),
+        json!({"metadata": {"name": POLICY}, "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {
+                "namespaceSelector": namespaces,
+                "resourceRules": [{
+                    "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"],
+                    "operations": ["CREATE", "UPDATE", "DELETE"],
                 }],
-                "validations": [{"expression": "false", "message": FROZEN}],
-            }}),
-        )
-        .await?;
-        create::<ValidatingAdmissionPolicyBinding>(
-            &Api::all(self.client.clone()),
-            json!({"metadata": {"name": POLICY}, "spec": {
-                "policyName": POLICY, "validationActions": ["Deny"],
-            }}),
-        )
-        .await?;
+            },
+            "matchConditions": [{
+                "name": "not-the-clusters-own",
+                "expression": OTHERS,
+            }],
+            "validations": [{"expression": "false", "message": FROZEN}],
+        }}),
+    )
+    .await?;
+    create::<ValidatingAdmissionPolicyBinding>(
+        &Api::all(client.clone()),
+        json!({"metadata": {"name": POLICY}, "spec": {
+            "policyName": POLICY, "validationActions": ["Deny"],
+        }}),
+    )
+    .await?;
+    Ok(FROZEN)
+}
+
+/// Takes it away again.
+pub async fn thaw_deployments(client: &Client) -> Result<()> {
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
+    bindings.delete(POLICY, &DeleteParams::default()).await?;
+    policies.delete(POLICY, &DeleteParams::default()).await?;
+    Ok(())
+}
+
+impl Lab {
+    /// Waits until a write of a Deployment is refused in these words, as a dry run sees it. Returns
+    /// when it first was.
+    pub async fn until_refused(&self, words: &str) -> Result<jiff::Timestamp> {
         let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), &self.namespace);
         let found = deployments.list(&ListParams::default()).await?;
         let name = found.items.first().context("no Deployment")?.name_any();
@@ -298,25 +314,16 @@ impl Lab {
                 .patch(&name, &params, &Patch::Merge(&touch))
                 .await;
             if let Err(error) = answer {
-                if error.to_string().contains(FROZEN) {
+                if error.to_string().contains(words) {
                     return Ok(jiff::Timestamp::now());
                 }
                 return Err(error.into());
             }
             if Instant::now() > deadline {
-                bail!("the policy does not come into force");
+                bail!("no write is refused: {words}");
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-    }
-
-    /// Takes it away again.
-    async fn thaw_deployments(&self) -> Result<()> {
-        let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(self.client.clone());
-        let policies: Api<ValidatingAdmissionPolicy> = Api::all(self.client.clone());
-        bindings.delete(POLICY, &DeleteParams::default()).await?;
-        policies.delete(POLICY, &DeleteParams::default()).await?;
-        Ok(())
     }
 }
 
@@ -351,12 +358,13 @@ impl Play {
 }
 
 /// Whether the quota's controller has counted what is there.
-fn is_counted(quota: &ResourceQuota) -> bool {
+pub fn is_counted(quota: &ResourceQuota) -> bool {
     let status = quota.status.as_ref();
     status.is_some_and(|status| status.used.as_ref().is_some_and(|used| !used.is_empty()))
 }
 
-async fn create<K>(api: &Api<K>, object: Value) -> Result<()>
+/// Creates an object that is given as JSON.
+pub async fn create<K>(api: &Api<K>, object: Value) -> Result<()>
 where
     K: Resource + Clone + std::fmt::Debug + Serialize + DeserializeOwned,
 {
@@ -369,7 +377,8 @@ fn ready_message(model: &ModelDeployment) -> String {
     messages(model, |kind| kind == "Ready")
 }
 
-fn all_messages(model: &ModelDeployment) -> String {
+/// Every condition, with its words.
+pub fn all_messages(model: &ModelDeployment) -> String {
     messages(model, |_| true)
 }
 
