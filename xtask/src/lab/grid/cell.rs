@@ -85,7 +85,7 @@ impl Cell {
         {
             let model = self.lab.model().await?;
             let now = weight(&model);
-            if now > self.weight {
+            if now > self.weight && !event.forgets(self.place) {
                 self.find(format!("its weight rose from {} to {now} %", self.weight));
             }
             let available = condition(&model, "Available");
@@ -156,8 +156,15 @@ impl Cell {
         let is_own = |version: &Option<String>| version.as_deref() == Some("3.0.0");
         answers.0.retain(|answer| !is_own(&answer.version));
         let (failed, failures) = (answers.failed(), answers.failures());
-        if failed > 0 {
-            self.find(format!("{failed} of {all} requests failed: {failures:?}"));
+        let bad = answers.0.iter().filter(|answer| !answer.is_ok());
+        let sent = bad.map(|answer| answer.sent);
+        let (first, last) = (sent.clone().min(), sent.max());
+        if let (Some(first), Some(last)) = (first, last) {
+            self.find(format!(
+                "{failed} of {all} requests failed, {:.1} to {:.1} s after the first: {failures:?}",
+                first.as_secs_f64(),
+                last.as_secs_f64()
+            ));
         }
         self.seen.push(format!("{failed} of {all} requests failed"));
     }

@@ -17,6 +17,7 @@ use super::super::faults::{OPERATOR, processes, signal};
 use super::super::platform::{create, freeze_deployments, is_counted, thaw_deployments};
 use super::super::{Lab, OURS};
 use super::all;
+use super::place::Place;
 
 /// Longest time until what was done takes effect; router pods drain one after the other.
 const EFFECT: Duration = Duration::from_secs(240);
@@ -64,6 +65,12 @@ impl Event {
     /// Whether no evidence can be had meanwhile.
     pub fn blinds(self) -> bool {
         self == Self::PrometheusStopped
+    }
+
+    /// Whether it takes away what is known of a version that was rolled back: the spec asks for it,
+    /// so it is tried and rolled back once more.
+    pub fn forgets(self, place: Place) -> bool {
+        self == Self::StatusDeleted && place == Place::Refused
     }
 
     /// Whether pods of models end by it.
@@ -137,13 +144,14 @@ impl Event {
             Self::PrometheusStopped => {
                 let prometheus = processes("prometheus")?;
                 signal(&prometheus, Signal::STOP)?;
+                let deadline = Instant::now() + EFFECT;
                 for process in &prometheus {
-                    let stat = std::fs::read_to_string(process.join("stat"))?;
-                    if !stat.contains(") T ") {
-                        bail!("Prometheus goes on");
+                    let stat = process.join("stat");
+                    while !std::fs::read_to_string(&stat)?.contains(") T ") {
+                        pause(deadline, "Prometheus still runs").await?;
                     }
                 }
-                Trouble::Seen("Prometheus stands still".to_owned())
+                Trouble::Seen("Prometheus is stopped".to_owned())
             }
         })
     }
