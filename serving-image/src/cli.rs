@@ -10,10 +10,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::artefact::{Digest, InputType, Manifest};
 use crate::batch::BatchArgs;
+use crate::bench::BenchArgs;
 use crate::check::CheckArgs;
 use crate::fetch::FetchArgs;
 use crate::generate::Settings;
-use crate::load::BenchArgs;
 
 /// Serves one model artefact over HTTP.
 #[derive(Debug, Parser)]

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::artefact::{Artefact, ArtefactError, Kind, write_manifest};
 use crate::batch::{self, BatchError};
 use crate::batching::{self, BatchMetrics, Batcher};
+use crate::bench::{self, BenchError};
 use crate::check::{self, NotServable};
 use crate::cli::{Cli, Command, ServeArgs, TestArgs};
 use crate::compute::ComputePool;
@@ -24,7 +25,6 @@ use crate::generate::{Generator, Settings};
 use crate::healthcheck::{self, Unhealthy};
 use crate::http::{App, Bounds, Workers, router};
 use crate::lifecycle::Engine;
-use crate::load::{self, BenchError};
 use crate::log;
 use crate::metrics::GenerationMetrics;
 use crate::model::{LoadError, Model, use_library};
@@ -124,7 +124,7 @@ pub fn run(cli: Cli) -> Result<(), RunError> {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             Ok(runtime.enable_all().build()?.block_on(fetch::run(&args))?)
         }
-        Command::Bench(args) => Ok(load::run(&args)?),
+        Command::Bench(args) => Ok(bench::run(&args)?),
         Command::Healthcheck { address, path } => Ok(healthcheck::check(address, &path)?),
         Command::Check(args) => Ok(check::run(&args)?),
         Command::Manifest { directory } => {

@@ -18,9 +18,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::artefact::{Artefact, Digest, Golden, Kind};
+use crate::bench::sample_instances;
 use crate::generate::{Generator, Settings};
 use crate::http::contract;
-use crate::load::sample_instances;
 use crate::metrics::GenerationMetrics;
 use crate::model::Model;
 use findings::Finding;

@@ -16,7 +16,7 @@ svg text{font-size:11px;fill:#555}.grid{stroke:#e4e4e4}polyline{fill:none;stroke
 @media(prefers-color-scheme:dark){body{background:#161616;color:#ddd}td,th{border-color:#333}svg text{fill:#aaa}.grid{stroke:#333}.note{background:#332b10}}";
 
 /// The report as a page.
-pub(in crate::load) fn html(findings: &Findings) -> String {
+pub(in crate::bench) fn html(findings: &Findings) -> String {
     let url = escape(&findings.url);
     // Writing to a String cannot fail.
     let mut page = format!(
@@ -39,7 +39,7 @@ pub(in crate::load) fn html(findings: &Findings) -> String {
     latencies(&mut page, findings);
     page += &by_percentile(findings).draw();
     for step in &findings.steps {
-        let points = |value: fn(&crate::load::stats::Point) -> f64| {
+        let points = |value: fn(&crate::bench::stats::Point) -> f64| {
             step.points
                 .iter()
                 .map(|point| (point.at_s, value(point)))
@@ -143,7 +143,7 @@ fn latencies(page: &mut String, findings: &Findings) {
 /// On the axis, each further nine takes the same room.
 fn by_percentile(findings: &Findings) -> Graph<'static> {
     let place = |percent: f64| -(1.0 - percent / 100.0).log10();
-    let line = |step: &crate::load::stats::Step| Line {
+    let line = |step: &crate::bench::stats::Step| Line {
         name: format!("{}/s", step.rate),
         points: step
             .curve

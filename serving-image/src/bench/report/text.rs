@@ -7,7 +7,7 @@ use super::super::stats::PERCENTILES;
 use super::{caveats, server};
 
 /// The report as text.
-pub(in crate::load) fn text(findings: &Findings) -> String {
+pub(in crate::bench) fn text(findings: &Findings) -> String {
     let mut text = format!(
         "{} ({})\n{}\n{}; {} arrivals, at most {} connections, {} s a rate, seed {}\n\n",
         findings.url,
