@@ -24,10 +24,10 @@ pub mod compute;
 pub mod explain;
 pub mod faults;
 pub mod fetch;
+#[cfg(test)]
+mod fuzzing;
 pub mod generate;
 pub mod healthcheck;
-#[cfg(test)]
-mod hostile;
 pub mod http;
 pub mod json;
 pub mod lifecycle;

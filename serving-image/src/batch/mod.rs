@@ -12,7 +12,7 @@
 mod args;
 mod decode;
 #[cfg(test)]
-mod hostile;
+mod fuzz_tests;
 mod pipeline;
 mod progress;
 mod score;

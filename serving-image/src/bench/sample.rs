@@ -168,7 +168,7 @@ mod tests {
     use proptest::sample::Index;
 
     use super::*;
-    use crate::hostile::{bounded, cases, json, replace};
+    use crate::fuzzing::{bounded, cases, json, replace};
 
     #[test]
     fn samples_keep_to_their_schema() {

@@ -214,7 +214,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::hostile::{bounded, cases};
+    use crate::fuzzing::{bounded, cases};
     use crate::model::graph::{Attribute, Graph, NodeProto, ValueInfo};
 
     fn ints(name: &str, ints: &[i64]) -> Attribute {

@@ -26,7 +26,7 @@ mod credentials;
 mod download;
 mod error;
 #[cfg(test)]
-mod hostile;
+mod fuzz_tests;
 mod hosts;
 mod layout;
 mod listing;

@@ -6,6 +6,8 @@ mod deadline;
 mod docs;
 mod embeddings;
 mod explain;
+#[cfg(test)]
+mod fuzz_tests;
 mod generate;
 mod infer;
 mod observe;

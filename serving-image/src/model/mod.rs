@@ -4,9 +4,9 @@ mod bert;
 mod dense;
 #[cfg(test)]
 pub(crate) mod examples;
-pub(crate) mod graph;
 #[cfg(test)]
-mod hostile;
+mod fuzz_tests;
+pub(crate) mod graph;
 pub mod llama;
 mod onnx;
 mod tensors;

@@ -5,7 +5,7 @@
 //! `convert("RGB")` does.
 
 #[cfg(test)]
-mod hostile;
+mod fuzz_tests;
 mod resize;
 mod sample;
 #[cfg(test)]

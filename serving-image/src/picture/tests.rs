@@ -312,7 +312,7 @@ fn a_thin_picture_takes_no_more_memory_than_a_square_one() {
         };
         let filter = crate::artefact::Filter::Lanczos;
         let resized =
-            crate::hostile::bounded(0, || thin.resized((224, 224), 0..224, 0..224, filter, true));
+            crate::fuzzing::bounded(0, || thin.resized((224, 224), 0..224, 0..224, filter, true));
         assert_eq!(resized.levels, vec![77; 224 * 224]);
     }
 }

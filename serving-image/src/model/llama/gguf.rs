@@ -415,7 +415,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::examples::{ARRAY, F32, Parts, STRING, U32, array, text};
     use super::*;
-    use crate::hostile::{bounded, cases};
+    use crate::fuzzing::{bounded, cases};
     use proptest::prelude::*;
 
     /// A header with one key of each kind that is kept, and two tensors.

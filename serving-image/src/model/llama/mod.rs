@@ -7,9 +7,9 @@ mod attention;
 mod config;
 #[cfg(test)]
 mod examples;
-pub mod gguf;
 #[cfg(test)]
-mod hostile;
+mod fuzz_tests;
+pub mod gguf;
 mod matrix;
 mod weights;
 

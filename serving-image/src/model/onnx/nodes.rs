@@ -143,7 +143,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::hostile::{bounded, cases, damage};
+    use crate::fuzzing::{bounded, cases, damage};
 
     /// A field of at most 16,383 bytes.
     fn message(field: u8, bytes: &[u8]) -> Vec<u8> {

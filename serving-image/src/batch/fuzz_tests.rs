@@ -10,7 +10,7 @@ use super::args::Format;
 use super::decode::Decoder;
 use super::source::{self, Wanted};
 use crate::artefact::Manifest;
-use crate::hostile::{Damage, bounded, cases, damage};
+use crate::fuzzing::{Damage, bounded, cases, damage};
 use crate::preprocess::{Location, Preprocessor};
 
 const MANIFEST: &[u8] = include_bytes!("../../../examples/models/iris/2.0.0/serin-model.json");

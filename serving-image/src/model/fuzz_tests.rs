@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Model;
 use super::examples::{self, SMALL, TOKENIZER};
 use crate::artefact::{Artefact, Manifest, write_manifest};
-use crate::hostile::{bounded, cases, damage, json, replace};
+use crate::fuzzing::{bounded, cases, damage, json, replace};
 use crate::preprocess::{Location, Preprocessor};
 
 /// Sound manifests of tables and tensors, of every step.

@@ -21,7 +21,7 @@ use super::listing::{Listed, Listing};
 use super::oci;
 use super::uri::Uri;
 use crate::artefact::Digest;
-use crate::hostile::{bounded, cases, damage, json, replace};
+use crate::fuzzing::{bounded, cases, damage, json, replace};
 
 /// Most that comes out of an archive here.
 const LIMIT: u64 = 64 << 10;

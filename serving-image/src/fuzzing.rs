@@ -1,10 +1,9 @@
-//! What tests of parsers share: files and requests that nobody meant well, and a bound on what reading them may cost.
+//! What the fuzz tests of parsers share: damaged files and requests, and a bound on the memory
+//! that reading them may take.
 //!
-//! Every parser of this package is tried in this way, where it lives (`hostile.rs` or its own tests): an error, never a
-//! panic, and never more memory than the input's size explains.
+//! Every parser of this package is tested in this way, in `fuzz_tests.rs` beside it or in its own
+//! tests: an error, never a panic, and no more memory than the size of the input explains.
 #![allow(clippy::unwrap_used)]
-
-mod requests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook};
 use std::sync::Once;
@@ -90,7 +89,8 @@ fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
         }
         Value::Object(map) => {
             for (name, value) in map {
-                pointers(value, &crate::preprocess::pointer(at, name), found);
+                let name = name.replace('~', "~0").replace('/', "~1");
+                pointers(value, &format!("{at}/{name}"), found);
             }
         }
         _ => {}

@@ -7,7 +7,7 @@ use proptest::sample::Index;
 
 use super::tests::{READING, file};
 use super::*;
-use crate::hostile::{bounded, cases, damage};
+use crate::fuzzing::{bounded, cases, damage};
 
 /// Sound files of every kind.
 const FILES: [&str; 10] = [

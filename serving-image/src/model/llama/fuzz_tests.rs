@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use super::examples::{ARRAY, F32, I32, Parts, STRING, U32, array, text};
 use super::{Llama, LoadGgufError, Piece, Scratch};
+use crate::fuzzing::{bounded, cases, damage};
 use crate::generate::Vocabulary;
-use crate::hostile::{bounded, cases, damage};
 
 /// A format's number in ggml, weights in a block, and bytes of one.
 type Format = (u32, u64, u64);
