@@ -23,12 +23,12 @@ use crate::faults::Faults;
 use crate::fetch::{self, FetchError};
 use crate::generate::{Generator, Settings};
 use crate::healthcheck::{self, Unhealthy};
-use crate::http::{App, Bounds, Workers, router};
+use crate::http::{App, Bounds, Executors, router};
 use crate::lifecycle::Engine;
 use crate::log;
 use crate::metrics::GenerationMetrics;
 use crate::model::{LoadError, Model, use_library};
-use crate::server::{self, Lanes, Unfinished};
+use crate::server::{self, Unfinished, Workers};
 use crate::telemetry::Tracer;
 
 /// Requests for explanations that may wait for the one thread that explains; more are answered 429.
@@ -225,7 +225,7 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
         &artefact,
         name,
         version,
-        Workers {
+        Executors {
             compute,
             batcher,
             explanations: ComputePool::start_apart(EXPLANATIONS)?,
@@ -278,11 +278,11 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
         tokio::time::sleep(args.drain_delay).await;
         info!("accepting no more connections");
     };
-    let lanes = Lanes::start(
+    let workers = Workers::start(
         available_parallelism().map_or(1, NonZero::get),
         &router(Arc::clone(&app)),
     )?;
-    let served = server::serve(listener, lanes, stop, args.drain_timeout).await;
+    let served = server::serve(listener, workers, stop, args.drain_timeout).await;
     if let Some(tracer) = app.tracer() {
         tracer.close().await;
     }

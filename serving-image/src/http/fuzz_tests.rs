@@ -23,7 +23,7 @@ use crate::artefact::{Artefact, InputType};
 use crate::batching::{BatchMetrics, Batcher, Limits};
 use crate::compute::ComputePool;
 use crate::fuzzing::{bounded, cases, json, replace};
-use crate::http::{App, Bounds, Workers, contract, router};
+use crate::http::{App, Bounds, Executors, contract, router};
 use crate::json;
 use crate::lifecycle::Engine;
 use crate::model::{Model, examples};
@@ -86,7 +86,7 @@ fn serve(directory: &Path, model: Model, instance: &Value, output: Option<&Value
         texts: 64,
         requests: 16,
     };
-    let workers = Workers {
+    let executors = Executors {
         compute: ComputePool::start(1, 16).unwrap(),
         batcher: Batcher::start(limits, BatchMetrics::default()).unwrap(),
         explanations: ComputePool::start_apart(4).unwrap(),
@@ -102,7 +102,7 @@ fn serve(directory: &Path, model: Model, instance: &Value, output: Option<&Value
         &artefact,
         name.clone(),
         version,
-        workers,
+        executors,
         None,
         bounds,
         &[0.1],

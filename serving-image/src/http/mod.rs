@@ -50,7 +50,7 @@ pub struct Bounds {
 
 /// What computes.
 #[derive(Debug)]
-pub struct Workers {
+pub struct Executors {
     /// Prepares and words requests, and predicts what takes microseconds.
     pub compute: ComputePool,
     /// Encodes texts.
@@ -95,7 +95,7 @@ impl App {
         artefact: &Artefact,
         name: String,
         version: String,
-        workers: Workers,
+        executors: Executors,
         faults: Option<Faults>,
         bounds: Bounds,
         latency_edges: &[f64],
@@ -109,11 +109,11 @@ impl App {
             digest: &digest,
             test_faults: faults.is_some(),
         };
-        let Workers {
+        let Executors {
             compute,
             batcher,
             explanations,
-        } = workers;
+        } = executors;
         let mut metrics = Metrics::new(&served, latency_edges);
         if matches!(manifest.kind, Kind::Text | Kind::TextPair) {
             metrics.add_batching(&served, batcher.metrics());

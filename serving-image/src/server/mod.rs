@@ -1,7 +1,7 @@
 //! The accept loop, and an end in which no request is lost.
 
-mod lanes;
-mod vigil;
+mod spin_wait;
+mod workers;
 
 use std::future::poll_fn;
 use std::io;
@@ -14,8 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
-use lanes::Connection;
-pub use lanes::Lanes;
+use workers::Connection;
+pub use workers::Workers;
 
 /// Connections at one time; more wait in the kernel's queue. Keeps file descriptors below the usual limit of 1,024
 /// only where that is raised, and memory bounded everywhere: an idle connection costs about 10 KiB.
@@ -34,11 +34,11 @@ pub struct Unfinished {
     pub after: Duration,
 }
 
-/// Serves on `lanes` until `stop` is done, then takes no new connection and finishes the requests in flight within
+/// Serves on `workers` until `stop` is done, then takes no new connection and finishes the requests in flight within
 /// `finish`.
 pub async fn serve(
     listener: TcpListener,
-    lanes: Lanes,
+    workers: Workers,
     stop: impl Future<Output = ()>,
     finish: Duration,
 ) -> Result<(), Unfinished> {
@@ -46,7 +46,7 @@ pub async fn serve(
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let hand_over = |stream: TcpStream, permit: Option<OwnedSemaphorePermit>| -> io::Result<()> {
         let _ = stream.set_nodelay(true); // only latency is lost without
-        lanes.serve(Connection {
+        workers.serve(Connection {
             stream: stream.into_std()?,
             watcher: graceful.watcher(),
             permit,

@@ -8,7 +8,7 @@ use serin_kernels::{Aligned, Attention, Grid, Machine, Normalize, Packed, Produc
 
 use super::config::Config;
 use super::family::TokenTypes;
-use super::team::Team;
+use super::thread_pool::StepPool;
 use super::weights::Weights;
 use crate::preprocess::Tokens;
 
@@ -145,7 +145,7 @@ impl Encoder {
         self.norm.apply(&mut x, &[], &[], grid);
 
         let (encoder, texts) = (Arc::clone(self), Arc::clone(&ranges));
-        let team = Team::call(threads, move |step: &Step, part| {
+        let pool = StepPool::start(threads, move |step: &Step, part| {
             let (layer, share) = (&encoder.layers[step.layer], step.shares[part].clone());
             match step.half {
                 Half::Attention => layer.attend(&step.x, grid, &texts, share),
@@ -162,7 +162,7 @@ impl Encoder {
                     half,
                     shares,
                 };
-                let (step, partial) = team.share(step, parts);
+                let (step, partial) = pool.run(step, parts);
                 x = step.x;
                 let (bias, norm) = layer.after(half);
                 norm.apply(&mut x, bias, &partial, grid);

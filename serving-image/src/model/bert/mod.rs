@@ -11,9 +11,9 @@ mod family;
 mod head;
 #[cfg(test)]
 mod reference;
-mod team;
 #[cfg(test)]
 mod tests;
+mod thread_pool;
 mod weights;
 
 use std::ops::Range;

@@ -1,9 +1,10 @@
-//! Threads with an event loop each, which share nothing: a connection stays on the one that it was given to.
+//! HTTP worker threads. Each has an event loop of its own and shares nothing: a connection stays on
+//! the worker that it was given to.
 //!
-//! A request to a small model is answered in a few microseconds, less than it takes to wake a second thread. A runtime
-//! that spreads its tasks over threads wakes one for nearly every request: measured at one connection, half of all
-//! system calls were for that, and a third of the time was spent in it. What would hold a loop up, long computations
-//! above all, is done by other threads anyway.
+//! A request to a small model is answered in a few microseconds, less than it takes to wake a second
+//! thread. A runtime that spreads its tasks over threads wakes one for nearly every request: at one
+//! connection, this took half of all system calls and a third of the time. Long computations, which
+//! would block a loop, run on other threads anyway.
 
 use std::io;
 use std::net::TcpStream;
@@ -21,30 +22,30 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, warn};
 
-use super::vigil::Vigil;
+use super::spin_wait::SpinWait;
 use crate::log;
 
-/// An idle connection is closed after this time. Longer than a proxy's own (Envoy: 1 h), because a server that closes
-/// first races with the proxy's next request on that connection, which is then lost.
+/// An idle connection is closed after this time. It is longer than a proxy's (Envoy: 1 h): a server
+/// that closes first races with the proxy's next request on that connection, which is then lost.
 const IDLE_TIMEOUT: Duration = Duration::from_hours(2);
 
-/// A client, on its way to a lane.
+/// An accepted connection, before a worker has it.
 pub(super) struct Connection {
     /// Not blocking.
     pub stream: TcpStream,
-    /// Tells the connection when it must end.
+    /// Signals the connection to end.
     pub watcher: Watcher,
-    /// Its place among all connections; none where it was let in without one.
+    /// Its permit among all connections; `None` where it was accepted without one, at shutdown.
     pub permit: Option<OwnedSemaphorePermit>,
 }
 
-/// The event loops of a server. Dropping them ends their threads, and what is unfinished there.
+/// The HTTP workers of a server. Dropping them ends their threads and the unfinished requests.
 #[derive(Debug)]
-pub struct Lanes(Vec<Lane>);
+pub struct Workers(Vec<Worker>);
 
 #[derive(Debug)]
-struct Lane {
-    /// None once the lane is asked to end.
+struct Worker {
+    /// `None` once the worker must end.
     connections: Option<UnboundedSender<(Connection, Held)>>,
     /// One clone here, and one with each connection: their number.
     held: Held,
@@ -53,10 +54,10 @@ struct Lane {
 
 type Held = Arc<()>;
 
-impl Lanes {
-    /// Starts that many threads, all of which serve `router`.
+impl Workers {
+    /// Starts `count` threads (at least 1), all of which serve `router`.
     pub fn start(count: usize, router: &Router) -> io::Result<Self> {
-        let lane = |index| {
+        let worker = |index| {
             let (sender, connections) = unbounded_channel();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -69,28 +70,28 @@ impl Lanes {
                 .spawn(move || {
                     log::hold_lines();
                     runtime.block_on(run(connections, router));
-                    drop(runtime); // and with it what is unfinished, which is told in the log, too
+                    drop(runtime); // ends unfinished requests, which write their log lines
                     log::flush();
                 })?;
-            Ok(Lane {
+            Ok(Worker {
                 connections: Some(sender),
                 held: Held::default(),
                 thread: Some(thread),
             })
         };
         (0..count.max(1))
-            .map(lane)
+            .map(worker)
             .collect::<io::Result<_>>()
             .map(Self)
     }
 
-    /// Gives a connection to the lane that has the fewest.
+    /// Gives a connection to the worker that has the fewest.
     pub(super) fn serve(&self, connection: Connection) {
         let least = self
             .0
             .iter()
-            .min_by_key(|lane| Arc::strong_count(&lane.held));
-        if let Some(Lane {
+            .min_by_key(|worker| Arc::strong_count(&worker.held));
+        if let Some(Worker {
             connections: Some(connections),
             held,
             ..
@@ -101,22 +102,22 @@ impl Lanes {
     }
 }
 
-impl Drop for Lanes {
+impl Drop for Workers {
     fn drop(&mut self) {
-        for lane in &mut self.0 {
-            lane.connections = None;
+        for worker in &mut self.0 {
+            worker.connections = None;
         }
-        for thread in self.0.iter_mut().filter_map(|lane| lane.thread.take()) {
+        for thread in self.0.iter_mut().filter_map(|worker| worker.thread.take()) {
             let _ = thread.join(); // panics of requests do not get as far as here
         }
     }
 }
 
-/// Serves connections until the lane is asked to end.
+/// Serves connections until the worker is asked to end.
 async fn run(mut connections: UnboundedReceiver<(Connection, Held)>, router: Router) {
     let router = TowerToHyperService::new(router);
-    let vigil = Vigil::default();
-    tokio::spawn(vigil.clone().keep());
+    let spin_wait = SpinWait::default();
+    tokio::spawn(spin_wait.clone().run());
     while let Some((connection, held)) = connections.recv().await {
         let Connection {
             stream,
@@ -130,7 +131,7 @@ async fn run(mut connections: UnboundedReceiver<(Connection, Held)>, router: Rou
                 continue;
             }
         };
-        let (router, client) = (router.clone(), vigil.client());
+        let (router, client) = (router.clone(), spin_wait.client());
         let service = service_fn(move |request| {
             client.request();
             let (answer, client) = (router.call(request), client.clone());

@@ -1,11 +1,12 @@
 //! Threads that stay awake for one forward pass.
 //!
-//! A short text takes 3 ms, in twelve steps that two threads can share. A thread that sleeps between steps is woken
-//! twelve times, at 25 to 100 µs each, and may each time be woken where it does not help ([`leave`]): a text that came
-//! alone took 7 ms. So helpers are called once, and then look out for the next step until the pass is over.
+//! A short text takes 3 ms, in twelve steps that two threads can share. A thread that sleeps between
+//! steps is woken twelve times, at 25 to 100 µs each, and each wake-up may put it on a core where it
+//! does not help ([`leave_core`]): a single text took 7 ms in this way. So helpers start once per
+//! pass and spin until the next step or the end of the pass.
 //!
-//! Nobody waits for a helper that has not begun: the parts of a step are taken one by one, and where all other threads
-//! have work of their own, the leader takes all of them.
+//! No thread waits for a helper that has not started: threads take the parts of a step one by one,
+//! and the leader takes all of them while the other threads have work of their own.
 
 use std::any::Any;
 use std::hint::spin_loop;
@@ -17,19 +18,19 @@ use std::thread::yield_now;
 
 use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
 
-/// Looks before the core is offered to other threads: some 13 µs.
-const LOOKS: u32 = 500;
+/// Spins before the core is offered to other threads: about 13 µs.
+const SPINS: u32 = 500;
 
-/// The number of the step that never comes.
+/// The step number that ends the helpers.
 const OVER: usize = usize::MAX;
 
-/// The leader's end. When it is dropped, the helpers go.
-pub(super) struct Team<S, P>(Arc<Board<S, P>>);
+/// The leader's handle. Dropping it ends the helpers.
+pub(super) struct StepPool<S, P>(Arc<Shared<S, P>>);
 
 /// What leader and helpers share.
-struct Board<S, P> {
+struct Shared<S, P> {
     work: Work<S, P>,
-    /// Changes with every step: what helpers look at, rather than at the lock.
+    /// Changes with every step. Helpers poll this number instead of the lock.
     number: AtomicUsize,
     step: Mutex<Option<Arc<Step<S, P>>>>,
 }
@@ -40,7 +41,7 @@ type Work<S, P> = Box<dyn Fn(&S, usize) -> P + Send + Sync>;
 /// What all parts read, and their results.
 struct Step<S, P> {
     input: S,
-    /// The first part that nobody has taken.
+    /// The first part that no thread has taken yet.
     next: AtomicUsize,
     results: Vec<Mutex<Option<Outcome<P>>>>,
 }
@@ -48,45 +49,46 @@ struct Step<S, P> {
 /// A part's result, or how it panicked.
 type Outcome<P> = Result<P, Box<dyn Any + Send>>;
 
-impl<S: Send + Sync + 'static, P: Send + 'static> Team<S, P> {
-    /// Calls as many helpers as make up this number of threads with the one that leads.
-    pub(super) fn call(
+impl<S: Send + Sync + 'static, P: Send + 'static> StepPool<S, P> {
+    /// Starts `threads - 1` helpers on rayon's pool; the caller is the other thread.
+    pub(super) fn start(
         threads: usize,
         work: impl Fn(&S, usize) -> P + Send + Sync + 'static,
     ) -> Self {
-        let board = Arc::new(Board {
+        let shared = Arc::new(Shared {
             work: Box::new(work),
             number: AtomicUsize::new(0),
             step: Mutex::default(),
         });
         let core = sched_getcpu();
         for _ in 1..threads {
-            let board = Arc::clone(&board);
-            rayon::spawn(move || board.help(core));
+            let shared = Arc::clone(&shared);
+            rayon::spawn(move || shared.help(core));
         }
-        Self(board)
+        Self(shared)
     }
 
-    /// The results of the parts 0, 1, …, and the input again. Panics as a part did.
-    pub(super) fn share(&self, input: S, parts: usize) -> (S, Vec<P>) {
-        let Self(board) = self;
+    /// Runs one step. Returns its input and the results of the parts 0, 1, …; a panic of a part is
+    /// passed on.
+    pub(super) fn run(&self, input: S, parts: usize) -> (S, Vec<P>) {
+        let Self(shared) = self;
         let mut step = Arc::new(Step {
             input,
             next: AtomicUsize::new(0),
             results: (0..parts).map(|_| Mutex::default()).collect(),
         });
-        *locked(&board.step) = Some(Arc::clone(&step));
-        board.number.fetch_add(1, Ordering::Release);
-        step.work(&board.work);
-        *locked(&board.step) = None;
-        // All parts are taken, and no helper can get hold of the step any more: those that have it are at work.
-        let mut watch = Watch::default();
+        *locked(&shared.step) = Some(Arc::clone(&step));
+        shared.number.fetch_add(1, Ordering::Release);
+        step.work(&shared.work);
+        *locked(&shared.step) = None;
+        // All parts are taken and no further helper can take the step: wait for those that hold it.
+        let mut spin = Spin::default();
         let Step { input, results, .. } = loop {
             match Arc::try_unwrap(step) {
                 Ok(step) => break step,
                 Err(held) => step = held,
             }
-            watch.look();
+            spin.wait();
         };
         let outcomes = results.into_iter().filter_map(|result| {
             let outcome = result.into_inner();
@@ -97,32 +99,32 @@ impl<S: Send + Sync + 'static, P: Send + 'static> Team<S, P> {
     }
 }
 
-impl<S, P> Drop for Team<S, P> {
+impl<S, P> Drop for StepPool<S, P> {
     fn drop(&mut self) {
         self.0.number.store(OVER, Ordering::Release);
     }
 }
 
-impl<S, P> Board<S, P> {
+impl<S, P> Shared<S, P> {
     /// Takes parts of one step after the other, on another core than the leader's.
     fn help(&self, core: usize) {
         if self.number.load(Ordering::Acquire) == OVER {
-            return; // all other threads were busy, and there is no reason to move any more
+            return; // the pass ended before this thread was free
         }
-        let _ = leave(core); // where the system does not let it, it helps the same, only later
+        let _ = leave_core(core); // where the system refuses, it still helps, only later
         let mut last = 0;
-        let mut watch = Watch::default();
+        let mut spin = Spin::default();
         loop {
             match self.number.load(Ordering::Acquire) {
                 OVER => return,
-                number if number == last => watch.look(),
+                number if number == last => spin.wait(),
                 number => {
                     let step = locked(&self.step).clone();
                     if let Some(step) = step {
                         step.work(&self.work);
                     }
                     last = number;
-                    watch = Watch::default();
+                    spin = Spin::default();
                 }
             }
         }
@@ -145,10 +147,10 @@ impl<S, P> Step<S, P> {
 
 /// Moves this thread to another core if it was woken on this one.
 ///
-/// On a virtual machine, Linux often wakes the helper beside its leader though another core idles, and leaves it there for
-/// longer than a pass takes: two threads were then no faster than one. (Probably because a core that sleeps looks like one
-/// that the host has taken away: `vcpu_is_preempted`.)
-fn leave(core: usize) -> io::Result<()> {
+/// On a virtual machine, Linux often wakes the helper on its leader's core though another core is
+/// idle, and leaves it there for longer than a pass takes: two threads were then no faster than one.
+/// (Probably because a sleeping core looks like one that the host took away: `vcpu_is_preempted`.)
+fn leave_core(core: usize) -> io::Result<()> {
     if sched_getcpu() != core {
         return Ok(());
     }
@@ -162,17 +164,17 @@ fn leave(core: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for something that comes soon.
+/// Waits for an event that comes soon: spins, then yields.
 #[derive(Default)]
-struct Watch {
-    looks: u32,
+struct Spin {
+    spins: u32,
 }
 
-impl Watch {
-    /// The moment between two looks.
-    fn look(&mut self) {
-        if self.looks < LOOKS {
-            self.looks += 1;
+impl Spin {
+    /// One pause.
+    fn wait(&mut self) {
+        if self.spins < SPINS {
+            self.spins += 1;
             spin_loop();
         } else {
             yield_now();
@@ -207,9 +209,9 @@ mod tests {
     fn results_come_in_order_whoever_computes_them() {
         for threads in 1..=4 {
             pool(threads).install(|| {
-                let team = Team::call(threads, |input: &usize, part| input + part);
+                let steps = StepPool::start(threads, |input: &usize, part| input + part);
                 for step in 0..1_000 {
-                    let (input, results) = team.share(step, step % 7);
+                    let (input, results) = steps.run(step, step % 7);
                     assert_eq!(input, step);
                     let expected: Vec<usize> = (0..step % 7).map(|part| step + part).collect();
                     assert_eq!(results, expected);
@@ -222,11 +224,11 @@ mod tests {
     fn the_threads_of_a_pool_work_side_by_side() {
         let used: HashSet<ThreadId> = pool(3).install(|| {
             let meeting = Barrier::new(3);
-            let team = Team::call(3, move |(): &(), _| {
-                meeting.wait(); // nobody passes before all three are here
+            let steps = StepPool::start(3, move |(): &(), _| {
+                meeting.wait(); // returns when all three threads are here
                 thread::current().id()
             });
-            team.share((), 3).1.into_iter().collect()
+            steps.run((), 3).1.into_iter().collect()
         });
         assert_eq!(used.len(), 3);
     }
@@ -243,8 +245,8 @@ mod tests {
         });
         busy.wait();
         let ((), used) = pool.install(|| {
-            let team = Team::call(2, |(): &(), _| thread::current().id());
-            team.share((), 8)
+            let steps = StepPool::start(2, |(): &(), _| thread::current().id());
+            steps.run((), 8)
         });
         assert_eq!(used.iter().collect::<HashSet<_>>().len(), 1);
         drop(finish);
@@ -259,7 +261,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let before = cores();
-        leave(sched_getcpu()).unwrap();
+        leave_core(sched_getcpu()).unwrap();
         assert_eq!(cores(), before);
     }
 
@@ -269,7 +271,7 @@ mod tests {
         for part in 0..2 {
             let work = move |(): &(), index| assert!(index != part, "part {index}");
             let panic = catch_unwind(AssertUnwindSafe(|| {
-                pool.install(|| Team::call(2, work).share((), 2));
+                pool.install(|| StepPool::start(2, work).run((), 2));
             }));
             let text = *panic.unwrap_err().downcast::<String>().unwrap();
             assert_eq!(text, format!("part {part}"));

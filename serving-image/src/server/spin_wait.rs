@@ -1,9 +1,10 @@
-//! Staying awake between the requests of a client that asks again as soon as it has its answer.
+//! Spinning between the requests of a client that sends the next one at once.
 //!
-//! To sleep and be woken costs a thread 30 to 60 µs, on a virtual machine above all; a small model's answer takes less.
-//! Such a client would wait for that each time. So after an answer to a connection whose last request came right after
-//! the answer before it, the lane looks out for the next one for as long as the sleep would cost. If it looks out in vain,
-//! it sleeps until it is woken: where requests come on many connections, or seldom, nothing is spent.
+//! Sleeping and being woken costs a thread 30 to 60 µs, above all on a virtual machine; a small
+//! model's answer takes less, and such a client would wait for the wake-up each time. So the worker
+//! spins after an answer, for as long as the wake-up would take, if the connection's last request
+//! came right after the answer before it. If nothing comes, it sleeps. Requests on many connections,
+//! or rare ones, cost nothing.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,15 +14,16 @@ use tokio::task;
 
 use crate::log;
 
-/// How long a lane looks out.
-const WATCH: Duration = Duration::from_micros(60);
+/// How long a worker spins.
+const SPIN: Duration = Duration::from_micros(60);
 
-/// From an answer to the next request of a client that asks at once: its own work, and a wake-up on either side.
-const CLOSE: Duration = Duration::from_micros(120);
+/// Longest time between an answer and the next request of a client that sends at once: its own work,
+/// and a wake-up on either side.
+const PROMPT: Duration = Duration::from_micros(120);
 
-/// A lane's watch for the next request. Clones share it.
+/// A worker's spin wait for the next request. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Vigil(Arc<Shared>);
+pub(super) struct SpinWait(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -29,23 +31,23 @@ struct Shared {
     begins: Notify,
 }
 
-impl Vigil {
-    /// Keeps the lane's thread awake whenever one of its connections asks for it.
-    pub(super) async fn keep(self) {
+impl SpinWait {
+    /// Keeps the worker's thread awake whenever one of its connections asks for it. Never returns.
+    pub(super) async fn run(self) {
         loop {
             self.0.begins.notified().await;
             task::yield_now().await; // the answer goes first
             log::flush();
             while self.end().is_some_and(|end| Instant::now() < end) {
-                task::yield_now().await; // which looks whether something has come
+                task::yield_now().await; // polls for requests
             }
         }
     }
 
-    /// A connection's part in it.
+    /// The state of one connection.
     pub(super) fn client(&self) -> Client {
         Client {
-            vigil: self.clone(),
+            spin_wait: self.clone(),
             rhythm: Arc::default(),
         }
     }
@@ -55,10 +57,10 @@ impl Vigil {
     }
 }
 
-/// Whoever is at the other end of a connection. Clones share what is known of it.
+/// The client of one connection. Clones share its state.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
-    vigil: Vigil,
+    spin_wait: SpinWait,
     rhythm: Arc<Mutex<Rhythm>>,
 }
 
@@ -71,8 +73,8 @@ impl Client {
     /// It is answered.
     pub(super) fn answer(&self) {
         if let Some(end) = self.rhythm().answer(Instant::now()) {
-            *self.vigil.end() = Some(end);
-            self.vigil.0.begins.notify_one();
+            *self.spin_wait.end() = Some(end);
+            self.spin_wait.0.begins.notify_one();
         }
     }
 
@@ -81,24 +83,24 @@ impl Client {
     }
 }
 
-/// A connection's requests and answers, as far as they tell whether to stay awake.
+/// When a connection's requests and answers came: decides whether to spin.
 #[derive(Debug, Default)]
 struct Rhythm {
     answered: Option<Instant>,
     /// Whether the last request came right after the answer before it.
-    is_close: bool,
+    is_prompt: bool,
 }
 
 impl Rhythm {
     fn request(&mut self, now: Instant) {
         let pause = self.answered.map(|answered| now.duration_since(answered));
-        self.is_close = pause.is_some_and(|pause| pause < CLOSE);
+        self.is_prompt = pause.is_some_and(|pause| pause < PROMPT);
     }
 
-    /// Until when to look out for the next request.
+    /// Records an answer. Returns until when to spin for the next request; `None` to sleep.
     fn answer(&mut self, now: Instant) -> Option<Instant> {
         self.answered = Some(now);
-        self.is_close.then(|| now + WATCH)
+        self.is_prompt.then(|| now + SPIN)
     }
 }
 
@@ -126,7 +128,7 @@ mod tests {
                 now += Duration::from_micros(5);
                 end = rhythm.answer(now);
             }
-            assert_eq!(end, awake.then(|| now + WATCH), "{pauses:?}");
+            assert_eq!(end, awake.then(|| now + SPIN), "{pauses:?}");
         }
     }
 }
