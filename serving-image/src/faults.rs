@@ -1,7 +1,7 @@
-//! The test facility: faults on purpose, so that a rollout's guard can be seen to work.
+//! The test facility: injected faults, which show that the gate of a rollout works.
 //!
-//! Off unless `--test-faults` is set, announced by a warning in the log at start and by the gauge
-//! `model_test_faults_enabled`.
+//! Off unless `--test-faults` is set. A warning in the log at start and the gauge
+//! `model_test_faults_enabled` announce it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,15 +27,15 @@ impl Faults {
     }
 
     /// Waits the added latency, then says whether this prediction must fail.
-    pub async fn strike(&self) -> bool {
+    pub async fn inject(&self) -> bool {
         if !self.latency.is_zero() {
             tokio::time::sleep(self.latency).await;
         }
         self.next_fails()
     }
 
-    /// Spread by a hash of the request's number: no pattern that a client's own rhythm could hit, yet the same in
-    /// every run.
+    /// A hash of the request's number decides: free of patterns that could match a client's rhythm,
+    /// and the same in every run.
     fn next_fails(&self) -> bool {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         (splitmix64(number) as f64) < self.error_share * (u64::MAX as f64)

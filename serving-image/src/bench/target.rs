@@ -26,7 +26,7 @@ use crate::tls;
 const MAX_ANSWER: usize = 64 << 20;
 
 /// Longest wait for an answer to a question about the server itself.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where requests go, and what all of them have in common.
 #[derive(Debug)]
@@ -148,7 +148,7 @@ impl Target {
             let (status, body) = connection.send(self, request).await.ok()?;
             (status == StatusCode::OK).then_some(body)
         };
-        tokio::time::timeout(PATIENCE, ask).await.ok().flatten()
+        tokio::time::timeout(TIMEOUT, ask).await.ok().flatten()
     }
 
     /// The same, as JSON.
@@ -158,7 +158,7 @@ impl Target {
 
     /// Whether a connection can be made at all; why not, if not.
     pub(super) async fn try_connection(&self) -> io::Result<()> {
-        tokio::time::timeout(PATIENCE, self.connect()).await??;
+        tokio::time::timeout(TIMEOUT, self.connect()).await??;
         Ok(())
     }
 

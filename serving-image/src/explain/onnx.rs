@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use prost::Message as _;
 
 use super::tree::{Ensemble, Node, Rule, Tree};
-use crate::model::graph::{Attributes, Model};
+use crate::model::graph::{Attributes, ModelProto};
 
 /// How the ensemble's sum becomes the model's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(super) struct Trees {
 /// Reads the ensemble of a graph with `outputs` outputs on rows of `features` numbers; none where the graph is not just
 /// that, or not sound.
 pub(super) fn read(bytes: &[u8], features: usize, outputs: usize) -> Option<Trees> {
-    let graph = Model::decode(bytes).ok()?.graph?;
+    let graph = ModelProto::decode(bytes).ok()?.graph?;
     let mut ensembles = graph.node.iter().filter(|node| {
         matches!(
             node.op_type.as_str(),
@@ -242,7 +242,7 @@ mod tests {
     }
 
     /// One stump on the second of two features: `x[1] ≤ 0.5` adds 1, else −1, to the class of that id.
-    fn stump(class: i64, transform: &str) -> Model {
+    fn stump(class: i64, transform: &str) -> ModelProto {
         let modes = ["BRANCH_LEQ", "LEAF", "LEAF"].map(|mode| mode.as_bytes().to_vec());
         let attribute = vec![
             ints("nodes_treeids", &[0, 0, 0]),
@@ -269,7 +269,7 @@ mod tests {
             op_type: "TreeEnsembleClassifier".into(),
             attribute,
         };
-        Model {
+        ModelProto {
             graph: Some(Graph {
                 node: vec![node],
                 input: vec![ValueInfo { name: "X".into() }],

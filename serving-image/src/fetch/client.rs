@@ -18,9 +18,9 @@ const MAX_HOPS: usize = 5;
 /// Longest wait that a source may ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_mins(1);
 
-/// Patience with sources.
+/// Timeouts and retries of requests to a source.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// For a connection, TLS included.
     pub connect: Duration,
     /// For the next byte.
@@ -35,22 +35,22 @@ pub struct Client {
     http: reqwest::Client,
     hosts: HostList,
     /// How long it waits, and how often it tries.
-    pub patience: Patience,
+    pub policy: RetryPolicy,
 }
 
 impl Client {
     /// A client for `hosts`, which trusts the system's authorities and those of `authorities` (PEM).
     pub fn new(
         hosts: HostList,
-        patience: Patience,
+        policy: RetryPolicy,
         authorities: &[(String, Vec<u8>)],
     ) -> Result<Self, FetchError> {
-        Self::with_lookup(hosts, patience, authorities, system_lookup)
+        Self::with_lookup(hosts, policy, authorities, system_lookup)
     }
 
     fn with_lookup<L, F>(
         hosts: HostList,
-        patience: Patience,
+        policy: RetryPolicy,
         authorities: &[(String, Vec<u8>)],
         lookup: L,
     ) -> Result<Self, FetchError>
@@ -83,8 +83,8 @@ impl Client {
             .referer(false)
             .retry(reqwest::retry::never())
             .http1_only()
-            .connect_timeout(patience.connect)
-            .read_timeout(patience.stall)
+            .connect_timeout(policy.connect)
+            .read_timeout(policy.stall)
             .dns_resolver(resolver)
             .tls_certs_merge(certificates)
             .build()
@@ -97,7 +97,7 @@ impl Client {
         Ok(Self {
             http,
             hosts,
-            patience,
+            policy,
         })
     }
 
@@ -232,7 +232,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Patience = Patience {
+    const POLICY: RetryPolicy = RetryPolicy {
         connect: Duration::from_secs(5),
         stall: Duration::from_secs(5),
         retries: 0,
@@ -271,7 +271,7 @@ mod tests {
         };
         let list = ["http://rebind.example".to_owned(), own.to_string()];
         let hosts: HostList = list.iter().map(|entry| entry.parse().unwrap()).collect();
-        let client = Client::with_lookup(hosts, PATIENCE, &[], lookup).unwrap();
+        let client = Client::with_lookup(hosts, POLICY, &[], lookup).unwrap();
         let url = Url::parse(&format!("http://rebind.example:{}/", address.port())).unwrap();
         let headers = HeaderMap::new();
         let answer = client.get(&url, &headers, None, 0).await.unwrap();

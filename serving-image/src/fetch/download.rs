@@ -49,7 +49,7 @@ async fn read_whole(
     limit: u64,
 ) -> Result<Vec<u8>, FetchError> {
     let mut response = remote.open(client, accept, 0).await?;
-    let mut pace = Pace::new(client.patience.stall);
+    let mut pace = Pace::new(client.policy.stall);
     let mut bytes = Vec::new();
     while let Some(chunk) = next_chunk(&mut response, &mut pace).await? {
         if bytes.len() as u64 + chunk.len() as u64 > limit {
@@ -152,7 +152,7 @@ async fn append(
             Some(_) => {}
         }
     }
-    let mut pace = Pace::new(client.patience.stall);
+    let mut pace = Pace::new(client.policy.stall);
     while let Some(chunk) = next_chunk(&mut response, &mut pace).await? {
         let whole = partial.length + chunk.len() as u64;
         if whole > limit {
@@ -259,7 +259,7 @@ async fn wait_or_give_up(
         return Err(error);
     };
     *failures += 1;
-    if *failures > client.patience.retries {
+    if *failures > client.policy.retries {
         return Err(FetchError::network(format!(
             "{message}; given up after {failures} attempts without progress. Check the source and the way to it"
         )));
@@ -273,7 +273,7 @@ async fn wait_or_give_up(
     warn!(
         error = message,
         attempt = *failures,
-        of = client.patience.retries,
+        of = client.policy.retries,
         wait_seconds = wait.as_secs_f64(),
         "trying again"
     );

@@ -46,7 +46,7 @@ pub use args::FetchArgs;
 pub use error::FetchError;
 
 use self::archive::Tar;
-use self::client::{Client, Patience};
+use self::client::{Client, RetryPolicy};
 use self::credentials::Credentials;
 use self::layout::Layout;
 use self::listing::Listing;
@@ -102,13 +102,13 @@ async fn assemble(args: &FetchArgs, uri: &Uri, staging: &Path) -> Result<(), Fet
     if let Some(pem) = &credentials.authorities {
         authorities.push(("the credentials' ca.crt".to_owned(), pem.clone()));
     }
-    let patience = Patience {
+    let policy = RetryPolicy {
         connect: args.connect_timeout,
         stall: args.stall_timeout,
         retries: args.retries,
     };
     let hosts = args.allow_hosts.iter().cloned().collect();
-    let client = Client::new(hosts, patience, &authorities)?;
+    let client = Client::new(hosts, policy, &authorities)?;
     let files = staging.join("files");
     make_directory(&files)?;
     let layout = layout::open(&client, uri, args, &credentials).await?;

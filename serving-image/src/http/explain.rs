@@ -70,8 +70,8 @@ async fn not_explained(State(app): State<Arc<App>>) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "not-explained", detail)
 }
 
-/// A request, validated but for its instances.
-struct Wish {
+/// The parameters of a validated request.
+struct ExplainParams {
     instances: Vec<Value>,
     output: Option<usize>,
     permutations: u64,
@@ -82,12 +82,12 @@ struct Wish {
 async fn explain(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let model = app.lifecycle.model().ok_or_else(Problem::loading)?;
     let body = read_object(request, &app).await?;
-    let wish = read(model, body).map_err(Problem::invalid)?;
+    let params = read(model, body).map_err(Problem::invalid)?;
     // Dropped with this future, when the client closes its connection.
     let caller = Arc::new(());
     let work = {
         let (app, model, caller) = (Arc::clone(&app), Arc::clone(model), Arc::downgrade(&caller));
-        move || answer(&app, &model, &wish, &caller)
+        move || answer(&app, &model, &params, &caller)
     };
     let body = app.explanations.run(work).await??;
     drop(caller);
@@ -96,7 +96,7 @@ async fn explain(State(app): State<Arc<App>>, request: Request) -> Result<Respon
 
 /// `{"instances": […], "output": "setosa", "permutations": 2000, "time_limit_ms": 1000, "seed": 0}`, all but the first
 /// optional.
-fn read(model: &Model, mut body: Map<String, Value>) -> Result<Wish, FieldErrors> {
+fn read(model: &Model, mut body: Map<String, Value>) -> Result<ExplainParams, FieldErrors> {
     let mut errors = FieldErrors::default();
     let most = max_instances(&model.manifest);
     let instances = match body.remove("instances") {
@@ -154,7 +154,7 @@ fn read(model: &Model, mut body: Map<String, Value>) -> Result<Wish, FieldErrors
     if errors.total > 0 {
         return Err(errors);
     }
-    Ok(Wish {
+    Ok(ExplainParams {
         instances,
         output,
         permutations,
@@ -163,11 +163,16 @@ fn read(model: &Model, mut body: Map<String, Value>) -> Result<Wish, FieldErrors
     })
 }
 
-/// The answer's body. Nobody reads it where the caller has gone.
-fn answer(app: &App, model: &Model, wish: &Wish, caller: &Weak<()>) -> Result<Vec<u8>, Problem> {
+/// The body of the answer.
+fn answer(
+    app: &App,
+    model: &Model,
+    params: &ExplainParams,
+    caller: &Weak<()>,
+) -> Result<Vec<u8>, Problem> {
     let explainer = model.explainer().ok_or_else(Problem::internal)?;
     let running = app.metrics.explanations().begin();
-    let found = explanations(app, model, explainer, wish, caller);
+    let found = explanations(app, model, explainer, params, caller);
     running.end(match &found {
         Ok(_) => Outcome::Answered,
         Err(ExplainError::Abandoned) => Outcome::Abandoned,
@@ -194,7 +199,7 @@ fn answer(app: &App, model: &Model, wish: &Wish, caller: &Weak<()>) -> Result<Ve
         model_version: &app.version,
         explanations: explanations
             .iter()
-            .map(|explanation| Worded::new(model, explainer, explanation))
+            .map(|explanation| NamedExplanation::new(model, explainer, explanation))
             .collect(),
     };
     serde_json::to_vec(&answer).map_err(|reason| {
@@ -207,44 +212,44 @@ fn explanations(
     app: &App,
     model: &Model,
     explainer: &Explainer,
-    wish: &Wish,
+    params: &ExplainParams,
     caller: &Weak<()>,
 ) -> Result<Vec<Explanation>, ExplainError> {
     let started = Instant::now();
-    let count = wish.instances.len() as u32;
-    let explanations = (1..).zip(&wish.instances).map(|(index, instance)| {
+    let count = params.instances.len() as u32;
+    let explanations = (1..).zip(&params.instances).map(|(index, instance)| {
         let begun = Instant::now();
-        let deadline = started + wish.time * index / count;
-        let mut patience = Patience {
+        let deadline = started + params.time * index / count;
+        let mut budget = Budget {
             app,
             caller,
             begun,
             time: deadline.saturating_duration_since(begun),
-            pairs: (wish.permutations / 2) as usize,
+            pairs: (params.permutations / 2) as usize,
             worked_since: begun,
         };
         let question = Question {
             instance,
-            output: wish.output,
-            seed: wish.seed,
+            output: params.output,
+            seed: params.seed,
         };
-        explainer.explain(model, &question, &mut patience)
+        explainer.explain(model, &question, &mut budget)
     });
     explanations.collect()
 }
 
-/// While predictions are being made, an explanation rests so many times as long as it works: a busy server explains at a
-/// fifth of its speed, and not never.
+/// While predictions run, an explanation pauses for this many times the time that it computed: a
+/// busy server explains at a fifth of its speed.
 const RESTS: u32 = 4;
 
 /// Longest rest.
 const LONGEST_REST: Duration = Duration::from_millis(100);
 
-/// Between two looks whether predictions are still being made.
+/// Interval of the check whether predictions still run.
 const BLINK: Duration = Duration::from_millis(1);
 
-/// Samples until the time is over, or the caller has gone.
-struct Patience<'a> {
+/// Bounds an explanation: by its pairs of orders, by its time, and by the client's connection.
+struct Budget<'a> {
     app: &'a App,
     caller: &'a Weak<()>,
     begun: Instant,
@@ -253,7 +258,7 @@ struct Patience<'a> {
     worked_since: Instant,
 }
 
-impl Effort for Patience<'_> {
+impl Effort for Budget<'_> {
     fn pairs(&self) -> usize {
         self.pairs
     }
@@ -284,11 +289,11 @@ impl Effort for Patience<'_> {
 struct Answer<'a> {
     model: &'a str,
     model_version: &'a str,
-    explanations: Vec<Worded<'a>>,
+    explanations: Vec<NamedExplanation<'a>>,
 }
 
 #[derive(Serialize)]
-struct Worded<'a> {
+struct NamedExplanation<'a> {
     /// The label or name of the output that is explained.
     #[serde(skip_serializing_if = "Option::is_none")]
     output: Option<&'a str>,
@@ -305,7 +310,7 @@ struct Worded<'a> {
     permutations: Option<usize>,
 }
 
-impl<'a> Worded<'a> {
+impl<'a> NamedExplanation<'a> {
     fn new(model: &'a Model, explainer: &'a Explainer, explanation: &'a Explanation) -> Self {
         let outputs = &model.manifest.outputs;
         let name = |names: &'a [String]| names.get(explanation.output).map(String::as_str);

@@ -229,7 +229,7 @@ proptest! {
             }
             let (status, answer) = server.post(good, body.to_string().into_bytes());
             let status = status.as_u16();
-            // V2 answers 400 and one sentence where the other faces answer 422 and all fields.
+            // V2 answers 400 and one sentence where the other endpoints answer 422 and all fields.
             if path.starts_with("/v2") {
                 assert!(status == 200 || (status == 400 && answer["error"].is_string()), "{path} {body}: {status} {answer}");
             } else {

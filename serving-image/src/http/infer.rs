@@ -1,4 +1,4 @@
-//! From validated JSON to an answer's body: the one path of every face that predicts.
+//! From validated JSON to the body of the answer: the path that all predicting endpoints share.
 
 use std::sync::Arc;
 
@@ -77,14 +77,14 @@ impl Instances {
     }
 }
 
-/// How a face words what the path found.
-pub(super) trait Wording: Send + 'static {
-    /// Refuses a request whose answer the face has no words for.
+/// Turns predictions into the body of an endpoint's answer.
+pub(super) trait Renderer: Send + 'static {
+    /// Refuses a request whose answer the endpoint cannot express.
     fn check(&self, _model: &Model, _predictions: &[Prediction]) -> Result<(), FieldErrors> {
         Ok(())
     }
 
-    /// The answer's body. Called on the compute pool: a page of numbers takes its time.
+    /// The body of the answer. Runs on the compute pool, because many numbers take long to write.
     fn render(
         &self,
         app: &App,
@@ -93,10 +93,10 @@ pub(super) trait Wording: Send + 'static {
     ) -> serde_json::Result<Vec<u8>>;
 }
 
-/// A wording that needs nothing of the request.
+/// A renderer that does not depend on the request.
 pub(super) type Render = fn(&App, &Model, &[Prediction]) -> serde_json::Result<Vec<u8>>;
 
-impl Wording for Render {
+impl Renderer for Render {
     fn render(
         &self,
         app: &App,
@@ -112,10 +112,10 @@ pub(super) async fn infer(
     app: &Arc<App>,
     model: &Arc<Model>,
     mut instances: Instances,
-    wording: impl Wording,
+    renderer: impl Renderer,
 ) -> Result<Response, Problem> {
     if let Some(faults) = &app.faults
-        && faults.strike().await
+        && faults.inject().await
     {
         return Err(Problem::test_fault());
     }
@@ -126,7 +126,10 @@ pub(super) async fn infer(
             let preprocess = part("preprocess").number("instances", count);
             let batch = instances.prepare(&model).map_err(Problem::invalid)?;
             drop(preprocess);
-            let accepted = Accepted { instances, wording };
+            let accepted = Accepted {
+                instances,
+                renderer,
+            };
             if let Batch::Tokens(texts) = batch {
                 return Ok(Step::Encode(texts, accepted));
             }
@@ -173,10 +176,10 @@ enum Step<W> {
 /// Instances that are valid, and how to word the answer to them.
 struct Accepted<W> {
     instances: Instances,
-    wording: W,
+    renderer: W,
 }
 
-impl<W: Wording> Accepted<W> {
+impl<W: Renderer> Accepted<W> {
     /// Counts, and words the answer.
     fn answer(
         &self,
@@ -186,12 +189,12 @@ impl<W: Wording> Accepted<W> {
     ) -> Result<Vec<u8>, Problem> {
         self.instances
             .check_finite(predictions)
-            .and_then(|()| self.wording.check(model, predictions))
+            .and_then(|()| self.renderer.check(model, predictions))
             .map_err(Problem::invalid)?;
         let values = self.instances.values.as_deref().unwrap_or_default();
         app.metrics.predicted(values, predictions);
         let _render = part("render");
-        let body = self.wording.render(app, model, predictions);
+        let body = self.renderer.render(app, model, predictions);
         body.map_err(|reason| {
             error!(%reason, "the answer could not be written");
             Problem::internal()

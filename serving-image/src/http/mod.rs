@@ -1,4 +1,4 @@
-//! The HTTP face: routes, and the state they share.
+//! The HTTP API: routes, and the state they share.
 
 mod about;
 mod body;
@@ -182,7 +182,7 @@ impl App {
     }
 }
 
-/// The routes of this process's model: each face has its own file, and what is served depends on the manifest's kind.
+/// The routes of this process's model: each endpoint has its own file, and the manifest's kind decides which are served.
 pub fn router(app: Arc<App>) -> Router {
     let mut predictions = Router::new();
     if app.kind == Kind::Generation {

@@ -48,7 +48,7 @@ pub(super) async fn observe(
         }
         _ => Timeline::default(),
     };
-    // From here on the request is told of, also if its client goes away and this future is dropped.
+    // From here on the request is reported, even if its client leaves and this future is dropped.
     let record = Record {
         started: Instant::now(),
         trace,
@@ -58,7 +58,7 @@ pub(super) async fn observe(
         uri: request.uri().clone(),                   // shares its bytes
         bytes_in: request.body().size_hint().exact(), // none if the body is chunked
         in_flight: is_prediction.then(|| app.metrics.enter()),
-        is_told: false,
+        is_finished: false,
         app,
     };
 
@@ -90,7 +90,7 @@ pub(super) async fn observe(
         // Whoever holds a connection is sent elsewhere before it is closed: nothing can be lost on it then.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    record.tell_at_the_end_of(response)
+    record.finish_with(response)
 }
 
 /// The client's id if it is short, printable and has no space.

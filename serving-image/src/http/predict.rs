@@ -1,4 +1,4 @@
-//! `POST /predict`: the face of every model that turns instances into outputs.
+//! `POST /predict`: the endpoint of every model that turns instances into outputs.
 
 use std::sync::Arc;
 

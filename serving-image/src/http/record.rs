@@ -1,4 +1,5 @@
-//! What is told of a request when its answer is complete: in the metrics, and in one log line. Never its payload.
+//! The record of a request: when its answer is complete, the metrics and one log line report it.
+//! Payloads are never logged.
 
 use std::borrow::Cow;
 use std::pin::Pin;
@@ -21,10 +22,11 @@ use crate::telemetry::{Served, Timeline};
 /// Longest path in a log line, in bytes.
 const MAX_LOGGED_PATH: usize = 128;
 
-/// What a request counts as whose client went away before the answer's end; nginx's number for it.
+/// Status of a request whose client closed the connection before the end of the answer, as in nginx.
 const CLIENT_CLOSED: u16 = 499;
 
-/// A request, to be told of once: dropped untold, it is one whose client went away.
+/// A request in progress, which is reported once. Dropped before that, it counts as one whose client
+/// closed the connection (499).
 pub(super) struct Record {
     pub app: Arc<App>,
     /// The client's own id, where it sent a sound one.
@@ -38,23 +40,23 @@ pub(super) struct Record {
     pub bytes_in: Option<u64>,
     /// Of a prediction: in flight until the record is dropped.
     pub in_flight: Option<InFlight>,
-    pub is_told: bool,
+    pub is_finished: bool,
 }
 
 impl Record {
-    /// A request without an id of its own has that of its trace: one number less to look for.
+    /// The client's id, or else the trace's.
     pub(super) fn id(&self) -> &str {
         let given = self.given_id.as_ref().and_then(|id| id.to_str().ok());
         given.unwrap_or_else(|| self.trace.id())
     }
 
-    /// Tells now, or when the body ends if that is still being made.
-    pub(super) fn tell_at_the_end_of(mut self, mut response: Response) -> Response {
+    /// Reports the request now, or at the end of the body where it is still being streamed.
+    pub(super) fn finish_with(mut self, mut response: Response) -> Response {
         let status = response.status().as_u16();
-        let account = response.extensions_mut().remove::<Account>();
-        let account = account.unwrap_or_default();
+        let stats = response.extensions_mut().remove::<AnswerStats>();
+        let stats = stats.unwrap_or_default();
         if let Some(bytes_out) = response.body().size_hint().exact() {
-            self.tell(status, bytes_out, &account);
+            self.finish(status, bytes_out, &stats);
             return response;
         }
         response.map(|body| {
@@ -62,14 +64,14 @@ impl Record {
                 body,
                 status,
                 bytes: 0,
-                account,
+                stats,
                 record: self,
             })
         })
     }
 
-    fn tell(&mut self, status: u16, bytes_out: u64, account: &Account) {
-        if std::mem::replace(&mut self.is_told, true) {
+    fn finish(&mut self, status: u16, bytes_out: u64, stats: &AnswerStats) {
+        if std::mem::replace(&mut self.is_finished, true) {
             return;
         }
         let Self {
@@ -84,7 +86,7 @@ impl Record {
         let (trace_id, span_id) = (self.trace.id(), self.trace.span());
         let version = self.app.version.as_str();
         let ms = (elapsed * 1e6).round() / 1e3;
-        let (prompt_tokens, completion_tokens) = account.tokens();
+        let (prompt_tokens, completion_tokens) = stats.tokens();
         self.timeline.end(|| {
             let numbers = [
                 ("http.request.body.size", *bytes_in),
@@ -121,24 +123,24 @@ impl Drop for Record {
         } else {
             CLIENT_CLOSED
         };
-        self.tell(status, 0, &Account::default());
+        self.finish(status, 0, &AnswerStats::default());
     }
 }
 
-/// What a handler knows of its answer that status and length do not say; shared with the body that it streams.
+/// Token counts and late failures of one answer, from its handler; shared with the streamed body.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Account(Arc<Counts>);
+pub(super) struct AnswerStats(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// Tokens, plus one: 0 where there is nothing to tell.
+    /// Tokens plus one; 0 while unknown.
     prompt: AtomicU64,
     completion: AtomicU64,
-    /// What a stream that failed after its head counts as; 0 where it did not.
+    /// Status that a stream counts as when it failed after its head; 0 if it did not fail.
     status: AtomicU16,
 }
 
-impl Account {
+impl AnswerStats {
     /// The prompt has that many tokens.
     pub(super) fn prompt(&self, tokens: usize) {
         self.0.prompt.store(tokens as u64 + 1, Ordering::Relaxed);
@@ -165,19 +167,19 @@ impl Account {
     }
 }
 
-/// A body of a length that nobody knows yet. Its request is told of when it ends, or is dropped.
+/// A body of unknown length. Its request is reported when it ends or is dropped.
 struct Streamed {
     body: Body,
     status: u16,
     bytes: u64,
-    account: Account,
+    stats: AnswerStats,
     record: Record,
 }
 
 impl Streamed {
-    fn tell(&mut self, status: u16) {
-        let status = self.account.status().unwrap_or(status);
-        self.record.tell(status, self.bytes, &self.account);
+    fn finish(&mut self, status: u16) {
+        let status = self.stats.status().unwrap_or(status);
+        self.record.finish(status, self.bytes, &self.stats);
     }
 }
 
@@ -192,10 +194,10 @@ impl hyper::body::Body for Streamed {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         match &frame {
             Some(Ok(frame)) => self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
-            Some(Err(_)) => self.tell(500),
+            Some(Err(_)) => self.finish(500),
             None => {
                 let status = self.status;
-                self.tell(status);
+                self.finish(status);
             }
         }
         Poll::Ready(frame)
@@ -204,7 +206,7 @@ impl hyper::body::Body for Streamed {
 
 impl Drop for Streamed {
     fn drop(&mut self) {
-        self.tell(CLIENT_CLOSED);
+        self.finish(CLIENT_CLOSED);
     }
 }
 
@@ -242,7 +244,8 @@ fn route(path: &str, status: u16) -> Option<String> {
     Some(route)
 }
 
-/// The path without its query, which may be personal data, and not longer than a log line bears.
+/// The path without its query, which may hold personal data, and at most [`MAX_LOGGED_PATH`] bytes
+/// of it.
 fn loggable(path: &str) -> Cow<'_, str> {
     if path.len() <= MAX_LOGGED_PATH && path.is_ascii() {
         return path.into();

@@ -33,7 +33,7 @@ impl<'a> Attributes<'a> {
 
 /// The file.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Model {
+pub(crate) struct ModelProto {
     #[prost(message, optional, tag = "7")]
     pub(crate) graph: Option<Graph>,
 }

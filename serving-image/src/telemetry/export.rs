@@ -272,7 +272,7 @@ impl Exporter {
 
     /// Sends a message until it is taken, refused for good, or too old. Tells how many of its spans were rejected.
     async fn deliver(&self, message: Bytes) -> Result<u64, String> {
-        let give_up = Instant::now() + self.settings.limits.patience;
+        let give_up = Instant::now() + self.settings.limits.export_timeout;
         let mut pause = FIRST_PAUSE;
         loop {
             let refusal = match self.attempt(message.clone()).await {

@@ -38,7 +38,7 @@ pub(super) struct Limits {
     /// or the first has waited so long.
     pub(super) delay: Duration,
     /// Longest time for all attempts to send one message.
-    pub(super) patience: Duration,
+    pub(super) export_timeout: Duration,
 }
 
 /// What the variables come to.
@@ -103,7 +103,9 @@ impl<V: Fn(&str) -> Option<String>> Read<V> {
                 waiting: self.number("OTEL_BSP_MAX_QUEUE_SIZE", 2048),
                 message: self.number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512),
                 delay: Duration::from_millis(self.number("OTEL_BSP_SCHEDULE_DELAY", 5_000)),
-                patience: Duration::from_millis(self.number("OTEL_BSP_EXPORT_TIMEOUT", 30_000)),
+                export_timeout: Duration::from_millis(
+                    self.number("OTEL_BSP_EXPORT_TIMEOUT", 30_000),
+                ),
             },
         })))
     }
@@ -308,7 +310,7 @@ mod tests {
         assert_eq!(settings.sampler, Sampler::default());
         let limits = settings.limits;
         assert_eq!((limits.waiting, limits.message), (2048, 512));
-        let times = (limits.delay, limits.patience);
+        let times = (limits.delay, limits.export_timeout);
         assert_eq!(times, (Duration::from_secs(5), Duration::from_secs(30)));
     }
 

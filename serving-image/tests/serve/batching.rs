@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::embeddings::minilm;
-use crate::support::{Client, PATIENCE, Response, Server, iris, one_flower};
+use crate::support::{Client, Response, Server, TIMEOUT, iris, one_flower};
 
 /// 64 texts of 200 tokens: a second of work, or more.
 fn large() -> Value {
@@ -30,7 +30,7 @@ fn series(server: &Server, name: &str) -> f64 {
 }
 
 fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !holds() {
         assert!(Instant::now() < deadline, "{what}");
         thread::sleep(Duration::from_millis(1));

@@ -11,7 +11,7 @@ use serin_serve::generate::{ChatTemplate, Message, Vocabulary};
 use serin_serve::model::llama::gguf::Header;
 use serin_serve::model::llama::{Llama, Piece, Scratch};
 
-use crate::support::{Client, PATIENCE, Response, Server, fixture};
+use crate::support::{Client, Response, Server, TIMEOUT, fixture};
 
 /// The artefact that `serving-image/scripts/fetch_smollm2.py` lays out, if it has been.
 pub fn smollm2() -> Option<PathBuf> {
@@ -47,7 +47,7 @@ impl Stream {
     /// Sends a request and reads the head of its answer.
     pub fn open(address: SocketAddr, path: &str, body: &Value) -> (u16, Self) {
         let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let body = body.to_string();
         let length = body.len();
         write!(
@@ -117,7 +117,7 @@ pub fn metric(server: &Server, series: &str) -> f64 {
 
 /// Waits until the series has that value.
 pub fn await_metric(server: &Server, series: &str, expected: f64) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while (metric(server, series) - expected).abs() > f64::EPSILON {
         assert!(
             Instant::now() < deadline,

@@ -11,7 +11,7 @@ use std::{io, thread};
 use serde_json::{Value, json};
 
 /// Longer than anything here takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+pub const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The path of an example model.
 pub fn iris(version: &str) -> PathBuf {
@@ -81,7 +81,7 @@ impl Server {
     /// The same, with these variables in its environment.
     pub fn start_in(model: &Path, args: &[&str], environment: &[(&str, &str)]) -> Self {
         let server = Self::launch_in(model, args, environment);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while server.get("/readyz").status != 200 {
             assert!(
                 Instant::now() < deadline,
@@ -151,7 +151,7 @@ impl Server {
 
     /// Waits for the end, and gives the exit status and the log's lines.
     pub fn wait(mut self) -> (ExitStatus, Vec<String>) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
@@ -242,7 +242,7 @@ impl Client {
             connection
         } else {
             let stream = TcpStream::connect(self.address)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
             BufReader::new(stream)
         };
         connection.get_mut().write_all(request)?;

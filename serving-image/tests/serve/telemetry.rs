@@ -19,7 +19,7 @@ use tokio::net::TcpSocket;
 use crate::embeddings::minilm;
 use crate::generation::{Stream, metric, smollm2};
 use crate::secure::Front;
-use crate::support::{Client, PATIENCE, Server, iris, one_flower};
+use crate::support::{Client, Server, TIMEOUT, iris, one_flower};
 
 /// Spans are sent at once, so that a test need not wait for them.
 const SOON: (&str, &str) = ("OTEL_BSP_SCHEDULE_DELAY", "10");
@@ -65,7 +65,7 @@ impl Collector {
     fn requests(&self, count: usize) -> (Vec<Span>, Message) {
         let mut spans = Vec::new();
         loop {
-            let message = self.messages.recv_timeout(PATIENCE).unwrap();
+            let message = self.messages.recv_timeout(TIMEOUT).unwrap();
             spans.extend(spans_of(&message.body));
             if servers(&spans) == count {
                 return (spans, message);
@@ -346,7 +346,7 @@ fn dropped(server: &Server) -> f64 {
 }
 
 fn await_count(what: &str, expected: f64, count: impl Fn() -> f64) {
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = std::time::Instant::now() + TIMEOUT;
     while (count() - expected).abs() > 0.5 {
         let now = std::time::Instant::now();
         assert!(now < deadline, "{what}: {} instead of {expected}", count());
@@ -423,7 +423,7 @@ fn trouble_that_passes_loses_nothing_and_rejected_spans_are_counted() {
     assert_eq!(wrong("/predict"), 500);
     let mut messages: Vec<Message> = Vec::new();
     for _ in 0..2 {
-        messages.push(collector.messages.recv_timeout(PATIENCE).unwrap());
+        messages.push(collector.messages.recv_timeout(TIMEOUT).unwrap());
     }
     assert_eq!(messages[0].body, messages[1].body);
     let encoding = messages[0]

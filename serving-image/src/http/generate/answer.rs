@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::Face;
+use super::Endpoint;
 use crate::generate::FinishReason;
 
 /// What all parts of one answer share.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub face: Face,
+    pub endpoint: Endpoint,
     /// 32 hexadecimal digits.
     pub id: String,
     /// Seconds since 1970.
@@ -21,11 +21,11 @@ pub(super) struct Answer {
 impl Answer {
     /// All of it.
     pub(super) fn whole(&self, text: &str, reason: FinishReason, tokens: usize) -> Value {
-        let mut answer = match self.face {
-            Face::Completion => {
+        let mut answer = match self.endpoint {
+            Endpoint::Completion => {
                 self.page("text_completion", &Self::text_choice(text, Some(reason)))
             }
-            Face::Chat => {
+            Endpoint::Chat => {
                 let choice = json!({
                     "index": 0,
                     "message": {"role": "assistant", "content": text, "refusal": null},
@@ -42,22 +42,24 @@ impl Answer {
     /// The first part of a stream, where there is one before the text.
     pub(super) fn opening(&self) -> Option<Value> {
         let delta = json!({"role": "assistant", "content": "", "refusal": null});
-        (self.face == Face::Chat).then(|| self.delta(&delta, None))
+        (self.endpoint == Endpoint::Chat).then(|| self.delta(&delta, None))
     }
 
     /// A part of a stream with more text.
     pub(super) fn more(&self, text: &str) -> Value {
-        match self.face {
-            Face::Completion => self.page("text_completion", &Self::text_choice(text, None)),
-            Face::Chat => self.delta(&json!({"content": text}), None),
+        match self.endpoint {
+            Endpoint::Completion => self.page("text_completion", &Self::text_choice(text, None)),
+            Endpoint::Chat => self.delta(&json!({"content": text}), None),
         }
     }
 
     /// The part of a stream that says why it ends.
     pub(super) fn last(&self, reason: FinishReason) -> Value {
-        match self.face {
-            Face::Completion => self.page("text_completion", &Self::text_choice("", Some(reason))),
-            Face::Chat => self.delta(&json!({}), Some(reason)),
+        match self.endpoint {
+            Endpoint::Completion => {
+                self.page("text_completion", &Self::text_choice("", Some(reason)))
+            }
+            Endpoint::Chat => self.delta(&json!({}), Some(reason)),
         }
     }
 
@@ -70,9 +72,9 @@ impl Answer {
     }
 
     fn page(&self, object: &str, choice: &Value) -> Value {
-        let prefix = match self.face {
-            Face::Completion => "cmpl",
-            Face::Chat => "chatcmpl",
+        let prefix = match self.endpoint {
+            Endpoint::Completion => "cmpl",
+            Endpoint::Chat => "chatcmpl",
         };
         json!({
             "id": format!("{prefix}-{}", self.id),

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::App;
 use super::body::read_object;
 use super::problem::Problem;
-use super::record::Account;
+use super::record::AnswerStats;
 use crate::generate::{self, Event, Generator};
 use crate::telemetry::part;
 use answer::Answer;
@@ -35,39 +35,39 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/chat/completions", post(chat))
 }
 
-/// Which of the two paths.
+/// The two endpoints of a model that generates text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Face {
+enum Endpoint {
     Completion,
     Chat,
 }
 
 async fn completions(app: State<Arc<App>>, request: Request) -> Result<Response, Problem> {
-    answer(app, request, Face::Completion).await
+    answer(app, request, Endpoint::Completion).await
 }
 
 async fn chat(app: State<Arc<App>>, request: Request) -> Result<Response, Problem> {
-    answer(app, request, Face::Chat).await
+    answer(app, request, Endpoint::Chat).await
 }
 
 async fn answer(
     State(app): State<Arc<App>>,
     request: Request,
-    face: Face,
+    endpoint: Endpoint,
 ) -> Result<Response, Problem> {
     let deadline = Instant::now() + app.bounds.deadline;
     let generator = app.lifecycle.generator().ok_or_else(Problem::loading)?;
     let body = read_object(request, &app).await?;
     if let Some(faults) = &app.faults
-        && faults.strike().await
+        && faults.inject().await
     {
         return Err(Problem::test_fault());
     }
-    let asked = read(&app, generator, face, body).await?;
-    let account = Account::default();
-    account.prompt(asked.request.prompt.len());
+    let asked = read(&app, generator, endpoint, body).await?;
+    let stats = AnswerStats::default();
+    stats.prompt(asked.request.prompt.len());
     let answer = Answer {
-        face,
+        endpoint,
         id: new_id(),
         created: SystemTime::UNIX_EPOCH
             .elapsed()
@@ -85,7 +85,7 @@ async fn answer(
         let stream = Stream::new(
             answer,
             asked.include_usage,
-            account.clone(),
+            stats.clone(),
             events,
             deadline,
             first,
@@ -96,9 +96,9 @@ async fn answer(
         ];
         (headers, Body::new(stream)).into_response()
     } else {
-        whole(&answer, &account, events, first).await?
+        whole(&answer, &stats, events, first).await?
     };
-    response.extensions_mut().insert(account);
+    response.extensions_mut().insert(stats);
     Ok(response)
 }
 
@@ -112,13 +112,13 @@ fn new_id() -> String {
 async fn read(
     app: &Arc<App>,
     generator: &Arc<Generator>,
-    face: Face,
+    endpoint: Endpoint,
     body: Map<String, Value>,
 ) -> Result<Asked, Problem> {
     let (name, generator) = (app.name.clone(), Arc::clone(generator));
     let work = move || {
         let _preprocess = part("preprocess");
-        Asked::read(face, body, &name, &generator)
+        Asked::read(endpoint, body, &name, &generator)
     };
     app.compute.run(work).await?.map_err(Problem::invalid)
 }
@@ -134,7 +134,7 @@ async fn next(events: &mut UnboundedReceiver<Event>) -> Result<Event, Problem> {
 /// The answer when all of it is there.
 async fn whole(
     answer: &Answer,
-    account: &Account,
+    stats: &AnswerStats,
     mut events: UnboundedReceiver<Event>,
     mut event: Event,
 ) -> Result<Response, Problem> {
@@ -143,7 +143,7 @@ async fn whole(
         match event {
             Event::Text(more) => text.push_str(&more),
             Event::End { reason, tokens } => {
-                account.completion(tokens);
+                stats.completion(tokens);
                 let body = answer.whole(&text, reason, tokens).to_string();
                 return Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response());
             }

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use serde_json::{Map, Value};
 
-use super::Face;
+use super::Endpoint;
 use crate::generate::{Generator, Message, Request, Sampling, TemplateError, TokenLimits};
 use crate::http::body::refuse_unknown;
 use crate::json::integer;
@@ -37,7 +37,7 @@ enum Source {
 impl Asked {
     /// Reads a request, or lists all that is wrong with it. Blocks while it tokenises.
     pub(super) fn read(
-        face: Face,
+        endpoint: Endpoint,
         body: Map<String, Value>,
         model: &str,
         generator: &Generator,
@@ -47,22 +47,22 @@ impl Asked {
             body,
             errors: FieldErrors::default(),
         };
-        let source = match face {
-            Face::Completion => fields.prompt().map(Source::Prompt),
-            Face::Chat => fields.messages().map(Source::Conversation),
+        let source = match endpoint {
+            Endpoint::Completion => fields.prompt().map(Source::Prompt),
+            Endpoint::Chat => fields.messages().map(Source::Conversation),
         };
-        let (max_tokens, max_tokens_field) = fields.max_tokens(face, limits);
+        let (max_tokens, max_tokens_field) = fields.max_tokens(endpoint, limits);
         let sampling = fields.sampling();
         let stops = fields.stops();
         let stream = fields.flag("stream").unwrap_or(false);
         let include_usage = fields.stream_options(stream);
-        fields.only_trivial(face, model);
-        refuse_unknown(&fields.body, KNOWN[face as usize], &mut fields.errors);
+        fields.only_trivial(endpoint, model);
+        refuse_unknown(&fields.body, KNOWN[endpoint as usize], &mut fields.errors);
         let mut errors = fields.errors;
 
-        let source_field = match face {
-            Face::Completion => "/prompt",
-            Face::Chat => "/messages",
+        let source_field = match endpoint {
+            Endpoint::Completion => "/prompt",
+            Endpoint::Chat => "/messages",
         };
         let tokens = source.map(|source| encode(generator, source));
         let prompt = match tokens {
@@ -89,7 +89,9 @@ impl Asked {
                 }
                 asked
             }
-            None if face == Face::Completion => COMPLETION_TOKENS.min(limits.answer).min(left),
+            None if endpoint == Endpoint::Completion => {
+                COMPLETION_TOKENS.min(limits.answer).min(left)
+            }
             None => limits.answer.min(left),
         };
         if errors.total > 0 {
@@ -108,7 +110,7 @@ impl Asked {
     }
 }
 
-/// The fields of each face, for the message about one that there is not.
+/// The fields that each endpoint knows; the error about an unknown field lists them.
 const KNOWN: [&str; 2] = [
     "prompt, model, max_tokens, temperature, top_p, seed, stop, frequency_penalty, presence_penalty, stream, \
      stream_options, n, best_of, echo, suffix, logprobs, logit_bias, user",
@@ -233,9 +235,13 @@ impl Fields {
     }
 
     /// How many tokens, if the request says so, and the field that does.
-    fn max_tokens(&mut self, face: Face, limits: TokenLimits) -> (Option<usize>, &'static str) {
+    fn max_tokens(
+        &mut self,
+        endpoint: Endpoint,
+        limits: TokenLimits,
+    ) -> (Option<usize>, &'static str) {
         let (new, old) = ("max_completion_tokens", "max_tokens");
-        let (name, pointer) = if face == Face::Chat && self.body.contains_key(new) {
+        let (name, pointer) = if endpoint == Endpoint::Chat && self.body.contains_key(new) {
             if self.take(old).is_some() {
                 self.refuse("/max_tokens", "nothing beside max_completion_tokens");
             }
@@ -361,7 +367,7 @@ impl Fields {
     }
 
     /// Fields of OpenAI's that this server takes only where they change nothing.
-    fn only_trivial(&mut self, face: Face, model: &str) {
+    fn only_trivial(&mut self, endpoint: Endpoint, model: &str) {
         let mut allow = |name: &str, expected: &str, holds: &dyn Fn(&Value) -> bool| {
             if let Some(given) = self.take(name)
                 && !holds(&given)
@@ -383,8 +389,8 @@ impl Fields {
         );
         allow("user", "a text", &Value::is_string); // an end user's id, which a server may ignore
         let none = "nothing: this server tells no probabilities";
-        match face {
-            Face::Completion => {
+        match endpoint {
+            Endpoint::Completion => {
                 allow("logprobs", none, &|_| false);
                 allow("best_of", "1, or nothing", &|given| {
                     integer(given) == Some(1)
@@ -394,7 +400,7 @@ impl Fields {
                     false
                 });
             }
-            Face::Chat => {
+            Endpoint::Chat => {
                 allow(
                     "logprobs",
                     "false, or nothing: this server tells no probabilities",

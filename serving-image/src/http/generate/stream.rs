@@ -13,13 +13,13 @@ use tokio::time::{Instant, Sleep};
 
 use super::answer::Answer;
 use crate::generate::Event;
-use crate::http::record::Account;
+use crate::http::record::AnswerStats;
 
 /// The body of a streamed answer. Dropping it, which happens when its client goes away, gives up the text.
 pub(super) struct Stream {
     answer: Answer,
     include_usage: bool,
-    account: Account,
+    stats: AnswerStats,
     events: UnboundedReceiver<Event>,
     deadline: Pin<Box<Sleep>>,
     ready: VecDeque<Bytes>,
@@ -30,7 +30,7 @@ impl Stream {
     pub(super) fn new(
         answer: Answer,
         include_usage: bool,
-        account: Account,
+        stats: AnswerStats,
         events: UnboundedReceiver<Event>,
         deadline: Instant,
         first: Event,
@@ -39,7 +39,7 @@ impl Stream {
         let mut stream = Self {
             answer,
             include_usage,
-            account,
+            stats,
             events,
             deadline: Box::pin(tokio::time::sleep_until(deadline)),
             ready: VecDeque::new(),
@@ -56,7 +56,7 @@ impl Stream {
         match event {
             Event::Text(text) => self.send(self.answer.more(&text)),
             Event::End { reason, tokens } => {
-                self.account.completion(tokens);
+                self.stats.completion(tokens);
                 self.send(self.answer.last(reason));
                 if self.include_usage {
                     self.send(self.answer.counts(tokens));
@@ -71,7 +71,7 @@ impl Stream {
 
     /// The status is sent already: the error is the last event, and what the request is counted as.
     fn fail(&mut self, status: u16, message: &str) {
-        self.account.failed(status);
+        self.stats.failed(status);
         let error = json!({"error": {"message": message, "type": "server_error", "param": null, "code": status}});
         self.ready.push_back(event(&error));
         self.complete = true;

@@ -90,7 +90,7 @@ fn tell_length(request: &mut Value, contract: &Contract, field: &str) {
     }
 }
 
-/// What both faces take, each optional.
+/// The fields of both endpoints, each optional.
 fn add_fields(request: &mut Value, contract: &Contract, lengths: &[&str]) {
     let penalty = json!({"type": ["number", "null"], "minimum": -2, "maximum": 2, "default": 0});
     let stop = json!({"type": "string", "minLength": 1, "maxLength": 256});

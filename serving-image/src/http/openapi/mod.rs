@@ -1,6 +1,6 @@
 //! `/openapi.json`, generated from the manifest: the contract that requests are held to, for people and clients.
 //!
-//! Each face of the router has its paths here; a test sends thousands of requests made from the document, and what they
+//! Each endpoint of the router has its paths here; a test sends thousands of requests made from the document, and what they
 //! get must be in it.
 
 mod explain;

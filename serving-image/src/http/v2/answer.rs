@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::array::{Elements, Outline};
 use crate::artefact::{Kind, Manifest, Task};
 use crate::http::App;
-use crate::http::infer::Wording;
+use crate::http::infer::Renderer;
 use crate::model::{Model, Prediction};
 use crate::preprocess::FieldErrors;
 
@@ -48,7 +48,7 @@ struct Body<'a> {
     outputs: Vec<Tensor<'a>>,
 }
 
-impl Wording for V2Answer {
+impl Renderer for V2Answer {
     fn check(&self, model: &Model, predictions: &[Prediction]) -> Result<(), FieldErrors> {
         if model.manifest.task == Task::Raw {
             check_arrays(self.outputs.as_deref(), predictions)
@@ -123,7 +123,7 @@ fn outputs<'a>(manifest: &'a Manifest, predictions: &'a [Prediction]) -> Vec<Ten
             vec![matrix("embedding", width)]
         }
         Task::Raw => arrays(predictions),
-        Task::TextGeneration => Vec::new(), // has faces of its own
+        Task::TextGeneration => Vec::new(), // has endpoints of its own
     };
     if is_text(manifest) {
         let tokens = predictions.iter().map(|one| one.tokens).collect();

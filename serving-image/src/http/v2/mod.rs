@@ -165,7 +165,7 @@ async fn infer_tensors(
         ));
     }
     let body = read_object(request, &app).await?;
-    let (instances, wording): (_, V2Answer) =
+    let (instances, renderer): (_, V2Answer) =
         request::read(body, &model.manifest).map_err(Problem::invalid)?;
-    infer(&app, model, instances, wording).await
+    infer(&app, model, instances, renderer).await
 }

@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use super::OnnxError;
 use crate::artefact::{Holds, Manifest, Network, Task};
-use crate::model::graph::{Attributes, Graph, Model};
+use crate::model::graph::{Attributes, Graph, ModelProto};
 
 /// Labels that an error lists; of more, it tells how many there are.
 const MAX_LISTED: usize = 20;
@@ -43,7 +43,7 @@ pub(super) fn check(
     let ([output], Task::Classification) = (outputs.as_slice(), manifest.task) else {
         return Ok(());
     };
-    let graph = Model::decode(bytes).ok().and_then(|model| model.graph);
+    let graph = ModelProto::decode(bytes).ok().and_then(|model| model.graph);
     let outlet = outlets.iter().find(|outlet| outlet.name() == output.name);
     let (Some(graph), Some(outlet)) = (graph, outlet) else {
         return Ok(());

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::cases::{Case, SECRET, Told, bare, infer, invalid, predict, problem, with};
 use super::row;
 use crate::artefact::iris_that_loads_for_ever;
-use crate::support::{PATIENCE, Server, explained, fixture, iris, one_flower};
+use crate::support::{Server, TIMEOUT, explained, fixture, iris, one_flower};
 
 /// The rows of the document's second table.
 pub fn rows() -> String {
@@ -168,7 +168,7 @@ fn full() -> String {
             stream
         })
         .collect();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !waiting
         .iter()
         .any(|mut stream| stream.read(&mut [0]).is_ok())
@@ -228,7 +228,7 @@ fn late() -> String {
 fn draining() -> String {
     let server = Server::start(&iris("1.0.0"), &["--drain-delay", "60m"]);
     server.terminate();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while server.get("/readyz").status == 200 {
         assert!(Instant::now() < deadline);
     }
