@@ -13,6 +13,7 @@
 //! The manifest `serin-model.json` is the only source of preprocessing, validation, `/openapi.json` and labels.
 
 pub mod answer;
+pub mod args;
 pub mod array;
 pub mod artefact;
 pub mod batch;

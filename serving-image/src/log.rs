@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::cli::{LogArgs, LogFormat};
+use crate::args::{LogArgs, LogFormat};
 use crate::compute::panic_text;
 
 /// Lines that are held back are written when they are as long as this, however busy the thread is.

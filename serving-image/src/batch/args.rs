@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::BatchError;
+use crate::args::{LogArgs, parse_duration};
 use crate::artefact::Digest;
-use crate::cli::{LogArgs, parse_duration};
 
 /// Flags of `batch`.
 #[derive(Debug, Clone, Args)]

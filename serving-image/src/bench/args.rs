@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::{parse_duration, parse_share};
+use crate::args::{parse_duration, parse_share};
 
 /// Flags of `bench`.
 #[derive(Debug, Clone, Args)]

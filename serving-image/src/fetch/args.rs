@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::hosts::Entry;
+use crate::args::{LogArgs, parse_duration};
 use crate::artefact::Digest;
-use crate::cli::{LogArgs, parse_duration};
 
 /// Flags of `serin-serve fetch`. There is none for a credential: command lines are seen by everyone on the machine.
 #[derive(Debug, Args)]
