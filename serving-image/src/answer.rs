@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 
 use crate::array::NamedArray;
 use crate::artefact::{Kind, Manifest, Task};
-use crate::model::Prediction;
+use crate::prediction::Prediction;
 
 /// One prediction, as the manifest's task words it:
 ///

@@ -31,12 +31,15 @@ pub mod generate;
 pub mod healthcheck;
 pub mod http;
 pub mod json;
+#[cfg(test)]
+mod layers;
 pub mod lifecycle;
 pub mod log;
 pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod picture;
+pub mod prediction;
 pub mod preprocess;
 pub mod run;
 pub mod server;

@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::generate::Generator;
-use crate::model::Model;
+use crate::artefact::{Artefact, Kind};
+use crate::explain::{self, Explainer};
+use crate::generate::{Generator, LoadGeneratorError, Settings};
+use crate::metrics::GenerationMetrics;
+use crate::model::{LoadError, Model};
 
 /// Where the process is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,10 +24,37 @@ pub enum Phase {
 /// What a process serves: one of the two, all its life.
 #[derive(Debug)]
 pub enum Engine {
-    /// Answers instances with predictions.
-    Model(Arc<Model>),
+    /// Answers instances with predictions, and explains them where its manifest has a background.
+    Model(Arc<Model>, Option<Explainer>),
     /// Answers prompts with text.
     Generator(Arc<Generator>),
+}
+
+/// Why an artefact cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadEngineError {
+    /// A model that predicts cannot be loaded.
+    #[error(transparent)]
+    Model(#[from] LoadError),
+    /// A model that generates text cannot be loaded.
+    #[error(transparent)]
+    Generator(#[from] LoadGeneratorError),
+}
+
+impl Engine {
+    /// Verifies, builds, checks and warms up what the artefact describes. Blocks.
+    pub fn load(
+        artefact: Artefact,
+        settings: Settings,
+        metrics: &GenerationMetrics,
+    ) -> Result<Self, LoadEngineError> {
+        if artefact.manifest.kind == Kind::Generation {
+            let generator = Generator::load(&artefact, settings, metrics.clone())?;
+            return Ok(Self::Generator(Arc::new(generator)));
+        }
+        let (model, explainer) = explain::load(artefact)?;
+        Ok(Self::Model(Arc::new(model), explainer))
+    }
 }
 
 /// The process's phase, shared by the server and the handlers.
@@ -49,7 +79,16 @@ impl Lifecycle {
     /// The model that predicts, once it is verified, loaded and warm.
     pub fn model(&self) -> Option<&Arc<Model>> {
         match self.engine.get() {
-            Some(Engine::Model(model)) => Some(model),
+            Some(Engine::Model(model, _)) => Some(model),
+            _ => None,
+        }
+    }
+
+    /// How the model's answers are explained, once it is loaded and where its manifest has a
+    /// background.
+    pub fn explainer(&self) -> Option<&Explainer> {
+        match self.engine.get() {
+            Some(Engine::Model(_, explainer)) => explainer.as_ref(),
             _ => None,
         }
     }

@@ -14,20 +14,19 @@ use tracing::{info, warn};
 
 use crate::artefact::{Artefact, ArtefactError, Kind, write_manifest};
 use crate::batch::{self, BatchError};
-use crate::batching::{self, BatchMetrics, Batcher};
+use crate::batching::{self, Batcher};
 use crate::bench::{self, BenchError};
 use crate::check::{self, NotServable};
 use crate::cli::{Cli, Command, ServeArgs, TestArgs};
 use crate::compute::ComputePool;
 use crate::faults::Faults;
 use crate::fetch::{self, FetchError};
-use crate::generate::{Generator, Settings};
 use crate::healthcheck::{self, Unhealthy};
 use crate::http::{App, Bounds, Executors, router};
-use crate::lifecycle::Engine;
+use crate::lifecycle::{Engine, LoadEngineError};
 use crate::log;
-use crate::metrics::GenerationMetrics;
-use crate::model::{LoadError, Model, use_library};
+use crate::metrics::BatchMetrics;
+use crate::model::{LoadError, use_library};
 use crate::server::{self, Unfinished, Workers};
 use crate::telemetry::Tracer;
 
@@ -39,7 +38,7 @@ const EXPLANATIONS: usize = 4;
 pub enum RunError {
     /// The model is not the one that was asked for, or cannot be served.
     #[error("refusing to serve: {0}")]
-    Load(#[from] LoadError),
+    Load(#[from] LoadEngineError),
     /// The artefact cannot be read or written.
     #[error(transparent)]
     Artefact(#[from] ArtefactError),
@@ -153,21 +152,6 @@ fn end_at_sigterm() -> io::Result<()> {
     Ok(())
 }
 
-/// Verifies, builds, checks and warms up what the artefact describes.
-fn build(
-    artefact: Artefact,
-    settings: Settings,
-    metrics: &GenerationMetrics,
-) -> Result<Engine, LoadError> {
-    Ok(match artefact.manifest.kind {
-        Kind::Generation => {
-            let generator = Generator::load(&artefact, settings, metrics.clone())?;
-            Engine::Generator(Arc::new(generator))
-        }
-        _ => Engine::Model(Arc::new(Model::load(artefact)?)),
-    })
-}
-
 /// Listens on an address. All addresses of IPv4 are all of both families, where the kernel has IPv6 and one socket takes both.
 async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let takes_both = || {
@@ -184,7 +168,7 @@ async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 async fn serve(args: ServeArgs) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let artefact = Artefact::open(&args.model_dir, args.digest).map_err(LoadError::from)?;
+    let artefact = Artefact::open(&args.model_dir, args.digest).map_err(load_error)?;
     let name = args
         .model_name
         .clone()
@@ -250,7 +234,7 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
         let metrics = app.metrics.generation();
         move || {
             let started = Instant::now();
-            build(artefact, settings, &metrics).map(|engine| (engine, started.elapsed()))
+            Engine::load(artefact, settings, &metrics).map(|engine| (engine, started.elapsed()))
         }
     });
     let (failed, load_failed) = tokio::sync::oneshot::channel();
@@ -294,10 +278,13 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
     Ok(())
 }
 
-fn loading_panicked(panic: &tokio::task::JoinError) -> LoadError {
-    LoadError::Weights(candle_core::Error::Msg(format!(
-        "loading panicked: {panic}"
-    )))
+fn load_error(error: ArtefactError) -> LoadEngineError {
+    LoadError::from(error).into()
+}
+
+fn loading_panicked(panic: &tokio::task::JoinError) -> LoadEngineError {
+    let reason = candle_core::Error::Msg(format!("loading panicked: {panic}"));
+    LoadError::Weights(reason).into()
 }
 
 fn faults(args: &TestArgs) -> Result<Option<Faults>, RunError> {

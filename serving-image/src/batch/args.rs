@@ -1,13 +1,12 @@
 //! The command line of `batch`.
 
 use std::num::NonZero;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
-use serde::{Deserialize, Serialize};
+use clap::Args;
 
-use super::BatchError;
+use super::format::Format;
 use crate::args::{LogArgs, parse_duration};
 use crate::artefact::Digest;
 
@@ -73,47 +72,6 @@ pub struct BatchArgs {
     pub log: LogArgs,
 }
 
-/// How rows are written in a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// A header and a record a line (RFC 4180).
-    Csv,
-    /// One JSON value a line.
-    Jsonl,
-    /// Apache Parquet.
-    Parquet,
-}
-
-impl Format {
-    /// The format that was asked for, or the one of the extension.
-    pub(super) fn of(
-        asked: Option<Self>,
-        path: &Path,
-        flag: &'static str,
-    ) -> Result<Self, BatchError> {
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        let by_extension = || match extension?.to_ascii_lowercase().as_str() {
-            "csv" => Some(Self::Csv),
-            "jsonl" | "ndjson" => Some(Self::Jsonl),
-            "parquet" => Some(Self::Parquet),
-            _ => None,
-        };
-        let format = asked.or_else(by_extension).ok_or_else(|| {
-            BatchError::Usage(format!(
-                "the extension of {} is not known: give {flag} csv, jsonl or parquet",
-                path.display()
-            ))
-        })?;
-        if format == Self::Parquet && !cfg!(feature = "batch-parquet") {
-            return Err(BatchError::Usage(
-                "this build has no Parquet (cargo feature batch-parquet)".into(),
-            ));
-        }
-        Ok(format)
-    }
-}
-
 fn parse_delimiter(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         b"\\t" => Ok(b'\t'),
@@ -124,18 +82,7 @@ fn parse_delimiter(text: &str) -> Result<u8, String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn the_format_is_asked_for_or_the_extensions() {
-        let of = |asked, path: &str| Format::of(asked, Path::new(path), "--input-format").ok();
-        assert_eq!(of(None, "a/b.CSV"), Some(Format::Csv));
-        assert_eq!(of(None, "b.ndjson"), Some(Format::Jsonl));
-        assert_eq!(of(Some(Format::Jsonl), "b.csv"), Some(Format::Jsonl));
-        assert_eq!(of(None, "b.txt"), None);
-        assert_eq!(of(None, "csv"), None);
-    }
 
     #[test]
     fn a_delimiter_is_one_character() {

@@ -6,8 +6,8 @@ use std::io::Write as _;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::args::Format;
 use super::decode::Decoder;
+use super::format::Format;
 use super::source::{self, Wanted};
 use crate::artefact::Manifest;
 use crate::fuzzing::{Damage, bounded, cases, damage};

@@ -11,6 +11,8 @@
 
 mod args;
 mod decode;
+mod error;
+mod format;
 #[cfg(test)]
 mod fuzz_tests;
 mod pipeline;
@@ -29,10 +31,13 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-pub use args::{BatchArgs, Format};
+pub use args::BatchArgs;
+pub use error::BatchError;
+pub use format::Format;
 pub use source::InputError;
 
 use crate::artefact::{Artefact, Kind};
+use crate::explain;
 use crate::model::{LoadError, Model};
 use decode::Decoder;
 use pipeline::Division;
@@ -40,65 +45,14 @@ use progress::Meter;
 use score::{Reject, Scored};
 use sink::{AppendFile, Due, Header, Sink};
 use source::Wanted;
-use state::{InputIdentity, Job, Progress, State};
-
-/// Why a job ends before its end. Each has its exit code.
-#[derive(Debug, thiserror::Error)]
-pub enum BatchError {
-    /// The command line, or what an earlier run left, does not fit (2).
-    #[error("{0}")]
-    Usage(String),
-    /// The model cannot be loaded (1).
-    #[error("the model cannot be loaded: {0}")]
-    Load(#[from] LoadError),
-    /// The model fails at a prediction (1).
-    #[error("the prediction failed: {0}")]
-    Predict(candle_core::Error),
-    /// A thread panicked (1).
-    #[error("the computation panicked: {0}")]
-    Panicked(String),
-    /// Too many rows are wrong (3).
-    #[error(
-        "{rejected} rows are rejected, more than --max-rejects {bound}; the last one is row {row}: {field}{}{expected} expected",
-        if field.is_empty() { "" } else { ": " }
-    )]
-    Rejects {
-        /// How many.
-        rejected: u64,
-        /// How many may be.
-        bound: u64,
-        /// The last one.
-        row: u64,
-        /// Its field; empty where the whole row is meant.
-        field: String,
-        /// What should be there.
-        expected: String,
-    },
-    /// The input cannot be read (4).
-    #[error("the input cannot be read: {0}")]
-    Input(InputError),
-    /// The output, the reject file or the checkpoint cannot be written (5).
-    #[error("the output cannot be written: {0}")]
-    Output(io::Error),
-}
-
-impl BatchError {
-    /// The process's exit code.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Load(_) | Self::Predict(_) | Self::Panicked(_) => 1,
-            Self::Usage(_) => 2,
-            Self::Rejects { .. } => 3,
-            Self::Input(_) => 4,
-            Self::Output(_) => 5,
-        }
-    }
-}
+use state::{InputIdentity, Job, Progress, State, beside};
 
 /// Predicts every row of a file.
 pub fn run(args: &BatchArgs) -> Result<(), BatchError> {
-    let input_format = Format::of(args.input_format, &args.input, "--input-format")?;
-    let output_format = Format::of(args.output_format, &args.output, "--output-format")?;
+    let input_format = Format::of(args.input_format, &args.input, "--input-format");
+    let input_format = input_format.map_err(BatchError::Usage)?;
+    let output_format = Format::of(args.output_format, &args.output, "--output-format");
+    let output_format = output_format.map_err(BatchError::Usage)?;
     let unreadable = |error: io::Error| BatchError::Input(error.into());
     let identity = InputIdentity::of(&args.input).map_err(unreadable)?;
 
@@ -110,7 +64,7 @@ pub fn run(args: &BatchArgs) -> Result<(), BatchError> {
                 .into(),
         ));
     }
-    let model = Model::load(artefact)?;
+    let (model, _) = explain::load(artefact)?; // refuses what `serve` refuses
     info!(model = model.manifest.name, version = model.manifest.version, digest = %model.digest,
         ms = started.elapsed().as_millis(), "model loaded");
     let job = job(args, &model, identity, input_format, output_format);
@@ -259,13 +213,6 @@ fn check_columns(args: &BatchArgs, model: &Model) -> Result<(), BatchError> {
         names.push(name.clone());
     }
     Ok(())
-}
-
-/// `path` with `suffix` appended to its file name.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 /// The files of a job.

@@ -11,8 +11,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use super::BatchError;
 use super::decode::Decoder;
+use super::error::BatchError;
 use super::score::{Chunk, Scored, score};
 use super::source::Source;
 use crate::compute::panic_text;

@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::decode::{Decoder, Record};
 use super::source::Raw;
-use crate::model::{Model, Prediction};
+use crate::model::Model;
+use crate::prediction::Prediction;
 use crate::preprocess::{FieldError, Location};
 
 /// Rows that are predicted together, in the order of the input.

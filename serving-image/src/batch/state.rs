@@ -6,13 +6,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::args::Format;
+use super::format::Format;
 use crate::artefact::Digest;
 
 /// Bytes of the input's beginning that are part of its identity.
@@ -121,7 +121,7 @@ impl State {
 
     /// Replaces the checkpoint, durably.
     pub(super) fn write(&self, path: &Path) -> io::Result<()> {
-        let fresh = super::beside(path, ".new");
+        let fresh = beside(path, ".new");
         let mut file = File::create(&fresh)?;
         file.write_all(&serde_json::to_vec_pretty(self)?)?;
         file.sync_all()?;
@@ -136,6 +136,13 @@ pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// `path` with `suffix` appended to its file name.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 #[cfg(test)]

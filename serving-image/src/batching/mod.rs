@@ -4,7 +4,6 @@
 //! parts back. Whoever gives up, by deadline or by closing the connection, drops the receiver of the answer: that is
 //! what takes a request out of line, and nothing of it is computed from then on.
 
-mod metrics;
 mod queue;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,10 +13,11 @@ use std::{io, thread, vec};
 
 use tokio::sync::oneshot;
 
-use crate::model::{Model, Prediction};
+use crate::metrics::BatchMetrics;
+use crate::model::Model;
+use crate::prediction::Prediction;
 use crate::preprocess::{Batch, Tokens};
 use crate::telemetry::{self, Timeline};
-pub use metrics::BatchMetrics;
 pub use queue::Limits;
 use queue::{Part, Queue};
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::artefact::{ArtefactError, MANIFEST_FILE, Manifest, ManifestError};
+use crate::generate::LoadGeneratorError;
 use crate::model::{LoadError, OnnxError};
 
 /// One thing that is wrong, or could be better.
@@ -26,6 +27,8 @@ pub(super) enum Severity {
 }
 
 const AGAIN: &str = "fetch the artefact again; if the change is meant, `serin-serve manifest DIR` lists the files anew, under a new digest";
+
+const FIT: &str = "make the manifest's network, inputs and labels fit the file's content";
 
 impl Finding {
     pub(super) fn is_error(&self) -> bool {
@@ -154,10 +157,7 @@ pub(super) fn of_file(error: &ArtefactError) -> Finding {
 /// Why the model cannot be built, or does not answer as it should.
 pub(super) fn of_load(error: &LoadError) -> Finding {
     let remedy = match error {
-        LoadError::Artefact(ArtefactError::Unlisted(_)) => {
-            "`serin-serve manifest DIR` lists what lies there"
-        }
-        LoadError::Artefact(_) => AGAIN,
+        LoadError::Artefact(error) => of_artefact(error),
         LoadError::NoEngine(_) => {
             "export the model to one of the networks in README, or use a build that has the engine"
         }
@@ -171,9 +171,26 @@ pub(super) fn of_load(error: &LoadError) -> Finding {
         LoadError::GoldenOutput { .. } => {
             "compare preprocessing and weights with the training; record the output anew only if it is the one that is wrong"
         }
-        _ => "make the manifest's network, inputs and labels fit the file's content",
+        _ => FIT,
     };
     Finding::error(error.to_string(), remedy)
+}
+
+/// Why a language model cannot be built, or does not write the text that it should.
+pub(super) fn of_generator(error: &LoadGeneratorError) -> Finding {
+    let remedy = match error {
+        LoadGeneratorError::Artefact(error) => of_artefact(error),
+        _ => FIT,
+    };
+    Finding::error(error.to_string(), remedy)
+}
+
+/// The remedy for an artefact that is not as its manifest says.
+fn of_artefact(error: &ArtefactError) -> &'static str {
+    match error {
+        ArtefactError::Unlisted(_) => "`serin-serve manifest DIR` lists what lies there",
+        _ => AGAIN,
+    }
 }
 
 /// Why a prediction fails that should not.

@@ -19,10 +19,10 @@ use serde_json::Value;
 
 use crate::artefact::{Artefact, Digest, Golden, Kind};
 use crate::bench::sample_instances;
+use crate::explain;
 use crate::generate::{Generator, Settings};
 use crate::http::contract;
 use crate::metrics::GenerationMetrics;
-use crate::model::Model;
 use findings::Finding;
 use measure::{Memory, Speed};
 
@@ -184,7 +184,7 @@ impl Report {
                 self.load_ms = Some(started.elapsed().as_secs_f64() * 1e3);
                 self.memory_bytes = before.and_then(Memory::since);
             }
-            Err(error) => self.findings.push(findings::of_load(&error)),
+            Err(error) => self.findings.push(findings::of_generator(&error)),
         }
     }
 
@@ -198,8 +198,8 @@ impl Report {
         let contract = contract(&artefact.manifest);
         let before = Memory::before();
         let started = Instant::now();
-        let model = match Model::load(artefact) {
-            Ok(model) => model,
+        let (model, _explainer) = match explain::load(artefact) {
+            Ok(loaded) => loaded,
             Err(error) => {
                 self.findings.push(findings::of_load(&error));
                 return;

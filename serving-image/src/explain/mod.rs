@@ -18,8 +18,9 @@ mod tree;
 
 use serde_json::Value;
 
-use crate::artefact::{Manifest, Task};
-use crate::model::{Model, Prediction};
+use crate::artefact::{Artefact, Manifest, Task};
+use crate::model::{LoadError, Model};
+use crate::prediction::Prediction;
 use crate::preprocess::{Batch, FieldErrors, Location, Rows};
 use methods::Method;
 use shapley::Shares;
@@ -47,6 +48,20 @@ pub enum ExplainError {
     /// Whoever asked has gone.
     #[error("nobody waits for the explanation any more")]
     Abandoned,
+}
+
+impl From<ExplainError> for LoadError {
+    fn from(error: ExplainError) -> Self {
+        Self::Background(error.to_string())
+    }
+}
+
+/// Loads a model, and how its answers are explained: `None` where its manifest gives nothing to
+/// compare with ([`Manifest::is_explained`]). An unusable background is an error.
+pub fn load(artefact: Artefact) -> Result<(Model, Option<Explainer>), LoadError> {
+    Model::load_and(artefact, |model, weights| {
+        Ok(Explainer::new(model, weights)?)
+    })
 }
 
 /// How much work an explanation may be.

@@ -17,7 +17,8 @@ use serde_json::Value;
 use super::shapley::{self, Hybrid, Sample, Shares};
 use super::{Effort, ExplainError, Explanation, Passage, Question, predictions};
 use crate::artefact::Kind;
-use crate::model::{Model, Prediction};
+use crate::model::Model;
+use crate::prediction::Prediction;
 use crate::preprocess::{Batch, Location};
 
 /// Passages of the first round. All their coalitions are tried, however little time there is.

@@ -12,7 +12,7 @@ use super::scheduler::Scheduler;
 use super::template::{ChatTemplate, TemplateError};
 use super::tokenizer::{Vocabulary, VocabularyError};
 use super::{Event, Generator, Request, Sampling, Settings, TokenLimits};
-use crate::artefact::{Artefact, Manifest};
+use crate::artefact::{Artefact, ArtefactError, Manifest};
 use crate::metrics::GenerationMetrics;
 use crate::model::llama::gguf::Header;
 use crate::model::llama::{Llama, LoadGgufError};
@@ -26,6 +26,9 @@ const MIN_CONTEXT: usize = 16;
 /// Why an artefact gives no generator.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadGeneratorError {
+    /// The artefact's files are not those that its manifest lists.
+    #[error(transparent)]
+    Artefact(#[from] ArtefactError),
     /// The weights file.
     #[error(transparent)]
     Weights(#[from] LoadGgufError),
@@ -74,7 +77,7 @@ impl Generator {
         artefact: &Artefact,
         settings: Settings,
         metrics: GenerationMetrics,
-    ) -> Result<Self, crate::model::LoadError> {
+    ) -> Result<Self, LoadGeneratorError> {
         let (model, header) = read(artefact)?;
         let generator = Self::start_with(artefact, model, &header, settings, metrics)?;
         generator.check_golden()?;
@@ -181,8 +184,9 @@ impl Generator {
     }
 }
 
-/// Reads the weights and verifies all files. A wrong hash is told before what the wrong bytes led to.
-fn read(artefact: &Artefact) -> Result<(Llama, Header), crate::model::LoadError> {
+/// Reads the weights and verifies all files. A wrong hash is reported before what the wrong bytes
+/// led to.
+fn read(artefact: &Artefact) -> Result<(Llama, Header), LoadGeneratorError> {
     let weights = artefact.manifest.network.weights();
     for entry in &artefact.manifest.files {
         if entry.path != weights {
@@ -193,7 +197,7 @@ fn read(artefact: &Artefact) -> Result<(Llama, Header), crate::model::LoadError>
     let length = source.length();
     let loaded = Llama::read(&mut source, length);
     source.finish()?;
-    Ok(loaded.map_err(LoadGeneratorError::from)?)
+    Ok(loaded?)
 }
 
 fn limits(

@@ -15,7 +15,8 @@ use super::body::{read_object, refuse_unknown};
 use super::infer::{Instances, Render, infer};
 use super::problem::Problem;
 use crate::json::integer;
-use crate::model::{Model, Prediction};
+use crate::model::Model;
+use crate::prediction::Prediction;
 use crate::preprocess::{FieldErrors, Location};
 
 pub(super) fn routes() -> Router<Arc<App>> {

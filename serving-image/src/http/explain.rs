@@ -170,7 +170,8 @@ fn answer(
     params: &ExplainParams,
     caller: &Weak<()>,
 ) -> Result<Vec<u8>, Problem> {
-    let explainer = model.explainer().ok_or_else(Problem::internal)?;
+    let explainer = app.lifecycle.explainer();
+    let explainer = explainer.ok_or_else(Problem::internal)?;
     let running = app.metrics.explanations().begin();
     let found = explanations(app, model, explainer, params, caller);
     running.end(match &found {

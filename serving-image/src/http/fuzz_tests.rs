@@ -20,12 +20,14 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::artefact::{Artefact, InputType};
-use crate::batching::{BatchMetrics, Batcher, Limits};
+use crate::batching::{Batcher, Limits};
 use crate::compute::ComputePool;
+use crate::explain::{self, Explainer};
 use crate::fuzzing::{bounded, cases, json, replace};
 use crate::http::{App, Bounds, Executors, contract, router};
 use crate::json;
 use crate::lifecycle::Engine;
+use crate::metrics::BatchMetrics;
 use crate::model::{Model, examples};
 use crate::preprocess::FieldErrors;
 
@@ -51,13 +53,13 @@ impl Server {
             .unwrap();
         let guard = runtime.enter();
         let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/passengers-logistic");
-        let model = Model::load(Artefact::open(&table, None).unwrap()).unwrap();
-        let instance = model.manifest.golden[0].instance.clone();
+        let model = explain::load(Artefact::open(&table, None).unwrap()).unwrap();
+        let instance = model.0.manifest.golden[0].instance.clone();
         let output = json!("yes");
         let mut good = serve(&table, model, &instance, Some(&output));
         let pairs = tempfile::tempdir().unwrap();
         examples::write_reranker(pairs.path(), json!({"mask": "[MASK]"}));
-        let model = Model::load(Artefact::open(pairs.path(), None).unwrap()).unwrap();
+        let model = explain::load(Artefact::open(pairs.path(), None).unwrap()).unwrap();
         let instance = json!({"text": "the film", "pair": "not too bad"});
         good.extend(serve(pairs.path(), model, &instance, None));
         drop(guard);
@@ -79,7 +81,12 @@ impl Server {
 }
 
 /// The paths of one model, each with a good request.
-fn serve(directory: &Path, model: Model, instance: &Value, output: Option<&Value>) -> Vec<Good> {
+fn serve(
+    directory: &Path,
+    (model, explainer): (Model, Option<Explainer>),
+    instance: &Value,
+    output: Option<&Value>,
+) -> Vec<Good> {
     let artefact = Artefact::open(directory, None).unwrap();
     let limits = Limits {
         tokens: 1024,
@@ -122,7 +129,7 @@ fn serve(directory: &Path, model: Model, instance: &Value, output: Option<&Value
     if let Some(output) = output {
         explain["output"] = output.clone();
     }
-    app.ready(Engine::Model(Arc::new(model)), Duration::ZERO);
+    app.ready(Engine::Model(Arc::new(model), explainer), Duration::ZERO);
     let service = TowerToHyperService::new(router(Arc::new(app)));
     [
         (

@@ -11,7 +11,8 @@ use super::App;
 use super::problem::Problem;
 use crate::batching::BatchError;
 use crate::compute;
-use crate::model::{Model, Prediction};
+use crate::model::Model;
+use crate::prediction::Prediction;
 use crate::preprocess::{Batch, FieldErrors, Location, Tokens};
 use crate::telemetry::part;
 

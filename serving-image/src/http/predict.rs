@@ -15,7 +15,8 @@ use super::infer::{Instances, Render, infer};
 use super::problem::Problem;
 use crate::answer::Answer;
 use crate::artefact::Manifest;
-use crate::model::{Model, Prediction};
+use crate::model::Model;
+use crate::prediction::Prediction;
 use crate::preprocess::{FieldErrors, Location};
 
 pub(super) fn routes() -> Router<Arc<App>> {

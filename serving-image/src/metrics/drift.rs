@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::ModelLabels;
 use crate::artefact::{Distribution, InputType, Manifest, Scalar, Task};
-use crate::model::Prediction;
+use crate::prediction::Prediction;
 
 /// Most inputs that are counted, in the manifest's order: with 12 bins each, 768 series of a version.
 const MAX_FEATURES: usize = 64;

@@ -3,6 +3,7 @@
 //! A file a theme; every label set is bounded by the manifest, and every handle is resolved before the first request, so
 //! that counting one costs an atomic addition.
 
+mod batching;
 mod drift;
 mod explanations;
 mod generation;
@@ -22,9 +23,9 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 
 use crate::artefact::{Kind, Manifest};
-use crate::batching::BatchMetrics;
-use crate::model::Prediction;
+use crate::prediction::Prediction;
 use crate::telemetry::ExportMetrics;
+pub use batching::BatchMetrics;
 use drift::Drift;
 pub use explanations::{Explanations, Outcome};
 pub use generation::{GenerationMetrics, TextEnd};

@@ -6,9 +6,9 @@
 use candle_core::{Result, bail};
 use serin_kernels::{Activation as Function, Layer, Perceptron};
 
-use super::Prediction;
 use super::tensors::Tensors;
 use crate::artefact::{Activation, Manifest, Task};
+use crate::prediction::Prediction;
 use crate::preprocess::Rows;
 
 /// Dense layers, and what follows the last of them.

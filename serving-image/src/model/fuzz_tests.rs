@@ -63,7 +63,7 @@ fn load(directory: &Path, manifest: &Value, files: &[(&str, &[u8])]) {
     write_manifest(directory).unwrap();
     let artefact = Artefact::open(directory, None).unwrap();
     let bytes = files.iter().map(|(_, bytes)| bytes.len()).sum();
-    if let Ok(model) = bounded(bytes, || Model::load(artefact)) {
+    if let Ok((model, _)) = bounded(bytes, || crate::explain::load(artefact)) {
         let batch = model
             .prepare(
                 &[model.preprocessor.example()],

@@ -14,9 +14,9 @@ mod tensors;
 use candle_core::safetensors::SliceSafetensors;
 use serde_json::Value;
 
-use crate::array::{NamedArray, Outline};
+use crate::array::Outline;
 use crate::artefact::{Artefact, ArtefactError, Digest, Files, Golden, Manifest, Network};
-use crate::explain::{ExplainError, Explainer};
+use crate::prediction::Prediction;
 use crate::preprocess::{Batch, FieldErrors, Location, PreprocessError, Preprocessor};
 use bert::Bert;
 use dense::Dense;
@@ -42,15 +42,12 @@ pub enum LoadError {
     /// The graph cannot be computed.
     #[error(transparent)]
     Onnx(#[from] OnnxError),
-    /// A language model cannot be built or checked.
-    #[error(transparent)]
-    Generator(#[from] crate::generate::LoadGeneratorError),
     /// The encoder's configuration is unusable.
     #[error("{0}: {1}")]
     Config(String, String),
-    /// The background of explanations is unusable.
-    #[error(transparent)]
-    Explain(#[from] ExplainError),
+    /// The manifest's background, which explanations compare with, is unusable. Holds the reason.
+    #[error("{0}")]
+    Background(String),
     /// A golden example is no valid instance.
     #[error("golden example {index} is refused by the manifest's own preprocessing: {errors:?}")]
     GoldenInstance {
@@ -87,7 +84,6 @@ pub struct Model {
     pub digest: Digest,
     preprocessor: Preprocessor,
     engine: Engine,
-    explainer: Option<Explainer>,
 }
 
 /// What computes; one file or folder each.
@@ -125,37 +121,19 @@ const INSTANT: usize = 20_000;
 /// What reading, checking and preparing one field costs, in multiplications.
 const INSTANT_PER_FIELD: usize = 200;
 
-/// The network's answer to one instance.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Prediction {
-    /// Probabilities in the order of the labels, or the numbers, or the vector, or all arrays one after the other.
-    pub output: Vec<f32>,
-    /// The graph's own tensors (the task `raw`).
-    pub arrays: Vec<NamedArray>,
-    /// Tokens that were computed, special ones included (texts).
-    pub tokens: usize,
-    /// Whether the text was cut.
-    pub truncated: bool,
-}
-
-impl Prediction {
-    /// Index of the largest output: the class of a classifier.
-    pub fn class(&self) -> usize {
-        let largest = |best: usize, index: usize| {
-            if self.output[index] > self.output[best] {
-                index
-            } else {
-                best
-            }
-        };
-        (0..self.output.len()).fold(0, largest)
-    }
-}
-
 impl Model {
-    /// Verifies the artefact's files, builds the model from them, reproduces its golden examples and makes a warm-up
-    /// prediction.
+    /// Verifies the artefact's files, builds the model from them, reproduces its golden examples and
+    /// makes a warm-up prediction.
     pub fn load(artefact: Artefact) -> Result<Self, LoadError> {
+        Self::load_and(artefact, |_, _| Ok(())).map(|(model, ())| model)
+    }
+
+    /// Loads a model as [`Self::load`] does, and builds `part` from it and the bytes of its weights
+    /// file before the warm-up: the bytes and the warm-up's buffers are never in memory together.
+    pub fn load_and<T>(
+        artefact: Artefact,
+        part: impl FnOnce(&Self, &[u8]) -> Result<T, LoadError>,
+    ) -> Result<(Self, T), LoadError> {
         if !has_engine(&artefact.manifest) {
             return Err(no_engine(&artefact.manifest));
         }
@@ -165,18 +143,17 @@ impl Model {
         let preprocessor = Preprocessor::new(&manifest, tokenizer.transpose()?.as_deref())?;
         let weights = files.take(manifest.network.weights())?;
         let engine = Engine::load(&manifest, &weights, &mut files)?;
-        let mut model = Self {
+        let model = Self {
             manifest,
             digest: artefact.digest,
             preprocessor,
             engine,
-            explainer: None,
         };
         model.check_golden()?;
-        model.explainer = Explainer::new(&model, &weights)?;
-        drop(weights); // the warm-up's buffers need not come on top of the file
+        let part = part(&model, &weights)?;
+        drop(weights);
         model.warm_up()?;
-        Ok(model)
+        Ok((model, part))
     }
 
     /// Whether that many instances take a few microseconds, less than a way to another thread and back.
@@ -219,11 +196,6 @@ impl Model {
             Engine::Onnx(onnx) => onnx.outlines(),
             _ => &[],
         }
-    }
-
-    /// How its answers are explained, where they are ([`Manifest::is_explained`]).
-    pub fn explainer(&self) -> Option<&Explainer> {
-        self.explainer.as_ref()
     }
 
     fn check_golden(&self) -> Result<(), LoadError> {

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 use serin_serve::artefact::Artefact;
-use serin_serve::model::{Model, Prediction, use_library};
+use serin_serve::model::{Model, use_library};
+use serin_serve::prediction::Prediction;
 use serin_serve::preprocess::Location;
 
 const LIBRARY: &str = "onnxruntime/1.31.1/libonnxruntime.so.1.31.1";

@@ -13,9 +13,10 @@ use std::path::Path;
 pub(super) use file::AppendFile;
 pub(super) use shape::{Column, columns};
 
-use super::args::Format;
+use super::format::Format;
 use super::score::Scored;
 use super::source::KeepType;
+use super::state::beside;
 use crate::artefact::Manifest;
 
 /// What every answer of a job has in common.
@@ -95,10 +96,10 @@ pub(super) fn discard(output: &Path) -> io::Result<()> {
 
 /// Where text grows until it is complete.
 fn partial(output: &Path) -> std::path::PathBuf {
-    super::beside(output, ".partial")
+    beside(output, ".partial")
 }
 
 /// Where the parts of a Parquet file wait for the others.
 fn parts(output: &Path) -> std::path::PathBuf {
-    super::beside(output, ".parts")
+    beside(output, ".parts")
 }

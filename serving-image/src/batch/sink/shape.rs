@@ -2,7 +2,7 @@
 
 use crate::answer::Arrays;
 use crate::artefact::{Kind, Manifest, Task};
-use crate::model::Prediction;
+use crate::prediction::Prediction;
 
 /// One column of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

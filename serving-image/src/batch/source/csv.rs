@@ -7,7 +7,7 @@ use std::path::Path;
 use csv::{ByteRecord, Position, Reader, ReaderBuilder};
 
 use super::{Columns, InputError, MAX_ROW_BYTES, Raw, Source, Wanted, locate};
-use crate::batch::args::Format;
+use crate::batch::format::Format;
 
 pub(super) struct Csv {
     reader: Reader<Budget>,

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use ::csv::ByteRecord;
 
-use super::args::Format;
+use super::format::Format;
 
 /// Longest row of a text file, in bytes: an unclosed quote must not read the rest of the file into memory.
 pub(super) const MAX_ROW_BYTES: usize = 16 << 20;

@@ -13,7 +13,7 @@ use parquet::record::reader::RowIter;
 use parquet::schema::types::Type;
 
 use super::{Columns, InputError, KeepType, Raw, Source, Wanted, locate};
-use crate::batch::args::Format;
+use crate::batch::format::Format;
 
 pub(super) struct Parquet {
     rows: RowIter<'static>,

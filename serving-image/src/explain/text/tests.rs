@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::artefact::Artefact;
-use crate::explain::Explainer;
+use crate::explain::{self, Explainer};
 use crate::model::examples;
 
 /// As many pairs of orders as are asked for, in a time that is told in forward passes.
@@ -47,42 +47,51 @@ impl Effort for Steps {
     }
 }
 
-fn load(directory: &Path, kind: &str, mask: &str) -> Result<Model, String> {
+type Explained = (Model, Option<Explainer>);
+
+fn load(directory: &Path, kind: &str, mask: &str) -> Result<Explained, String> {
     let background = json!({"mask": mask});
     if kind == "text" {
         examples::write_classifier(directory, background);
     } else {
         examples::write_reranker(directory, background);
     }
-    Model::load(Artefact::open(directory, None).unwrap()).map_err(|error| error.to_string())
+    explain::load(Artefact::open(directory, None).unwrap()).map_err(|error| error.to_string())
 }
 
-fn model(kind: &str) -> Model {
+fn model(kind: &str) -> Explained {
     load(tempfile::tempdir().unwrap().path(), kind, "[MASK]").unwrap()
 }
 
-fn explain(model: &Model, instance: &Value, output: Option<usize>, pairs: usize) -> Explanation {
+fn explain(
+    model: &Explained,
+    instance: &Value,
+    output: Option<usize>,
+    pairs: usize,
+) -> Explanation {
     explain_in(model, instance, output, &mut Steps::pairs(pairs)).unwrap()
 }
 
 fn explain_in(
-    model: &Model,
+    (model, explainer): &Explained,
     instance: &Value,
     output: Option<usize>,
     steps: &mut Steps,
 ) -> Result<Explanation, ExplainError> {
-    let explainer: &Explainer = model.explainer().unwrap();
     let question = Question {
         instance,
         output,
         seed: 3,
     };
-    let explanation = explainer.explain(model, &question, steps)?;
+    let explanation = explainer
+        .as_ref()
+        .unwrap()
+        .explain(model, &question, steps)?;
     assert!(explanation.residual().abs() < 1e-6, "{explanation:?}");
     Ok(explanation)
 }
 
-fn answer(model: &Model, instance: Value, output: usize) -> f64 {
+fn answer((model, _): &Explained, instance: Value, output: usize) -> f64 {
     let found = predictions(model, &[instance]).unwrap();
     f64::from(found[0].output[output])
 }

@@ -7,7 +7,8 @@ use crate::array::{Elements, Outline};
 use crate::artefact::{Kind, Manifest, Task};
 use crate::http::App;
 use crate::http::infer::Renderer;
-use crate::model::{Model, Prediction};
+use crate::model::Model;
+use crate::prediction::Prediction;
 use crate::preprocess::FieldErrors;
 
 /// How a request wants its answer.

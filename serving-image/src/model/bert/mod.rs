@@ -22,9 +22,9 @@ use std::sync::Arc;
 use candle_core::Result;
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
-use super::Prediction;
 use super::tensors::Tensors;
 use crate::artefact::{Head, Manifest, Network, Pooling};
+use crate::prediction::Prediction;
 use crate::preprocess::Tokens;
 pub(super) use config::Config;
 use encoder::Encoder;

@@ -6,9 +6,10 @@ use ort::session::SessionOutputs;
 use ort::value::{DynValue, MapValueType, Outlet, TensorElementType, Value, ValueType};
 use serin_kernels::softmax;
 
-use super::{OnnxError, Prediction, describe};
+use super::{OnnxError, describe};
 use crate::array::{Array, Elements, NamedArray, Outline};
 use crate::artefact::{Holds, Manifest, Network, Task};
+use crate::prediction::Prediction;
 use crate::preprocess::Batch;
 
 /// The outputs that are asked for, and how they are read.

@@ -18,9 +18,9 @@ use std::thread::available_parallelism;
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session};
 use ort::value::Outlet;
 
-use super::Prediction;
 use crate::array::Outline;
 use crate::artefact::{Files, Manifest};
+use crate::prediction::Prediction;
 use crate::preprocess::Batch;
 use answer::Answer;
 use feed::Feed;

@@ -13,11 +13,11 @@ const QUEUE_EDGES: [f64; 14] = [
 /// The series of batching.
 #[derive(Debug, Clone)]
 pub struct BatchMetrics {
-    pub(super) queue: Histogram,
-    pub(super) texts: Histogram,
-    pub(super) tokens: Histogram,
-    pub(super) waiting: Gauge,
-    pub(super) abandoned: Counter,
+    pub(crate) queue: Histogram,
+    pub(crate) texts: Histogram,
+    pub(crate) tokens: Histogram,
+    pub(crate) waiting: Gauge,
+    pub(crate) abandoned: Counter,
 }
 
 impl Default for BatchMetrics {
@@ -34,7 +34,7 @@ impl Default for BatchMetrics {
 }
 
 impl BatchMetrics {
-    pub(super) fn set_waiting(&self, requests: usize) {
+    pub(crate) fn set_waiting(&self, requests: usize) {
         self.waiting
             .set(i64::try_from(requests).unwrap_or(i64::MAX));
     }
