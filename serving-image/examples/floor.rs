@@ -1,8 +1,9 @@
 //! Servers that do nothing: what is left of a request's time when there is no work in it.
 //!
-//! `cargo run --release --example floor -- sockets 127.0.0.1:8081`: one blocking thread a connection reads what is there
-//! and writes a fixed answer: two system calls, and no HTTP. With `hyper`: an event loop on one thread, HTTP as
-//! serin-serve's, no routes, no log. `cargo xtask bench serve-http` measures both beside serin-serve.
+//! `cargo run --release --example floor -- sockets 127.0.0.1:8081`: one blocking thread a
+//! connection reads what is there and writes a fixed answer: two system calls, and no HTTP. With
+//! `hyper`: an event loop on one thread, HTTP as serin-serve's, no routes, no log. `cargo xtask
+//! bench serve-http` measures both beside serin-serve.
 
 use std::convert::Infallible;
 use std::io::{Read as _, Write as _};

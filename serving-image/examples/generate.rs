@@ -1,8 +1,10 @@
-//! One side of `cargo xtask bench serve`: prompts in, and how long the model took to read and to go on with them.
+//! One side of `cargo xtask bench serve`: prompts in, and how long the model took to read and to go
+//! on with them.
 //!
-//! Each line of standard input is `{"prompt": …, "max_tokens": …}`; the answer has the tokens of the prompt, the seconds
-//! until the first token of the text was there, the tokens of the text, the seconds from the first to the last of them,
-//! and the likeliest text. It goes the way of a request: tokeniser, queue, scheduler, sampler.
+//! Each line of standard input is `{"prompt": …, "max_tokens": …}`; the answer has the tokens of
+//! the prompt, the seconds until the first token of the text was there, the tokens of the text, the
+//! seconds from the first to the last of them, and the likeliest text. It goes the way of a
+//! request: tokeniser, queue, scheduler, sampler.
 
 use std::error::Error;
 use std::io::{BufRead as _, Write as _};

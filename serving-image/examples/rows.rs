@@ -1,12 +1,14 @@
-//! How long each of several engines takes for the same rows: from JSON to the answers, and the network alone.
+//! How long each of several engines takes for the same rows: from JSON to the answers, and the
+//! network alone.
 //!
 //! ```text
 //! cargo run --release -p serin-serve --example rows -- FIXTURE MODEL_DIRECTORY…
 //! ```
 //!
-//! FIXTURE is a JSON file with `instances` (`tests/fixtures`). The models take turns, so that what else the machine does
-//! falls on all of them; each number is the median of 201 turns, in microseconds a row, and the last column is the first
-//! model's network in relation to this one's. ORT_DYLIB_PATH names ONNX Runtime's library, which models in ONNX need.
+//! FIXTURE is a JSON file with `instances` (`tests/fixtures`). The models take turns, so that what
+//! else the machine does falls on all of them; each number is the median of 201 turns, in
+//! microseconds a row, and the last column is the first model's network in relation to this one's.
+//! ORT_DYLIB_PATH names ONNX Runtime's library, which models in ONNX need.
 
 use std::error::Error;
 use std::hint::black_box;

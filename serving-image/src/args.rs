@@ -10,7 +10,8 @@ pub struct LogArgs {
     /// Form of the log on standard error
     #[arg(long, env = "SERIN_SERVE_LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,
-    /// What to log: a level, or directives such as info,serin_serve=debug. Probes are logged at debug
+    /// What to log: a level, or directives such as info,serin_serve=debug. Probes are logged at
+    /// debug
     #[arg(long, env = "SERIN_SERVE_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
 }

@@ -1,4 +1,5 @@
-//! Arrays of numbers or texts as a graph takes and gives them: named in a manifest, typed, shaped, row-major.
+//! Arrays of numbers or texts as a graph takes and gives them: named in a manifest, typed, shaped,
+//! row-major.
 
 use serde::Serialize;
 

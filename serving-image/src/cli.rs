@@ -23,7 +23,8 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// ONNX Runtime's library, which models in ONNX need [default: libonnxruntime.so where the system's loader looks]
+    /// ONNX Runtime's library, which models in ONNX need [default: libonnxruntime.so where the
+    /// system's loader looks]
     #[arg(long, env = "ORT_DYLIB_PATH", global = true)]
     pub onnxruntime: Option<PathBuf>,
 }
@@ -37,7 +38,8 @@ pub enum Command {
     Batch(Box<BatchArgs>),
     /// Fetch an artefact into a directory, verified, whole or not at all
     #[command(
-        after_help = "Exit codes: 2 wrong flags or credentials, 3 not allowed, 4 refused by the source, 5 not what was asked for, 6 unreachable, 7 cannot be written."
+        after_help = "Exit codes: 2 wrong flags or credentials, 3 not allowed, 4 refused by the \
+                      source, 5 not what was asked for, 6 unreachable, 7 cannot be written."
     )]
     Fetch(Box<FetchArgs>),
     /// Load a server with requests at a fixed rate, and report honest latencies
@@ -54,7 +56,8 @@ pub enum Command {
     /// Check a directory: is it servable, what is wrong, how large and how fast is it
     #[command(alias = "verify")]
     Check(CheckArgs),
-    /// List a directory's files with size and sha256 in its serin-model.json, and print the artefact's digest
+    /// List a directory's files with size and sha256 in its serin-model.json, and print the
+    /// artefact's digest
     Manifest {
         /// The artefact directory, with a serin-model.json of which `files` may be missing
         directory: PathBuf,
@@ -90,31 +93,38 @@ pub struct ServeArgs {
     /// Requests that may wait for a worker; more are answered 429
     #[arg(long, env = "SERIN_SERVE_QUEUE", default_value_t = 256)]
     pub queue: usize,
-    /// Texts of many requests are computed together, up to this many tokens; a longer text is computed alone
+    /// Texts of many requests are computed together, up to this many tokens; a longer text is
+    /// computed alone
     #[arg(long, env = "SERIN_SERVE_BATCH_TOKENS", default_value = "1024")]
     pub batch_tokens: NonZero<usize>,
     /// And up to this many texts
     #[arg(long, env = "SERIN_SERVE_BATCH_TEXTS", default_value = "64")]
     pub batch_texts: NonZero<usize>,
-    /// Longest time to a prediction's answer, then 504; the header x-request-timeout-ms may shorten it for a request
+    /// Longest time to a prediction's answer, then 504; the header x-request-timeout-ms may shorten
+    /// it for a request
     #[arg(long, env = "SERIN_SERVE_DEADLINE", default_value = "30s", value_parser = parse_duration)]
     pub deadline: Duration,
-    /// Largest request body, in bytes [default: 1 MiB, and room for one picture of the largest size where a model takes
-    /// pictures]
+    /// Largest request body, in bytes [default: 1 MiB, and room for one picture of the largest size
+    /// where a model takes pictures]
     #[arg(long, env = "SERIN_SERVE_MAX_BODY_BYTES")]
     pub max_body_bytes: Option<usize>,
     /// Longest time in which a request's body must have arrived
-    #[arg(long, env = "SERIN_SERVE_BODY_TIMEOUT", default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, env = "SERIN_SERVE_BODY_TIMEOUT", default_value = "30s",
+        value_parser = parse_duration)]
     pub body_timeout: Duration,
-    /// Edges of the latency histogram in seconds, such as 0.05,0.1,0.25: a threshold that is judged must be one of them
-    /// [default: 20 edges from 0.001 to 10]
-    #[arg(long, env = "SERIN_SERVE_LATENCY_EDGES", value_parser = parse_edges, default_value = "", hide_default_value = true)]
+    /// Edges of the latency histogram in seconds, such as 0.05,0.1,0.25: a threshold that is judged
+    /// must be one of them [default: 20 edges from 0.001 to 10]
+    #[arg(long, env = "SERIN_SERVE_LATENCY_EDGES", value_parser = parse_edges, default_value = "",
+        hide_default_value = true)]
     pub latency_edges: LatencyEdges,
-    /// After SIGTERM, go on serving for this time with /readyz at 503, so that routers can look elsewhere
-    #[arg(long, env = "SERIN_SERVE_DRAIN_DELAY", default_value = "5s", value_parser = parse_duration)]
+    /// After SIGTERM, go on serving for this time with /readyz at 503, so that routers can look
+    /// elsewhere
+    #[arg(long, env = "SERIN_SERVE_DRAIN_DELAY", default_value = "5s",
+        value_parser = parse_duration)]
     pub drain_delay: Duration,
     /// After the drain delay, the longest time for requests in flight
-    #[arg(long, env = "SERIN_SERVE_DRAIN_TIMEOUT", default_value = "20s", value_parser = parse_duration)]
+    #[arg(long, env = "SERIN_SERVE_DRAIN_TIMEOUT", default_value = "20s",
+        value_parser = parse_duration)]
     pub drain_timeout: Duration,
     /// Generating text.
     #[command(flatten)]
@@ -134,11 +144,13 @@ pub struct GenerationArgs {
     /// Texts that are written at the same time; more wait in the queue
     #[arg(long, env = "SERIN_SERVE_GENERATION_SLOTS", default_value = "8")]
     pub generation_slots: NonZero<usize>,
-    /// Memory for the caches of all texts together, in MiB; it also bounds prompt and answer of one text
+    /// Memory for the caches of all texts together, in MiB; it also bounds prompt and answer of one
+    /// text
     #[arg(long, env = "SERIN_SERVE_GENERATION_CACHE_MIB", default_value_t = 512)]
     pub generation_cache_mib: usize,
     /// Longest time from a request to the end of its text; then it is given up
-    #[arg(long, env = "SERIN_SERVE_GENERATION_TIMEOUT", default_value = "5m", value_parser = parse_duration)]
+    #[arg(long, env = "SERIN_SERVE_GENERATION_TIMEOUT", default_value = "5m",
+        value_parser = parse_duration)]
     pub generation_timeout: Duration,
 }
 
@@ -172,7 +184,8 @@ impl GenerationArgs {
 }
 
 impl ServeArgs {
-    /// Largest request body, in bytes: a picture of the largest size has room where the model takes pictures.
+    /// Largest request body, in bytes: a picture of the largest size has room where the model takes
+    /// pictures.
     pub fn max_body_bytes(&self, manifest: &Manifest) -> usize {
         let pictures = manifest
             .inputs

@@ -1,7 +1,7 @@
 //! A bounded pool of threads for what would block the async ones: tokenising and matrix products.
 //!
-//! The queue is bounded, because a queue that grows turns overload into latency for everybody. What does not fit is
-//! refused at once (HTTP 429).
+//! The queue is bounded, because a queue that grows turns overload into latency for everybody. What
+//! does not fit is refused at once (HTTP 429).
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,13 +39,14 @@ pub enum ComputeError {
 }
 
 impl ComputePool {
-    /// Starts `threads` threads behind a queue of `queue` jobs. The threads end when the last clone is dropped.
+    /// Starts `threads` threads behind a queue of `queue` jobs. The threads end when the last clone
+    /// is dropped.
     pub fn start(threads: usize, queue: usize) -> io::Result<Self> {
         Self::start_all(threads, queue, false)
     }
 
-    /// Starts one thread, which does also what its jobs do in parallel: the pool in which predictions are computed has
-    /// nothing of it in line.
+    /// Starts one thread, which does also what its jobs do in parallel: the pool in which
+    /// predictions are computed has nothing of it in line.
     pub fn start_apart(queue: usize) -> io::Result<Self> {
         Self::start_all(1, queue, true)
     }
@@ -160,8 +161,8 @@ fn next(receiver: &Mutex<Receiver<Job>>) -> Option<Job> {
         .ok()
 }
 
-/// What a panic said, where that is written in the code. A message that was put together may quote what a client sent,
-/// as that of a wrong place in a text does.
+/// What a panic said, where that is written in the code. A message that was put together may quote
+/// what a client sent, as that of a wrong place in a text does.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let literal = panic.downcast_ref::<&str>();
     literal.map_or_else(

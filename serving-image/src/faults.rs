@@ -42,7 +42,8 @@ impl Faults {
     }
 }
 
-/// The finaliser of Steele, Lea and Flood (OOPSLA 2014): neighbouring numbers become independent ones.
+/// The finaliser of Steele, Lea and Flood (OOPSLA 2014): neighbouring numbers become independent
+/// ones.
 fn splitmix64(number: u64) -> u64 {
     let mut z = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

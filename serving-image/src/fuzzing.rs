@@ -17,11 +17,12 @@ use serde_json::Value;
 /// Memory that reading anything may take, in bytes: regular expressions, tables, buffers.
 const FLAT: u64 = 4 << 20;
 
-/// Memory that it may take for each byte of the input. `[0,0,0…]` is 32 bytes for each number in `serde_json`'s values,
-/// and growing a list holds the old one beside the new.
+/// Memory that it may take for each byte of the input. `[0,0,0…]` is 32 bytes for each number in
+/// `serde_json`'s values, and growing a list holds the old one beside the new.
 const PER_BYTE: u64 = 64;
 
-/// So many cases, the same ones at each run; or as many as `PROPTEST_CASES` says, new ones at each run.
+/// So many cases, the same ones at each run; or as many as `PROPTEST_CASES` says, new ones at each
+/// run.
 pub(crate) fn cases(cases: u32) -> ProptestConfig {
     if std::env::var_os("PROPTEST_CASES").is_some() {
         ProptestConfig::default()
@@ -33,7 +34,8 @@ pub(crate) fn cases(cases: u32) -> ProptestConfig {
     }
 }
 
-/// Runs `read`, whose input has that many bytes, and fails where this thread held more memory than that explains.
+/// Runs `read`, whose input has that many bytes, and fails where this thread held more memory than
+/// that explains.
 pub(crate) fn bounded<T>(bytes: usize, read: impl FnOnce() -> T) -> T {
     static WITHOUT_BACKTRACE: Once = Once::new();
     let mut outcome = None;
@@ -114,7 +116,8 @@ pub(crate) struct Damage {
     end: Option<Index>,
 }
 
-/// One byte, or a length as formats write them: the largest, and some that look as if they could be.
+/// One byte, or a length as formats write them: the largest, and some that look as if they could
+/// be.
 pub(crate) fn damage() -> impl Strategy<Value = Damage> {
     let bytes = prop_oneof![
         6 => any::<u8>().prop_map(|byte| vec![byte]),

@@ -1,8 +1,8 @@
 //! JSON without surprises: a name that an object gives twice is an error, not the last value.
 //!
-//! Parsers differ in which of two values they take (RFC 8259, section 4), so a gateway may have checked another one
-//! than the model gets. What is deeper than 128 levels, a number beyond the range of 64-bit floats, and half a
-//! surrogate pair are refused by the parser itself.
+//! Parsers differ in which of two values they take (RFC 8259, section 4), so a gateway may have
+//! checked another one than the model gets. What is deeper than 128 levels, a number beyond the
+//! range of 64-bit floats, and half a surrogate pair are refused by the parser itself.
 
 use std::fmt;
 
@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 
 use crate::preprocess::{self, FieldErrors};
 
-/// Reads one document, and notes each name that is given twice in `duplicates`, by its JSON pointer.
+/// Reads one document, and notes each name that is given twice in `duplicates`, by its JSON
+/// pointer.
 pub fn parse(bytes: &[u8], duplicates: &mut FieldErrors) -> serde_json::Result<Value> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let node = Node {
@@ -25,7 +26,8 @@ pub fn parse(bytes: &[u8], duplicates: &mut FieldErrors) -> serde_json::Result<V
 
 /// A whole number, as JSON Schema has it: 6.0 is one, too.
 pub fn integer(value: &Value) -> Option<i64> {
-    /// Up to here a float is the number that was written: what is beyond 64 bits is read as one near by.
+    /// Up to here a float is the number that was written: what is beyond 64 bits is read as one
+    /// near by.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     let float = value.as_f64();
     let whole = float.filter(|float| float.fract() == 0.0 && float.abs() < EXACT);

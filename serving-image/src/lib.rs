@@ -10,7 +10,8 @@
 //! end      lifecycle: Draining ─► server (serve on, stop accepting, finish what is in flight)
 //! ```
 //!
-//! The manifest `serin-model.json` is the only source of preprocessing, validation, `/openapi.json` and labels.
+//! The manifest `serin-model.json` is the only source of preprocessing, validation, `/openapi.json`
+//! and labels.
 
 pub mod answer;
 pub mod args;

@@ -101,7 +101,8 @@ impl Lifecycle {
         }
     }
 
-    /// Makes the process ready. Only the first model counts: a process serves one version all its life.
+    /// Makes the process ready. Only the first model counts: a process serves one version all its
+    /// life.
     pub fn ready(&self, engine: Engine) {
         let _ = self.engine.set(engine);
     }

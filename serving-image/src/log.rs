@@ -1,8 +1,8 @@
 //! The log on standard error: one line an event, as JSON or for people.
 //!
-//! A thread that answers requests holds its lines back until it has nothing else to do: then the answers are on their
-//! way, and the lines of many requests take one system call. Warnings and errors, and the lines of every other thread,
-//! are written at once.
+//! A thread that answers requests holds its lines back until it has nothing else to do: then the
+//! answers are on their way, and the lines of many requests take one system call. Warnings and
+//! errors, and the lines of every other thread, are written at once.
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal as _, Write};

@@ -133,10 +133,11 @@ pub fn run(cli: Cli) -> Result<(), RunError> {
     }
 }
 
-/// Ends the process at SIGTERM, wherever it is: what these commands leave is good to go on with at any time.
+/// Ends the process at SIGTERM, wherever it is: what these commands leave is good to go on with at
+/// any time.
 ///
-/// Without a handler process 1 of a container does not get the signal: a pod that is deleted would go on for the whole of its
-/// grace, and hold the output against its successor.
+/// Without a handler process 1 of a container does not get the signal: a pod that is deleted would
+/// go on for the whole of its grace, and hold the output against its successor.
 fn end_at_sigterm() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -152,7 +153,8 @@ fn end_at_sigterm() -> io::Result<()> {
     Ok(())
 }
 
-/// Listens on an address. All addresses of IPv4 are all of both families, where the kernel has IPv6 and one socket takes both.
+/// Listens on an address. All addresses of IPv4 are all of both families, where the kernel has IPv6
+/// and one socket takes both.
 async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let takes_both = || {
         let only = std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only");
@@ -184,7 +186,8 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
             "served under another version than the artefact's own"
         );
     }
-    // The threads inside a prediction, by which candle multiplies too: as many as there are workers, not more.
+    // The threads inside a prediction, by which candle multiplies too: as many as there are
+    // workers, not more.
     let _ = rayon::ThreadPoolBuilder::new()
         .num_threads(args.workers())
         .build_global(); // fails only where there is a pool already
@@ -228,7 +231,8 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
     let listen_error = |source| RunError::Listen { address, source };
     let listener = listen(address).await.map_err(listen_error)?;
     let bound = listener.local_addr().map_err(listen_error)?;
-    info!(address = %bound, model = app.name, version = app.version, digest = %artefact.digest, "listening");
+    info!(address = %bound, model = app.name, version = app.version, digest = %artefact.digest,
+        "listening");
 
     let mut load = tokio::task::spawn_blocking({
         let metrics = app.metrics.generation();
@@ -245,7 +249,8 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
             outcome = &mut load => match outcome.unwrap_or_else(|panic| Err(loading_panicked(&panic))) {
                 Ok((engine, took)) => {
                     app.ready(engine, took);
-                    info!(ms = took.as_millis(), "ready: artefact verified, golden examples reproduced, warm");
+                    info!(ms = took.as_millis(),
+                        "ready: artefact verified, golden examples reproduced, warm");
                     tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
                 }
                 Err(error) => {

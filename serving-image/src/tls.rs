@@ -1,4 +1,5 @@
-//! Whom connections of ours trust: the system's authorities, and those that a flag or a variable names.
+//! Whom connections of ours trust: the system's authorities, and those that a flag or a variable
+//! names.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +29,8 @@ pub enum TlsError {
     Authorities(#[from] rustls::Error),
 }
 
-/// How to connect to servers whose certificate is of the system's authorities, or of those in this file.
+/// How to connect to servers whose certificate is of the system's authorities, or of those in this
+/// file.
 pub(crate) fn client(authorities: Option<&Path>) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let further = authorities.map(read).transpose()?.unwrap_or_default();

@@ -39,8 +39,9 @@ impl Aligned {
         }
     }
 
-    /// `len` zeros that stay for as long as a model does. What is allocated and freed around them while it is loaded leaves
-    /// no holes between them, which the heap would keep: 12 MiB for MiniLM.
+    /// `len` zeros that stay for as long as a model does. What is allocated and freed around them
+    /// while it is loaded leaves no holes between them, which the heap would keep: 12 MiB for
+    /// MiniLM.
     pub fn lasting(len: usize) -> Self {
         let bytes = len * size_of::<f32>();
         let pages = (bytes >= PAGES).then(|| MmapMut::map_anon(bytes));

@@ -1,4 +1,5 @@
-//! Attention of each text's tokens to each other: scores, softmax and weighted values, panel by panel.
+//! Attention of each text's tokens to each other: scores, softmax and weighted values, panel by
+//! panel.
 
 use std::ops::Range;
 
@@ -7,7 +8,8 @@ use pulp::{Arch, Simd, WithSimd};
 use crate::math::{exp, multiply_add, registers, registers_mut};
 use crate::{Aligned, Grid, block_rows};
 
-/// `softmax(q kᵀ) v` for some heads. Queries come scaled by 1/√width already: that is folded into their weights.
+/// `softmax(q kᵀ) v` for some heads. Queries come scaled by 1/√width already: that is folded into
+/// their weights.
 #[derive(Debug)]
 pub struct Attention<'a> {
     /// The texts, as ranges of the grid's tokens.
@@ -42,7 +44,8 @@ struct Run<'a, 'p> {
     context: &'a mut [f32],
 }
 
-/// One head of one text, in the layout of products: keys and values as weights, queries and scores as activations.
+/// One head of one text, in the layout of products: keys and values as weights, queries and scores
+/// as activations.
 struct Scratch {
     /// Tokens in blocks; inside a block, feature by feature.
     keys: Aligned,
@@ -154,7 +157,8 @@ impl Run<'_, '_> {
 }
 
 impl Scratch {
-    /// The queries of one panel to all tokens of the text. Lanes without a query compute numbers that nobody reads.
+    /// The queries of one panel to all tokens of the text. Lanes without a query compute numbers
+    /// that nobody reads.
     #[inline(always)]
     fn attend<S: Simd, const M: usize, const V: usize>(
         &mut self,

@@ -14,7 +14,8 @@ pub struct Grid {
 pub struct Panel {
     /// Its first token.
     pub start: usize,
-    /// Tokens it has room for: a whole number of registers. Only the last panel may have more room than tokens.
+    /// Tokens it has room for: a whole number of registers. Only the last panel may have more room
+    /// than tokens.
     pub width: usize,
 }
 

@@ -1,12 +1,14 @@
-//! Fused kernels on a CPU, of a transformer's encoder above all: 32-bit floats, safe SIMD, no thread of their own.
+//! Fused kernels on a CPU, of a transformer's encoder above all: 32-bit floats, safe SIMD, no
+//! thread of their own.
 //!
-//! A crate apart from the server, because cargo optimises development builds by crate, and without optimisation these
-//! loops are a hundred times slower.
+//! A crate apart from the server, because cargo optimises development builds by crate, and without
+//! optimisation these loops are a hundred times slower.
 //!
 //! # Tokens lie in the lanes
 //!
-//! Activations are kept *feature-major*: a [`Grid`] lays the tokens of several texts side by side, without padding
-//! between them, in panels of at most three SIMD registers, and a panel holds its tokens' values feature by feature:
+//! Activations are kept *feature-major*: a [`Grid`] lays the tokens of several texts side by side,
+//! without padding between them, in panels of at most three SIMD registers, and a panel holds its
+//! tokens' values feature by feature:
 //!
 //! ```text
 //! panel 0                        panel 1
@@ -15,15 +17,17 @@
 //!     ⋮                              ⋮
 //! ```
 //!
-//! Then everything an encoder does is the same loop: some numbers that all tokens share (a weight, a bias, a key), each
-//! times a row of lanes. A [`Product`] writes the layout that the next one reads, so nothing is transposed or packed
-//! between two of them; layer norm and softmax sum over registers instead of across lanes; and there is no mask, because
-//! attention walks over exactly the tokens of one text.
+//! Then everything an encoder does is the same loop: some numbers that all tokens share (a weight,
+//! a bias, a key), each times a row of lanes. A [`Product`] writes the layout that the next one
+//! reads, so nothing is transposed or packed between two of them; layer norm and softmax sum over
+//! registers instead of across lanes; and there is no mask, because attention walks over exactly
+//! the tokens of one text.
 //!
-//! Weights are [`Packed`] once, in blocks of rows that fill the register file (8 × 3 accumulators of 16 lanes with
-//! AVX-512, 4 × 3 of 8 lanes with AVX2), and are then read strictly forward.
+//! Weights are [`Packed`] once, in blocks of rows that fill the register file (8 × 3 accumulators
+//! of 16 lanes with AVX-512, 4 × 3 of 8 lanes with AVX2), and are then read strictly forward.
 
-// What is not inlined into the dispatched function is compiled for the least machine, and is ten times slower there.
+// What is not inlined into the dispatched function is compiled for the least machine, and is ten
+// times slower there.
 #![allow(clippy::inline_always)]
 
 mod aligned;
@@ -76,7 +80,8 @@ impl Machine {
     }
 }
 
-/// Rows of a block: with [`Grid::MAX_VECTORS`] columns, the accumulators, inputs and one weight fit the registers.
+/// Rows of a block: with [`Grid::MAX_VECTORS`] columns, the accumulators, inputs and one weight fit
+/// the registers.
 #[inline(always)]
 const fn block_rows<S: Simd>() -> usize {
     if S::REGISTER_COUNT >= 32 { 8 } else { 4 }

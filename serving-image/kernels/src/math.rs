@@ -2,7 +2,8 @@
 
 use pulp::Simd;
 
-/// `out[m][v] += Σₖ weights[k][m] · inputs[k][v]`: the accumulators stay in registers over the whole sum.
+/// `out[m][v] += Σₖ weights[k][m] · inputs[k][v]`: the accumulators stay in registers over the
+/// whole sum.
 #[inline(always)]
 pub(crate) fn multiply_add<'a, S: Simd, const M: usize, const V: usize>(
     simd: S,
@@ -147,7 +148,8 @@ pub(crate) fn logistic<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 /// The hyperbolic tangent, within 3·10⁻⁷ relative.
 #[inline(always)]
 pub(crate) fn tanh<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    // Near zero the difference of powers has no digits left; the polynomial is that of the Cephes library.
+    // Near zero the difference of powers has no digits left; the polynomial is that of the Cephes
+    // library.
     const NEAR: f32 = 0.625;
     const COEFFICIENTS: [f32; 5] = [
         -5.704_988_7e-3,

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use crate::{Aligned, Machine};
 
-/// A matrix of outputs × inputs in blocks of [`Machine::block`] outputs; inside a block, input by input.
+/// A matrix of outputs × inputs in blocks of [`Machine::block`] outputs; inside a block, input by
+/// input.
 #[derive(Debug)]
 pub struct Packed {
     values: Aligned,

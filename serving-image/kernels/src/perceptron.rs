@@ -1,8 +1,8 @@
 //! Dense layers on rows of a table.
 //!
-//! Many rows lie in the lanes of registers, and four outputs are summed at a time; of few, the lanes are one row's outputs.
-//! Either way an output is its bias, plus the products in the order of the inputs, by the same operations: a row's answer has
-//! the same bits alone and in a batch.
+//! Many rows lie in the lanes of registers, and four outputs are summed at a time; of few, the
+//! lanes are one row's outputs. Either way an output is its bias, plus the products in the order of
+//! the inputs, by the same operations: a row's answer has the same bits alone and in a batch.
 
 #[cfg(test)]
 mod tests;
@@ -12,7 +12,8 @@ use pulp::{Arch, Simd, WithSimd};
 use crate::math::{exp_or_zero, logistic, multiply_add, registers, registers_mut, tanh};
 use crate::{Aligned, Machine};
 
-/// Outputs that are summed together for rows in the lanes: with 3 registers of rows, 12 sums hide what a sum has to wait for.
+/// Outputs that are summed together for rows in the lanes: with 3 registers of rows, 12 sums hide
+/// what a sum has to wait for.
 const TILE: usize = 4;
 
 /// Registers of rows, at most.
@@ -39,7 +40,8 @@ pub enum Activation {
 pub struct Layer {
     inputs: usize,
     outputs: usize,
-    /// For every register of outputs the bias, then the weights of each input; zeros where there are fewer outputs.
+    /// For every register of outputs the bias, then the weights of each input; zeros where there
+    /// are fewer outputs.
     panels: Aligned,
     /// Outputs of a panel.
     width: usize,
@@ -112,7 +114,8 @@ impl Layer {
         panels.map(move |panel| panel.split_at(width))
     }
 
-    /// Rows in the lanes of `V` registers: `x` and `y` hold them input by input, and output by output.
+    /// Rows in the lanes of `V` registers: `x` and `y` hold them input by input, and output by
+    /// output.
     #[inline(always)]
     fn many<S: Simd, const V: usize>(&self, simd: S, x: &[[S::f32s; V]], y: &mut [[S::f32s; V]]) {
         let width = panel_width(S::F32_LANES);
@@ -272,7 +275,8 @@ impl WithSimd for Run<'_> {
     }
 }
 
-/// Whether rows one by one take less time than so many lanes without a row: never with 4 lanes or fewer.
+/// Whether rows one by one take less time than so many lanes without a row: never with 4 lanes or
+/// fewer.
 #[inline(always)]
 fn is_few<S: Simd>(rows: usize) -> bool {
     rows < S::F32_LANES / 4

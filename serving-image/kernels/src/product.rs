@@ -91,7 +91,8 @@ impl Run<'_, '_> {
     fn blocks<S: Simd, const M: usize>(self, simd: S) {
         let Self { product, x, y } = self;
         let (features_in, features_out) = (product.inputs.len(), product.outputs.len());
-        // A block of weights stays in the first-level cache over all panels, which stay in the second.
+        // A block of weights stays in the first-level cache over all panels, which stay in the
+        // second.
         for output in product.outputs.clone().step_by(M) {
             let weights = product.weights.block(output, &product.inputs).as_chunks().0;
             for panel in product.grid.panels() {

@@ -1,13 +1,15 @@
-//! Products of weights in ggml's blocks with vectors, for the formats that candle has no SIMD kernel for (Q4_1, Q5_0,
-//! Q5_1), or only one that is chosen at compile time (Q4_0, Q8_0, Q4_K, Q5_K).
+//! Products of weights in ggml's blocks with vectors, for the formats that candle has no SIMD
+//! kernel for (Q4_1, Q5_0, Q5_1), or only one that is chosen at compile time (Q4_0, Q8_0, Q4_K,
+//! Q5_K).
 //!
-//! As in ggml, a vector is cut into blocks of 32 that are rounded to signed bytes, so that the inner loop is a product
-//! of bytes. Weights are unpacked and laid out anew once, when they are read: 16 rows lie side by side in the lanes of
-//! the registers, so that one load of weights serves 16 outputs, four numbers of a vector are spread over all lanes, and
-//! nothing is ever summed across lanes. See [`product`].
+//! As in ggml, a vector is cut into blocks of 32 that are rounded to signed bytes, so that the
+//! inner loop is a product of bytes. Weights are unpacked and laid out anew once, when they are
+//! read: 16 rows lie side by side in the lanes of the registers, so that one load of weights serves
+//! 16 outputs, four numbers of a vector are spread over all lanes, and nothing is ever summed
+//! across lanes. See [`product`].
 //!
-//! Each output is summed in one fixed order, whatever else is computed beside it, and on whatever machine: a text does
-//! not depend on which requests share its batch.
+//! Each output is summed in one fixed order, whatever else is computed beside it, and on whatever
+//! machine: a text does not depend on which requests share its batch.
 
 mod format;
 mod machine;
@@ -43,7 +45,8 @@ pub struct Packed {
 /// The quants of a group's block: for each step the four of each row.
 #[derive(Debug)]
 enum Quants {
-    /// 0 to 15. The low halves are those of the first four steps, the high halves those of the last.
+    /// 0 to 15. The low halves are those of the first four steps, the high halves those of the
+    /// last.
     Nibbles(Vec<[[u8; GROUP * STEP]; 4]>),
     /// −128 to 127.
     Bytes(Vec<[[u8; GROUP * STEP]; 8]>),
@@ -86,7 +89,8 @@ impl Activations {
 /// A block as signed bytes, their scale and their sum. No value is more than half a scale off.
 #[inline(always)]
 fn round(block: &[f32; BLOCK]) -> ([i8; BLOCK], f32, i32) {
-    // Adding 1.5 · 2²³ rounds to an integer, ties to even, and leaves it in the low bits of the sum.
+    // Adding 1.5 · 2²³ rounds to an integer, ties to even, and leaves it in the low bits of the
+    // sum.
     const ROUND: f32 = 12_582_912.0;
     // Eight maxima side by side: a single one is a chain of 32.
     let mut lanes = [0.0_f32; 8];
@@ -107,7 +111,8 @@ fn round(block: &[f32; BLOCK]) -> ([i8; BLOCK], f32, i32) {
 }
 
 impl Packed {
-    /// An empty matrix with rows of so many weights, a multiple of the format's block, to which rows are added.
+    /// An empty matrix with rows of so many weights, a multiple of the format's block, to which
+    /// rows are added.
     pub fn new(format: BlockFormat, columns: usize) -> Self {
         Self {
             columns,
@@ -188,7 +193,8 @@ impl Packed {
         }
     }
 
-    /// Adds the rows of `other`, or gives it back where it is laid out otherwise, or the last group here is not full.
+    /// Adds the rows of `other`, or gives it back where it is laid out otherwise, or the last group
+    /// here is not full.
     pub fn append(&mut self, mut other: Self) -> Option<Self> {
         let fits = self.columns == other.columns
             && self.rows.is_multiple_of(GROUP)
@@ -236,8 +242,8 @@ impl Packed {
         }
     }
 
-    /// Computes groups of 16 rows, from the `first` on, for as many as `output` has room: for each group, and each
-    /// vector, 16 outputs. Those of rows beyond the last are 0.
+    /// Computes groups of 16 rows, from the `first` on, for as many as `output` has room: for each
+    /// group, and each vector, 16 outputs. Those of rows beyond the last are 0.
     pub fn multiply(&self, activations: &Activations, first: usize, output: &mut [f32]) {
         product::multiply(self, activations, first, output);
     }

@@ -21,7 +21,8 @@ pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
-/// Token-major rows in the grid's layout. Lanes without a token hold `rest`, which must leak nowhere.
+/// Token-major rows in the grid's layout. Lanes without a token hold `rest`, which must leak
+/// nowhere.
 fn lay_out(grid: Grid, rows: &[Vec<f32>], rest: f32) -> Aligned {
     let features = rows[0].len();
     let mut buffer = Aligned::zeros(grid.len(features));
@@ -148,7 +149,8 @@ proptest! {
 
     #[test]
     fn a_grid_gives_each_token_a_place_of_its_own(
-        tokens in 1..300_usize, lanes in prop::sample::select(vec![1_usize, 4, 8, 16]), features in 1..4_usize,
+        tokens in 1..300_usize, lanes in prop::sample::select(vec![1_usize, 4, 8, 16]),
+            features in 1..4_usize,
         from in 0..300_usize, to in 0..300_usize,
     ) {
         let grid = Grid::new(tokens, lanes);
@@ -174,7 +176,8 @@ proptest! {
 
     #[test]
     fn a_product_is_the_sum_of_products(
-        tokens in 1..120_usize, blocks in 1..6_usize, skipped in 0..3_usize, depth in 1..40_usize, offset in 0..7_usize,
+        tokens in 1..120_usize, blocks in 1..6_usize, skipped in 0..3_usize, depth in 1..40_usize,
+            offset in 0..7_usize,
         then in 0..3_u8, seed: u64,
     ) {
         let machine = Machine::detect();
@@ -182,7 +185,8 @@ proptest! {
         let matrix = numbers(outputs * inputs, seed);
         let bias = numbers(outputs, seed ^ 1);
         let grid = Grid::new(tokens, machine.lanes);
-        let (x, before) = (rows(tokens, depth, seed ^ 2), rows(tokens, blocks * machine.block, seed ^ 3));
+        let (x, before) = (rows(tokens, depth, seed ^ 2), rows(tokens, blocks * machine.block,
+            seed ^ 3));
         let mut y = lay_out(grid, &before, f32::NAN);
         let first = skipped * machine.block;
         Product {
@@ -208,15 +212,18 @@ proptest! {
 
     #[test]
     fn layer_norm_is_that_of_each_token(
-        tokens in 1..120_usize, features in 2..50_usize, partials in 0..3_usize, biased: bool, seed: u64,
+        tokens in 1..120_usize, features in 2..50_usize, partials in 0..3_usize, biased: bool,
+            seed: u64,
     ) {
         let grid = Grid::new(tokens, Machine::detect().lanes);
         let (weight, shift) = (numbers(features, seed ^ 1), numbers(features, seed ^ 2));
         let bias = if biased { numbers(features, seed ^ 3) } else { Vec::new() };
-        let parts: Vec<_> = (0..=partials).map(|part| rows(tokens, features, seed ^ (9 + part as u64))).collect();
+        let parts: Vec<_> = (0..=partials).map(|part| rows(tokens, features,
+            seed ^ (9 + part as u64))).collect();
         let mut x = lay_out(grid, &parts[0], 0.0);
         let added: Vec<Aligned> = parts[1..].iter().map(|part| lay_out(grid, part, 0.0)).collect();
-        Normalize { weight: &weight, shift: &shift, epsilon: 1e-3, bias: &bias, partials: &added, grid }.run(&mut x);
+        Normalize { weight: &weight, shift: &shift, epsilon: 1e-3, bias: &bias, partials: &added,
+            grid }.run(&mut x);
         let expected: Vec<Vec<f64>> = (0..tokens).map(|token| {
             let sums: Vec<f64> = (0..features).map(|feature| {
                 let sum: f64 = parts.iter().map(|part| f64::from(part[token][feature])).sum();
@@ -234,7 +241,8 @@ proptest! {
 
     #[test]
     fn attention_stays_inside_each_text(
-        lengths in prop::collection::vec(1..70_usize, 1..5), heads in 1..3_usize, blocks in 1..3_usize, seed: u64,
+        lengths in prop::collection::vec(1..70_usize, 1..5), heads in 1..3_usize,
+            blocks in 1..3_usize, seed: u64,
     ) {
         let machine = Machine::detect();
         let width = blocks * machine.block;
@@ -242,21 +250,26 @@ proptest! {
         let texts: Vec<Range<usize>> = lengths.iter().map(|length| { end += length; end - length..end }).collect();
         let grid = Grid::new(end, machine.lanes);
         let qkv: Vec<Vec<f32>> =
-            rows(end, 3 * heads * width, seed).iter().map(|row| row.iter().map(|x| 3.0 * x).collect()).collect();
+            rows(end, 3 * heads * width,
+                seed).iter().map(|row| row.iter().map(|x| 3.0 * x).collect()).collect();
         let mut context = Aligned::zeros(grid.len(heads * width));
-        Attention { texts: &texts, heads, width, grid }.run(&lay_out(grid, &qkv, f32::NAN), &mut context);
-        let part = |token: usize, head: usize, which: usize, d: usize| f64::from(qkv[token][(3 * head + which) * width + d]);
+        Attention { texts: &texts, heads, width, grid }.run(&lay_out(grid, &qkv, f32::NAN),
+            &mut context);
+        let part = |token: usize, head: usize, which: usize,
+            d: usize| f64::from(qkv[token][(3 * head + which) * width + d]);
         let expected: Vec<Vec<f64>> = texts.iter().flat_map(|text| text.clone().map(move |query| (text.clone(), query)))
             .map(|(text, query)| (0..heads).flat_map(|head| {
                 let scores: Vec<f64> = text.clone()
-                    .map(|key| (0..width).map(|d| part(query, head, 0, d) * part(key, head, 1, d)).sum())
+                    .map(|key| (0..width).map(|d| part(query, head, 0, d) * part(key, head, 1,
+                        d)).sum())
                     .collect();
                 let largest = scores.iter().copied().fold(f64::MIN, f64::max);
                 let powers: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
                 let total: f64 = powers.iter().sum();
                 let text = text.clone();
                 (0..width).map(move |d| text.clone().zip(&powers)
-                    .map(|(key, power)| power / total * part(key, head, 2, d)).sum()).collect::<Vec<f64>>()
+                    .map(|(key, power)| power / total * part(key, head, 2,
+                        d)).sum()).collect::<Vec<f64>>()
             }).collect())
             .collect();
         assert_close(&read_out(grid, &context, end, heads * width), &expected, 5e-5);

@@ -101,7 +101,8 @@ pub enum ArtefactError {
         found: Digest,
     },
     /// A file has another length than the manifest says.
-    #[error("size mismatch: {} has {found} bytes, but the manifest says {expected}", path.display())]
+    #[error("size mismatch: {} has {found} bytes, but the manifest says {expected}",
+        path.display())]
     Size {
         /// The file.
         path: PathBuf,
@@ -201,8 +202,8 @@ impl Files {
     }
 }
 
-/// A file's bytes, hashed as they are read. What was made of them may be used only once [`Self::finish`] says that they
-/// are those of the manifest.
+/// A file's bytes, hashed as they are read. What was made of them may be used only once
+/// [`Self::finish`] says that they are those of the manifest.
 #[derive(Debug)]
 pub struct VerifyingReader {
     file: BufReader<fs::File>,
@@ -316,7 +317,8 @@ fn read_verified(directory: &Path, entry: &FileEntry) -> Result<Vec<u8>, Artefac
     Ok(bytes)
 }
 
-/// Fills `files` of the manifest in `directory` from what lies there, writes it back, and returns the new digest.
+/// Fills `files` of the manifest in `directory` from what lies there, writes it back, and returns
+/// the new digest.
 ///
 /// Every regular file below `directory` is listed, sorted by path, but for the manifest itself.
 pub fn write_manifest(directory: &Path) -> Result<Digest, ArtefactError> {

@@ -1,7 +1,8 @@
-//! The model artefact: a directory whose manifest, `serin-model.json`, lists every file with its sha256.
+//! The model artefact: a directory whose manifest, `serin-model.json`, lists every file with its
+//! sha256.
 //!
-//! The artefact's digest is the sha256 of the manifest's bytes, so that one number fixes weights, tokeniser,
-//! preprocessing and labels together.
+//! The artefact's digest is the sha256 of the manifest's bytes, so that one number fixes weights,
+//! tokeniser, preprocessing and labels together.
 
 mod files;
 mod manifest;

@@ -46,13 +46,16 @@ pub struct BatchArgs {
     /// What separates the cells of CSV, in and out: one ASCII character
     #[arg(long, default_value = ",", value_parser = parse_delimiter)]
     pub delimiter: u8,
-    /// File of rows that the model does not take: row number, field and what was expected, never a value
+    /// File of rows that the model does not take: row number, field and what was expected, never a
+    /// value
     #[arg(long)]
     pub rejects: Option<PathBuf>,
-    /// End with exit code 3 when more rows than this are rejected [default: no bound with --rejects, else 0]
+    /// End with exit code 3 when more rows than this are rejected [default: no bound with
+    /// --rejects, else 0]
     #[arg(long)]
     pub max_rejects: Option<u64>,
-    /// Rows predicted at once [default: 1024 of tabular models, else 32; never more than the manifest's maxInstances]
+    /// Rows predicted at once [default: 1024 of tabular models, else 32; never more than the
+    /// manifest's maxInstances]
     #[arg(long)]
     pub chunk_rows: Option<NonZero<usize>>,
     /// Rows in a row group of Parquet output, which is also its checkpoint

@@ -1,7 +1,8 @@
 //! From a row as it was read to an instance as a request would carry it.
 //!
-//! Nothing is prepared here: the instance goes through [`Model::prepare`](crate::model::Model::prepare), as that of a
-//! request does. What is done here is only what a format needs: CSV has no types, so that the manifest's decide.
+//! Nothing is prepared here: the instance goes through
+//! [`Model::prepare`](crate::model::Model::prepare), as that of a request does. What is done here
+//! is only what a format needs: CSV has no types, so that the manifest's decide.
 
 use serde_json::{Map, Number, Value};
 
@@ -194,7 +195,8 @@ fn whole_row(expected: String) -> FieldError {
     }
 }
 
-/// What a cell of CSV stands for. One that is not of its input's type stays a text, which the manifest then refuses.
+/// What a cell of CSV stands for. One that is not of its input's type stays a text, which the
+/// manifest then refuses.
 fn typed(kind: InputType, cell: &str) -> Value {
     let text = || Value::from(cell);
     match kind {
@@ -205,11 +207,13 @@ fn typed(kind: InputType, cell: &str) -> Value {
             _ => text(),
         },
         InputType::String | InputType::Image => text(),
-        InputType::Tensor => serde_json::from_str(cell).unwrap_or_else(|_| text()), // nested arrays, as JSON
+        // nested arrays, as JSON
+        InputType::Tensor => serde_json::from_str(cell).unwrap_or_else(|_| text()),
     }
 }
 
-/// Reads what JSON allows by the parser that reads requests, so that both get the same bits; then `+1`, `.5` and `1.`.
+/// Reads what JSON allows by the parser that reads requests, so that both get the same bits; then
+/// `+1`, `.5` and `1.`.
 fn number(cell: &str) -> Option<Value> {
     serde_json::from_str::<Number>(cell)
         .ok()
@@ -257,7 +261,8 @@ mod tests {
 
     fn decoder(missing: &[&str]) -> Decoder {
         let manifest = json!({
-            "schemaVersion": 1, "name": "m", "version": "1", "kind": "tabular", "task": "classification",
+            "schemaVersion": 1, "name": "m", "version": "1", "kind": "tabular",
+            "task": "classification",
             "inputs": [{"name": "a", "type": "number"}, {"name": "b", "type": "boolean"}],
             "preprocessing": [{"step": "order", "features": ["a", "b"]}],
             "network": {"architecture": "linear", "weights": "w"},

@@ -22,7 +22,8 @@ pub enum BatchError {
     Panicked(String),
     /// Too many rows are wrong (3).
     #[error(
-        "{rejected} rows are rejected, more than --max-rejects {bound}; the last one is row {row}: {field}{}{expected} expected",
+        "{rejected} rows are rejected, more than --max-rejects {bound}; the last one is row \
+         {row}: {field}{}{expected} expected",
         if field.is_empty() { "" } else { ": " }
     )]
     Rejects {

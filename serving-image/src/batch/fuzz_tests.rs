@@ -19,7 +19,8 @@ const CSV: &[u8] = b"id,sepal_length,sepal_width,petal_length,petal_width\nf0,5.
 
 const JSONL: &[u8] = b"{\"id\":\"f0\",\"sepal_length\":5.1,\"sepal_width\":3.5,\"petal_length\":1.4,\"petal_width\":0.2}\n\n{\"id\":1}\n";
 
-/// Reads a file to its end, or to the error that ends it, and prepares what it holds. Gives the number of rows.
+/// Reads a file to its end, or to the error that ends it, and prepares what it holds. Gives the
+/// number of rows.
 fn read(format: Format, file: &[u8]) -> usize {
     let manifest = Manifest::parse(MANIFEST).unwrap();
     let preprocessor = Preprocessor::new(&manifest, None).unwrap();
@@ -85,7 +86,8 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..300), cells in "[0-9a-z,\"\r\n .+-]{0,200}") {
+    fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..300),
+        cells in "[0-9a-z,\"\r\n .+-]{0,200}") {
         for format in [Format::Csv, Format::Jsonl] {
             read(format, &bytes);
             read(format, cells.as_bytes());

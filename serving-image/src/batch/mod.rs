@@ -6,8 +6,9 @@
 //! end     last checkpoint ─► state: complete ─► output under its name
 //! ```
 //!
-//! Every row takes the path of a request: what `/predict` answers is what stands in the output. The job may be killed
-//! at any time; started again, it goes on after its last checkpoint, and the output has the same bytes.
+//! Every row takes the path of a request: what `/predict` answers is what stands in the output. The
+//! job may be killed at any time; started again, it goes on after its last checkpoint, and the
+//! output has the same bytes.
 
 mod args;
 mod decode;
@@ -260,7 +261,8 @@ impl Paths {
         }
     }
 
-    /// Where to begin; nothing where all is done. From then on there is a checkpoint, and what lies there is the job's.
+    /// Where to begin; nothing where all is done. From then on there is a checkpoint, and what lies
+    /// there is the job's.
     fn begin(&self, job: &Job, overwrite: bool) -> Result<Option<Progress>, BatchError> {
         if overwrite {
             self.discard().map_err(BatchError::Output)?;
@@ -299,11 +301,13 @@ impl Paths {
             )));
         }
         if progress.complete && there(&self.output)? {
-            sink::discard(&self.output).map_err(BatchError::Output)?; // killed between renaming and removing
+            // killed between renaming and removing
+            sink::discard(&self.output).map_err(BatchError::Output)?;
             return Ok(None);
         }
         if progress.complete && !sink::exists(&self.output) {
-            return self.anew(job).map(Some); // somebody has taken the output away, and wants another
+            // somebody has taken the output away, and wants another
+            return self.anew(job).map(Some);
         }
         Ok(Some(progress))
     }

@@ -3,8 +3,9 @@
 //! ```text
 //! source ─► chunks ─► workers (decode, prepare, forward) ─► answers in the input's order ─► sink
 //! ```
-//! The reader puts a place for each chunk's answer into a queue before it hands the chunk out, so that the writer
-//! takes answers in order without sorting. The queue's length bounds how many chunks are in memory.
+//! The reader puts a place for each chunk's answer into a queue before it hands the chunk out, so
+//! that the writer takes answers in order without sorting. The queue's length bounds how many
+//! chunks are in memory.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

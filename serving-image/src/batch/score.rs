@@ -40,7 +40,8 @@ pub(super) struct Answer {
     pub prediction: Prediction,
 }
 
-/// Why a row was not predicted. The value that was there is not repeated: it may be somebody's personal data.
+/// Why a row was not predicted. The value that was there is not repeated: it may be somebody's
+/// personal data.
 #[derive(Debug, Serialize)]
 pub(super) struct Reject {
     pub row: u64,
@@ -86,7 +87,8 @@ pub(super) fn score(model: &Model, decoder: &Decoder, chunk: Chunk) -> candle_co
             }
         }
         (rows, instances) = (kept_rows, sound);
-        scored.rejects.sort_by_key(|reject| reject.row); // stable: the fields stay in the manifest's order
+        // stable: the fields stay in the manifest's order
+        scored.rejects.sort_by_key(|reject| reject.row);
         if instances.is_empty() {
             return Ok(scored);
         }

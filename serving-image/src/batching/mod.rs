@@ -1,8 +1,9 @@
 //! Dynamic batching: texts of many requests through the encoder together.
 //!
-//! One thread takes the next batch whenever the engine is free (`queue.rs` says which one), computes it, and hands the
-//! parts back. Whoever gives up, by deadline or by closing the connection, drops the receiver of the answer: that is
-//! what takes a request out of line, and nothing of it is computed from then on.
+//! One thread takes the next batch whenever the engine is free (`queue.rs` says which one),
+//! computes it, and hands the parts back. Whoever gives up, by deadline or by closing the
+//! connection, drops the receiver of the answer: that is what takes a request out of line, and
+//! nothing of it is computed from then on.
 
 mod queue;
 
@@ -119,7 +120,8 @@ impl Batcher {
         &self.0.0.metrics
     }
 
-    /// The answers to these texts, computed with those of other requests. Dropping the future gives the request up.
+    /// The answers to these texts, computed with those of other requests. Dropping the future gives
+    /// the request up.
     pub async fn predict(
         &self,
         engine: Arc<dyn Engine>,

@@ -1,11 +1,12 @@
 //! Which texts are computed next: pure, without clock or thread.
 //!
-//! Requests wait in line and take turns. In its turn a request has up to half a batch computed: a small one is done
-//! then, so small ones are answered in the order in which they came; a large one goes back to the end of the line with
-//! the rest. So a request of a thousand long texts delays nobody by more than its half of a batch.
+//! Requests wait in line and take turns. In its turn a request has up to half a batch computed: a
+//! small one is done then, so small ones are answered in the order in which they came; a large one
+//! goes back to the end of the line with the rest. So a request of a thousand long texts delays
+//! nobody by more than its half of a batch.
 //!
-//! Nothing waits for a batch to fill up: whenever the engine is free, it takes what is there. Under load that is a full
-//! batch, and alone a request has no wait at all.
+//! Nothing waits for a batch to fill up: whenever the engine is free, it takes what is there. Under
+//! load that is a full batch, and alone a request has no wait at all.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -13,7 +14,8 @@ use std::ops::Range;
 /// Bounds of a batch and of the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Most tokens in a batch; a longer text is computed alone. Padding is not counted, because none is computed.
+    /// Most tokens in a batch; a longer text is computed alone. Padding is not counted, because
+    /// none is computed.
     pub tokens: usize,
     /// Most texts in a batch.
     pub texts: usize,
@@ -78,8 +80,8 @@ impl<R: Clone> Queue<R> {
             .collect()
     }
 
-    /// The next batch, which is empty only where nobody is in line; and the requests for which nobody waits any more,
-    /// which have left the line.
+    /// The next batch, which is empty only where nobody is in line; and the requests for which
+    /// nobody waits any more, which have left the line.
     pub(super) fn take(&mut self, is_wanted: impl Fn(&R) -> bool) -> (Vec<Part<R>>, Vec<R>) {
         let mut abandoned = Vec::new();
         self.waiting.retain(|waiting| {
@@ -178,7 +180,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_text_is_computed_once_and_in_order(limits in limits(), requests in prop::collection::vec(lengths(), 1..20)) {
+        fn every_text_is_computed_once_and_in_order(limits in limits(),
+            requests in prop::collection::vec(lengths(), 1..20)) {
             let mut queue = Queue::new(limits);
             for (id, lengths) in requests.iter().enumerate() {
                 prop_assert!(queue.offer(id, lengths.clone()).is_ok());
@@ -230,7 +233,8 @@ mod tests {
         }
 
         #[test]
-        fn what_nobody_waits_for_is_not_computed(limits in limits(), requests in prop::collection::vec(lengths(), 2..20)) {
+        fn what_nobody_waits_for_is_not_computed(limits in limits(),
+            requests in prop::collection::vec(lengths(), 2..20)) {
             let mut queue = Queue::new(limits);
             for (id, lengths) in requests.iter().enumerate() {
                 queue.offer(id, lengths.clone()).unwrap();
@@ -280,7 +284,8 @@ mod tests {
             .iter()
             .map(|part| (part.request, part.texts.clone()))
             .collect();
-        // Half of 1,024 tokens, the small one, and then the large one's next turn as far as it fits.
+        // Half of 1,024 tokens, the small one, and then the large one's next turn as far as it
+        // fits.
         assert_eq!(parts, [("large", 0..4), ("small", 0..1), ("large", 4..7)]);
     }
 

@@ -11,7 +11,8 @@ use crate::args::{parse_duration, parse_share};
 /// Flags of `bench`.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
-    /// The server, such as http://127.0.0.1:8080 or https://model.example; a path is taken for --path
+    /// The server, such as http://127.0.0.1:8080 or https://model.example; a path is taken for
+    /// --path
     pub url: String,
     /// Requests a second
     #[arg(long, default_value_t = 100.0, value_parser = parse_rate, conflicts_with = "rates")]

@@ -55,7 +55,8 @@ pub(super) async fn run(
     Ok(gatherer.finish())
 }
 
-/// A thread of its own: the runtime's timers tick in milliseconds, which is longer than a small model needs.
+/// A thread of its own: the runtime's timers tick in milliseconds, which is longer than a small
+/// model needs.
 fn pace(schedule: Schedule, start: Instant, queue: &UnboundedSender<Due>) {
     for (number, due) in schedule.enumerate() {
         if let Some(early) = due.checked_sub(start.elapsed()) {
@@ -75,8 +76,8 @@ struct Client {
 }
 
 impl Client {
-    /// Takes what is due until there is no more. A request that waited too long for a free connection is given up
-    /// unsent, as its sender would have done.
+    /// Takes what is due until there is no more. A request that waited too long for a free
+    /// connection is given up unsent, as its sender would have done.
     async fn work(
         self,
         queue: Arc<Mutex<UnboundedReceiver<Due>>>,

@@ -141,7 +141,8 @@ mod tests {
 
     #[test]
     fn the_series_is_found_with_and_without_labels() {
-        let text = "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes 1.5e+07\n# EOF";
+        let text = "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes \
+                    1.5e+07\n# EOF";
         assert_eq!(resident(text), Some(1.5e7));
         assert_eq!(
             resident("model_resident_memory_bytes{model=\"a b\"} 42"),

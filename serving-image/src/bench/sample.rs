@@ -8,7 +8,8 @@ use crate::picture;
 /// Deepest nesting that is followed; a schema that refers to itself ends there.
 const MAX_DEPTH: usize = 16;
 
-/// Most values that one sample is made of: what a server's contract asks for beyond that stays null.
+/// Most values that one sample is made of: what a server's contract asks for beyond that stays
+/// null.
 const MAX_VALUES: usize = 1 << 20;
 
 /// Width of made-up pictures, in pixels.
@@ -20,7 +21,8 @@ const WORDS: [&str; 16] = [
     "to", "green", "harbour", "lights", "tonight",
 ];
 
-/// A value of `schema`; `document` is where its references point into. Arrays get `length` elements where they may.
+/// A value of `schema`; `document` is where its references point into. Arrays get `length` elements
+/// where they may.
 pub(super) fn sample(
     schema: &Value,
     document: &Value,
@@ -115,7 +117,8 @@ impl Sampler<'_> {
             .collect()
     }
 
-    /// Evenly from the allowed range, or from 0 to 1 where it is open; `beyond` is added to its end.
+    /// Evenly from the allowed range, or from 0 to 1 where it is open; `beyond` is added to its
+    /// end.
     fn number(&mut self, schema: &Value, beyond: f64) -> f64 {
         let (minimum, maximum) = (schema["minimum"].as_f64(), schema["maximum"].as_f64());
         let low = minimum
@@ -174,10 +177,12 @@ mod tests {
     fn samples_keep_to_their_schema() {
         let document = json!({"components": {"schemas": {
             "Age": {"type": ["integer", "null"], "minimum": 3, "maximum": 5},
-            "Loop": {"type": "object", "required": ["next"], "properties": {"next": {"$ref": "#/components/schemas/Loop"}}},
+            "Loop": {"type": "object", "required": ["next"],
+            "properties": {"next": {"$ref": "#/components/schemas/Loop"}}},
         }}});
         let schema = json!({
-            "type": "object", "required": ["age", "height", "colour", "list", "name", "yes", "pick"],
+            "type": "object", "required": ["age", "height", "colour", "list", "name", "yes",
+            "pick"],
             "properties": {
                 "age": {"$ref": "#/components/schemas/Age"},
                 "height": {"type": "number", "minimum": 1.5},
@@ -223,7 +228,8 @@ mod tests {
     #[test]
     fn a_picture_is_a_file_that_is_not_too_long() {
         let kinds = json!([{"contentMediaType": "image/png"}, {"contentMediaType": "image/jpeg"}]);
-        let schema = json!({"type": "string", "contentEncoding": "base64", "anyOf": kinds, "maxLength": 12_000});
+        let schema = json!({"type": "string", "contentEncoding": "base64", "anyOf": kinds,
+            "maxLength": 12_000});
         let mut random = Random::new(3);
         let samples: Vec<Value> = (0..2)
             .map(|_| sample(&schema, &Value::Null, 1, &mut random))
@@ -244,7 +250,8 @@ mod tests {
 
     #[test]
     fn a_list_without_end_ends() {
-        let schema = json!({"type": "array", "minItems": u64::MAX, "items": {"type": "array", "minItems": u64::MAX}});
+        let schema = json!({"type": "array", "minItems": u64::MAX, "items": {"type": "array",
+            "minItems": u64::MAX}});
         let value = sample(&schema, &Value::Null, 1, &mut Random::new(1));
         assert!(value.as_array().is_some_and(|rows| rows.len() < MAX_VALUES));
     }
@@ -257,11 +264,13 @@ mod tests {
             let mut document = json!({
                 "schema": {
                     "type": "object", "required": ["a", "b", "c"], "properties": {
-                        "a": {"type": "integer", "minimum": 1, "maximum": 2, "enum": [1, 2]}, "b": {"$ref": "#/other"},
+                        "a": {"type": "integer", "minimum": 1, "maximum": 2, "enum": [1, 2]},
+                        "b": {"$ref": "#/other"},
                         "c": {"type": "string", "minLength": 1, "maxLength": 3},
                     },
                 },
-                "other": {"type": ["array", "null"], "minItems": 1, "maxItems": 3, "items": {"oneOf": [{"type": "number"}]}},
+                "other": {"type": ["array", "null"], "minItems": 1, "maxItems": 3,
+                "items": {"oneOf": [{"type": "number"}]}},
             });
             replace(&mut document, place, by);
             replace(&mut document, place, again);

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::args::Arrivals;
 
-/// A small, fast generator (xorshift64*): good enough for gaps and sample bodies, and the same on every machine.
+/// A small, fast generator (xorshift64*): good enough for gaps and sample bodies, and the same on
+/// every machine.
 #[derive(Debug, Clone)]
 pub(super) struct Random(u64);
 
@@ -61,7 +62,8 @@ impl Iterator for Schedule {
 
     fn next(&mut self) -> Option<Duration> {
         self.at = match self.arrivals {
-            Arrivals::Constant => self.sent as f64 * self.gap, // without the error that a sum gathers
+            // without the error that a sum gathers
+            Arrivals::Constant => self.sent as f64 * self.gap,
             Arrivals::Poisson => self.at - self.gap * (1.0 - self.random.share()).ln(),
         };
         self.sent += 1;
@@ -87,7 +89,8 @@ mod tests {
         assert!(gaps.iter().all(|gap| (gap - 0.01).abs() < 1e-8));
     }
 
-    /// An exponential distribution has the mean as its standard deviation, and a share of 1/e of gaps above the mean.
+    /// An exponential distribution has the mean as its standard deviation, and a share of 1/e of
+    /// gaps above the mean.
     #[test]
     fn people_come_at_random_and_the_same_seed_brings_the_same_people() {
         let gaps = gaps(Arrivals::Poisson, 7);

@@ -1,8 +1,9 @@
 //! What was measured, without flattery.
 //!
-//! A latency runs from when its request was *due*, so that a server that stalls is charged for all requests that had to
-//! wait meanwhile (no coordinated omission). It counts for a good answer, and for a request that was given up, with the
-//! time until then. Quick refusals are counted as errors, and do not make the latencies look better.
+//! A latency runs from when its request was *due*, so that a server that stalls is charged for all
+//! requests that had to wait meanwhile (no coordinated omission). It counts for a good answer, and
+//! for a request that was given up, with the time until then. Quick refusals are counted as errors,
+//! and do not make the latencies look better.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use super::target::Outcome;
 /// Percentiles that reports show, in per cent.
 pub(super) const PERCENTILES: [f64; 6] = [50.0, 90.0, 95.0, 99.0, 99.9, 99.99];
 
-/// A percentile is told where at least so many samples lie beyond it; with fewer it is a matter of luck.
+/// A percentile is told where at least so many samples lie beyond it; with fewer it is a matter of
+/// luck.
 const BEYOND: f64 = 10.0;
 
 /// Points of a graph over time, at most.
@@ -234,7 +236,8 @@ impl Latency {
     }
 }
 
-/// Latency in ms by percentile, as far as samples carry it, at even steps of the logarithm of what lies beyond.
+/// Latency in ms by percentile, as far as samples carry it, at even steps of the logarithm of what
+/// lies beyond.
 fn curve(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
     let end = (histogram.len() as f64 / BEYOND).log10();
     let steps = (end * 20.0).floor().max(0.0) as u32;
@@ -269,7 +272,8 @@ mod tests {
         }
     }
 
-    /// 100 requests, one every 10 ms, to a server that stalls for the first half second and answers in 1 ms after it.
+    /// 100 requests, one every 10 ms, to a server that stalls for the first half second and answers
+    /// in 1 ms after it.
     #[test]
     fn a_stall_is_charged_to_all_that_had_to_wait() {
         let mut gatherer = Gatherer::new(100.0, Duration::ZERO, SECOND).unwrap();

@@ -26,7 +26,8 @@ pub(super) enum Severity {
     Warning,
 }
 
-const AGAIN: &str = "fetch the artefact again; if the change is meant, `serin-serve manifest DIR` lists the files anew, under a new digest";
+const AGAIN: &str = "fetch the artefact again; if the change is meant, `serin-serve manifest DIR` \
+                     lists the files anew, under a new digest";
 
 const FIT: &str = "make the manifest's network, inputs and labels fit the file's content";
 
@@ -67,7 +68,8 @@ pub(super) fn of_manifest(directory: &Path, error: &ArtefactError) -> Vec<Findin
             found.sort();
             vec![Finding::error(
                 format!("{MANIFEST_FILE} is missing; there is {}", listed(&found)),
-                "write one that says what the model takes and answers (README, \"The artefact\"), without `files`; `serin-serve manifest DIR` fills them in",
+                "write one that says what the model takes and answers (README, \"The artefact\"), \
+                 without `files`; `serin-serve manifest DIR` fills them in",
             )]
         }
         ArtefactError::Manifest {
@@ -108,7 +110,8 @@ pub(super) fn of_listing(directory: &Path, manifest: &Manifest) -> Vec<Finding> 
     let mut findings = Vec::new();
     if manifest.golden.is_empty() {
         findings.push(Finding::warning(
-            "there is no golden example: nothing proves that the model answers as it did where it was trained",
+            "there is no golden example: nothing proves that the model answers as it did where it \
+             was trained",
             "add some instances with their outputs to `golden`",
         ));
     }
@@ -162,14 +165,17 @@ pub(super) fn of_load(error: &LoadError) -> Finding {
             "export the model to one of the networks in README, or use a build that has the engine"
         }
         LoadError::Onnx(OnnxError::Weights(_)) => {
-            "`onnx.save(onnx.load(\"model.onnx\"), \"one.onnx\")` writes a graph with its weights inside"
+            "`onnx.save(onnx.load(\"model.onnx\"), \"one.onnx\")` writes a graph with its weights \
+             inside"
         }
         LoadError::Onnx(OnnxError::Library { .. }) => {
-            "install ONNX Runtime's library (`pip download onnxruntime` has it) and name it, or use the image serve-onnx"
+            "install ONNX Runtime's library (`pip download onnxruntime` has it) and name it, or \
+             use the image serve-onnx"
         }
         LoadError::GoldenInstance { .. } => "correct the example, or the inputs' types and bounds",
         LoadError::GoldenOutput { .. } => {
-            "compare preprocessing and weights with the training; record the output anew only if it is the one that is wrong"
+            "compare preprocessing and weights with the training; record the output anew only if \
+             it is the one that is wrong"
         }
         _ => FIT,
     };

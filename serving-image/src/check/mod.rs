@@ -4,7 +4,8 @@
 //! findings  directory ─► manifest ─► digest ─► files ─► weights and steps ─► golden examples      (all that is wrong)
 //! measures  size ─► memory ─► time to load ─► latency and rate                                (where nothing is wrong)
 //! ```
-//! Everything is found out by the code that serves: what is checked is what `serve` does before it is ready.
+//! Everything is found out by the code that serves: what is checked is what `serve` does before it
+//! is ready.
 
 mod findings;
 mod measure;
@@ -53,7 +54,8 @@ pub enum CheckOutput {
 
 /// The directory cannot be served; what is wrong was printed.
 #[derive(Debug, thiserror::Error)]
-#[error("{} is not servable: {errors} {}", directory.display(), if *errors == 1 { "error" } else { "errors" })]
+#[error("{} is not servable: {errors} {}", directory.display(),
+    if *errors == 1 { "error" } else { "errors" })]
 pub struct NotServable {
     /// The directory.
     pub directory: PathBuf,
@@ -174,7 +176,8 @@ impl Report {
         self.serves = routes(&contract(manifest));
     }
 
-    /// Loads a language model as `serve` does. How fast it writes is not measured here: it depends on the prompt.
+    /// Loads a language model as `serve` does. How fast it writes is not measured here: it depends
+    /// on the prompt.
     fn load_generator(&mut self, artefact: &Artefact) {
         let before = Memory::before();
         let started = Instant::now();
@@ -193,7 +196,8 @@ impl Report {
         if artefact.manifest.kind == Kind::Generation {
             return self.load_generator(&artefact);
         }
-        // Without them, loading says what is wrong with the weights, and each example can be told of.
+        // Without them, loading says what is wrong with the weights, and each example can be told
+        // of.
         let golden = std::mem::take(&mut artefact.manifest.golden);
         let contract = contract(&artefact.manifest);
         let before = Memory::before();
@@ -231,7 +235,8 @@ fn word(value: impl Serialize) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// What speed is measured with: what the model's author found typical, or else what its contract allows.
+/// What speed is measured with: what the model's author found typical, or else what its contract
+/// allows.
 fn instances(golden: &[Golden], contract: &Value) -> Vec<Value> {
     if golden.is_empty() {
         sample_instances(contract)

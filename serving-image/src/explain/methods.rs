@@ -9,8 +9,8 @@ use super::{Effort, ExplainError, Explanation, Question, answers, own_scale, row
 use crate::artefact::{Background, Manifest, Network, Task};
 use crate::model::{Linear, Model};
 
-/// Largest difference between what the trees of a graph add up to and what the runtime answers, for the trees to be
-/// believed.
+/// Largest difference between what the trees of a graph add up to and what the runtime answers, for
+/// the trees to be believed.
 const TREE_TOLERANCE: f64 = 1e-4;
 
 /// Evaluations between two rests.
@@ -104,7 +104,8 @@ impl OfWeights {
         })
     }
 
-    /// On the scale of the last layer's sums. A binary model has one sum, the log odds of its second class.
+    /// On the scale of the last layer's sums. A binary model has one sum, the log odds of its
+    /// second class.
     pub fn explain(
         &self,
         model: &Model,
@@ -152,7 +153,8 @@ pub(super) struct OfTrees {
 }
 
 impl OfTrees {
-    /// None where the graph is not just an ensemble of trees, or where its trees do not answer as the runtime does.
+    /// None where the graph is not just an ensemble of trees, or where its trees do not answer as
+    /// the runtime does.
     fn new(
         model: &Model,
         graph: &[u8],

@@ -1,5 +1,5 @@
-//! Why a model answered as it did: what each field of a table, or each word of a text, added to the answer, compared with
-//! the background that the manifest gives (Shapley values).
+//! Why a model answered as it did: what each field of a table, or each word of a text, added to the
+//! answer, compared with the background that the manifest gives (Shapley values).
 //!
 //! ```text
 //! linear network           ─► weight · (number − mean), exact
@@ -8,7 +8,8 @@
 //! any other                ─► random orders of the fields, with a standard error
 //! texts                    ─► the last two, of words in place of fields, ever fewer words together
 //! ```
-//! What the last two need of the model is its answers, through the same preprocessing and forward pass as predictions.
+//! What the last two need of the model is its answers, through the same preprocessing and forward
+//! pass as predictions.
 
 mod methods;
 mod onnx;
@@ -70,8 +71,8 @@ pub trait Effort {
     fn pairs(&self) -> usize;
     /// How much of its time is left: 1 at the beginning, and 0 when it is over.
     fn time_left(&mut self) -> f64;
-    /// Called before every few hundred evaluations: predictions go first, and an explanation that nobody waits for
-    /// ends here.
+    /// Called before every few hundred evaluations: predictions go first, and an explanation that
+    /// nobody waits for ends here.
     fn proceed(&mut self) -> Result<(), ExplainError>;
 
     /// Whether sampling ends, which it does after two pairs of orders at the earliest.
@@ -102,7 +103,8 @@ pub struct Explanation {
     pub value: f64,
     /// The background's mean answer.
     pub base_value: f64,
-    /// What each field added, in the manifest's order of inputs; or each passage, in the order of the text.
+    /// What each field added, in the manifest's order of inputs; or each passage, in the order of
+    /// the text.
     pub contributions: Vec<f64>,
     /// What the contributions are of, where they are of texts.
     pub passages: Option<Vec<Passage>>,
@@ -159,8 +161,8 @@ impl Explanation {
 }
 
 impl Explainer {
-    /// How `model` is explained, whose weights file holds these bytes. None where its manifest gives nothing to compare
-    /// with ([`Manifest::is_explained`]).
+    /// How `model` is explained, whose weights file holds these bytes. None where its manifest
+    /// gives nothing to compare with ([`Manifest::is_explained`]).
     pub fn new(model: &Model, weights: &[u8]) -> Result<Option<Self>, ExplainError> {
         let manifest = &model.manifest;
         if !manifest.is_explained() {

@@ -1,7 +1,7 @@
 //! The tree ensemble inside an ONNX graph (`ai.onnx.ml`, as skl2onnx and onnxmltools write it).
 //!
-//! Only a graph whose trees take the prepared row itself is read: what a graph does to a row before its trees has no
-//! names for features. Every other graph is explained by its answers alone.
+//! Only a graph whose trees take the prepared row itself is read: what a graph does to a row before
+//! its trees has no names for features. Every other graph is explained by its answers alone.
 
 use std::collections::BTreeMap;
 
@@ -24,14 +24,14 @@ pub(super) enum Scale {
 /// The trees of a graph.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Trees {
-    /// Their sum has one number for each output of the model; for two classes with one sum, the second's, the first is 0
-    /// (logistic) or what is missing to 1 (identity).
+    /// Their sum has one number for each output of the model; for two classes with one sum, the
+    /// second's, the first is 0 (logistic) or what is missing to 1 (identity).
     pub ensemble: Ensemble,
     pub scale: Scale,
 }
 
-/// Reads the ensemble of a graph with `outputs` outputs on rows of `features` numbers; none where the graph is not just
-/// that, or not sound.
+/// Reads the ensemble of a graph with `outputs` outputs on rows of `features` numbers; none where
+/// the graph is not just that, or not sound.
 pub(super) fn read(bytes: &[u8], features: usize, outputs: usize) -> Option<Trees> {
     let graph = ModelProto::decode(bytes).ok()?.graph?;
     let mut ensembles = graph.node.iter().filter(|node| {
@@ -157,7 +157,8 @@ fn read_trees(
     if lengths != [trees.len(); 4] || [thresholds.len(), modes.len()] != [trees.len(); 2] {
         return None;
     }
-    // The nodes of a tree, in the order of the file: the first is the root. Ids become places in that order.
+    // The nodes of a tree, in the order of the file: the first is the root. Ids become places in
+    // that order.
     let mut by_tree: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
     for (row, tree) in trees.iter().enumerate() {
         by_tree.entry(*tree).or_default().push(row);
@@ -241,7 +242,8 @@ mod tests {
         }
     }
 
-    /// One stump on the second of two features: `x[1] ≤ 0.5` adds 1, else −1, to the class of that id.
+    /// One stump on the second of two features: `x[1] ≤ 0.5` adds 1, else −1, to the class of that
+    /// id.
     fn stump(class: i64, transform: &str) -> ModelProto {
         let modes = ["BRANCH_LEQ", "LEAF", "LEAF"].map(|mode| mode.as_bytes().to_vec());
         let attribute = vec![

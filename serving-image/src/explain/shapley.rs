@@ -1,8 +1,9 @@
 //! Shapley values of a function that is only known by its answers.
 //!
-//! The players are the fields of an instance. A coalition's worth is the model's mean answer when its fields are the
-//! instance's own and all others are a background instance's ("interventional" values, Lundberg & Lee 2017, Janzing et
-//! al. 2020). The values add up to what the instance's answer differs from the background's mean answer.
+//! The players are the fields of an instance. A coalition's worth is the model's mean answer when
+//! its fields are the instance's own and all others are a background instance's ("interventional"
+//! values, Lundberg & Lee 2017, Janzing et al. 2020). The values add up to what the instance's
+//! answer differs from the background's mean answer.
 //!
 //! No clock, no thread, no model: the caller evaluates coalitions, and says when to stop.
 
@@ -44,8 +45,9 @@ pub(super) fn is_exact(fields: usize, background: usize) -> bool {
 
 /// The exact values: every coalition with every background instance.
 ///
-/// `φ_i = Σ_S |S|! (n − |S| − 1)! / n! · (v(S ∪ i) − v(S))`, where `v` is the mean over the background (Shapley 1953).
-/// `answer` is called with one coalition at a time, for the whole background.
+/// `φ_i = Σ_S |S|! (n − |S| − 1)! / n! · (v(S ∪ i) − v(S))`, where `v` is the mean over the
+/// background (Shapley 1953). `answer` is called with one coalition at a time, for the whole
+/// background.
 pub(super) fn exact<E>(
     fields: usize,
     background: usize,
@@ -95,8 +97,9 @@ fn coalition_weights(fields: usize) -> Vec<f64> {
         .collect()
 }
 
-/// Values from random orders in which the fields join, each order followed by its reverse (Mitchell et al. 2022: the
-/// antithetic pair halves the variance of additive models to nothing), each pair with a random background instance.
+/// Values from random orders in which the fields join, each order followed by its reverse (Mitchell
+/// et al. 2022: the antithetic pair halves the variance of additive models to nothing), each pair
+/// with a random background instance.
 ///
 /// The caller draws pairs, evaluates them, and adds the answers for as long as it likes.
 #[derive(Debug)]
@@ -305,9 +308,11 @@ mod tests {
             prop_assert!((shares.base - means).abs() < 1e-12);
 
             let found = sampled((5, rows, means), (7, 800), answers(model, &background));
-            for ((found, error), exact) in found.values.iter().zip(found.errors.unwrap()).zip(&shares.values) {
+            for ((found, error),
+                exact) in found.values.iter().zip(found.errors.unwrap()).zip(&shares.values) {
                 // 5 standard errors: 1 in 1.7 million, of 320 values with a fixed seed.
-                prop_assert!((found - exact).abs() <= 5.0 * error + 1e-9, "{found} ± {error}, not {exact}");
+                prop_assert!((found - exact).abs() <= 5.0 * error + 1e-9,
+                    "{found} ± {error}, not {exact}");
             }
         }
 

@@ -1,12 +1,13 @@
-//! Texts: what each word added to the answer, by the model's answers to the text with other words masked.
+//! Texts: what each word added to the answer, by the model's answers to the text with other words
+//! masked.
 //!
-//! The players are the words, or passages of neighbouring words. A coalition's answer is the model's own to the text in
-//! which every word of the others is the manifest's mask, such as `[MASK]`; the base value is its answer where all are.
-//! What is between words stays as it is.
+//! The players are the words, or passages of neighbouring words. A coalition's answer is the
+//! model's own to the text in which every word of the others is the manifest's mask, such as
+//! `[MASK]`; the base value is its answer where all are. What is between words stays as it is.
 //!
-//! An explanation goes in rounds: first the text in at most 4 passages, then in twice as many, up to its words or 32 passages.
-//! A round costs about as much as all before it, and begins while half of the time is left. The last one that has
-//! something to say is the answer.
+//! An explanation goes in rounds: first the text in at most 4 passages, then in twice as many, up
+//! to its words or 32 passages. A round costs about as much as all before it, and begins while half
+//! of the time is left. The last one that has something to say is the answer.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -27,7 +28,8 @@ const COARSEST: usize = 4;
 /// Most passages: more would each get a number too small to tell from its error.
 const FINEST: usize = 32;
 
-/// All coalitions of a round are tried if these are their tokens or fewer. MiniLM takes 2 s of a core for so many.
+/// All coalitions of a round are tried if these are their tokens or fewer. MiniLM takes 2 s of a
+/// core for so many.
 const EXACT_TOKENS: usize = 1 << 14;
 
 /// The share of the time that must be left for another round.
@@ -183,7 +185,8 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    /// Cuts the text anew. Its own answer is known, and that to masks alone is the same in every round.
+    /// Cuts the text anew. Its own answer is known, and that to masks alone is the same in every
+    /// round.
     fn begin(&mut self, run: usize, value: f64) {
         self.players = players(self.texts, run);
         self.known.retain(|coalition, _| *coalition == 0);
@@ -232,8 +235,9 @@ impl Round<'_> {
         Ok(shares)
     }
 
-    /// Random orders until all coalitions are known, or else enough orders; or until the time is over, or better spent on
-    /// another round. None where there was not even time to state an error.
+    /// Random orders until all coalitions are known, or else enough orders; or until the time is
+    /// over, or better spent on another round. None where there was not even time to state an
+    /// error.
     fn sampled(
         &mut self,
         seed: u64,

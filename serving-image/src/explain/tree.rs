@@ -1,9 +1,10 @@
 //! Exact Shapley values of decision trees.
 //!
-//! For one instance and one background instance a tree's answer is one leaf, whichever fields are whose: at a node where
-//! both go the same way nothing is decided, elsewhere the node's feature decides. So each leaf that can be reached needs
-//! some features to be the instance's and some to be the background's, and pays each of them by the number of the others
-//! (interventional TreeSHAP; Lundberg et al. 2020, algorithm 3).
+//! For one instance and one background instance a tree's answer is one leaf, whichever fields are
+//! whose: at a node where both go the same way nothing is decided, elsewhere the node's feature
+//! decides. So each leaf that can be reached needs some features to be the instance's and some to
+//! be the background's, and pays each of them by the number of the others (interventional TreeSHAP;
+//! Lundberg et al. 2020, algorithm 3).
 
 /// A tree's node, by its index in the tree; the root is 0.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,8 +71,8 @@ pub(super) struct Ensemble {
 }
 
 impl Tree {
-    /// A tree of these nodes, the root first; none if a node is missing, shared, below itself or more than 256 levels down,
-    /// or if a feature or output is out of range.
+    /// A tree of these nodes, the root first; none if a node is missing, shared, below itself or
+    /// more than 256 levels down, or if a feature or output is out of range.
     pub fn new(nodes: Vec<Node>, features: usize, outputs: usize) -> Option<Self> {
         let mut seen = vec![false; nodes.len()];
         let mut open = vec![(0, 0)];
@@ -123,7 +124,8 @@ impl Tree {
 }
 
 impl Ensemble {
-    /// Divides all that the trees add, not the constants: the mean of the trees instead of their sum.
+    /// Divides all that the trees add, not the constants: the mean of the trees instead of their
+    /// sum.
     pub fn divide_by(&mut self, count: f64) {
         self.change_leaves(|weights| weights.iter_mut().for_each(|(_, weight)| *weight /= count));
     }
@@ -162,7 +164,8 @@ impl Ensemble {
         sum
     }
 
-    /// Each feature's value for one output, against one background row: they add up to the difference of the two answers.
+    /// Each feature's value for one output, against one background row: they add up to the
+    /// difference of the two answers.
     pub fn shares(&self, row: &[f32], background: &[f32], output: usize) -> Vec<f64> {
         let mut walk = Walk {
             row,
@@ -227,8 +230,9 @@ impl Walk<'_> {
         }
     }
 
-    /// A leaf that is reached if `a` features are the instance's and `b` the background's is worth `(a − 1)! b! / (a + b)!`
-    /// to each of the former, and costs each of the latter `a! (b − 1)! / (a + b)!`.
+    /// A leaf that is reached if `a` features are the instance's and `b` the background's is worth
+    /// `(a − 1)! b! / (a + b)!` to each of the former, and costs each of the latter `a! (b − 1)! /
+    /// (a + b)!`.
     fn pay(&mut self, leaf: &Node) {
         let Node::Leaf(weights) = leaf else { return };
         let of_output = weights.iter().filter(|(output, _)| *output == self.output);
@@ -295,7 +299,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
 
-        /// The walk finds what trying all coalitions finds, also where a feature decides twice on one way down.
+        /// The walk finds what trying all coalitions finds, also where a feature decides twice on
+        /// one way down.
         #[test]
         fn the_values_are_those_of_all_coalitions(
             trees in prop::collection::vec(tree(4, 5), 1..4),

@@ -1,4 +1,5 @@
-//! Which addresses may be connected to: the last line of defence against addresses that name what is not meant for tenants.
+//! Which addresses may be connected to: the last line of defence against addresses that name what
+//! is not meant for tenants.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -18,7 +19,8 @@ const LOOPBACK: Reach = Reach::Never("loopback");
 const LINK_LOCAL: Reach = Reach::Never("link-local, where metadata services live");
 const NOT_A_HOST: Reach = Reach::Never("no address of one host");
 
-/// Metadata and host services that lie outside of the link-local ranges: AWS over IPv6, Google over IPv6, Alibaba, Oracle, Azure.
+/// Metadata and host services that lie outside of the link-local ranges: AWS over IPv6, Google over
+/// IPv6, Alibaba, Oracle, Azure.
 const METADATA_V6: [Ipv6Addr; 2] = [
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
@@ -71,19 +73,21 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
     }
     match address.segments() {
         [0xfe80..=0xfebf, ..] => LINK_LOCAL,
-        // RFC 4193, the deprecated site-local range, documentation (RFC 3849, 9637), RFC 8215's local translation,
-        // Teredo (whose server forwards to any IPv4 address).
+        // RFC 4193, the deprecated site-local range, documentation (RFC 3849, 9637), RFC 8215's
+        // local translation, Teredo (whose server forwards to any IPv4 address).
         [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..]
         | [0x2001, 0xdb8 | 0, ..]
         | [0x3fff, 0..=0x0fff, ..]
         | [0x64, 0xff9b, 1, ..] => Reach::Private,
-        // Global unicast is 2000::/3; what is left is multicast, the unspecified address, or nobody's yet.
+        // Global unicast is 2000::/3; what is left is multicast, the unspecified address, or
+        // nobody's yet.
         [0x2000..=0x3fff, ..] => Reach::Public,
         _ => NOT_A_HOST,
     }
 }
 
-/// The IPv4 address that a packet to an IPv6 address may end at: mapped, compatible, NAT64 (RFC 6052), 6to4 (RFC 3056).
+/// The IPv4 address that a packet to an IPv6 address may end at: mapped, compatible, NAT64 (RFC
+/// 6052), 6to4 (RFC 3056).
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let join = |high: u16, low: u16| {
         let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
@@ -106,15 +110,22 @@ mod tests {
 
     #[test]
     fn every_address_has_its_reach() {
-        let never = |word: &'static str| move |found: Reach| matches!(found, Reach::Never(why) if why.contains(word));
+        let never = |word: &'static str| {
+            move |found: Reach| {
+                matches!(found,
+            Reach::Never(why) if why.contains(word))
+            }
+        };
         for (word, addresses) in [
             (
                 "loopback",
-                "127.0.0.1 127.255.255.254 ::1 ::ffff:127.0.0.1 ::127.0.0.1 64:ff9b::7f00:1 2002:7f00:1::",
+                "127.0.0.1 127.255.255.254 ::1 ::ffff:127.0.0.1 ::127.0.0.1 64:ff9b::7f00:1 \
+                 2002:7f00:1::",
             ),
             (
                 "link-local",
-                "169.254.169.254 169.254.170.2 169.254.0.1 fe80::1 febf::1 ::ffff:169.254.169.254 64:ff9b::a9fe:a9fe 2002:a9fe:a9fe::1",
+                "169.254.169.254 169.254.170.2 169.254.0.1 fe80::1 febf::1 ::ffff:169.254.169.254 \
+                 64:ff9b::a9fe:a9fe 2002:a9fe:a9fe::1",
             ),
             (
                 "metadata",
@@ -122,7 +133,8 @@ mod tests {
             ),
             (
                 "no address",
-                "0.0.0.0 0.1.2.3 :: 224.0.0.1 239.1.1.1 240.0.0.1 255.255.255.255 ff02::1 ::ffff:0.0.0.0 4000::1 ::2",
+                "0.0.0.0 0.1.2.3 :: 224.0.0.1 239.1.1.1 240.0.0.1 255.255.255.255 ff02::1 \
+                 ::ffff:0.0.0.0 4000::1 ::2",
             ),
         ] {
             for address in addresses.split(' ') {
@@ -133,11 +145,14 @@ mod tests {
         for (expected, addresses) in [
             (
                 Reach::Private,
-                "10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 100.64.0.1 198.18.0.1 192.0.2.1 203.0.113.9 fd00::1 fc00::1 fec0::1 2001:db8::1 2001::1 ::ffff:10.0.0.1 64:ff9b::a00:1 64:ff9b:1::1",
+                "10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 100.64.0.1 198.18.0.1 192.0.2.1 \
+                 203.0.113.9 fd00::1 fc00::1 fec0::1 2001:db8::1 2001::1 ::ffff:10.0.0.1 \
+                 64:ff9b::a00:1 64:ff9b:1::1",
             ),
             (
                 Reach::Public,
-                "1.1.1.1 172.32.0.1 172.15.0.1 100.128.0.1 192.0.1.1 223.255.255.255 2606:4700::1111 2a00::1 ::ffff:8.8.8.8 64:ff9b::808:808",
+                "1.1.1.1 172.32.0.1 172.15.0.1 100.128.0.1 192.0.1.1 223.255.255.255 \
+                 2606:4700::1111 2a00::1 ::ffff:8.8.8.8 64:ff9b::808:808",
             ),
         ] {
             for address in addresses.split(' ') {

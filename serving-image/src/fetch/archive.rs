@@ -1,4 +1,5 @@
-//! Archives, read as if an attacker had made them: only listed files come out, as plain files, at their own size.
+//! Archives, read as if an attacker had made them: only listed files come out, as plain files, at
+//! their own size.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -36,7 +37,8 @@ struct Member<'a, R: Read> {
 }
 
 impl Tar<'_> {
-    /// The artefact's manifest, and the folder of the archive that holds it: empty, or one name and a slash.
+    /// The artefact's manifest, and the folder of the archive that holds it: empty, or one name and
+    /// a slash.
     pub fn manifest(&self) -> Result<Option<(Vec<u8>, String)>, FetchError> {
         let mut found = None;
         self.each(|member| {
@@ -61,7 +63,8 @@ impl Tar<'_> {
         Ok(found)
     }
 
-    /// Writes the listed files below `folder` of the archive into `directory`; gives the paths of those that were in it.
+    /// Writes the listed files below `folder` of the archive into `directory`; gives the paths of
+    /// those that were in it.
     pub fn extract(
         &self,
         folder: &str,
@@ -89,7 +92,8 @@ impl Tar<'_> {
         Ok(done)
     }
 
-    /// Visits each regular file until `visit` says that it is enough. Anything but files and folders is refused.
+    /// Visits each regular file until `visit` says that it is enough. Anything but files and
+    /// folders is refused.
     fn each(
         &self,
         mut visit: impl FnMut(Member<'_, tar::Entry<'_, Box<dyn Read>>>) -> Result<bool, FetchError>,
@@ -230,7 +234,8 @@ fn broken(error: io::Error) -> FetchError {
     FetchError::Content(format!("the archive cannot be read: {error}"))
 }
 
-/// The path inside the archive, without `./` at its front. Absolute paths and `..` are refused, not repaired.
+/// The path inside the archive, without `./` at its front. Absolute paths and `..` are refused, not
+/// repaired.
 fn inner_path(name: &str) -> Result<String, FetchError> {
     let escapes = || hostile(&format!("the path {name:?} leads out of it"));
     if name.contains(['\\', '\0']) || name.len() as u64 > MAX_NAME {
@@ -278,7 +283,8 @@ fn path_of_fields(mut fields: &str) -> Result<Option<String>, FetchError> {
             // The content's true size, where it is not the header's.
             "size" => {
                 return Err(hostile(
-                    "a file of 8 GiB or more in the PAX format; write it by `tar --format=gnu`, or publish the files one by one",
+                    "a file of 8 GiB or more in the PAX format; write it by `tar --format=gnu`, \
+                     or publish the files one by one",
                 ));
             }
             name if name.starts_with("GNU.sparse") => {

@@ -9,20 +9,24 @@ use super::hosts::Entry;
 use crate::args::{LogArgs, parse_duration};
 use crate::artefact::Digest;
 
-/// Flags of `serin-serve fetch`. There is none for a credential: command lines are seen by everyone on the machine.
+/// Flags of `serin-serve fetch`. There is none for a credential: command lines are seen by everyone
+/// on the machine.
 #[derive(Debug, Args)]
 pub struct FetchArgs {
-    /// Where the artefact is: oci://HOST/REPOSITORY:TAG, s3://BUCKET/PREFIX, https://HOST/PATH, hf://OWNER/REPOSITORY@REVISION.
-    /// The path may name a folder or, but for oci, a .tar, .tar.gz or .tgz of one
+    /// Where the artefact is: oci://HOST/REPOSITORY:TAG, s3://BUCKET/PREFIX, https://HOST/PATH,
+    /// hf://OWNER/REPOSITORY@REVISION. The path may name a folder or, but for oci, a .tar, .tar.gz
+    /// or .tgz of one
     #[arg(value_name = "URI")]
     pub uri: String,
     /// Where it is put, whole or not at all; its parent must be writable
     pub directory: PathBuf,
-    /// Digest that it must have, as sha256:HEX: that of its serin-model.json, which holds those of its files
+    /// Digest that it must have, as sha256:HEX: that of its serin-model.json, which holds those of
+    /// its files
     #[arg(long, env = "SERIN_FETCH_DIGEST")]
     pub digest: Digest,
-    /// Hosts that may be connected to: HOST[:PORT], *.SUFFIX, * (all, over TLS), http://HOST[:PORT] (without TLS), and
-    /// CIDRs for private addresses. Loopback, link-local and metadata addresses are refused whatever it says
+    /// Hosts that may be connected to: HOST[:PORT], *.SUFFIX, * (all, over TLS), http://HOST[:PORT]
+    /// (without TLS), and CIDRs for private addresses. Loopback, link-local and metadata addresses
+    /// are refused whatever it says
     #[arg(
         long = "allow-host",
         env = "SERIN_FETCH_ALLOW_HOSTS",
@@ -35,13 +39,16 @@ pub struct FetchArgs {
     #[arg(long, env = "SERIN_FETCH_ALLOW_FILE")]
     pub allow_file: bool,
     /// Largest artefact, packed or unpacked, as bytes or with Ki, Mi, Gi or Ti
-    #[arg(long, env = "SERIN_FETCH_MAX_SIZE", value_name = "SIZE", default_value = "20Gi", value_parser = parse_size)]
+    #[arg(long, env = "SERIN_FETCH_MAX_SIZE", value_name = "SIZE", default_value = "20Gi",
+        value_parser = parse_size)]
     pub max_size: u64,
     /// Directory that keeps artefacts by digest, for all that share it
     #[arg(long, env = "SERIN_FETCH_CACHE", value_name = "DIRECTORY")]
     pub cache: Option<PathBuf>,
-    /// Most that the cache keeps: artefacts that were not used for longest are deleted above it [default: no limit]
-    #[arg(long, env = "SERIN_FETCH_CACHE_LIMIT", value_name = "SIZE", value_parser = parse_size, requires = "cache")]
+    /// Most that the cache keeps: artefacts that were not used for longest are deleted above it
+    /// [default: no limit]
+    #[arg(long, env = "SERIN_FETCH_CACHE_LIMIT", value_name = "SIZE", value_parser = parse_size,
+        requires = "cache")]
     pub cache_limit: Option<u64>,
     /// Directory with credentials, such as a mounted Secret: one file a key
     #[arg(long, env = "SERIN_FETCH_CREDENTIALS", value_name = "DIRECTORY")]
@@ -72,10 +79,12 @@ pub struct FetchArgs {
     )]
     pub retries: u32,
     /// Longest time for a connection
-    #[arg(long, env = "SERIN_FETCH_CONNECT_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, env = "SERIN_FETCH_CONNECT_TIMEOUT", value_name = "TIME", default_value = "10s",
+        value_parser = parse_duration)]
     pub connect_timeout: Duration,
     /// Longest time without a byte, or with fewer than 16 KiB
-    #[arg(long, env = "SERIN_FETCH_STALL_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, env = "SERIN_FETCH_STALL_TIMEOUT", value_name = "TIME", default_value = "30s",
+        value_parser = parse_duration)]
     pub stall_timeout: Duration,
     /// The log.
     #[command(flatten)]

@@ -1,4 +1,5 @@
-//! One GET after the other: every hop's address is checked, credentials stay with the host they are for.
+//! One GET after the other: every hop's address is checked, credentials stay with the host they are
+//! for.
 
 use std::error::Error as _;
 use std::net::SocketAddr;
@@ -39,7 +40,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client for `hosts`, which trusts the system's authorities and those of `authorities` (PEM).
+    /// A client for `hosts`, which trusts the system's authorities and those of `authorities`
+    /// (PEM).
     pub fn new(
         hosts: HostList,
         policy: RetryPolicy,
@@ -58,7 +60,8 @@ impl Client {
         L: Fn(String) -> F + Send + Sync + 'static,
         F: Future<Output = std::io::Result<Vec<SocketAddr>>> + Send + 'static,
     {
-        // Named for the whole process: with the default features of another crate there might be two to choose from.
+        // Named for the whole process: with the default features of another crate there might be
+        // two to choose from.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut certificates = Vec::new();
         for (field, pem) in authorities {
@@ -106,8 +109,9 @@ impl Client {
         self.hosts.is_plain(host, port)
     }
 
-    /// Sends a GET and follows redirects. `headers` go to the first host alone: where a redirect leads elsewhere, they stay
-    /// behind. Answers of 429 and 5xx are errors that may pass; all others come back.
+    /// Sends a GET and follows redirects. `headers` go to the first host alone: where a redirect
+    /// leads elsewhere, they stay behind. Answers of 429 and 5xx are errors that may pass; all
+    /// others come back.
     pub async fn get(
         &self,
         url: &Url,
@@ -148,7 +152,8 @@ impl Client {
             }
             if response.headers().contains_key(CONTENT_ENCODING) {
                 return Err(FetchError::Source(format!(
-                    "{} encodes its answer although that was not asked for; let it serve files as they are",
+                    "{} encodes its answer although that was not asked for; let it serve files as \
+                     they are",
                     Origin(&hop)
                 )));
             }
@@ -238,8 +243,8 @@ mod tests {
         retries: 0,
     };
 
-    /// A name that has an allowed address when it is looked at, and loopback ever after, gains nothing: one look, and the
-    /// connection goes where was looked.
+    /// A name that has an allowed address when it is looked at, and loopback ever after, gains
+    /// nothing: one look, and the connection goes where was looked.
     #[tokio::test]
     async fn a_name_that_changes_its_mind_gains_nothing() {
         let probe = UdpSocket::bind("0.0.0.0:0").unwrap();

@@ -1,4 +1,5 @@
-//! Credentials: from the files of a mounted Secret, or from the environment. Never from flags, and never shown.
+//! Credentials: from the files of a mounted Secret, or from the environment. Never from flags, and
+//! never shown.
 
 use std::fmt;
 use std::fs;
@@ -70,7 +71,8 @@ const KEYS: [&str; 11] = [
     "ca.crt",
 ];
 
-/// Everything that credentials can say. Each key is a file of the Secret, or a variable of the environment:
+/// Everything that credentials can say. Each key is a file of the Secret, or a variable of the
+/// environment:
 ///
 /// | key | variable | used by |
 /// |---|---|---|
@@ -116,7 +118,8 @@ impl Credentials {
             return Err(FetchError::usage(
                 "the credentials",
                 format!(
-                    "{} holds none of {}; does the Secret (spec.model.credentials) exist in this namespace, with one of these keys?",
+                    "{} holds none of {}; does the Secret (spec.model.credentials) exist in this \
+                     namespace, with one of these keys?",
                     directory.display(),
                     KEYS.join(", ")
                 ),
@@ -191,7 +194,8 @@ fn read_key(directory: Option<&Path>, name: &str) -> Result<Option<Vec<u8>>, Fet
     }
 }
 
-/// The `auths` of a Docker `config.json`, as a Secret of type `kubernetes.io/dockerconfigjson` holds it.
+/// The `auths` of a Docker `config.json`, as a Secret of type `kubernetes.io/dockerconfigjson`
+/// holds it.
 #[derive(Debug, Clone, Default)]
 pub struct DockerConfig(BTreeMap<String, (String, Secret)>);
 
@@ -244,7 +248,8 @@ impl DockerConfig {
         Ok(Self(registries))
     }
 
-    /// The user and password for a repository: the entry with the longest path that leads to it, as the kubelet chooses.
+    /// The user and password for a repository: the entry with the longest path that leads to it, as
+    /// the kubelet chooses.
     pub fn find(&self, registry: &str, repository: &str) -> Option<&(String, Secret)> {
         let whole = format!("{registry}/{repository}/");
         self.0
@@ -255,7 +260,8 @@ impl DockerConfig {
     }
 }
 
-/// An entry's key without protocol and API version: `https://index.docker.io/v1/` is `index.docker.io`.
+/// An entry's key without protocol and API version: `https://index.docker.io/v1/` is
+/// `index.docker.io`.
 fn normal(key: &str) -> &str {
     let key = key
         .trim_start_matches("https://")

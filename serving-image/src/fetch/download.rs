@@ -1,4 +1,5 @@
-//! From an address into memory or into a file: resumed where it was cut, tried again where that may help, bounded in size.
+//! From an address into memory or into a file: resumed where it was cut, tried again where that may
+//! help, bounded in size.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -64,8 +65,8 @@ async fn read_whole(
     Ok(bytes)
 }
 
-/// Reads into a file, from where an earlier attempt left it, until it is what it must be; or of up to `limit` bytes where
-/// the source did not say what it must be.
+/// Reads into a file, from where an earlier attempt left it, until it is what it must be; or of up
+/// to `limit` bytes where the source did not say what it must be.
 pub(super) async fn to_file(
     client: &Client,
     remote: &Remote,
@@ -177,7 +178,8 @@ async fn append(
 
 fn wrong_size(what: &str, wanted: &Wanted, found: u64) -> FetchError {
     FetchError::Content(format!(
-        "size mismatch: {what} has {found} bytes or more, but the manifest says {}. Publish the artefact anew, or set the digest of what is published",
+        "size mismatch: {what} has {found} bytes or more, but the manifest says {}. Publish the \
+         artefact anew, or set the digest of what is published",
         wanted.size
     ))
 }
@@ -261,7 +263,8 @@ async fn wait_or_give_up(
     *failures += 1;
     if *failures > client.policy.retries {
         return Err(FetchError::network(format!(
-            "{message}; given up after {failures} attempts without progress. Check the source and the way to it"
+            "{message}; given up after {failures} attempts without progress. Check the source and \
+             the way to it"
         )));
     }
     let doubled = FIRST_WAIT.saturating_mul(1 << (*failures - 1).min(10));
@@ -340,7 +343,8 @@ impl<'a> Partial<'a> {
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         Err(FetchError::Content(format!(
-            "sha256 mismatch: {name} has {found}, but {} was required. Publish the artefact anew, or set the digest of what is published",
+            "sha256 mismatch: {name} has {found}, but {} was required. Publish the artefact anew, \
+             or set the digest of what is published",
             wanted.sha256
         )))
     }

@@ -1,10 +1,12 @@
-//! Why an artefact was not fetched, in a sentence for the person who has to act, and a code for whoever restarts it.
+//! Why an artefact was not fetched, in a sentence for the person who has to act, and a code for
+//! whoever restarts it.
 
 use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
-/// Why an artefact was not fetched. Each sentence names what is wrong and the remedy, and never holds a credential.
+/// Why an artefact was not fetched. Each sentence names what is wrong and the remedy, and never
+/// holds a credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
     /// A flag, the address or a credential is malformed: exit code 2.
@@ -25,7 +27,8 @@ pub enum FetchError {
     /// What came is not the artefact that was asked for, or is hostile: exit code 5.
     #[error("{0}")]
     Content(String),
-    /// The source could not be reached, or broke off, more often than `--retries` allows: exit code 6.
+    /// The source could not be reached, or broke off, more often than `--retries` allows: exit code
+    /// 6.
     #[error("{message}")]
     Network {
         /// What happened the last time.
@@ -71,7 +74,8 @@ impl FetchError {
 
     pub(super) fn storage(path: &Path, error: impl Display) -> Self {
         Self::Storage(format!(
-            "cannot write {}: {error}. The volume needs room for the artefact, and must be writable for this user",
+            "cannot write {}: {error}. The volume needs room for the artefact, and must be \
+             writable for this user",
             path.display()
         ))
     }

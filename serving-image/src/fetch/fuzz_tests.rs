@@ -118,7 +118,8 @@ fn below(directory: &Path, found: &mut BTreeSet<String>, prefix: &str) {
     }
 }
 
-/// Reads an archive, and checks that only listed files came out of it, each whole or as the beginning of a refused one.
+/// Reads an archive, and checks that only listed files came out of it, each whole or as the
+/// beginning of a refused one.
 fn unpack(bytes: &[u8], gzip: bool) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("archive");
@@ -162,7 +163,8 @@ fn registry_manifest() -> Value {
             "mediaType": "application/octet-stream", "digest": digest.to_string(), "size": 4,
             "annotations": {"org.opencontainers.image.title": "serin-model.json"},
         },
-        {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest.to_string(), "size": 9},
+        {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest.to_string(),
+        "size": 9},
     ]})
 }
 
@@ -178,14 +180,16 @@ proptest! {
                     prop_assert!(url.username().is_empty() && url.query().is_none(), "{}", url);
                     url.path().to_owned()
                 }
-                Uri::Hf { repository, revision, folder } => format!("{repository}/{revision}/{folder}"),
+                Uri::Hf { repository, revision,
+                    folder } => format!("{repository}/{revision}/{folder}"),
                 Uri::Oci(oci) => {
                     prop_assert_eq!(oci.to_string().parse::<Uri>().unwrap(), Uri::Oci(oci.clone()));
                     format!("{}/{}", oci.registry, oci.repository)
                 }
                 Uri::File(path) => path.to_string_lossy().into_owned(),
             };
-            prop_assert!(paths.split('/').all(|part| part != ".." && part != "."), "{text}: {paths}");
+            prop_assert!(paths.split('/').all(|part| part != ".." && part != "."),
+                "{text}: {paths}");
         }
     }
 
@@ -198,7 +202,8 @@ proptest! {
 
     #[test]
     fn a_list_of_files_with_changes_is_refused_or_stays_inside(
-        place: Index, by in prop_oneof![json(), address().prop_map(Value::from)], damage in damage(),
+        place: Index, by in prop_oneof![json(), address().prop_map(Value::from)],
+            damage in damage(),
     ) {
         let files = FILES[1..].iter().map(|(name, content)| {
             json!({"path": name, "size": content.len(), "sha256": Digest::of(content).hex()})
@@ -209,10 +214,12 @@ proptest! {
         let sound = sound.to_string().into_bytes();
         for manifest in [changed.to_string().into_bytes(), damage.of(&sound, sound.len())] {
             let digest = Digest::of(&manifest);
-            if let Ok(listing) = bounded(manifest.len(), || Listing::read(manifest.clone(), digest, 1 << 20)) {
+            if let Ok(listing) = bounded(manifest.len(), || Listing::read(manifest.clone(), digest,
+                1 << 20)) {
                 for file in listing.files {
                     let path = Path::new(&file.path);
-                    let plain = path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+                    let plain = path.components().all(|part| matches!(part,
+                        std::path::Component::Normal(_)));
                     prop_assert!(plain && file.size <= 1 << 20, "{:?}", file);
                 }
             }
@@ -221,7 +228,8 @@ proptest! {
 
     #[test]
     fn a_registrys_manifest_with_changes_is_refused_or_read(
-        place: Index, by in prop_oneof![json(), address().prop_map(Value::from)], damage in damage(),
+        place: Index, by in prop_oneof![json(), address().prop_map(Value::from)],
+            damage in damage(),
     ) {
         let sound = registry_manifest();
         let mut changed = sound.clone();
@@ -245,7 +253,8 @@ proptest! {
     fn registries_credentials_with_changes_are_refused_or_read(
         place: Index, by in json(), damage in damage(), secret in "[A-Za-z0-9]{12}",
     ) {
-        let sound = json!({"auths": {"ghcr.io": {"auth": "dXNlcjpwYXNz"}, "https://r/v1/": {"username": "u", "password": secret}}});
+        let sound = json!({"auths": {"ghcr.io": {"auth": "dXNlcjpwYXNz"},
+            "https://r/v1/": {"username": "u", "password": secret}}});
         let mut changed = sound.clone();
         replace(&mut changed, place, by);
         let sound = sound.to_string().into_bytes();

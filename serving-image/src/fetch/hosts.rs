@@ -1,4 +1,5 @@
-//! The platform's list of hosts: who may be named, over which protocol, and on which private addresses they may live.
+//! The platform's list of hosts: who may be named, over which protocol, and on which private
+//! addresses they may live.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -20,8 +21,8 @@ use super::error::FetchError;
 /// | `http://registry.models.svc:5000` | this host also without TLS; the host may be `*.SUFFIX` or an address |
 /// | `10.96.0.0/12`, `10.0.0.7` | private addresses: named in an address, or behind an allowed name |
 ///
-/// A private address is refused unless a range or address of the list holds it, whatever its name. Loopback, link-local
-/// and metadata addresses are refused whatever the list says.
+/// A private address is refused unless a range or address of the list holds it, whatever its name.
+/// Loopback, link-local and metadata addresses are refused whatever the list says.
 #[derive(Debug, Clone, Default)]
 pub struct HostList(Vec<Entry>);
 
@@ -49,7 +50,8 @@ impl FromStr for Entry {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let expected = || {
             format!(
-                "{text:?}: expected HOST[:PORT], *.SUFFIX, *, a CIDR such as 10.0.0.0/8, or http://HOST[:PORT] for a host without TLS"
+                "{text:?}: expected HOST[:PORT], *.SUFFIX, *, a CIDR such as 10.0.0.0/8, or \
+                 http://HOST[:PORT] for a host without TLS"
             )
         };
         let (rest, plain) = match text.strip_prefix("http://") {
@@ -126,7 +128,8 @@ fn contains(network: IpAddr, bits: u8, address: IpAddr) -> bool {
     shared >= u32::from(bits)
 }
 
-/// The host of an address, as names are compared: in lower case, without brackets and without a trailing dot.
+/// The host of an address, as names are compared: in lower case, without brackets and without a
+/// trailing dot.
 fn host_of(url: &Url) -> &str {
     let host = url.host_str().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -164,7 +167,8 @@ impl HostList {
             .any(|entry| entry.plain && entry.names(host, port))
     }
 
-    /// Refuses an address whose protocol or host is not allowed. An address of numbers is checked as a resolved one is.
+    /// Refuses an address whose protocol or host is not allowed. An address of numbers is checked
+    /// as a resolved one is.
     pub fn check_url(&self, url: &Url) -> Result<(), FetchError> {
         let host = host_of(url);
         let port = url.port_or_known_default();
@@ -175,7 +179,8 @@ impl HostList {
             "http" if self.is_plain(host, port) => {}
             "http" => {
                 return Err(FetchError::Refused(format!(
-                    "{shown} is without TLS. Use https, or let the platform list the host as http://{host} (--allow-host)"
+                    "{shown} is without TLS. Use https, or let the platform list the host as \
+                     http://{host} (--allow-host)"
                 )));
             }
             other => {
@@ -196,8 +201,8 @@ impl HostList {
         Ok(())
     }
 
-    /// Of the addresses that a name has, those that may be connected to; an error if there is none, or if one is of the
-    /// kind that no honest name has.
+    /// Of the addresses that a name has, those that may be connected to; an error if there is none,
+    /// or if one is of the kind that no honest name has.
     pub fn check_addresses(
         &self,
         host: &str,
@@ -221,7 +226,8 @@ impl HostList {
         match (allowed.is_empty(), private) {
             (false, _) => Ok(allowed),
             (true, Some(address)) => Err(FetchError::Refused(format!(
-                "{host} is {address}, a private address that is not on the platform's list. Add {address} or its range to it (--allow-host)"
+                "{host} is {address}, a private address that is not on the platform's list. Add \
+                 {address} or its range to it (--allow-host)"
             ))),
             (true, None) => Err(FetchError::network(format!("{host} has no address"))),
         }
@@ -230,12 +236,14 @@ impl HostList {
     /// Whether a range or address of the list holds a private address.
     fn holds(&self, address: IpAddr) -> bool {
         self.0.iter().any(|entry| {
-            matches!(entry.pattern, Pattern::Network(network, bits) if contains(network, bits, address))
+            matches!(entry.pattern, Pattern::Network(network, bits) if contains(network, bits,
+                address))
         })
     }
 }
 
-/// Protocol, host and port of an address: what may be said of it. Paths and queries may hold secrets (signed addresses).
+/// Protocol, host and port of an address: what may be said of it. Paths and queries may hold
+/// secrets (signed addresses).
 pub(super) struct Origin<'a>(pub &'a Url);
 
 impl fmt::Display for Origin<'_> {
@@ -246,8 +254,9 @@ impl fmt::Display for Origin<'_> {
     }
 }
 
-/// Resolves names, and hands out only addresses that were checked: the connection goes to the very address that was
-/// looked at, so a name that changes its mind between look and use (DNS rebinding) gains nothing.
+/// Resolves names, and hands out only addresses that were checked: the connection goes to the very
+/// address that was looked at, so a name that changes its mind between look and use (DNS rebinding)
+/// gains nothing.
 pub(super) struct GuardedResolver<L> {
     pub hosts: HostList,
     pub lookup: L,
@@ -313,7 +322,8 @@ mod tests {
             assert!(wrong.parse::<Entry>().is_err(), "{wrong}");
         }
         let hosts = list(
-            "ghcr.io *.hf.co r.example.com:8443 http://registry.models.svc:5000 10.96.0.0/12 fd00:1::/64",
+            "ghcr.io *.hf.co r.example.com:8443 http://registry.models.svc:5000 10.96.0.0/12 \
+             fd00:1::/64",
         );
         for (allowed, url) in [
             (true, "https://ghcr.io/v2/"),
@@ -350,7 +360,8 @@ mod tests {
     #[test]
     fn some_addresses_are_refused_whatever_the_list_says() {
         let everything = list(
-            "* 0.0.0.0/0 ::/0 http://0.0.0.0/0 http://127.0.0.1 127.0.0.1 169.254.169.254 fd00:ec2::254 [::1]:80",
+            "* 0.0.0.0/0 ::/0 http://0.0.0.0/0 http://127.0.0.1 127.0.0.1 169.254.169.254 \
+             fd00:ec2::254 [::1]:80",
         );
         for url in [
             "http://127.0.0.1/",

@@ -105,7 +105,8 @@ pub(super) async fn open(
     }
 }
 
-/// An archive where its name says so, else the files of a folder. `locate` gets a file's path in it, or nothing for itself.
+/// An archive where its name says so, else the files of a folder. `locate` gets a file's path in
+/// it, or nothing for itself.
 fn archive_or_folder(name: &str, locate: impl Fn(&str) -> Remote + 'static) -> Layout {
     match archive(name) {
         Some(gzip) => Layout::Archives(vec![Archive {
@@ -117,7 +118,8 @@ fn archive_or_folder(name: &str, locate: impl Fn(&str) -> Remote + 'static) -> L
     }
 }
 
-/// A path below an address. What gives an address a meaning (`?`, `#`, `%`) is a letter of a name here.
+/// A path below an address. What gives an address a meaning (`?`, `#`, `%`) is a letter of a name
+/// here.
 fn below(root: &Url, path: &str) -> Url {
     let mut url = root.clone();
     let joined = format!("{}/{}", root.path().trim_end_matches('/'), encode(path));

@@ -40,12 +40,14 @@ struct Files {
 }
 
 impl Listing {
-    /// Reads a manifest that must have `digest`, of an artefact that must not be larger than `max_size` bytes.
+    /// Reads a manifest that must have `digest`, of an artefact that must not be larger than
+    /// `max_size` bytes.
     pub fn read(manifest: Vec<u8>, digest: Digest, max_size: u64) -> Result<Self, FetchError> {
         let found = Digest::of(&manifest);
         if found != digest {
             return Err(FetchError::Content(format!(
-                "digest mismatch: the source's {MANIFEST_FILE} has {found}, but {digest} was required. Set the digest of the artefact that you mean, or publish that one"
+                "digest mismatch: the source's {MANIFEST_FILE} has {found}, but {digest} was \
+                 required. Set the digest of the artefact that you mean, or publish that one"
             )));
         }
         let unsound = |what: String| {
@@ -84,7 +86,8 @@ impl Listing {
         }
         if total > max_size {
             return Err(FetchError::Refused(format!(
-                "the artefact has {total} bytes, more than the {max_size} that the platform allows (--max-size)"
+                "the artefact has {total} bytes, more than the {max_size} that the platform \
+                 allows (--max-size)"
             )));
         }
         Ok(Self {

@@ -1,11 +1,13 @@
-//! `serin-serve fetch`: brings an artefact from where it is published to a directory, verified, whole or not at all.
+//! `serin-serve fetch`: brings an artefact from where it is published to a directory, verified,
+//! whole or not at all.
 //!
 //! ```text
 //! uri ─► layout (oci, s3, https, hf, file) ─► listing (manifest: digest, files, size cap) ─► download ─► store
 //!              every request:  client ─► hosts (the platform's list) ─► address (never loopback, metadata, …)
 //! ```
-//! The manifest's sha256 is the artefact's digest, and the manifest holds every file's size and sha256: whatever a source,
-//! a cache or a network in between does, what is put in place is the artefact that was asked for, and nothing besides.
+//! The manifest's sha256 is the artefact's digest, and the manifest holds every file's size and
+//! sha256: whatever a source, a cache or a network in between does, what is put in place is the
+//! artefact that was asked for, and nothing besides.
 //!
 //! | exit code | meaning |
 //! |---|---|
@@ -142,7 +144,8 @@ async fn assemble(args: &FetchArgs, uri: &Uri, staging: &Path) -> Result<(), Fet
                 let wanted = archive.wanted.as_ref();
                 if let Some(wanted) = wanted.filter(|wanted| wanted.size > args.max_size) {
                     return Err(FetchError::Refused(format!(
-                        "the archive has {} bytes, more than the {} that the platform allows (--max-size)",
+                        "the archive has {} bytes, more than the {} that the platform allows \
+                         (--max-size)",
                         wanted.size, args.max_size
                     )));
                 }
@@ -225,7 +228,8 @@ fn unpack(
     }
     let (manifest, folder) = manifest.ok_or_else(|| {
         FetchError::Content(format!(
-            "the archive holds no {MANIFEST_FILE}, neither at its top nor in one folder. Pack the artefact's directory"
+            "the archive holds no {MANIFEST_FILE}, neither at its top nor in one folder. Pack the \
+             artefact's directory"
         ))
     })?;
     let listing = Listing::read(manifest, args.digest, args.max_size)?;
@@ -248,6 +252,7 @@ fn unpack(
 
 fn absent(path: &str) -> FetchError {
     FetchError::Content(format!(
-        "the artefact's {path} is not there. Publish the artefact whole, with {MANIFEST_FILE} and every file that it lists"
+        "the artefact's {path} is not there. Publish the artefact whole, with {MANIFEST_FILE} and \
+         every file that it lists"
     ))
 }

@@ -1,4 +1,5 @@
-//! `oci://HOST/REPOSITORY:TAG` or `@sha256:…`: artefacts in a registry, as `oras push` or any OCI tool lays them there.
+//! `oci://HOST/REPOSITORY:TAG` or `@sha256:…`: artefacts in a registry, as `oras push` or any OCI
+//! tool lays them there.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +20,9 @@ use crate::artefact::{Digest, MANIFEST_FILE};
 
 /// Largest manifest, index or token answer; the specification says 4 MiB.
 const MAX_DOCUMENT: u64 = 4 << 20;
-const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.index.v1+json";
+const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
+                      application/vnd.docker.distribution.manifest.v2+json, \
+                      application/vnd.oci.image.index.v1+json";
 /// The annotation that names a layer's file.
 const TITLE: &str = "org.opencontainers.image.title";
 
@@ -187,7 +190,8 @@ impl Registry {
             })))
         } else if archives.is_empty() {
             Err(FetchError::Content(format!(
-                "{source} holds neither a file titled {MANIFEST_FILE} nor a tar layer. Push the artefact's files by their names (`oras push`), or its folder"
+                "{source} holds neither a file titled {MANIFEST_FILE} nor a tar layer. Push the \
+                 artefact's files by their names (`oras push`), or its folder"
             )))
         } else {
             Ok(Layout::Archives(archives))
@@ -276,7 +280,8 @@ impl Session {
             if let Some(service) = parameters.get("service") {
                 query.append_pair("service", service);
             }
-            // Our own scope, not the registry's word: a token for more than this repository is not asked for.
+            // Our own scope, not the registry's word: a token for more than this repository is not
+            // asked for.
             query.append_pair("scope", &self.scope);
         }
         let access = match &self.pair {

@@ -125,7 +125,8 @@ impl Remote {
     }
 }
 
-/// The code in an S3 server's or a registry's error: one word, which tells a wrong key from a wrong clock.
+/// The code in an S3 server's or a registry's error: one word, which tells a wrong key from a wrong
+/// clock.
 async fn error_code(mut response: Response) -> Option<String> {
     let mut text = Vec::new();
     while text.len() < 4096

@@ -1,4 +1,5 @@
-//! `s3://BUCKET/PREFIX` on AWS or any server that speaks its protocol, by path-style addresses and signature version 4.
+//! `s3://BUCKET/PREFIX` on AWS or any server that speaks its protocol, by path-style addresses and
+//! signature version 4.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

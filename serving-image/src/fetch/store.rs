@@ -5,9 +5,10 @@
 //! CACHE/staging/<hex>/          one that is being fetched; a later attempt goes on with what is there
 //! CACHE/locks/<hex>             who works on it: an exclusive lock to fetch it, a shared one to read it
 //! ```
-//! A finished artefact appears by a rename, and disappears by a rename: nobody ever sees half of one. Two pods at once wait
-//! for each other at the lock, which the kernel opens when its holder dies. Where a file system has no locks, each works
-//! in a staging directory of its own, and the first to finish wins.
+//! A finished artefact appears by a rename, and disappears by a rename: nobody ever sees half of
+//! one. Two pods at once wait for each other at the lock, which the kernel opens when its holder
+//! dies. Where a file system has no locks, each works in a staging directory of its own, and the
+//! first to finish wins.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -95,21 +96,23 @@ impl Store {
                 Ok(()) => return Ok(Held(Some(file))),
                 Err(TryLockError::WouldBlock) => {
                     if !said {
-                        info!(digest = %self.digest, "another process fetches this artefact; waiting for it");
+                        info!(digest = %self.digest,
+                            "another process fetches this artefact; waiting for it");
                         said = true;
                     }
                     tokio::time::sleep(LOCK_INTERVAL).await;
                 }
                 Err(TryLockError::Error(error)) => {
-                    warn!(%error, "no locks on this file system: pods that start together fetch the artefact once each");
+                    warn!(%error, "no locks on this file system: pods that start together fetch \
+                                   the artefact once each");
                     return Ok(Held(None));
                 }
             }
         }
     }
 
-    /// Where the artefact is assembled: what an earlier attempt left there is gone on with, unless another process might
-    /// be at it too.
+    /// Where the artefact is assembled: what an earlier attempt left there is gone on with, unless
+    /// another process might be at it too.
     pub fn staging(&self, held: &Held) -> Result<PathBuf, FetchError> {
         let own = held.0.is_none();
         let suffix = own.then(|| format!("-{}-{:x}", std::process::id(), fastrand::u64(..)));
@@ -148,8 +151,8 @@ impl Store {
         })
     }
 
-    /// Puts the finished artefact at `directory`: by a rename where the place ends with the process, else by hard links, or
-    /// by copies where the file systems differ.
+    /// Puts the finished artefact at `directory`: by a rename where the place ends with the
+    /// process, else by hard links, or by copies where the file systems differ.
     pub fn place(&self, directory: &Path) -> Result<(), FetchError> {
         let artefact = self.artefact();
         if self.passing {
@@ -179,8 +182,8 @@ impl Store {
         swap_in(&assembled, directory)
     }
 
-    /// Deletes the artefacts that were not used for longest until the cache is within its limit, and what others left
-    /// unfinished long ago. Those that a process works on stay.
+    /// Deletes the artefacts that were not used for longest until the cache is within its limit,
+    /// and what others left unfinished long ago. Those that a process works on stay.
     pub fn evict(&self) {
         self.forget_stale();
         let Some(limit) = self.limit else { return };
@@ -267,7 +270,8 @@ fn discard(directory: &Path) -> Result<(), FetchError> {
     fs::remove_dir_all(&trash).map_err(|error| FetchError::storage(&trash, error))
 }
 
-/// A hidden path in the same directory, and so on the same file system: renames between the two are atomic.
+/// A hidden path in the same directory, and so on the same file system: renames between the two are
+/// atomic.
 fn beside(path: &Path, purpose: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.{purpose}"))

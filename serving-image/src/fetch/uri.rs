@@ -23,7 +23,8 @@ pub enum Uri {
     },
     /// `https://HOST/PATH`: a folder, or an archive; `http://` where the platform allows it.
     Https(Url),
-    /// `hf://OWNER/REPOSITORY@REVISION[/FOLDER]`: a repository of the Hugging Face Hub, or of a server like it.
+    /// `hf://OWNER/REPOSITORY@REVISION[/FOLDER]`: a repository of the Hugging Face Hub, or of a
+    /// server like it.
     Hf {
         /// `OWNER/REPOSITORY`
         repository: String,
@@ -76,7 +77,8 @@ fn folder(path: &str) -> &str {
     path.trim_end_matches('/')
 }
 
-/// Percent-encodes all but what RFC 3986 calls unreserved, and slashes: the form that signatures are made over.
+/// Percent-encodes all but what RFC 3986 calls unreserved, and slashes: the form that signatures
+/// are made over.
 pub(super) fn encode(key: &str) -> String {
     let mut encoded = String::with_capacity(key.len());
     for byte in key.bytes() {
@@ -107,7 +109,8 @@ impl FromStr for Uri {
             }),
             "s3" => {
                 let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
-                let letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+                let letter =
+                    |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
                 if bucket.is_empty() || !bucket.bytes().all(letter) {
                     return Err(wrong("s3://BUCKET/PREFIX"));
                 }
@@ -122,16 +125,23 @@ impl FromStr for Uri {
                 let bare = url.username().is_empty() && url.password().is_none();
                 if !bare || url.query().is_some() || url.fragment().is_some() {
                     return Err(wrong(
-                        "https://HOST/PATH without user, query and fragment; credentials belong into a Secret (spec.model.credentials, --credentials)",
+                        "https://HOST/PATH without user, query and fragment; credentials belong \
+                         into a Secret (spec.model.credentials, --credentials)",
                     ));
                 }
                 let path = format!("/{}", folder(url.path()));
                 url.set_path(&path);
                 Ok(Self::Https(url))
             }
-            "hf" => parse_hf(rest)
-                .ok_or_else(|| wrong("hf://OWNER/REPOSITORY@REVISION, with a folder after it where the artefact is not at its root")),
-            "file" if rest.starts_with('/') && rest.len() > 1 => Ok(Self::File(PathBuf::from(rest))),
+            "hf" => parse_hf(rest).ok_or_else(|| {
+                wrong(
+                    "hf://OWNER/REPOSITORY@REVISION, with a folder after it \
+                                      where the artefact is not at its root",
+                )
+            }),
+            "file" if rest.starts_with('/') && rest.len() > 1 => {
+                Ok(Self::File(PathBuf::from(rest)))
+            }
             "file" => Err(wrong("file:///PATH")),
             "pvc" => Err(FetchError::usage(
                 "URI",

@@ -71,8 +71,8 @@ pub enum LoadGeneratorError {
 }
 
 impl Generator {
-    /// Verifies the artefact's files, builds the model from its weights file, starts the thread that generates, and
-    /// lets it reproduce the golden examples, which also warms it up.
+    /// Verifies the artefact's files, builds the model from its weights file, starts the thread
+    /// that generates, and lets it reproduce the golden examples, which also warms it up.
     pub fn load(
         artefact: &Artefact,
         settings: Settings,

@@ -7,8 +7,8 @@
 //!                                                       └─► characters ─► stop ─► Event ─► the request
 //! ```
 //!
-//! All texts that are being written advance together, one token a batch, and prompts are read in pieces between
-//! them: a long request slows the others down, but never holds them up.
+//! All texts that are being written advance together, one token a batch, and prompts are read in
+//! pieces between them: a long request slows the others down, but never holds them up.
 
 mod load;
 mod sampler;
@@ -152,7 +152,8 @@ impl Generator {
         self.template.as_ref()
     }
 
-    /// Puts a request in the queue. When the receiver is dropped, the text is given up before its next token.
+    /// Puts a request in the queue. When the receiver is dropped, the text is given up before its
+    /// next token.
     pub fn start(&self, request: Request) -> Result<UnboundedReceiver<Event>, Overloaded> {
         self.start_counted(request, self.metrics.clone())
     }
@@ -162,7 +163,8 @@ impl Generator {
         request: Request,
         metrics: GenerationMetrics,
     ) -> Result<UnboundedReceiver<Event>, Overloaded> {
-        // Unbounded, but no request has more events than tokens: a slow reader must not hold the others up.
+        // Unbounded, but no request has more events than tokens: a slow reader must not hold the
+        // others up.
         let (events, receiver) = unbounded_channel();
         let timeline = Timeline::current();
         let job = Job {

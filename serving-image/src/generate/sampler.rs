@@ -40,8 +40,8 @@ pub struct Sampler {
     candidates: Vec<(f32, u32)>,
 }
 
-/// Candidates less likely than this are looked at only if the others do not add up to `top_p`: sorting all 49,152
-/// takes milliseconds, the few hundred that are left microseconds.
+/// Candidates less likely than this are looked at only if the others do not add up to `top_p`:
+/// sorting all 49,152 takes milliseconds, the few hundred that are left microseconds.
 const LIKELY: f32 = 1e-4;
 
 impl Sampler {
@@ -55,7 +55,8 @@ impl Sampler {
         }
     }
 
-    /// The next token. `scores` has one number for each token, and is used up; None where one is not finite.
+    /// The next token. `scores` has one number for each token, and is used up; None where one is
+    /// not finite.
     pub fn next(&mut self, scores: &mut [f32]) -> Option<u32> {
         if !scores.iter().all(|score| score.is_finite()) {
             return None;

@@ -16,8 +16,8 @@ use crate::metrics::GenerationMetrics;
 use crate::model::llama::{Llama, Piece, Scratch};
 use crate::telemetry::{self, Timeline};
 
-/// Prompt tokens that one batch reads, over all texts. 64 of them take SmolLM2-135M about 100 ms on one core: the
-/// longest that a token of another text waits for them.
+/// Prompt tokens that one batch reads, over all texts. 64 of them take SmolLM2-135M about 100 ms on
+/// one core: the longest that a token of another text waits for them.
 const PROMPT_PIECE: usize = 64;
 
 /// A request on its way to a place.
@@ -184,7 +184,8 @@ impl Scheduler {
         for place in ended.into_iter().rev() {
             self.texts.remove(place);
         }
-        // Who read a piece goes behind the others who read, so that a long prompt does not hold up a short one.
+        // Who read a piece goes behind the others who read, so that a long prompt does not hold up
+        // a short one.
         self.texts.sort_by_key(Text::is_reading);
         if let Some(first) = self.texts.iter().position(Text::is_reading) {
             self.texts[first..].rotate_left(1);

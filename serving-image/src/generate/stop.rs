@@ -113,7 +113,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_show_what_the_whole_shows(text in "[abé]{0,20}", stop in "[abé]{1,3}", cuts in proptest::collection::vec(0..21_usize, 0..4)) {
+        fn pieces_show_what_the_whole_shows(text in "[abé]{0,20}", stop in "[abé]{1,3}",
+            cuts in proptest::collection::vec(0..21_usize, 0..4)) {
             let mut places: Vec<usize> = cuts.into_iter().filter(|cut| text.is_char_boundary(*cut)).collect();
             places.extend([0, text.len()]);
             places.sort_unstable();

@@ -29,7 +29,8 @@ pub struct ChatTemplate {
 /// Why a conversation has no prompt.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
-    /// The template itself refused it, such as for two messages of one role in a row. Its own words.
+    /// The template itself refused it, such as for two messages of one role in a row. Its own
+    /// words.
     #[error("{0}")]
     Refused(String),
     /// The template is broken, or asks for what this build does not have.
@@ -105,7 +106,9 @@ mod tests {
 
     #[test]
     fn blocks_leave_no_space_and_python_methods_work() {
-        let source = "{{ bos_token }}{% for message in messages %}\n  {% if message.role == 'user' %}\n[{{ message['content'].strip().upper() }}]\n  {% endif %}\n{% endfor %}{% if add_generation_prompt %}>{% endif %}";
+        let source = "{{ bos_token }}{% for message in messages %}\n  {% if message.role == \
+                      'user' %}\n[{{ message['content'].strip().upper() }}]\n  {% endif %}\n{% \
+                      endfor %}{% if add_generation_prompt %}>{% endif %}";
         let template = ChatTemplate::new(source, "<s>", "</s>").unwrap();
         let prompt = template
             .render(&[message("system", "x"), message("user", " hi ")])

@@ -153,7 +153,8 @@ impl Text {
 
     fn show(&self, text: String) {
         if !text.is_empty() {
-            let _ = self.events.send(Event::Text(text)); // nobody there: noticed before the next token
+            // nobody there: noticed before the next token
+            let _ = self.events.send(Event::Text(text));
         }
     }
 

@@ -156,7 +156,8 @@ impl Vocabulary {
         self.bytes.is_empty()
     }
 
-    /// The tokens of a text that a client wrote as a prompt. Names of control tokens in it become those tokens.
+    /// The tokens of a text that a client wrote as a prompt. Names of control tokens in it become
+    /// those tokens.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, tokenizers::Error> {
         let encoding = self.tokenizer.encode_fast(text, false)?;
         let ids = encoding.get_ids();
@@ -205,7 +206,8 @@ fn pre_tokenizer(name: &str) -> Result<PreTokenizerWrapper, VocabularyError> {
     })
 }
 
-/// GPT-2 writes each byte as a letter: those that are visible in Latin-1 as themselves, the others from U+0100 on.
+/// GPT-2 writes each byte as a letter: those that are visible in Latin-1 as themselves, the others
+/// from U+0100 on.
 fn bytes_of_letters() -> HashMap<char, u8> {
     let visible = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     let mut hidden = 0x100_u32;
@@ -263,8 +265,9 @@ impl Utf8 {
     }
 }
 
-/// Whether bytes that are no character could become one with what follows: the standard library cuts an invalid
-/// sequence as soon as it can go no further, so that one which is a correct beginning is at the end only.
+/// Whether bytes that are no character could become one with what follows: the standard library
+/// cuts an invalid sequence as soon as it can go no further, so that one which is a correct
+/// beginning is at the end only.
 fn may_go_on(invalid: &[u8]) -> bool {
     let needed = match invalid.first() {
         Some(0xc2..=0xdf) => 2,
@@ -304,7 +307,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_give_what_the_whole_gives(bytes in proptest::collection::vec(any::<u8>(), 0..40), cut in 0..40_usize) {
+        fn pieces_give_what_the_whole_gives(bytes in proptest::collection::vec(any::<u8>(), 0..40),
+            cut in 0..40_usize) {
             let cut = cut.min(bytes.len());
             let mut pieces = Utf8::default();
             let text = pieces.push(&bytes[..cut]) + &pieces.push(&bytes[cut..]) + &pieces.finish();

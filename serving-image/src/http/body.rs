@@ -13,8 +13,8 @@ use super::{App, Bounds};
 use crate::json;
 use crate::preprocess::FieldErrors;
 
-/// Bodies up to this length are parsed where they are read, in less than 0.1 ms; longer ones would hold up the other
-/// connections of that thread.
+/// Bodies up to this length are parsed where they are read, in less than 0.1 ms; longer ones would
+/// hold up the other connections of that thread.
 const PARSED_AT_ONCE: usize = 16 << 10;
 
 /// The body as a JSON object, or what is wrong with it.
@@ -37,8 +37,8 @@ fn parse(body: &[u8]) -> Result<Map<String, Value>, Problem> {
         Ok(_) if duplicates.total > 0 => Err(Problem::invalid(duplicates)),
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(Problem::invalid(FieldErrors::one("", "an object"))),
-        // What the parser says of wrong syntax is from a fixed list, with line and column; it never repeats what was
-        // sent.
+        // What the parser says of wrong syntax is from a fixed list, with line and column; it never
+        // repeats what was sent.
         Err(error) => {
             let what = if error.is_eof() {
                 "ends too early"
@@ -55,7 +55,8 @@ fn parse(body: &[u8]) -> Result<Map<String, Value>, Problem> {
 }
 
 async fn read_body(body: Body, bounds: Bounds) -> Result<Bytes, Problem> {
-    // A length that is announced is refused before a byte is read, and before `100 Continue` asks for it.
+    // A length that is announced is refused before a byte is read, and before `100 Continue` asks
+    // for it.
     if body.size_hint().lower() > bounds.body as u64 {
         return Err(too_large(bounds));
     }
@@ -92,7 +93,8 @@ fn is_too_long(error: &(dyn Error + 'static)) -> bool {
     error.is::<LengthLimitError>() || error.source().is_some_and(is_too_long)
 }
 
-/// Only plain JSON in UTF-8. Compressed bodies are refused: some bytes of them can stand for gigabytes.
+/// Only plain JSON in UTF-8. Compressed bodies are refused: some bytes of them can stand for
+/// gigabytes.
 fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     let refuse = |kind, detail| {
         Err(Problem::new(

@@ -1,7 +1,8 @@
 //! The time in which a prediction is answered: 504 when it is over.
 //!
-//! At that moment the handler is dropped, and with it the receivers of what the compute pool and the batcher still owe
-//! it; both skip work that nobody waits for. So a late request costs no more than the batch it is in.
+//! At that moment the handler is dropped, and with it the receivers of what the compute pool and
+//! the batcher still owe it; both skip work that nobody waits for. So a late request costs no more
+//! than the batch it is in.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +52,8 @@ fn allowed(headers: &HeaderMap, server: Duration) -> Result<Duration, Problem> {
             ));
         }
     };
-    // A proxy's header is no reason to refuse its client's request: 0 means there that it waits for ever.
+    // A proxy's header is no reason to refuse its client's request: 0 means there that it waits for
+    // ever.
     let proxy = milliseconds(ENVOY)
         .flatten()
         .map_or(server, Duration::from_millis);

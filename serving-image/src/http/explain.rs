@@ -1,4 +1,5 @@
-//! `POST /explain`: what each field or word added to an answer. On a thread of its own, and never before a prediction.
+//! `POST /explain`: what each field or word added to an answer. On a thread of its own, and never
+//! before a prediction.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -27,7 +28,8 @@ use crate::preprocess::{FieldErrors, Location};
 const MAX_INSTANCES: usize = 64;
 /// The same of texts: each costs about 16 texts, whatever time the request gives.
 const MAX_TEXTS: usize = 8;
-/// Time for the sampling of all instances of a request, in milliseconds, where the request names none.
+/// Time for the sampling of all instances of a request, in milliseconds, where the request names
+/// none.
 pub(super) const DEFAULT_TIME: u64 = 1_000;
 /// Longest such time that a request may name.
 pub(super) const MAX_TIME: u64 = 30_000;
@@ -65,7 +67,8 @@ async fn not_explained(State(app): State<Arc<App>>) -> Problem {
     let detail = if could_be {
         "This model's manifest has no background, which explanations compare with"
     } else {
-        "Only classes, numbers and scores are explained, by the fields of a table or the words of a text; this model has other inputs or answers"
+        "Only classes, numbers and scores are explained, by the fields of a table or the words of \
+         a text; this model has other inputs or answers"
     };
     Problem::new(StatusCode::NOT_FOUND, "not-explained", detail)
 }
@@ -94,8 +97,8 @@ async fn explain(State(app): State<Arc<App>>, request: Request) -> Result<Respon
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-/// `{"instances": […], "output": "setosa", "permutations": 2000, "time_limit_ms": 1000, "seed": 0}`, all but the first
-/// optional.
+/// `{"instances": […], "output": "setosa", "permutations": 2000, "time_limit_ms": 1000, "seed":
+/// 0}`, all but the first optional.
 fn read(model: &Model, mut body: Map<String, Value>) -> Result<ExplainParams, FieldErrors> {
     let mut errors = FieldErrors::default();
     let most = max_instances(&model.manifest);

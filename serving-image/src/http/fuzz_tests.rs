@@ -121,7 +121,8 @@ fn serve(
             InputType::Integer => "INT64",
             _ => "FP64",
         };
-        json!({"name": input.name, "shape": [1], "datatype": datatype, "data": [instance[&input.name]]})
+        json!({"name": input.name, "shape": [1], "datatype": datatype,
+            "data": [instance[&input.name]]})
     });
     let tensors: Vec<Value> = tensors.collect();
     let mut explain =
@@ -238,7 +239,8 @@ proptest! {
             let status = status.as_u16();
             // V2 answers 400 and one sentence where the other endpoints answer 422 and all fields.
             if path.starts_with("/v2") {
-                assert!(status == 200 || (status == 400 && answer["error"].is_string()), "{path} {body}: {status} {answer}");
+                assert!(status == 200 || (status == 400 && answer["error"].is_string()),
+                    "{path} {body}: {status} {answer}");
             } else {
                 let errors = answer["errors"].as_array();
                 let is_refused = status == 422 && errors.is_some_and(|errors| !errors.is_empty());
@@ -259,7 +261,8 @@ proptest! {
     #[test]
     fn any_text_is_json_or_an_error(text in "[\\[\\]{}\",:0-9a-z\\\\ .+-]{0,80}", value in json()) {
         for text in [text, value.to_string()] {
-            let strict = bounded(text.len(), || json::parse(text.as_bytes(), &mut FieldErrors::default()));
+            let strict = bounded(text.len(), || json::parse(text.as_bytes(),
+                &mut FieldErrors::default()));
             let usual = serde_json::from_str::<Value>(&text);
             assert_eq!(strict.is_ok(), usual.is_ok(), "{text}");
         }

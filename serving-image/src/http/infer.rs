@@ -27,7 +27,8 @@ pub(super) struct Instances {
     pub location: Location,
     /// What is wrong around them; told together with what is wrong in them.
     pub errors: FieldErrors,
-    /// Where the request has what is at a pointer into the instances; none where they are as it has them.
+    /// Where the request has what is at a pointer into the instances; none where they are as it has
+    /// them.
     pub places: Option<Places>,
 }
 
@@ -56,8 +57,9 @@ impl Instances {
         Err(errors)
     }
 
-    /// Values that are valid one by one may overflow the network's 32-bit floats where the manifest sets them no bounds.
-    /// JSON has no word for what comes out; it is the instance that is refused, not the process that failed.
+    /// Values that are valid one by one may overflow the network's 32-bit floats where the manifest
+    /// sets them no bounds. JSON has no word for what comes out; it is the instance that is
+    /// refused, not the process that failed.
     fn check_finite(&self, predictions: &[Prediction]) -> Result<(), FieldErrors> {
         let mut errors = FieldErrors::default();
         for (index, prediction) in predictions.iter().enumerate() {

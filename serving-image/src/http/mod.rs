@@ -182,7 +182,8 @@ impl App {
     }
 }
 
-/// The routes of this process's model: each endpoint has its own file, and the manifest's kind decides which are served.
+/// The routes of this process's model: each endpoint has its own file, and the manifest's kind
+/// decides which are served.
 pub fn router(app: Arc<App>) -> Router {
     let mut predictions = Router::new();
     if app.kind == Kind::Generation {

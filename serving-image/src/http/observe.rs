@@ -1,4 +1,5 @@
-//! Around every request: its id, the model's headers, the metrics and one log line. Never its payload.
+//! Around every request: its id, the model's headers, the metrics and one log line. Never its
+//! payload.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -87,7 +88,8 @@ pub(super) async fn observe(
         headers.insert(TRACERESPONSE, trace);
     }
     if app.lifecycle.phase() == Phase::Draining {
-        // Whoever holds a connection is sent elsewhere before it is closed: nothing can be lost on it then.
+        // Whoever holds a connection is sent elsewhere before it is closed: nothing can be lost on
+        // it then.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     record.finish_with(response)

@@ -104,8 +104,8 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "test-fault", detail)
     }
 
-    /// The answer's status and body, in the words of the Open Inference Protocol for its paths: one text, which lists
-    /// all wrong fields, and 400 for them.
+    /// The answer's status and body, in the words of the Open Inference Protocol for its paths: one
+    /// text, which lists all wrong fields, and 400 for them.
     pub(super) fn render_v2(&self) -> Response {
         let mut error = self.detail.clone();
         for FieldError { field, expected } in &self.errors.listed {

@@ -22,11 +22,12 @@ use crate::telemetry::{Served, Timeline};
 /// Longest path in a log line, in bytes.
 const MAX_LOGGED_PATH: usize = 128;
 
-/// Status of a request whose client closed the connection before the end of the answer, as in nginx.
+/// Status of a request whose client closed the connection before the end of the answer, as in
+/// nginx.
 const CLIENT_CLOSED: u16 = 499;
 
-/// A request in progress, which is reported once. Dropped before that, it counts as one whose client
-/// closed the connection (499).
+/// A request in progress, which is reported once. Dropped before that, it counts as one whose
+/// client closed the connection (499).
 pub(super) struct Record {
     pub app: Arc<App>,
     /// The client's own id, where it sent a sound one.
@@ -106,10 +107,12 @@ impl Record {
             }
         });
         if is_probe(method, path) && status < 500 {
-            debug!(id, trace_id, span_id, %method, path, version, status, ms, bytes_in, bytes_out, "request");
+            debug!(id, trace_id, span_id, %method, path, version, status, ms, bytes_in, bytes_out,
+                "request");
         } else {
             info!(
-                id, trace_id, span_id, %method, path, version, status, ms, bytes_in, bytes_out, prompt_tokens,
+                id, trace_id, span_id, %method, path, version, status, ms, bytes_in, bytes_out,
+                    prompt_tokens,
                 completion_tokens, "request"
             );
         }
@@ -223,8 +226,8 @@ fn known(method: &Method) -> Option<&'static str> {
     KNOWN.into_iter().find(|name| *name == method.as_str())
 }
 
-/// The route that a path is an instance of; none where there may be no such path. Only those of V2 have parameters: the
-/// model's name and its version.
+/// The route that a path is an instance of; none where there may be no such path. Only those of V2
+/// have parameters: the model's name and its version.
 fn route(path: &str, status: u16) -> Option<String> {
     if matches!(status, 404 | 405) {
         return None;

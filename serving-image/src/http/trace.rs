@@ -1,7 +1,8 @@
-//! W3C Trace Context: the trace of a request is taken over or begun, told in the log line, and answered.
+//! W3C Trace Context: the trace of a request is taken over or begun, told in the log line, and
+//! answered.
 //!
-//! The answer's `traceresponse` names the trace, and the part of it that was done here (its span). Where spans are exported
-//! (`telemetry`) it has the same numbers, and its flag says whether it is.
+//! The answer's `traceresponse` names the trace, and the part of it that was done here (its span).
+//! Where spans are exported (`telemetry`) it has the same numbers, and its flag says whether it is.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,7 +37,8 @@ pub(super) struct Trace {
 }
 
 impl Ids {
-    /// The caller's trace if its header is right, else a new one; with a span of our own in either case.
+    /// The caller's trace if its header is right, else a new one; with a span of our own in either
+    /// case.
     pub(super) fn trace(&self, headers: &HeaderMap) -> Trace {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let hash = |key: usize| self.keys[key].hash_one(number);

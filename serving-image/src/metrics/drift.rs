@@ -1,7 +1,7 @@
 //! How inputs and predictions are distributed: counters against the histogram of training.
 //!
-//! Counters, because they add up over pods and over any window. The shares of training are beside them, so that a
-//! population stability index is one query (README has it).
+//! Counters, because they add up over pods and over any window. The shares of training are beside
+//! them, so that a population stability index is one query (README has it).
 
 use std::sync::atomic::AtomicU64;
 
@@ -17,7 +17,8 @@ use super::ModelLabels;
 use crate::artefact::{Distribution, InputType, Manifest, Scalar, Task};
 use crate::prediction::Prediction;
 
-/// Most inputs that are counted, in the manifest's order: with 12 bins each, 768 series of a version.
+/// Most inputs that are counted, in the manifest's order: with 12 bins each, 768 series of a
+/// version.
 const MAX_FEATURES: usize = 64;
 
 /// Most categories that have their own bin; the likeliest ones, and one more bin for all others.
@@ -29,7 +30,8 @@ const OTHER: &str = "(other)";
 /// What an embedding's vectors are counted as.
 const EMBEDDING: &str = "embedding";
 
-/// Edges of a classifier's confidence, the probability of the class that it answers: most models live near 1.
+/// Edges of a classifier's confidence, the probability of the class that it answers: most models
+/// live near 1.
 const CONFIDENCE_EDGES: [f64; 10] = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99];
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]

@@ -1,7 +1,7 @@
 //! What Prometheus scrapes. The names and labels are a contract with the operator's gate.
 //!
-//! A file a theme; every label set is bounded by the manifest, and every handle is resolved before the first request, so
-//! that counting one costs an atomic addition.
+//! A file a theme; every label set is bounded by the manifest, and every handle is resolved before
+//! the first request, so that counting one costs an atomic addition.
 
 mod batching;
 mod drift;
@@ -72,8 +72,8 @@ pub struct Metrics {
 impl Metrics {
     /// The series of what is served, with these edges of the latency histogram, in rising seconds.
     ///
-    /// Those that a rollout's gate reads exist from the first scrape on, at zero, so that the first failure is an
-    /// increase and not a birth.
+    /// Those that a rollout's gate reads exist from the first scrape on, at zero, so that the first
+    /// failure is an increase and not a birth.
     pub fn new(served: &Served, duration_edges: &[f64]) -> Self {
         let labels = ModelLabels {
             model: served.name.to_owned(),
@@ -193,7 +193,8 @@ impl Metrics {
     pub fn encode(&self) -> String {
         let mut text = String::with_capacity(16 * 1024);
         if let Err(error) = encode(&mut text, &self.registry) {
-            let _ = write!(text, "# {error}"); // a String takes everything; a scraper refuses this line
+            // a String takes everything; a scraper refuses this line
+            let _ = write!(text, "# {error}");
         }
         text
     }

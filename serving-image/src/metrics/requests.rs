@@ -9,14 +9,16 @@ use prometheus_client::registry::Registry;
 
 use super::ModelLabels;
 
-/// Edges in seconds, at the latencies that objectives commonly name: a threshold is only judged exactly on an edge.
+/// Edges in seconds, at the latencies that objectives commonly name: a threshold is only judged
+/// exactly on an edge.
 pub const DURATION_EDGES: [f64; 20] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5,
     2.0, 2.5, 5.0, 10.0,
 ];
 
-/// The codes whose series are there from the start: success, and what failed for want of room, time or luck. Shed load
-/// (429) has its own label, so that who reads success and failure can tell it from both.
+/// The codes whose series are there from the start: success, and what failed for want of room, time
+/// or luck. Shed load (429) has its own label, so that who reads success and failure can tell it
+/// from both.
 const CODES: [u16; 5] = [200, 429, 500, 503, 504];
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]

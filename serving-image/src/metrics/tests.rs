@@ -4,7 +4,8 @@ use serde_json::json;
 
 fn manifest(extra: &Value) -> Manifest {
     let mut manifest = json!({
-        "schemaVersion": 1, "name": "m", "version": "1", "kind": "tabular", "task": "classification",
+        "schemaVersion": 1, "name": "m", "version": "1", "kind": "tabular",
+        "task": "classification",
         "inputs": [
             {"name": "age", "type": "number"},
             {"name": "income", "type": "number", "nullable": true},

@@ -1,7 +1,8 @@
 //! Linear models and multi-layer perceptrons: `W₂ σ(W₁ x + b₁) + b₂`.
 //!
-//! On the kernels' own packed weights: for one row of a few numbers, a tensor's shapes and allocations cost a hundred
-//! times the arithmetic. A row's answer is equal bit for bit whether it comes alone or in a batch.
+//! On the kernels' own packed weights: for one row of a few numbers, a tensor's shapes and
+//! allocations cost a hundred times the arithmetic. A row's answer is equal bit for bit whether it
+//! comes alone or in a batch.
 
 use candle_core::{Result, bail};
 use serin_kernels::{Activation as Function, Layer, Perceptron};
@@ -42,7 +43,8 @@ impl Dense {
         layers.map(|layer| layer.inputs() * layer.outputs()).sum()
     }
 
-    /// Takes `layers.N.weight` and `layers.N.bias`. Without an activation there is exactly one layer.
+    /// Takes `layers.N.weight` and `layers.N.bias`. Without an activation there is exactly one
+    /// layer.
     pub(super) fn load(
         weights: &dyn Tensors,
         activation: Option<Activation>,
@@ -183,7 +185,8 @@ mod tests {
             "inputs": inputs,
             "preprocessing": [{"step": "order", "features": ["a", "b", "c"]}],
             "network": {"architecture": "mlp", "activation": activation, "weights": "w"},
-            "outputs": if classifies { json!({"labels": ["x", "y"]}) } else { json!({"names": ["p", "q"]}) }
+            "outputs": if classifies { json!({"labels": ["x", "y"]}) } else { json!({"names": ["p",
+            "q"]}) }
         });
         let manifest = Manifest::parse(manifest.to_string().as_bytes()).unwrap();
         let Some(activation) = (match &manifest.network {

@@ -1,4 +1,5 @@
-//! A small BERT with made-up weights, and as an artefact: for its own tests, and those of what is around it.
+//! A small BERT with made-up weights, and as an artefact: for its own tests, and those of what is
+//! around it.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
@@ -68,8 +69,10 @@ impl Sizes {
     /// Its `config.json`.
     pub(crate) fn config(&self) -> Value {
         json!({
-            "hidden_size": self.hidden, "intermediate_size": self.wide, "num_attention_heads": self.heads,
-            "num_hidden_layers": self.layers, "max_position_embeddings": self.positions, "layer_norm_eps": 1e-12,
+            "hidden_size": self.hidden, "intermediate_size": self.wide,
+            "num_attention_heads": self.heads,
+            "num_hidden_layers": self.layers, "max_position_embeddings": self.positions,
+            "layer_norm_eps": 1e-12,
             "hidden_act": "gelu",
         })
     }
@@ -95,13 +98,16 @@ impl Sizes {
         network["config"] = json!("config.json");
         network["weights"] = json!("model.safetensors");
         json!({
-            "schemaVersion": 1, "name": "words", "version": "1.0.0", "kind": kind, "task": task, "inputs": inputs,
-            "preprocessing": [{"step": "tokenize", "tokenizer": "tokenizer.json", "maxTokens": self.positions}],
+            "schemaVersion": 1, "name": "words", "version": "1.0.0", "kind": kind, "task": task,
+            "inputs": inputs,
+            "preprocessing": [{"step": "tokenize", "tokenizer": "tokenizer.json",
+            "maxTokens": self.positions}],
             "network": network, "outputs": outputs,
         })
     }
 
-    /// Its weights under Hugging Face's names, with a head of that many outputs; the same at every call.
+    /// Its weights under Hugging Face's names, with a head of that many outputs; the same at every
+    /// call.
     pub(crate) fn weights(&self, outputs: usize) -> HashMap<String, Tensor> {
         let (hidden, wide) = (self.hidden, self.wide);
         let mut random = fastrand::Rng::with_seed(4);

@@ -1,4 +1,5 @@
-//! Files and requests that nobody meant well: an error, never a panic, and no more memory than what is there.
+//! Files and requests that nobody meant well: an error, never a panic, and no more memory than what
+//! is there.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -54,7 +55,8 @@ const RELATIVES: [[&[u8]; 4]; 3] = [
     ],
 ];
 
-/// Writes the files into a directory, lists them as they are, and tries to load what that describes.
+/// Writes the files into a directory, lists them as they are, and tries to load what that
+/// describes.
 fn load(directory: &Path, manifest: &Value, files: &[(&str, &[u8])]) {
     for (name, bytes) in files {
         fs::write(directory.join(name), bytes).unwrap();
@@ -84,7 +86,8 @@ proptest! {
 
     #[test]
     fn a_manifest_with_a_change_is_refused_or_prepares(
-        which in 0..MANIFESTS.len(), place: Index, by in json(), twice: Index, again in json(), instance in json(),
+        which in 0..MANIFESTS.len(), place: Index, by in json(), twice: Index, again in json(),
+            instance in json(),
     ) {
         let mut changed = manifest(which);
         replace(&mut changed, place, by);
@@ -123,10 +126,12 @@ proptest! {
         let manifest = Manifest::parse(manifest.to_string().as_bytes()).unwrap();
         let mut changed: Value = serde_json::from_str(TOKENIZER).unwrap();
         replace(&mut changed, place, by);
-        for file in [changed.to_string().into_bytes(), damage.of(TOKENIZER.as_bytes(), TOKENIZER.len())] {
+        for file in [changed.to_string().into_bytes(), damage.of(TOKENIZER.as_bytes(),
+            TOKENIZER.len())] {
             bounded(file.len() + text.len(), || {
                 if let Ok(preprocessor) = Preprocessor::new(&manifest, Some(&file)) {
-                    let _ = preprocessor.prepare(&[text.as_str().into()], Location::List("/instances"));
+                    let _ = preprocessor.prepare(&[text.as_str().into()],
+                        Location::List("/instances"));
                 }
             });
         }
@@ -166,14 +171,16 @@ proptest! {
             [SMALL.config().to_string().as_bytes(), &sound, &tokenizer],
         ] {
             let directory = tempfile::tempdir().unwrap();
-            let files: Vec<_> = ["config.json", "model.safetensors", "tokenizer.json"].into_iter().zip(files).collect();
+            let files: Vec<_> = ["config.json", "model.safetensors",
+                "tokenizer.json"].into_iter().zip(files).collect();
             load(directory.path(), &manifest, &files);
         }
     }
 
     #[test]
     fn a_relative_of_bert_with_changes_is_refused_or_loaded(
-        which in 0..RELATIVES.len(), place: Index, by in json(), weights in damage(), tokenizer in damage(),
+        which in 0..RELATIVES.len(), place: Index, by in json(), weights in damage(),
+            tokenizer in damage(),
     ) {
         let [sound_config, sound_weights, sound_tokenizer, manifest] = RELATIVES[which];
         let mut manifest: Value = serde_json::from_slice(manifest).unwrap();
@@ -189,7 +196,8 @@ proptest! {
             [sound_config, sound_weights, &tokenizer],
         ] {
             let directory = tempfile::tempdir().unwrap();
-            let files: Vec<_> = ["config.json", "model.safetensors", "tokenizer.json"].into_iter().zip(files).collect();
+            let files: Vec<_> = ["config.json", "model.safetensors",
+                "tokenizer.json"].into_iter().zip(files).collect();
             load(directory.path(), &manifest, &files);
         }
     }

@@ -1,5 +1,5 @@
-//! What is read of a graph in ONNX for what it says of itself: nodes and their attributes, by the numbers of the fields in
-//! onnx.proto3. Weights are passed over.
+//! What is read of a graph in ONNX for what it says of itself: nodes and their attributes, by the
+//! numbers of the fields in onnx.proto3. Weights are passed over.
 
 use prost::Message;
 

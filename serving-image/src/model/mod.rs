@@ -58,7 +58,8 @@ pub enum LoadError {
     },
     /// The model does not answer as it did where it was trained.
     #[error(
-        "golden example {index}: output {position} differs by {difference:e}, more than the tolerance {tolerance:e}"
+        "golden example {index}: output {position} differs by {difference:e}, more than the \
+         tolerance {tolerance:e}"
     )]
     GoldenOutput {
         /// Its place in the manifest.
@@ -122,8 +123,8 @@ const INSTANT: usize = 20_000;
 const INSTANT_PER_FIELD: usize = 200;
 
 impl Model {
-    /// Verifies the artefact's files, builds the model from them, reproduces its golden examples and
-    /// makes a warm-up prediction.
+    /// Verifies the artefact's files, builds the model from them, reproduces its golden examples
+    /// and makes a warm-up prediction.
     pub fn load(artefact: Artefact) -> Result<Self, LoadError> {
         Self::load_and(artefact, |_, _| Ok(())).map(|(model, ())| model)
     }
@@ -156,7 +157,8 @@ impl Model {
         Ok((model, part))
     }
 
-    /// Whether that many instances take a few microseconds, less than a way to another thread and back.
+    /// Whether that many instances take a few microseconds, less than a way to another thread and
+    /// back.
     pub fn is_instant(&self, instances: usize) -> bool {
         match &self.engine {
             Engine::Dense(dense) => {
@@ -203,7 +205,8 @@ impl Model {
         golden.try_for_each(|(index, golden)| self.reproduces(index, golden))
     }
 
-    /// Predicts a golden example, the `index`th, and holds the output to the one that it should have.
+    /// Predicts a golden example, the `index`th, and holds the output to the one that it should
+    /// have.
     pub fn reproduces(&self, index: usize, golden: &Golden) -> Result<(), LoadError> {
         let instance = std::slice::from_ref(&golden.instance);
         let batch = self

@@ -1,4 +1,5 @@
-//! Damaged files: a picture or an error, never a panic, and no more memory than the file and the bounds explain.
+//! Damaged files: a picture or an error, never a panic, and no more memory than the file and the
+//! bounds explain.
 #![allow(clippy::unwrap_used)]
 
 use proptest::collection::vec;
@@ -44,7 +45,8 @@ proptest! {
     #![proptest_config(cases(2000))]
 
     #[test]
-    fn a_damaged_file_is_refused_or_read(which in 0..FILES.len(), damage in damage(), grey: bool, upright: bool) {
+    fn a_damaged_file_is_refused_or_read(which in 0..FILES.len(), damage in damage(), grey: bool,
+        upright: bool) {
         let sound = file(FILES[which]);
         read(&damage.of(&sound, sound.len()), Reading { grey, upright, ..BOUNDED })?;
     }
@@ -57,7 +59,8 @@ proptest! {
 
     // A part of a file again, or gone: scans, chunks and markers in any order.
     #[test]
-    fn parts_of_a_file_may_be_anywhere(which in 0..FILES.len(), from: Index, to: Index, at: Index, times in 1..20_usize) {
+    fn parts_of_a_file_may_be_anywhere(which in 0..FILES.len(), from: Index, to: Index, at: Index,
+        times in 1..20_usize) {
         let sound = file(FILES[which]);
         let (from, to) = (from.index(sound.len()), to.index(sound.len()));
         let part = &sound[from.min(to)..from.max(to)];
@@ -68,7 +71,8 @@ proptest! {
 
     #[test]
     fn any_text_is_refused(bytes in vec(any::<u8>(), 0..300), text in "[A-Za-z0-9+/=]{0,40}") {
-        for (start, rest) in [(&b"\xff\xd8\xff"[..], &bytes), (b"\x89PNG\r\n\x1a\n", &bytes), (b"", &bytes)] {
+        for (start, rest) in [(&b"\xff\xd8\xff"[..], &bytes), (b"\x89PNG\r\n\x1a\n", &bytes), (b"",
+            &bytes)] {
             let bytes = [start, rest].concat();
             prop_assert!(bounded(bytes.len(), || Picture::decode(&bytes, BOUNDED)).is_err());
         }

@@ -1,8 +1,9 @@
-//! Pictures: from a file in base64 to levels of red, green and blue, with bounds on what that may cost.
+//! Pictures: from a file in base64 to levels of red, green and blue, with bounds on what that may
+//! cost.
 //!
-//! A file says how large its picture is before it is decoded, and is refused by that: a few bytes may stand for
-//! gigabytes. Metadata but the orientation, colour profiles and transparency are left aside, as Pillow's
-//! `convert("RGB")` does.
+//! A file says how large its picture is before it is decoded, and is refused by that: a few bytes
+//! may stand for gigabytes. Metadata but the orientation, colour profiles and transparency are left
+//! aside, as Pillow's `convert("RGB")` does.
 
 #[cfg(test)]
 mod fuzz_tests;
@@ -176,7 +177,8 @@ fn read(mut decoder: impl ImageDecoder, reading: Reading) -> Result<Picture, Ref
     })
 }
 
-/// Red, green and blue, or brightness alone, of samples of whatever kind, as Pillow computes them: of 16 bits the upper 8.
+/// Red, green and blue, or brightness alone, of samples of whatever kind, as Pillow computes them:
+/// of 16 bits the upper 8.
 fn levels(samples: Vec<u8>, colours: ColorType, grey: bool) -> Option<Vec<u8>> {
     use ColorType as C;
     let (channels, is_wide) = match colours {

@@ -1,10 +1,12 @@
-//! Resizing, equal to Pillow's (4 to 12) to the bit: weights in fixed point, first along the rows, then along the columns.
-//! Pillow 13 begins with the columns where that is less work, and some levels are then other by one.
+//! Resizing, equal to Pillow's (4 to 12) to the bit: weights in fixed point, first along the rows,
+//! then along the columns. Pillow 13 begins with the columns where that is less work, and some
+//! levels are then other by one.
 //!
-//! Models are trained on what Pillow makes of pictures; a resizer that rounds otherwise is off by a level here and there.
-//! Unlike Pillow this one computes only the part that is wanted, and keeps no picture between the two passes: the row that
-//! was made last is added to each row of the result that it is a part of. What it takes is the result's size, and the
-//! weights, which are at most 24 bytes for each pixel of a side.
+//! Models are trained on what Pillow makes of pictures; a resizer that rounds otherwise is off by a
+//! level here and there. Unlike Pillow this one computes only the part that is wanted, and keeps no
+//! picture between the two passes: the row that was made last is added to each row of the result
+//! that it is a part of. What it takes is the result's size, and the weights, which are at most 24
+//! bytes for each pixel of a side.
 
 use std::ops::Range;
 
@@ -18,8 +20,8 @@ const PRECISION: u32 = 22;
 const HALF: i32 = 1 << (PRECISION - 1);
 
 impl Picture {
-    /// The part of `columns` and `rows` of what the picture is when it has been brought to `width` × `height`, by a filter
-    /// that is stretched where that is smaller, if `antialias`.
+    /// The part of `columns` and `rows` of what the picture is when it has been brought to `width`
+    /// × `height`, by a filter that is stretched where that is smaller, if `antialias`.
     #[must_use]
     pub fn resized(
         &self,

@@ -16,7 +16,8 @@ pub fn sample(width: u32, mut random: impl FnMut() -> f64) -> String {
             f64::from(x) / f64::from(width),
             f64::from(y) / f64::from(height),
         );
-        // A colour in each corner, and waves across them: neither flat nor noise, as photographs are.
+        // A colour in each corner, and waves across them: neither flat nor noise, as photographs
+        // are.
         let wave = 30.0 * (40.0 * (right * right + slope * down)).sin();
         Rgb(std::array::from_fn(|channel| {
             let at = |corner: usize| corners[corner][channel];
@@ -26,7 +27,8 @@ pub fn sample(width: u32, mut random: impl FnMut() -> f64) -> String {
         }))
     });
     let mut file = Cursor::new(Vec::new());
-    // Writing a picture of sound size to memory does not fail; if it did, the text would be refused like any other.
+    // Writing a picture of sound size to memory does not fail; if it did, the text would be refused
+    // like any other.
     let _ = picture.write_to(&mut file, ImageFormat::Jpeg);
     BASE64_STANDARD.encode(file.into_inner())
 }

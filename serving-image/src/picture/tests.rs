@@ -97,7 +97,8 @@ fn a_picture_stands_as_its_exif_data_says_unless_that_is_ignored() {
     assert_eq!(row, column);
 }
 
-/// Every way of resizing through the manifest's step, as levels: a rescale of 1, and nothing subtracted.
+/// Every way of resizing through the manifest's step, as levels: a rescale of 1, and nothing
+/// subtracted.
 #[test]
 fn resizing_is_pillows_to_the_bit() {
     let ways: BTreeMap<String, Resize> = serde_json::from_slice(&file("ways.json")).unwrap();
@@ -105,7 +106,8 @@ fn resizing_is_pillows_to_the_bit() {
     let text = BASE64_STANDARD.encode(file("photo.png"));
     for (name, resize) in ways {
         let step = json!({
-            "input": "x", "resize": resize, "rescale": 1, "mean": [0, 0, 0], "std": [1, 1, 1], "layout": "channelsLast",
+            "input": "x", "resize": resize, "rescale": 1, "mean": [0, 0, 0], "std": [1, 1, 1],
+            "layout": "channelsLast",
         });
         let step: ImageStep = serde_json::from_value(step).unwrap();
         let array = Image::new(&step, &Limits::default()).read(&text.as_str().into());
@@ -139,7 +141,8 @@ fn stepped(file_name: &str, resize: &Resize, fields: Value) -> Array {
     read.unwrap()
 }
 
-/// Every way again for graphs that take bytes: the same levels, in their own type, in each layout and order of colours.
+/// Every way again for graphs that take bytes: the same levels, in their own type, in each layout
+/// and order of colours.
 #[test]
 fn levels_as_they_are_are_pillows_to_the_bit() {
     let ways: BTreeMap<String, Resize> = serde_json::from_slice(&file("ways.json")).unwrap();
@@ -209,7 +212,8 @@ fn what_cannot_be_read_is_told_in_words_of_what_is_expected() {
         change(&mut bytes);
         bytes
     };
-    // Sizes as the headers tell them: of the first frame, and of a PNG's header, whose checksum then is wrong.
+    // Sizes as the headers tell them: of the first frame, and of a PNG's header, whose checksum
+    // then is wrong.
     let jpeg_of = |size: [u8; 4]| {
         broken("444.jpg", &|bytes| {
             let frame = bytes

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-/// Errors listed in one answer; more are only counted. Bounds the answer to a body of many wrong fields.
+/// Errors listed in one answer; more are only counted. Bounds the answer to a body of many wrong
+/// fields.
 const MAX_LISTED: usize = 1_000;
 
 /// Longest name of an unknown field that an answer repeats, in characters.

@@ -140,8 +140,8 @@ impl Field {
     }
 }
 
-/// Reads an object's fields with `read`, in the order of the inputs. Errors are added, also for fields that the manifest
-/// does not know.
+/// Reads an object's fields with `read`, in the order of the inputs. Errors are added, also for
+/// fields that the manifest does not know.
 pub(super) fn read_object<'a>(
     fields: &'a [Field],
     instance: &'a Value,

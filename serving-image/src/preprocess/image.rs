@@ -98,8 +98,8 @@ impl Image {
         }
     }
 
-    /// Numbers of height × width × channels in the step's layout, with the shape that they have in it; `number` is asked
-    /// for channel, row and column.
+    /// Numbers of height × width × channels in the step's layout, with the shape that they have in
+    /// it; `number` is asked for channel, row and column.
     fn lay_out<T>(
         &self,
         size: [usize; 3],

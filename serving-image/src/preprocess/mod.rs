@@ -1,8 +1,8 @@
 //! From the JSON of a request to what the network takes, by the manifest alone.
 //!
-//! There is one such path for HTTP, golden examples and warm-up, so that what was checked is what is served. All
-//! errors of a request are collected; each names its field and what is expected there, and never repeats the value
-//! that was sent, which may be somebody's personal data.
+//! There is one such path for HTTP, golden examples and warm-up, so that what was checked is what
+//! is served. All errors of a request are collected; each names its field and what is expected
+//! there, and never repeats the value that was sent, which may be somebody's personal data.
 
 mod errors;
 mod field;
@@ -30,7 +30,8 @@ use text::Text;
 pub struct Tokens {
     /// Ids, special tokens included.
     pub ids: Vec<u32>,
-    /// For each token of a pair whether it belongs to the first text (0) or to the second (1). Empty for a single text.
+    /// For each token of a pair whether it belongs to the first text (0) or to the second (1).
+    /// Empty for a single text.
     pub types: Vec<u32>,
     /// Whether the text was longer than what the ids stand for.
     pub truncated: bool,
@@ -219,7 +220,8 @@ impl Preprocessor {
         }
     }
 
-    /// An instance that is valid by construction, for the warm-up of a model without golden examples.
+    /// An instance that is valid by construction, for the warm-up of a model without golden
+    /// examples.
     pub fn example(&self) -> Value {
         match &self.path {
             Path::Text(text) if !text.pair => {

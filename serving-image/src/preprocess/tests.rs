@@ -12,7 +12,8 @@ fn of(manifest: &Value) -> Preprocessor {
 
 fn preprocessor() -> Preprocessor {
     let manifest = json!({
-        "schemaVersion": 1, "name": "m", "version": "1", "kind": "tabular", "task": "classification",
+        "schemaVersion": 1, "name": "m", "version": "1", "kind": "tabular",
+        "task": "classification",
         "inputs": [
             {"name": "age", "type": "integer", "min": 0.0, "max": 130.0, "unit": "years"},
             {"name": "income", "type": "number", "nullable": true},
@@ -107,7 +108,8 @@ fn the_example_is_valid() {
     );
 }
 
-/// Every encoder and scaler, by hand from scikit-learn's formulas; `tests/serve` compares with scikit-learn itself.
+/// Every encoder and scaler, by hand from scikit-learn's formulas; `tests/serve` compares with
+/// scikit-learn itself.
 #[test]
 fn categories_are_encoded_and_only_named_fields_are_scaled() {
     let preprocessor = of(&json!({
@@ -124,7 +126,8 @@ fn categories_are_encoded_and_only_named_fields_are_scaled() {
             {"step": "oneHot", "categories": {"colour": ["blue", "red"]}, "ignoreUnknown": true},
             {"step": "oneHot", "categories": {"class": [1, 2]}, "drop": "ifBinary"},
             {"step": "order", "features": ["colour", "age", "size", "class"]},
-            {"step": "minMaxScale", "features": ["age"], "min": [20], "max": [70], "range": [0, 10], "clip": true},
+            {"step": "minMaxScale", "features": ["age"], "min": [20], "max": [70], "range": [0,
+            10], "clip": true},
             {"step": "robustScale", "features": ["size", "age"], "center": [1, 2], "scale": [2, 4]}
         ],
         "network": {"architecture": "linear", "weights": "w"}, "outputs": {}
@@ -169,7 +172,8 @@ fn tensors() -> Preprocessor {
             {"name": "image", "type": "tensor", "dtype": "uint8", "shape": [1, 2, 2]},
             {"name": "ids", "type": "tensor", "dtype": "int64", "shape": [null, 2], "min": 0}
         ],
-        "preprocessing": [{"step": "image", "input": "image", "rescale": 0.5, "mean": [1, 0], "std": [1, 2]}],
+        "preprocessing": [{"step": "image", "input": "image", "rescale": 0.5, "mean": [1, 0],
+        "std": [1, 2]}],
         "network": {"architecture": "onnx", "graph": "g", "outputs": [{"name": "y"}]}, "outputs": {}
     }))
 }
@@ -291,7 +295,8 @@ fn a_picture_is_laid_out_as_the_manifest_says() {
         (vec![2, 2, 3], Elements::Float32(rows))
     );
     let grey = json!({
-        "channels": "grey", "mean": [0], "std": [1], "rescale": 1, "resize": {"width": 2, "height": 1, "mode": "exact"},
+        "channels": "grey", "mean": [0], "std": [1], "rescale": 1, "resize": {"width": 2,
+        "height": 1, "mode": "exact"},
     });
     // 0.299 · 10 + 0.587 · 20 + 0.114 · 30 = 18.15, and so on.
     assert_eq!(

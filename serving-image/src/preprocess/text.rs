@@ -52,7 +52,8 @@ impl Text {
             truncate,
             pair: manifest.kind == Kind::TextPair,
         };
-        // A file whose parts do not fit together fails over every text: better now than at the first request.
+        // A file whose parts do not fit together fails over every text: better now than at the
+        // first request.
         let probe: EncodeInput<'_> = if text.pair {
             ("a", "b").into()
         } else {
@@ -141,7 +142,8 @@ impl Text {
     }
 }
 
-/// The tokeniser that a file describes. The library panics over JSON that is broken, and over some that is not.
+/// The tokeniser that a file describes. The library panics over JSON that is broken, and over some
+/// that is not.
 fn read_tokenizer(file: &[u8]) -> Result<Tokenizer, PreprocessError> {
     let unusable = |reason: String| PreprocessError::Tokenizer(reason);
     serde_json::from_slice::<IgnoredAny>(file).map_err(|error| unusable(error.to_string()))?;

@@ -17,8 +17,9 @@ use tracing::warn;
 use workers::Connection;
 pub use workers::Workers;
 
-/// Connections at one time; more wait in the kernel's queue. Keeps file descriptors below the usual limit of 1,024
-/// only where that is raised, and memory bounded everywhere: an idle connection costs about 10 KiB.
+/// Connections at one time; more wait in the kernel's queue. Keeps file descriptors below the usual
+/// limit of 1,024 only where that is raised, and memory bounded everywhere: an idle connection
+/// costs about 10 KiB.
 const MAX_CONNECTIONS: usize = 10_000;
 
 /// The pause after a failed accept: out of file descriptors, the next one fails as well.
@@ -26,7 +27,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Requests were still running when their time was over.
 #[derive(Debug, thiserror::Error)]
-#[error("{connections} connections were still busy {} s after the last one was accepted", after.as_secs_f64())]
+#[error("{connections} connections were still busy {} s after the last one was accepted",
+    after.as_secs_f64())]
 pub struct Unfinished {
     /// How many.
     pub connections: usize,
@@ -34,8 +36,8 @@ pub struct Unfinished {
     pub after: Duration,
 }
 
-/// Serves on `workers` until `stop` is done, then takes no new connection and finishes the requests in flight within
-/// `finish`.
+/// Serves on `workers` until `stop` is done, then takes no new connection and finishes the requests
+/// in flight within `finish`.
 pub async fn serve(
     listener: TcpListener,
     workers: Workers,
@@ -70,8 +72,8 @@ pub async fn serve(
             },
         }
     }
-    // The kernel has completed the handshake of what waits in its queue: those clients believe to be connected, and
-    // would be reset if the listener just closed.
+    // The kernel has completed the handshake of what waits in its queue: those clients believe to
+    // be connected, and would be reset if the listener just closed.
     while let Some(stream) = poll_fn(|context| match listener.poll_accept(context) {
         Poll::Ready(Ok((stream, _))) => Poll::Ready(Some(stream)),
         Poll::Ready(Err(_)) | Poll::Pending => Poll::Ready(None),

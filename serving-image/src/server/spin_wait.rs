@@ -3,8 +3,8 @@
 //! Sleeping and being woken costs a thread 30 to 60 µs, above all on a virtual machine; a small
 //! model's answer takes less, and such a client would wait for the wake-up each time. So the worker
 //! spins after an answer, for as long as the wake-up would take, if the connection's last request
-//! came right after the answer before it. If nothing comes, it sleeps. Requests on many connections,
-//! or rare ones, cost nothing.
+//! came right after the answer before it. If nothing comes, it sleeps. Requests on many
+//! connections, or rare ones, cost nothing.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,8 +17,8 @@ use crate::log;
 /// How long a worker spins.
 const SPIN: Duration = Duration::from_micros(60);
 
-/// Longest time between an answer and the next request of a client that sends at once: its own work,
-/// and a wake-up on either side.
+/// Longest time between an answer and the next request of a client that sends at once: its own
+/// work, and a wake-up on either side.
 const PROMPT: Duration = Duration::from_micros(120);
 
 /// A worker's spin wait for the next request. Clones share it.

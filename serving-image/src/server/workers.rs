@@ -1,10 +1,10 @@
 //! HTTP worker threads. Each has an event loop of its own and shares nothing: a connection stays on
 //! the worker that it was given to.
 //!
-//! A request to a small model is answered in a few microseconds, less than it takes to wake a second
-//! thread. A runtime that spreads its tasks over threads wakes one for nearly every request: at one
-//! connection, this took half of all system calls and a third of the time. Long computations, which
-//! would block a loop, run on other threads anyway.
+//! A request to a small model is answered in a few microseconds, less than it takes to wake a
+//! second thread. A runtime that spreads its tasks over threads wakes one for nearly every request:
+//! at one connection, this took half of all system calls and a third of the time. Long
+//! computations, which would block a loop, run on other threads anyway.
 
 use std::io;
 use std::net::TcpStream;
@@ -97,7 +97,8 @@ impl Workers {
             ..
         }) = least
         {
-            let _ = connections.send((connection, Arc::clone(held))); // fails at the end of the process only
+            // fails at the end of the process only
+            let _ = connections.send((connection, Arc::clone(held)));
         }
     }
 }

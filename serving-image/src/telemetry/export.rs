@@ -1,4 +1,5 @@
-//! From the queue to the collector, on a thread of its own. Whatever becomes of it there, requests are answered as before.
+//! From the queue to the collector, on a thread of its own. Whatever becomes of it there, requests
+//! are answered as before.
 
 use std::io::{self, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,7 +70,8 @@ impl ExportMetrics {
         );
         registry.register(
             "model_spans_dropped",
-            "Spans that are lost: the queue was full, the collector did not answer, or it rejected them",
+            "Spans that are lost: the queue was full, the collector did not answer, or it \
+             rejected them",
             self.dropped.clone(),
         );
     }
@@ -270,7 +272,8 @@ impl Exporter {
         }
     }
 
-    /// Sends a message until it is taken, refused for good, or too old. Tells how many of its spans were rejected.
+    /// Sends a message until it is taken, refused for good, or too old. Tells how many of its spans
+    /// were rejected.
     async fn deliver(&self, message: Bytes) -> Result<u64, String> {
         let give_up = Instant::now() + self.settings.limits.export_timeout;
         let mut pause = FIRST_PAUSE;
@@ -279,7 +282,8 @@ impl Exporter {
                 Ok(rejected) => return Ok(rejected),
                 Err(refusal) => refusal,
             };
-            // Up to half as long again: the pods of a model must not come back to the collector together.
+            // Up to half as long again: the pods of a model must not come back to the collector
+            // together.
             let jittered = pause.mul_f64(1.0 + fastrand::f64() / 2.0);
             let rest = refusal.again.map(|asked| asked.max(jittered));
             let Some(rest) = rest.filter(|rest| Instant::now() + *rest < give_up) else {
@@ -337,7 +341,8 @@ fn seconds(value: &HeaderValue) -> Option<Duration> {
 }
 
 fn client(settings: &Settings) -> Result<reqwest::Client, String> {
-    // Named for the whole process: with the default features of another crate there might be two to choose from.
+    // Named for the whole process: with the default features of another crate there might be two to
+    // choose from.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder()
         .user_agent(concat!("serin-serve/", env!("CARGO_PKG_VERSION")))

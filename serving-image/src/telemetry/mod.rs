@@ -1,15 +1,17 @@
-//! OpenTelemetry: the spans of requests, exported by OTLP over HTTP. Off unless the standard variables ask for it.
+//! OpenTelemetry: the spans of requests, exported by OTLP over HTTP. Off unless the standard
+//! variables ask for it.
 //!
 //! ```text
 //! request ─► Tracer::begin (sampled?) ─► Timeline ─► part("queue"), part("forward") … ─► Timeline::end
 //!                                                        the last who holds it lets go ─► queue ─► exporter (a thread) ─► collector
 //! ```
 //!
-//! The timeline of the request in hand is found by whoever works for it ([`part`]), on whatever thread: no signature
-//! carries it. Where a request is not traced, that is a look at one thread-local, and nothing else.
+//! The timeline of the request in hand is found by whoever works for it ([`part`]), on whatever
+//! thread: no signature carries it. Where a request is not traced, that is a look at one
+//! thread-local, and nothing else.
 //!
-//! What leaves the process: names, times and counts. The attributes of a part are numbers by their type, so that no
-//! payload can get into one.
+//! What leaves the process: names, times and counts. The attributes of a part are numbers by their
+//! type, so that no payload can get into one.
 
 mod export;
 mod otlp;
@@ -30,8 +32,8 @@ use settings::{Choice, Settings};
 use timeline::Context;
 pub use timeline::{Part, Served, Timeline, part, scoped};
 
-/// Longest time that the last spans have at the end of the process. With the default drain it ends well within the 30 s that
-/// Kubernetes gives.
+/// Longest time that the last spans have at the end of the process. With the default drain it ends
+/// well within the 30 s that Kubernetes gives.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// Decides which requests are traced, and has their spans exported.
@@ -60,10 +62,11 @@ pub struct Origin {
 pub const SAMPLED: u8 = 1;
 
 impl Tracer {
-    /// The tracer that the environment's `OTEL_…` variables describe, for a model of that name and version.
+    /// The tracer that the environment's `OTEL_…` variables describe, for a model of that name and
+    /// version.
     ///
-    /// None where they ask for none, and where what they ask for cannot be had: then the log says what, and the model is
-    /// served without.
+    /// None where they ask for none, and where what they ask for cannot be had: then the log says
+    /// what, and the model is served without.
     pub fn from_environment(model: &str, version: &str) -> Option<Self> {
         let (choice, complaints) = settings::read(|name| std::env::var(name).ok());
         for complaint in complaints {

@@ -1,5 +1,5 @@
-//! Traces as OTLP has them: the part of `opentelemetry/proto/trace/v1` and `collector/trace/v1` that is used here, which
-//! is stable since OTLP 1.0.
+//! Traces as OTLP has them: the part of `opentelemetry/proto/trace/v1` and `collector/trace/v1`
+//! that is used here, which is stable since OTLP 1.0.
 
 use prost::Message;
 

@@ -46,7 +46,8 @@ impl Sampler {
         }
     }
 
-    /// The same traces as OpenTelemetry's SDKs take: those whose last 8 bytes, without the lowest bit, are below the ratio.
+    /// The same traces as OpenTelemetry's SDKs take: those whose last 8 bytes, without the lowest
+    /// bit, are below the ratio.
     fn is_among(self, trace: [u8; 16]) -> bool {
         let number = u128::from_be_bytes(trace) as u64 >> 1;
         self.ratio >= 1.0 || number < (self.ratio * (1_u64 << 63) as f64) as u64

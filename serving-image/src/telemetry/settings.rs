@@ -1,4 +1,5 @@
-//! What OpenTelemetry's standard variables ask for. What is wrong in one is told, and does not keep a model from serving.
+//! What OpenTelemetry's standard variables ask for. What is wrong in one is told, and does not keep
+//! a model from serving.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -218,7 +219,8 @@ impl<V: Fn(&str) -> Option<String>> Read<V> {
     }
 }
 
-/// `name=value,name=value`, the values percent-encoded where they need it. None where it is anything else.
+/// `name=value,name=value`, the values percent-encoded where they need it. None where it is
+/// anything else.
 fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     let entries = text
         .split(',')

@@ -1,4 +1,5 @@
-//! What is known of one request while it is worked on: its parts, and at the end how it was answered.
+//! What is known of one request while it is worked on: its parts, and at the end how it was
+//! answered.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -11,8 +12,8 @@ tokio::task_local! {
     static CURRENT: Timeline;
 }
 
-/// The spans of one request; nothing where it is not traced. Clones are of the same request, and its spans leave together
-/// when the last clone is dropped: nobody can add to them then.
+/// The spans of one request; nothing where it is not traced. Clones are of the same request, and
+/// its spans leave together when the last clone is dropped: nobody can add to them then.
 #[derive(Debug, Clone, Default)]
 pub struct Timeline(Option<Arc<Open>>);
 
@@ -207,7 +208,8 @@ pub fn part(name: &'static str) -> Part {
         .unwrap_or(Part(None))
 }
 
-/// Work for the request in hand, to be done by another thread: what it waits there is a part of its own.
+/// Work for the request in hand, to be done by another thread: what it waits there is a part of its
+/// own.
 pub fn scoped<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
     let timeline = Timeline::current();
     let waiting = timeline.part("queue");

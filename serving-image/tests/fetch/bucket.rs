@@ -1,4 +1,5 @@
-//! From an S3 server (PyPI's moto), which checks signatures, and from what looks like the Hugging Face Hub.
+//! From an S3 server (PyPI's moto), which checks signatures, and from what looks like the Hugging
+//! Face Hub.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -34,8 +35,8 @@ impl Drop for Bucket {
 }
 
 impl Bucket {
-    /// A server with the artefact below `team/iris 1/` of the bucket `models`, and as `iris.tar`; a user who may read it; and
-    /// from then on nobody else.
+    /// A server with the artefact below `team/iris 1/` of the bucket `models`, and as `iris.tar`; a
+    /// user who may read it; and from then on nobody else.
     fn start(artefact: &Artefact, python: &PathBuf, place: &Place) -> Self {
         let site = place.path("publish");
         let publish = artefact
@@ -125,7 +126,8 @@ fn a_bucket_is_read_by_signed_requests() {
     assert!(!place.directory().exists());
 }
 
-/// No hub can be had here: our own server has its paths, its token, and its redirect to where large files lie.
+/// No hub can be had here: our own server has its paths, its token, and its redirect to where large
+/// files lie.
 #[test]
 fn a_hub_is_read_at_a_revision() {
     let artefact = Artefact::new(50_000);

@@ -48,7 +48,8 @@ fn what_is_in_the_cache_is_not_fetched_again() {
     );
     assert!(artefact.is_at(&kept(&cache, &artefact)));
 
-    // Damage is found, and only what is asked for again is fetched. What is in use elsewhere is left alone.
+    // Damage is found, and only what is asked for again is fetched. What is in use elsewhere is
+    // left alone.
     let damaged = kept(&cache, &artefact).join("weights.bin");
     fs::remove_file(&damaged).unwrap();
     fs::write(&damaged, vec![0; 100_000]).unwrap();

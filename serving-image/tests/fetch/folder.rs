@@ -201,9 +201,12 @@ impl Secure {
         }
         let script = format!(
             "import http.server, os, ssl\nos.chdir('site')\n\
-             server = http.server.ThreadingHTTPServer(('{}', {port}), http.server.SimpleHTTPRequestHandler)\n\
-             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\ntls.load_cert_chain('../leaf.pem', '../leaf.key')\n\
-             server.socket = tls.wrap_socket(server.socket, server_side=True)\nserver.serve_forever()",
+             server = http.server.ThreadingHTTPServer(('{}', {port}), \
+             http.server.SimpleHTTPRequestHandler)\n\
+             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\ntls.load_cert_chain('../leaf.pem', \
+             '../leaf.key')\n\
+             server.socket = tls.wrap_socket(server.socket, \
+             server_side=True)\nserver.serve_forever()",
             own_address()
         );
         let mut command = Command::new("python3");

@@ -1,5 +1,5 @@
-//! From a real registry (Debian's `docker-registry`), with and without a password; a service that hands out tokens is played
-//! by our own server, which speaks that part of the protocol.
+//! From a real registry (Debian's `docker-registry`), with and without a password; a service that
+//! hands out tokens is played by our own server, which speaks that part of the protocol.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -37,7 +37,8 @@ impl Drop for Registry {
 }
 
 impl Registry {
-    /// Starts one, which asks for a password if `closed`; nothing where the package is not installed.
+    /// Starts one, which asks for a password if `closed`; nothing where the package is not
+    /// installed.
     fn start(closed: bool) -> Option<Self> {
         if !needs(Path::new(PROGRAM).exists(), "docker-registry (Debian)") {
             return None;
@@ -81,7 +82,8 @@ impl Registry {
     fn send(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
         let mut stream = TcpStream::connect(self.address).unwrap();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: {BASIC}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: {BASIC}\r\ncontent-type: \
+             {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
             self.address,
             body.len()
         );
@@ -134,7 +136,8 @@ impl Registry {
         let kind = "application/vnd.oci.image.manifest.v1+json";
         let manifest = json!({
             "schemaVersion": 2, "mediaType": kind, "layers": layers,
-            "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": config.to_string(), "size": 2},
+            "config": {"mediaType": "application/vnd.oci.empty.v1+json",
+            "digest": config.to_string(), "size": 2},
         });
         let bytes = manifest.to_string().into_bytes();
         let (status, _, said) = self.send(
@@ -326,8 +329,8 @@ fn a_registry_with_a_password_gets_it() {
     assert!(!outcome.log.contains("hunter2"));
 }
 
-/// The token protocol, as Docker Hub and GitHub speak it: 401 with a challenge, a token for the password, and blobs that lie
-/// elsewhere, where the token must not go.
+/// The token protocol, as Docker Hub and GitHub speak it: 401 with a challenge, a token for the
+/// password, and blobs that lie elsewhere, where the token must not go.
 #[test]
 fn a_token_is_bought_and_stays_with_the_registry() {
     let artefact = Artefact::new(10_000);
@@ -343,7 +346,8 @@ fn a_token_is_bought_and_stays_with_the_registry() {
         .files
         .iter()
         .map(|(path, bytes)| {
-            json!({"mediaType": "application/octet-stream", "digest": Digest::of(bytes).to_string(), "size": bytes.len(),
+            json!({"mediaType": "application/octet-stream",
+                "digest": Digest::of(bytes).to_string(), "size": bytes.len(),
                 "annotations": {"org.opencontainers.image.title": path}})
         })
         .collect();

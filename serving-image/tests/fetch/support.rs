@@ -19,7 +19,8 @@ pub struct Artefact {
 }
 
 impl Artefact {
-    /// Three files: a small one, one in a folder with a name that addresses must encode, and `size` bytes of weights.
+    /// Three files: a small one, one in a folder with a name that addresses must encode, and `size`
+    /// bytes of weights.
     pub fn new(size: usize) -> Self {
         let weights: Vec<u8> = (0..size as u32)
             .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
@@ -34,7 +35,10 @@ impl Artefact {
     pub fn of(files: &[(&str, Vec<u8>)]) -> Self {
         let listed: Vec<_> = files
             .iter()
-            .map(|(path, bytes)| json!({"path": path, "size": bytes.len(), "sha256": Digest::of(bytes).hex()}))
+            .map(|(path, bytes)| {
+                json!({"path": path, "size": bytes.len(),
+                "sha256": Digest::of(bytes).hex()})
+            })
             .collect();
         let manifest = json!({"schemaVersion": 1, "name": "m", "files": listed}).to_string();
         let digest = Digest::of(manifest.as_bytes()).to_string();
@@ -214,7 +218,8 @@ impl Outcome {
     }
 }
 
-/// Whether a test can run; says so where it cannot, which is an error where `SERIN_REQUIRE_SOURCES` is set.
+/// Whether a test can run; says so where it cannot, which is an error where `SERIN_REQUIRE_SOURCES`
+/// is set.
 pub fn needs(there: bool, what: &str) -> bool {
     let required = std::env::var_os("SERIN_REQUIRE_SOURCES").is_some();
     assert!(there || !required, "missing: {what}");

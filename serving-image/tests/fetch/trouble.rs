@@ -1,4 +1,5 @@
-//! Sources that break off, hesitate or lie: gone on with where that can help, given up where it cannot.
+//! Sources that break off, hesitate or lie: gone on with where that can help, given up where it
+//! cannot.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -6,7 +7,8 @@ use std::time::{Duration, Instant};
 use crate::server::{Ask, Body, Reply, Server};
 use crate::support::{Artefact, Place};
 
-/// Serves the artefact, but lets `fault` answer for the weights; it gets the count of earlier requests for them.
+/// Serves the artefact, but lets `fault` answer for the weights; it gets the count of earlier
+/// requests for them.
 fn with_fault(
     artefact: &Artefact,
     fault: impl Fn(usize, &Ask, &[u8]) -> Reply + Send + Sync + 'static,

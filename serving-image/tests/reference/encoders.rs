@@ -47,7 +47,8 @@ fn texts_that_are_longer_than_the_positions_are_refused_when_loaded() {
         ),
         (
             "roberta-embedding",
-            "maxTokens is 101, but the model has room for 100: max_position_embeddings is 102, of which the first 2 are no text's",
+            "maxTokens is 101, but the model has room for 100: max_position_embeddings is 102, of \
+             which the first 2 are no text's",
         ),
     ] {
         let found = refusal(name, "serin-model.json", |manifest| {

@@ -1,4 +1,5 @@
-//! Language models of random weights (`scripts/make_gguf.py`), one for each family and quantisation, against llama.cpp.
+//! Language models of random weights (`scripts/make_gguf.py`), one for each family and
+//! quantisation, against llama.cpp.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,14 +12,15 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{cached, tests};
 
-/// How much a log probability may differ from llama.cpp's. From one token to another they differ by about 1.
+/// How much a log probability may differ from llama.cpp's. From one token to another they differ by
+/// about 1.
 fn tolerance(name: &str) -> f32 {
     match name {
         // llama.cpp rounds activations to the weights' format, too.
         "bf16" => 0.03,
         "f16" => 0.005,
-        // Both round activations to 8 bits, by other blocks; 0.05 for one layer, 0.09 for two. What is read wrongly is off
-        // by 1 and more.
+        // Both round activations to 8 bits, by other blocks; 0.05 for one layer, 0.09 for two. What
+        // is read wrongly is off by 1 and more.
         quantised if quantised.starts_with('q') && !quantised.starts_with("qwen") => 0.15,
         // Both sum in 32 bits, in another order.
         _ => 1e-3,
@@ -38,7 +40,8 @@ struct Case {
     /// Of the prompt.
     #[serde(default)]
     tokens: Vec<u32>,
-    /// The likeliest tokens that follow, with their log probabilities; the first is the next step's last token.
+    /// The likeliest tokens that follow, with their log probabilities; the first is the next step's
+    /// last token.
     #[serde(default)]
     steps: Vec<Vec<(u32, f32)>>,
 }

@@ -1,5 +1,5 @@
-//! Small graphs of `scripts/record_graphs.py`: what cannot be computed, or is not what the manifest says, is refused when
-//! the model is loaded, in words that name it.
+//! Small graphs of `scripts/record_graphs.py`: what cannot be computed, or is not what the manifest
+//! says, is refused when the model is loaded, in words that name it.
 
 use std::path::Path;
 
@@ -18,8 +18,10 @@ const REFUSED: &str = "ONNX Runtime does not take the graph";
 /// The manifest of a graph from two numbers to two numbers.
 fn manifest() -> Value {
     json!({
-        "schemaVersion": 1, "name": "graph", "version": "1.0.0", "kind": "tabular", "task": "regression",
-        "inputs": [{"name": "a", "type": "number", "nullable": false}, {"name": "b", "type": "number", "nullable": false}],
+        "schemaVersion": 1, "name": "graph", "version": "1.0.0", "kind": "tabular",
+        "task": "regression",
+        "inputs": [{"name": "a", "type": "number", "nullable": false}, {"name": "b",
+        "type": "number", "nullable": false}],
         "preprocessing": [{"step": "order", "features": ["a", "b"]}],
         "network": {"architecture": "onnx", "graph": "model.onnx", "outputs": [{"name": "Y"}]},
         "outputs": {"names": ["left", "right"]},
@@ -126,11 +128,15 @@ fn what_the_manifest_says_of_another_graph_is_told_by_name_type_and_shape() {
     let no_order = |inputs: Value| json!({"/preprocessing": [], "/network/inputs": inputs});
     let raw = |inputs: Value| {
         json!({
-            "/kind": "tensor", "/task": "raw", "/preprocessing": [], "/inputs": inputs, "/outputs": {},
+            "/kind": "tensor", "/task": "raw", "/preprocessing": [], "/inputs": inputs,
+            "/outputs": {},
             "/network": {"architecture": "onnx", "graph": "model.onnx"},
         })
     };
-    let tensor = |name: &str, dtype: &str| json!({"name": name, "type": "tensor", "nullable": false, "dtype": dtype, "shape": [2]});
+    let tensor = |name: &str, dtype: &str| {
+        json!({"name": name, "type": "tensor",
+        "nullable": false, "dtype": dtype, "shape": [2]})
+    };
     let labels = |labels: Value, holds: &str| {
         json!({
             "/task": "classification", "/outputs": {"labels": labels},
@@ -257,11 +263,13 @@ fn what_the_manifest_says_of_another_graph_is_told_by_name_type_and_shape() {
 
 /// The manifest of a graph of tensors with one picture of 2 × 2, and these fields beside its size.
 fn of_picture(fields: &Value) -> Value {
-    let mut step = json!({"step": "image", "input": "X", "resize": {"width": 2, "height": 2, "mode": "exact"}});
+    let mut step = json!({"step": "image", "input": "X", "resize": {"width": 2, "height": 2,
+        "mode": "exact"}});
     let fields = fields.as_object().unwrap().clone();
     step.as_object_mut().unwrap().extend(fields);
     json!({
-        "/kind": "tensor", "/task": "raw", "/inputs": [{"name": "X", "type": "image"}], "/preprocessing": [step],
+        "/kind": "tensor", "/task": "raw", "/inputs": [{"name": "X", "type": "image"}],
+        "/preprocessing": [step],
         "/network": {"architecture": "onnx", "graph": "model.onnx"}, "/outputs": {},
     })
 }
@@ -280,7 +288,8 @@ fn an_image_of_another_type_or_layout_is_refused_with_what_to_change() {
             of_picture(&scaled),
             &[
                 "input X",
-                "its image step gives float32; with \"dtype\": \"uint8\" and without rescale, mean and std",
+                "its image step gives float32; with \"dtype\": \"uint8\" and without rescale, \
+                 mean and std",
             ][..],
         ),
         (
@@ -313,7 +322,8 @@ fn an_image_of_another_type_or_layout_is_refused_with_what_to_change() {
                 "/kind": "tensor", "/task": "raw", "/outputs": {},
                 "/inputs": [{"name": "X", "type": "tensor", "dtype": "uint8", "shape": [2, 2, 3]}],
                 "/preprocessing": [{
-                    "step": "image", "input": "X", "rescale": 1, "mean": [0, 0, 0], "std": [1, 1, 1],
+                    "step": "image", "input": "X", "rescale": 1, "mean": [0, 0, 0], "std": [1, 1,
+                    1],
                 }],
                 "/network": {"architecture": "onnx", "graph": "model.onnx"},
             }),
@@ -414,10 +424,12 @@ fn cases() -> ProptestConfig {
 proptest! {
     #![proptest_config(cases())]
 
-    /// The library reads graphs in C++: whatever one holds, it is computed or refused, and the process lives on.
+    /// The library reads graphs in C++: whatever one holds, it is computed or refused, and the
+    /// process lives on.
     #[test]
     fn a_damaged_graph_is_refused_or_computed(
-        which: Index, changes in proptest::collection::vec((any::<Index>(), any::<u8>()), 1..4), end in any::<Option<Index>>(),
+        which: Index, changes in proptest::collection::vec((any::<Index>(), any::<u8>()), 1..4),
+            end in any::<Option<Index>>(),
     ) {
         if has_library() {
             let names = ["sound", "outside", "names", "no-weights", "integers"];

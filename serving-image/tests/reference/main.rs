@@ -1,5 +1,6 @@
-//! Every engine against what the model's own framework predicts, within the tolerance that the recorded fixture says;
-//! and alone against in a batch, bit for bit where each row is summed in one order.
+//! Every engine against what the model's own framework predicts, within the tolerance that the
+//! recorded fixture says; and alone against in a batch, bit for bit where each row is summed in one
+//! order.
 #![allow(clippy::unwrap_used)]
 
 mod encoders;
@@ -17,8 +18,8 @@ use serin_serve::preprocess::Location;
 
 const LIBRARY: &str = "onnxruntime/1.31.1/libonnxruntime.so.1.31.1";
 
-/// How much a graph's answer may depend on the batch, relative to numbers above 1. In Python magika's does by 8e-5, trees'
-/// not at all.
+/// How much a graph's answer may depend on the batch, relative to numbers above 1. In Python
+/// magika's does by 8e-5, trees' not at all.
 const GRAPH_TOLERANCE: f32 = 1e-4;
 
 /// How much a text's probabilities may depend on the texts beside it: 2e-7 was seen.
@@ -37,7 +38,8 @@ fn tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
 }
 
-/// A path below the project's cache, or none where it is missing; then SERIN_REQUIRE_MODELS decides.
+/// A path below the project's cache, or none where it is missing; then SERIN_REQUIRE_MODELS
+/// decides.
 fn cached(path: &str, script: &str) -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || Path::new(&std::env::var_os("HOME").unwrap()).join(".cache");
@@ -86,8 +88,9 @@ fn compare(directory: &Path, fixture: &str) {
             largest = largest.max(difference);
         }
     }
-    // Our own loops sum in one order, but for texts, of which several share a register: where one lies, it decides about
-    // the last bits. ONNX Runtime chooses its kernels by the size of the batch.
+    // Our own loops sum in one order, but for texts, of which several share a register: where one
+    // lies, it decides about the last bits. ONNX Runtime chooses its kernels by the size of the
+    // batch.
     let allowed = match model.manifest.network.architecture() {
         "onnx" => GRAPH_TOLERANCE,
         "bert" => TEXT_TOLERANCE,
@@ -105,7 +108,8 @@ fn compare(directory: &Path, fixture: &str) {
         }
     }
     println!(
-        "{name}: {} instances, largest difference to {} {largest:e}, of alone to in a batch {by_batch:e}",
+        "{name}: {} instances, largest difference to {} {largest:e}, of alone to in a batch \
+         {by_batch:e}",
         together.len(),
         fixture.source
     );
@@ -163,7 +167,8 @@ fn graphs_of_scikit_learn_xgboost_and_lightgbm_are_theirs() {
     }
 }
 
-/// A graph that takes bytes, and answers the sums of their levels: one level that is off would be seen.
+/// A graph that takes bytes, and answers the sums of their levels: one level that is off would be
+/// seen.
 #[test]
 fn levels_of_pictures_are_those_that_python_gives_the_graph() {
     if has_library() {

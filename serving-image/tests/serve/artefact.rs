@@ -155,7 +155,8 @@ fn the_manifest_command_lists_what_lies_there_and_prints_the_digest() {
     );
 }
 
-/// Iris with a pipe among its files, which is read only when somebody writes: loading lasts as long as the test wants.
+/// Iris with a pipe among its files, which is read only when somebody writes: loading lasts as long
+/// as the test wants.
 pub fn iris_that_loads_for_ever() -> (TempDir, PathBuf) {
     let directory = copy_of_iris();
     let pipe = directory.path().join("pipe");

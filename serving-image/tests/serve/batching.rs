@@ -1,4 +1,5 @@
-//! Many requests before one engine: sharing batches, giving up, and being refused, with MiniLM's real weights.
+//! Many requests before one engine: sharing batches, giving up, and being refused, with MiniLM's
+//! real weights.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -61,7 +62,8 @@ fn large_requests_do_not_starve_small_ones() {
         wait_until("the large requests' first batch", || {
             series(&server, "model_batch_texts_count") >= 1.0
         });
-        // 64 texts of 200 tokens are 32 batches of 512, three times; each of these shares one of them.
+        // 64 texts of 200 tokens are 32 batches of 512, three times; each of these shares one of
+        // them.
         for _ in 0..5 {
             assert_eq!(server.post("/predict", &small()).status, 200);
         }

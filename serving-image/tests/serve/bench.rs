@@ -129,8 +129,8 @@ fn people_come_at_random_with_what_a_file_or_the_model_gives_them() {
     );
 }
 
-/// One connection and 50 ms an answer are 20 answers a second. At 60 a second the queue grows, and a closed loop would
-/// not notice.
+/// One connection and 50 ms an answer are 20 answers a second. At 60 a second the queue grows, and
+/// a closed loop would not notice.
 #[test]
 fn a_server_that_cannot_keep_up_is_charged_for_the_wait() {
     let server = Server::start(&iris("1.0.0"), &["--test-faults", "--test-latency", "50ms"]);

@@ -138,7 +138,13 @@ fn people_get_a_summary() {
         .unwrap();
     assert_eq!(ended.status.code(), Some(1));
     let text = String::from_utf8(ended.stdout).unwrap();
-    assert!(text.contains("/no/such/directory: NOT SERVABLE\n\nerror   /no/such/directory is not a directory\n     → give the directory"), "{text}");
+    assert!(
+        text.contains(
+            "/no/such/directory: NOT SERVABLE\n\nerror   /no/such/directory is not \
+                           a directory\n     → give the directory"
+        ),
+        "{text}"
+    );
     assert!(
         String::from_utf8(ended.stderr)
             .unwrap()

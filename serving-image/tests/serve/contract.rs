@@ -1,5 +1,5 @@
-//! The OpenAPI document, proven: schemathesis makes requests from it, right ones and wrong ones, and no answer may be
-//! one that it does not describe, nor a 5xx.
+//! The OpenAPI document, proven: schemathesis makes requests from it, right ones and wrong ones,
+//! and no answer may be one that it does not describe, nor a 5xx.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,7 +34,8 @@ fn small(name: &str) -> PathBuf {
     models.join(name)
 }
 
-/// Plays `examples` requests an operation, and more at the edges of the schemas, with `extra` arguments.
+/// Plays `examples` requests an operation, and more at the edges of the schemas, with `extra`
+/// arguments.
 fn prove(model: &Path, examples: u32, extra: &[&str]) {
     let Some(program) = schemathesis() else {
         return;
@@ -127,14 +128,15 @@ fn a_model_of_pictures_answers_as_its_document_says() {
     }
 }
 
-/// An artefact of the small language model of `scripts/make_gguf.py` that takes any text. Texts are short, so that many
-/// are written.
+/// An artefact of the small language model of `scripts/make_gguf.py` that takes any text. Texts are
+/// short, so that many are written.
 fn language_model() -> Option<TempDir> {
     let weights = cached("models/gguf/chat/weights.gguf", "make_gguf.py")?;
     let directory = tempfile::tempdir().unwrap();
     std::fs::copy(weights, directory.path().join("weights.gguf")).unwrap();
     let manifest = json!({
-        "schemaVersion": 1, "name": "chat", "version": "1", "kind": "generation", "task": "text-generation",
+        "schemaVersion": 1, "name": "chat", "version": "1", "kind": "generation",
+        "task": "text-generation",
         "inputs": [], "preprocessing": [], "outputs": {},
         "network": {"architecture": "gguf", "weights": "weights.gguf"},
         "limits": {"maxTokens": 8, "maxPromptTokens": 8000},

@@ -16,7 +16,8 @@ fn ask(server: &Server, path: &str, body: &Value) -> TcpStream {
     let length = body.len();
     write!(
         stream,
-        "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: \
+         {length}\r\n\r\n{body}"
     )
     .unwrap();
     stream
@@ -56,7 +57,8 @@ fn a_client_that_goes_away_is_counted_and_logged() {
     );
 }
 
-/// Twelve requests of 64 long texts take turns: many seconds of work, of which next to nothing is done.
+/// Twelve requests of 64 long texts take turns: many seconds of work, of which next to nothing is
+/// done.
 #[test]
 fn texts_whose_client_went_away_are_not_computed() {
     let Some(model) = minilm() else { return };

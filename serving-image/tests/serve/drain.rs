@@ -9,8 +9,8 @@ use crate::support::{Client, Server, iris, one_flower};
 /// How long the server goes on serving after SIGTERM.
 const DRAIN_DELAY: Duration = Duration::from_secs(4);
 
-/// How long after SIGTERM the clients still send: a router needs that long to learn of it. A thread of a busy machine may be
-/// a second late.
+/// How long after SIGTERM the clients still send: a router needs that long to learn of it. A thread
+/// of a busy machine may be a second late.
 const STILL_SENDING: Duration = Duration::from_secs(3);
 
 const CLIENTS: usize = 16;

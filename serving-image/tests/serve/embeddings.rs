@@ -142,7 +142,8 @@ fn wrong_texts_are_named() {
         ),
         (
             "/v1/embeddings",
-            json!({"input": 7, "model": "gpt", "dimensions": 3, "encoding_format": "xml", "colour": 1}),
+            json!({"input": 7, "model": "gpt", "dimensions": 3, "encoding_format": "xml",
+                "colour": 1}),
             vec![
                 "/input",
                 "/model",

@@ -12,7 +12,8 @@ fn manifest(name: &str) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// Contributions and base values, all outputs of all instances: the largest difference from the fixture.
+/// Contributions and base values, all outputs of all instances: the largest difference from the
+/// fixture.
 fn worst_difference(name: &str, args: &[&str], method: &str, scale: &str) -> f64 {
     let server = Server::start(&explained(name), args);
     let manifest = manifest(name);
@@ -125,7 +126,8 @@ fn many_fields_are_sampled_with_an_honest_error() {
             let (values, errors) = (named("contributions"), named("standard_errors"));
             let fields = case["instance"].as_object().unwrap().keys();
             let expected = expected["contributions"].as_array().unwrap();
-            // Both maps are read in the order of their keys, the fixture's list has the manifest's order.
+            // Both maps are read in the order of their keys, the fixture's list has the manifest's
+            // order.
             let inputs = manifest["inputs"].as_array().unwrap();
             for field in fields {
                 let place = inputs.iter().position(|input| input["name"] == *field);
@@ -169,7 +171,8 @@ fn wrong_questions_name_their_fields() {
     wrong["petal_length"] = json!("secret");
     assert_eq!(
         refused(&json!({
-            "instances": [case, wrong], "output": "rose", "permutations": 3, "time_limit_ms": 0.5, "seed": -1, "budget": 1,
+            "instances": [case, wrong], "output": "rose", "permutations": 3, "time_limit_ms": 0.5,
+            "seed": -1, "budget": 1,
         })),
         [
             "/output",

@@ -22,7 +22,8 @@ pub fn smollm2() -> Option<PathBuf> {
     if directory.join("serin-model.json").is_file() {
         return Some(directory);
     }
-    // Where the weights are promised (SERIN_REQUIRE_MODELS=1), their absence is a failure, not a skip.
+    // Where the weights are promised (SERIN_REQUIRE_MODELS=1), their absence is a failure, not a
+    // skip.
     let required = std::env::var_os("SERIN_REQUIRE_MODELS").is_some();
     assert!(!required, "{} is missing", directory.display());
     println!(
@@ -52,7 +53,8 @@ impl Stream {
         let length = body.len();
         write!(
             stream,
-            "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+            "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: \
+             application/json\r\ncontent-length: {length}\r\n\r\n{body}"
         )
         .unwrap();
         let mut stream = Self(BufReader::new(stream));
@@ -167,8 +169,9 @@ fn tokens_and_prompts_are_llama_cpps() {
     }
 }
 
-/// Scores are 10 to 30 in 64-bit floats without rounding. Rounding activations to 8 bits, as llama.cpp does too, moves
-/// all of a prompt's together by up to 0.5, which changes no probability, and each by less than this.
+/// Scores are 10 to 30 in 64-bit floats without rounding. Rounding activations to 8 bits, as
+/// llama.cpp does too, moves all of a prompt's together by up to 0.5, which changes no probability,
+/// and each by less than this.
 const SCORE_TOLERANCE: f32 = 0.4;
 
 #[test]
@@ -288,7 +291,10 @@ fn a_stream_says_what_the_whole_answer_says() {
 fn the_seed_decides_whoever_else_is_served() {
     let Some(directory) = smollm2() else { return };
     let server = Server::start(&directory, &[]);
-    let body = |seed: u64| json!({"prompt": "My favourite", "max_tokens": 20, "seed": seed, "top_p": 0.95});
+    let body = |seed: u64| {
+        json!({"prompt": "My favourite", "max_tokens": 20, "seed": seed,
+        "top_p": 0.95})
+    };
     let alone = complete(server.address, &body(1));
     let together = thread::scope(|scope| {
         let others = (2..5).map(|seed| {
@@ -319,7 +325,8 @@ fn a_stop_string_ends_the_text_across_tokens() {
     let server = Server::start(&directory, &[]);
     // It goes on " Paris.\n\nThe United States": " Paris" and "." are two tokens.
     let body = json!({
-        "prompt": "The capital of France is", "max_tokens": 24, "temperature": 0, "stop": ["London", "ris."],
+        "prompt": "The capital of France is", "max_tokens": 24, "temperature": 0,
+        "stop": ["London", "ris."],
     });
     let answer = complete(server.address, &body);
     assert_eq!(text(&answer), " Pa");

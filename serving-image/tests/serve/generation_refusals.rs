@@ -146,8 +146,10 @@ fn prompt_and_answer_must_fit_the_context() {
 fn a_file_that_is_no_gguf_is_refused_by_name() {
     let directory = tempfile::tempdir().unwrap();
     let manifest = json!({
-        "schemaVersion": 1, "name": "m", "version": "1", "kind": "generation", "task": "text-generation",
-        "inputs": [], "preprocessing": [], "network": {"architecture": "gguf", "weights": "m.gguf"}, "outputs": {},
+        "schemaVersion": 1, "name": "m", "version": "1", "kind": "generation",
+        "task": "text-generation",
+        "inputs": [], "preprocessing": [], "network": {"architecture": "gguf",
+        "weights": "m.gguf"}, "outputs": {},
     });
     std::fs::write(
         directory.path().join("serin-model.json"),

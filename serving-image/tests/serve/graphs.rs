@@ -77,7 +77,8 @@ fn a_graph_of_texts_and_numbers_is_served() {
         wrong.json()["errors"],
         json!([
             {"field": "/instances/0/meal", "expected": r#"one of "none", "small", "large""#},
-            {"field": "/instances/0/port", "expected": "a text that is not empty, of at most 40 characters, or null"},
+            {"field": "/instances/0/port",
+            "expected": "a text that is not empty, of at most 40 characters, or null"},
         ])
     );
 }

@@ -1,4 +1,5 @@
-//! A model of pictures, by every way that an instance can take: PaddleOCR's classifier of how a line of text stands.
+//! A model of pictures, by every way that an instance can take: PaddleOCR's classifier of how a
+//! line of text stands.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -44,7 +45,8 @@ fn pictures_are_classified_and_what_is_none_is_refused_by_its_field() {
         assert_eq!(answers[0]["label"], "0", "{kind}");
         assert_eq!(answers[1]["label"], "180", "{kind}");
     }
-    // More than a body without pictures may have, and still a picture that is too large, not a body.
+    // More than a body without pictures may have, and still a picture that is too large, not a
+    // body.
     for (picture, words) in [
         (
             json!(7),
@@ -66,7 +68,8 @@ fn pictures_are_classified_and_what_is_none_is_refused_by_its_field() {
     let missing = server.post("/predict", &json!({"instances": [{}]}));
     assert_eq!(
         missing.json()["errors"],
-        json!([{"field": "/instances/0/x", "expected": "a JPEG or PNG picture in base64 (required)"}])
+        json!([{"field": "/instances/0/x",
+            "expected": "a JPEG or PNG picture in base64 (required)"}])
     );
     let explain = server.post("/explain", &json!({"instances": [{"x": ""}]}));
     assert_eq!(explain.status, 404);
@@ -129,7 +132,8 @@ fn v2_batch_and_predict_answer_alike() {
     }
 }
 
-/// Bytes for a graph that scales them by itself, as TensorFlow exports it. The sums of the levels are exact.
+/// Bytes for a graph that scales them by itself, as TensorFlow exports it. The sums of the levels
+/// are exact.
 #[test]
 fn levels_go_into_a_graph_of_bytes_by_every_way() {
     let Some(library) = library() else { return };
@@ -200,7 +204,8 @@ fn the_document_tells_what_a_picture_is() {
     assert_eq!(
         instances["items"]["properties"]["x"],
         json!({
-            "type": "string", "contentEncoding": "base64", "pattern": "^[A-Za-z0-9+/]+={0,2}$", "maxLength": 5_592_408,
+            "type": "string", "contentEncoding": "base64", "pattern": "^[A-Za-z0-9+/]+={0,2}$",
+            "maxLength": 5_592_408,
             "anyOf": [{"contentMediaType": "image/jpeg"}, {"contentMediaType": "image/png"}],
             "description": "A JPEG or PNG picture of at most 4194304 bytes and 16777216 pixels",
         })

@@ -1,4 +1,5 @@
-//! TLS in front of a server that speaks plain HTTP, with a certificate of an authority that nobody knows yet.
+//! TLS in front of a server that speaks plain HTTP, with a certificate of an authority that nobody
+//! knows yet.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

@@ -27,8 +27,9 @@ pub fn explained(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// A path below the project's cache, where a script lays out what the repository does not hold. None where it is missing,
-/// unless it is promised (SERIN_REQUIRE_MODELS=1): then its absence is a failure, not a skip.
+/// A path below the project's cache, where a script lays out what the repository does not hold.
+/// None where it is missing, unless it is promised (SERIN_REQUIRE_MODELS=1): then its absence is a
+/// failure, not a skip.
 pub fn cached(path: &str, script: &str) -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || Path::new(&std::env::var_os("HOME").unwrap()).join(".cache");
@@ -55,10 +56,12 @@ pub fn fixture(name: &str) -> Value {
 
 /// A valid request to an Iris model.
 pub fn one_flower() -> Value {
-    json!({"instances": [{"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}]})
+    json!({"instances": [{"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4,
+        "petal_width": 0.2}]})
 }
 
-/// A command of the binary under test, with nothing of the caller's environment that could steer it.
+/// A command of the binary under test, with nothing of the caller's environment that could steer
+/// it.
 pub fn serin_serve(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_serin-serve"));
     command.env_clear().args(args).stdin(Stdio::null());

@@ -1,4 +1,5 @@
-//! Spans on their way to a collector: a small one of ours, which reads them by OpenTelemetry's own messages.
+//! Spans on their way to a collector: a small one of ours, which reads them by OpenTelemetry's own
+//! messages.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -94,7 +95,8 @@ fn servers(spans: &[Span]) -> usize {
     servers.count()
 }
 
-/// Reads requests from a connection until it ends. The message is there for the test before its sender has the answer.
+/// Reads requests from a connection until it ends. The message is there for the test before its
+/// sender has the answer.
 fn receive(stream: TcpStream, sender: &Sender<Message>, answers: &Mutex<Vec<(u16, Vec<u8>)>>) {
     let mut stream = BufReader::new(stream);
     loop {
@@ -318,7 +320,8 @@ fn generated_texts_tell_prompt_and_tokens_also_when_streamed() {
     let collector = Collector::taking_all();
     let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint.as_str());
     let server = Server::start_in(&model, &[], &[endpoint, SOON]);
-    let body = json!({"prompt": "The capital of hunter2", "max_tokens": 5, "stream": true, "temperature": 0});
+    let body = json!({"prompt": "The capital of hunter2", "max_tokens": 5, "stream": true,
+        "temperature": 0});
     let (status, stream) = Stream::open(server.address, "/v1/completions", &body);
     assert_eq!(status, 200);
     assert!(stream.rest().1);

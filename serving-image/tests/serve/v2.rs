@@ -170,7 +170,10 @@ fn each_wrong_tensor_is_told_in_one_error_text() {
         *request.pointer_mut(pointer).unwrap() = value;
         request
     };
-    let table = |shape: Value, data: Value| json!({"inputs": [{"name": "x", "shape": shape, "datatype": "FP64", "data": data}]});
+    let table = |shape: Value, data: Value| {
+        json!({"inputs": [{"name": "x", "shape": shape,
+        "datatype": "FP64", "data": data}]})
+    };
     for (request, expected) in [
         (json!({}), vec!["/inputs: expected an array"]),
         (json!({"inputs": []}), vec!["/inputs: expected an array"]),

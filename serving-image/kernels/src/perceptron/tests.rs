@@ -84,7 +84,8 @@ proptest! {
             prop_assert_eq!(bits(&network.run(row)), bits(answer));
         }
         for rows in [&rows[..inputs * count.min(3)], &rows[..inputs * count.min(17)]] {
-            prop_assert_eq!(bits(&network.run(rows)), bits(&answers[..rows.len() / inputs * outputs]));
+            prop_assert_eq!(bits(&network.run(rows)),
+                bits(&answers[..rows.len() / inputs * outputs]));
         }
     }
 }

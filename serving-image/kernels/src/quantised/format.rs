@@ -82,7 +82,8 @@ impl BlockFormat {
             Self::Q4K | Self::Q5K => {
                 let (bits, nibbles) = block[16..].split_at(block.len() - 16 - LARGE / 2);
                 for part in 0..LARGE / BLOCK {
-                    // Two parts share 32 bytes: the low halves, then the high ones. All share the bytes of fifth bits.
+                    // Two parts share 32 bytes: the low halves, then the high ones. All share the
+                    // bytes of fifth bits.
                     let own = &nibbles[part / 2 * BLOCK..];
                     for (place, quant) in quants.iter_mut().enumerate() {
                         let fifth = bits.get(place).map_or(0, |bits| bits >> part & 1);
@@ -115,8 +116,9 @@ fn add_fifth_bits(bytes: &[u8], quants: &mut [u8; BLOCK]) {
     }
 }
 
-/// Scale and offset of one of eight parts. Four bytes hold the scales of the first four parts in their low 6 bits, four
-/// the offsets, and four the low halves of the others, whose two high bits are those that the first eight do not need.
+/// Scale and offset of one of eight parts. Four bytes hold the scales of the first four parts in
+/// their low 6 bits, four the offsets, and four the low halves of the others, whose two high bits
+/// are those that the first eight do not need.
 fn six_bits(bytes: &[u8], part: usize) -> (u8, u8) {
     if part < 4 {
         (bytes[part] & 63, bytes[part + 4] & 63)

@@ -1,4 +1,5 @@
-//! What a product of bytes needs from a machine: 16 lanes, in one register (AVX-512), two (AVX2), or none.
+//! What a product of bytes needs from a machine: 16 lanes, in one register (AVX-512), two (AVX2),
+//! or none.
 
 use super::{GROUP, STEP};
 
@@ -85,8 +86,8 @@ mod x86 {
             self.avx512bw._mm512_maddubs_epi16(weights, values)
         }
 
-        /// One factor must be unsigned: the weight's sign goes over to the value. A pair's sum is at most 2 × 128 × 127,
-        /// which 16 bits just hold.
+        /// One factor must be unsigned: the weight's sign goes over to the value. A pair's sum is
+        /// at most 2 × 128 × 127, which 16 bits just hold.
         #[inline(always)]
         fn multiply_signed(self, weights: __m512i, values: __m512i) -> __m512i {
             let size = self.avx512bw._mm512_abs_epi8(weights);

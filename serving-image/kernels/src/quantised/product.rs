@@ -1,7 +1,8 @@
 //! 16 rows of weights times up to eight vectors.
 //!
-//! For each block of 32 weights a lane sums 32 products of bytes, which is exact, then adds the sum, times both scales,
-//! to its float. Four steps of nibbles and four more are summed in 16 bits: 8 × 2 × 15 × 127 = 30,480 is the most.
+//! For each block of 32 weights a lane sums 32 products of bytes, which is exact, then adds the
+//! sum, times both scales, to its float. Four steps of nibbles and four more are summed in 16 bits:
+//! 8 × 2 × 15 × 127 = 30,480 is the most.
 
 use super::machine::{Machine, Portable};
 use super::{Activations, BLOCK, GROUP, Packed, Quants, STEP};

@@ -27,7 +27,8 @@ const FORMATS: [BlockFormat; 7] = [
     BlockFormat::Q5K,
 ];
 
-/// A matrix of any quants, with scales around 1/16 and, where there are any, offsets around −1/2; and its floats.
+/// A matrix of any quants, with scales around 1/16 and, where there are any, offsets around −1/2;
+/// and its floats.
 fn matrix(format: BlockFormat, rows: usize, columns: usize) -> (Packed, Vec<f32>) {
     let large = matches!(format, BlockFormat::Q4K | BlockFormat::Q5K);
     let block = if large { 256 } else { BLOCK };

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 /// What becomes of an image: a picture is decoded, brought to a size, and its levels are scaled:
-/// `(level · rescale − mean) / std`, channel by channel, or left as they are for a graph that takes bytes. Of a tensor of
-/// height × width × channels only the scaling is done.
+/// `(level · rescale − mean) / std`, channel by channel, or left as they are for a graph that takes
+/// bytes. Of a tensor of height × width × channels only the scaling is done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ImageStep {
@@ -44,7 +44,8 @@ impl ImageStep {
     }
 }
 
-/// How a picture comes to the size that the network takes. The levels are those of Pillow up to 12, to the bit.
+/// How a picture comes to the size that the network takes. The levels are those of Pillow up to 12,
+/// to the bit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Resize {
@@ -54,19 +55,20 @@ pub struct Resize {
     pub height: usize,
     /// What is done where the proportions are others.
     pub mode: Mode,
-    /// The length that the shortest edge has before the middle is cut out (`crop`). Default: the longer one of width and
-    /// height.
+    /// The length that the shortest edge has before the middle is cut out (`crop`). Default: the
+    /// longer one of width and height.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shortest_edge: Option<usize>,
-    /// The level around the picture, from 0 to 255, channel by channel in the order of `channels` (`pad`, `line`).
-    /// Default: black.
+    /// The level around the picture, from 0 to 255, channel by channel in the order of `channels`
+    /// (`pad`, `line`). Default: black.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fill: Vec<f64>,
     /// How pixels are weighed. Default `bilinear`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub filter: Filter,
-    /// Whether the filter is stretched where the result is smaller, so that no pixel is left out. Without it, which only
-    /// `bilinear` can be, the result is OpenCV's `INTER_LINEAR`, but for a level here and there. Default true.
+    /// Whether the filter is stretched where the result is smaller, so that no pixel is left out.
+    /// Without it, which only `bilinear` can be, the result is OpenCV's `INTER_LINEAR`, but for a
+    /// level here and there. Default true.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     pub antialias: bool,
 }
@@ -77,12 +79,13 @@ pub struct Resize {
 pub enum Mode {
     /// They change, as Pillow's `resize` does it.
     Exact,
-    /// The shortest edge gets its length, then the middle is cut out, as torchvision's `Resize` and `CenterCrop` do it.
+    /// The shortest edge gets its length, then the middle is cut out, as torchvision's `Resize` and
+    /// `CenterCrop` do it.
     Crop,
     /// The whole picture is in the middle, and filled around, as Pillow's `ImageOps.pad` does it.
     Pad,
-    /// To the full height, as wide as keeps the proportions but no wider than the width, and filled at the right: lines of
-    /// text, as PaddleOCR takes them.
+    /// To the full height, as wide as keeps the proportions but no wider than the width, and filled
+    /// at the right: lines of text, as PaddleOCR takes them.
     Line,
 }
 
@@ -129,7 +132,8 @@ pub enum ImageDtype {
     /// Scaled levels: PyTorch, Paddle.
     #[default]
     Float32,
-    /// Levels from 0 to 255 as they are, for graphs that scale them by themselves: TensorFlow's detectors.
+    /// Levels from 0 to 255 as they are, for graphs that scale them by themselves: TensorFlow's
+    /// detectors.
     Uint8,
 }
 

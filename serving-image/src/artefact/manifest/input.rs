@@ -22,19 +22,22 @@ pub struct Input {
     /// Unit of measure, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
-    /// Whether `null` or a missing field is accepted; an `impute` step must then fill it. Default false.
+    /// Whether `null` or a missing field is accepted; an `impute` step must then fill it. Default
+    /// false.
     #[serde(default)]
     pub nullable: bool,
     /// Longest text that is accepted, in Unicode scalar values (strings).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_length: Option<usize>,
-    /// The only values that are accepted (categories). Default: all of the type, within the other bounds.
+    /// The only values that are accepted (categories). Default: all of the type, within the other
+    /// bounds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed: Vec<Scalar>,
     /// Type of the elements (tensors).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dtype: Option<Dtype>,
-    /// Length of each axis of one instance, without the axis of the batch; `null` is any length (tensors).
+    /// Length of each axis of one instance, without the axis of the batch; `null` is any length
+    /// (tensors).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<Vec<Option<usize>>>,
 }
@@ -88,7 +91,8 @@ impl Dtype {
         }
     }
 
-    /// The smallest and the largest value; none for floats, whose bounds no JSON number of use exceeds.
+    /// The smallest and the largest value; none for floats, whose bounds no JSON number of use
+    /// exceeds.
     pub fn range(self) -> Option<(f64, f64)> {
         match self {
             Self::Float32 | Self::Float64 => None,

@@ -1,7 +1,7 @@
 //! `serin-model.json`: what a model takes, how that is prepared, and what it answers.
 //!
-//! The types are here by theme; [`Manifest::parse`] reads them and checks that they fit together, so that what comes
-//! after may rely on it.
+//! The types are here by theme; [`Manifest::parse`] reads them and checks that they fit together,
+//! so that what comes after may rely on it.
 
 mod checks;
 mod image;
@@ -47,7 +47,8 @@ pub struct Manifest {
     pub kind: Kind,
     /// What the answer means.
     pub task: Task,
-    /// The fields of one instance. One `string` for a text, two for a pair of texts; none for generation.
+    /// The fields of one instance. One `string` for a text, two for a pair of texts; none for
+    /// generation.
     pub inputs: Vec<Input>,
     /// Applied in order to each valid instance.
     pub preprocessing: Vec<Step>,
@@ -122,8 +123,8 @@ pub struct Limits {
     /// Largest file of a picture, in bytes (images). Default 4 MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_image_bytes: Option<usize>,
-    /// Most pixels of a picture before it is resized, width × height (images); decoding takes up to 16 bytes for each.
-    /// Default 16 Mi.
+    /// Most pixels of a picture before it is resized, width × height (images); decoding takes up to
+    /// 16 bytes for each. Default 16 Mi.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_image_pixels: Option<usize>,
 }
@@ -163,7 +164,8 @@ impl Limits {
 pub struct Golden {
     /// An instance, as a request would carry it; the prompt (generation).
     pub instance: Value,
-    /// Probabilities in the order of the labels, or the numbers, or the vector, or all tensors one after the other.
+    /// Probabilities in the order of the labels, or the numbers, or the vector, or all tensors one
+    /// after the other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output: Vec<f32>,
     /// How the likeliest text begins (generation): each next token is the one of the highest score.
@@ -236,8 +238,8 @@ impl Manifest {
         })
     }
 
-    /// Names of the numbers in a prepared row, in the network's order: a field's own name, or `field=category` for each
-    /// column of a one-hot field. Empty without an `order` step.
+    /// Names of the numbers in a prepared row, in the network's order: a field's own name, or
+    /// `field=category` for each column of a one-hot field. Empty without an `order` step.
     pub fn features(&self) -> Vec<String> {
         let order = self.order().unwrap_or_default();
         order
@@ -257,8 +259,8 @@ impl Manifest {
         self.one_hot_columns(field).map_or(1, <[Scalar]>::len)
     }
 
-    /// Whether answers can be explained: classes and numbers of a table, classes and scores of texts, if the manifest says
-    /// what to compare with.
+    /// Whether answers can be explained: classes and numbers of a table, classes and scores of
+    /// texts, if the manifest says what to compare with.
     pub fn is_explained(&self) -> bool {
         let Some(background) = &self.background else {
             return false;

@@ -11,13 +11,14 @@ use serde::{Deserialize, Serialize};
     deny_unknown_fields
 )]
 pub enum Network {
-    /// `W x + b`, then softmax where the task is classification (the logistic function for one output and two
-    /// labels); tensors `layers.0.weight` (outputs × inputs) and `layers.0.bias`.
+    /// `W x + b`, then softmax where the task is classification (the logistic function for one
+    /// output and two labels); tensors `layers.0.weight` (outputs × inputs) and `layers.0.bias`.
     Linear {
         /// Weights file, in safetensors.
         weights: String,
     },
-    /// Dense layers `layers.N.weight`, `layers.N.bias`, an activation between them, and the end of a linear network.
+    /// Dense layers `layers.N.weight`, `layers.N.bias`, an activation between them, and the end of
+    /// a linear network.
     Mlp {
         /// Applied after each layer but the last.
         activation: Activation,
@@ -26,7 +27,8 @@ pub enum Network {
     },
     /// An encoder of BERT's family, and either one vector for a text or a classifier.
     Bert {
-        /// The `config.json` of Hugging Face; its `model_type` is `bert`, `distilbert`, `roberta` or `xlm-roberta`.
+        /// The `config.json` of Hugging Face; its `model_type` is `bert`, `distilbert`, `roberta`
+        /// or `xlm-roberta`.
         config: String,
         /// Weights file, in safetensors.
         weights: String,
@@ -41,11 +43,12 @@ pub enum Network {
     Onnx {
         /// The graph's file.
         graph: String,
-        /// Which fields each of the graph's inputs takes. Default: the row of the `order` step for a graph of one
-        /// input; else the field of the same name for each.
+        /// Which fields each of the graph's inputs takes. Default: the row of the `order` step for
+        /// a graph of one input; else the field of the same name for each.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         inputs: Vec<GraphInput>,
-        /// Which of the graph's outputs are the answer: exactly one, but for the task `raw`, where the default is all.
+        /// Which of the graph's outputs are the answer: exactly one, but for the task `raw`, where
+        /// the default is all.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         outputs: Vec<GraphOutput>,
     },
@@ -119,8 +122,8 @@ pub enum Head {
     /// Nothing: the pooled vector is the answer.
     #[default]
     None,
-    /// Hugging Face's `ForSequenceClassification`: tensors `classifier.weight` and `classifier.bias` on the pooler's
-    /// output.
+    /// Hugging Face's `ForSequenceClassification`: tensors `classifier.weight` and
+    /// `classifier.bias` on the pooler's output.
     Classifier,
 }
 
@@ -159,13 +162,15 @@ pub enum Holds {
     /// Numbers that are the answer as they are: values, scores or vectors.
     #[default]
     Values,
-    /// A probability for each label; for two labels also that of the second one alone. A tensor, or a sequence of maps
-    /// (`ZipMap`) whose keys are the labels, or integers in the order of the labels.
+    /// A probability for each label; for two labels also that of the second one alone. A tensor, or
+    /// a sequence of maps (`ZipMap`) whose keys are the labels, or integers in the order of the
+    /// labels.
     Probabilities,
-    /// A score for each label, which softmax turns into probabilities; for two labels also the log odds of the second.
-    /// Of a pair of texts the log odds that they belong together.
+    /// A score for each label, which softmax turns into probabilities; for two labels also the log
+    /// odds of the second. Of a pair of texts the log odds that they belong together.
     Logits,
-    /// The label itself, as its text or its place in the list: probability 1 for it, and 0 for the others.
+    /// The label itself, as its text or its place in the list: probability 1 for it, and 0 for the
+    /// others.
     Label,
     /// One vector for each token; the mean over the tokens of a text is its vector.
     TokenVectors,

@@ -43,8 +43,8 @@ pub enum Distribution {
     Bins {
         /// Rising bounds between the bins, at most 11: a value on a bound is in the lower bin.
         edges: Vec<f64>,
-        /// Share of each bin, from below the first bound to above the last one: one more than there are bounds. Their
-        /// sum is 1.
+        /// Share of each bin, from below the first bound to above the last one: one more than there
+        /// are bounds. Their sum is 1.
         shares: Vec<f64>,
     },
     /// Categories.
@@ -54,18 +54,21 @@ pub enum Distribution {
     },
 }
 
-/// What explanations compare an instance with. Tables: the means are enough for a linear network, every other needs
-/// instances. Texts: a mask.
+/// What explanations compare an instance with. Tables: the means are enough for a linear network,
+/// every other needs instances. Texts: a mask.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Background {
-    /// Mean of each number of a prepared row over the training data, by the names of [`super::Manifest::features`].
+    /// Mean of each number of a prepared row over the training data, by the names of
+    /// [`super::Manifest::features`].
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub means: BTreeMap<String, f64>,
-    /// Instances of the training data, at most 100; where there are any, a linear network takes its means from them.
+    /// Instances of the training data, at most 100; where there are any, a linear network takes its
+    /// means from them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub instances: Vec<Map<String, Value>>,
-    /// The token that stands for a word that is left out of a text, as a text has it: `[MASK]` for BERT.
+    /// The token that stands for a word that is left out of a text, as a text has it: `[MASK]` for
+    /// BERT.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mask: Option<String>,
 }

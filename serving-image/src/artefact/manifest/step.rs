@@ -8,8 +8,8 @@ use super::{ImageStep, Scalar};
 
 /// One step of preprocessing.
 ///
-/// `impute` and the encoders act on fields by their names; `order` then lays the fields out as a row of numbers, on
-/// which the scalers act.
+/// `impute` and the encoders act on fields by their names; `order` then lays the fields out as a
+/// row of numbers, on which the scalers act.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(
     tag = "step",
@@ -23,15 +23,16 @@ pub enum Step {
         /// The value that stands for a missing one.
         values: BTreeMap<String, Scalar>,
     },
-    /// One column for each category of a field, 1 in that of its value and 0 in the others, as scikit-learn's
-    /// `OneHotEncoder`.
+    /// One column for each category of a field, 1 in that of its value and 0 in the others, as
+    /// scikit-learn's `OneHotEncoder`.
     OneHot {
         /// Categories by field name, in the order of their columns.
         categories: BTreeMap<String, Vec<Scalar>>,
         /// Which category has no column. Default none.
         #[serde(default, skip_serializing_if = "Drop::is_nothing")]
         drop: Drop,
-        /// Whether a value that is none of the categories makes a row of zeros instead of an error. Default false.
+        /// Whether a value that is none of the categories makes a row of zeros instead of an error.
+        /// Default false.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         ignore_unknown: bool,
     },
@@ -39,11 +40,13 @@ pub enum Step {
     Ordinal {
         /// Categories by field name, in their order.
         categories: BTreeMap<String, Vec<Scalar>>,
-        /// What stands for a value that is none of the categories. Default: such a value is an error.
+        /// What stands for a value that is none of the categories. Default: such a value is an
+        /// error.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         unknown: Option<f64>,
     },
-    /// Lays the fields out as the row that the network was trained on; a one-hot field takes several columns.
+    /// Lays the fields out as the row that the network was trained on; a one-hot field takes
+    /// several columns.
     Order {
         /// Field names, in the network's order.
         features: Vec<String>,

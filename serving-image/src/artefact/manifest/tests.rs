@@ -8,8 +8,10 @@ use serde_json::json;
 
 fn tabular() -> Value {
     json!({
-        "schemaVersion": 1, "name": "m", "version": "1", "kind": "tabular", "task": "classification",
-        "inputs": [{"name": "a", "type": "number"}, {"name": "b", "type": "integer", "nullable": true}],
+        "schemaVersion": 1, "name": "m", "version": "1", "kind": "tabular",
+        "task": "classification",
+        "inputs": [{"name": "a", "type": "number"}, {"name": "b", "type": "integer",
+        "nullable": true}],
         "preprocessing": [
             {"step": "impute", "values": {"b": 1.0}},
             {"step": "order", "features": ["a", "b"]},
@@ -37,7 +39,8 @@ fn categories() -> Value {
             {"step": "oneHot", "categories": {"class": [1, 2]}, "drop": "ifBinary"},
             {"step": "order", "features": ["colour", "age", "size", "class"]},
             {"step": "minMaxScale", "features": ["age"], "min": [0], "max": [100]},
-            {"step": "robustScale", "features": ["age", "size"], "center": [0.5, 1], "scale": [0.2, 1]}
+            {"step": "robustScale", "features": ["age", "size"], "center": [0.5, 1], "scale": [0.2,
+            1]}
         ],
         "network": {"architecture": "linear", "weights": "w"},
         "outputs": {"names": ["price", "days"], "unit": "EUR"},
@@ -48,7 +51,8 @@ fn categories() -> Value {
             },
             "outputs": {"edges": [1.0], "shares": [0.5, 0.5]}
         },
-        "background": {"means": {"colour=blue": 0.4, "colour=red": 0.6, "age": 0.3, "size": 0.1, "class=2": 0.5}}
+        "background": {"means": {"colour=blue": 0.4, "colour=red": 0.6, "age": 0.3, "size": 0.1,
+        "class=2": 0.5}}
     })
 }
 
@@ -71,7 +75,8 @@ fn of_kind(kind: &str) -> Value {
         ),
         "tensor" => (
             json!([{"name": "x", "type": "tensor", "dtype": "uint8", "shape": [4, null, 3]}]),
-            json!([{"step": "image", "input": "x", "rescale": 0.1, "mean": [0, 0, 0], "std": [1, 1, 1]}]),
+            json!([{"step": "image", "input": "x", "rescale": 0.1, "mean": [0, 0, 0], "std": [1, 1,
+                1]}]),
             json!({"architecture": "onnx", "graph": "g", "outputs": [{"name": "y"}]}),
             "raw",
             json!({}),

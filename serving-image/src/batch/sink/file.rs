@@ -25,7 +25,8 @@ impl AppendFile {
         let found = file.metadata()?.len();
         if found < length {
             return Err(io::Error::other(format!(
-                "{} has {found} bytes, but {length} were written: it was changed since the checkpoint",
+                "{} has {found} bytes, but {length} were written: it was changed since the \
+                 checkpoint",
                 path.display()
             )));
         }

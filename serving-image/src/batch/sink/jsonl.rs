@@ -1,4 +1,5 @@
-//! JSON lines: `row`, what is kept, the prediction as `/predict` words it, `model`, `model_version`.
+//! JSON lines: `row`, what is kept, the prediction as `/predict` words it, `model`,
+//! `model_version`.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};

@@ -20,7 +20,8 @@ use super::state::beside;
 use crate::artefact::Manifest;
 
 /// What every answer of a job has in common.
-#[cfg_attr(not(feature = "batch-parquet"), allow(dead_code))] // only Parquet has types and row groups
+// only Parquet has types and row groups
+#[cfg_attr(not(feature = "batch-parquet"), allow(dead_code))]
 #[derive(Debug, Clone)]
 pub(super) struct Header {
     pub manifest: Manifest,
@@ -35,7 +36,8 @@ pub(super) struct Header {
 }
 
 /// When the output has to be made durable.
-#[cfg_attr(not(feature = "batch-parquet"), allow(dead_code))] // only Parquet has types and row groups
+// only Parquet has types and row groups
+#[cfg_attr(not(feature = "batch-parquet"), allow(dead_code))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
     /// When enough time has passed.

@@ -1,8 +1,9 @@
 //! Parquet output: a part file for each row group, spliced into one file at the end.
 //!
-//! A Parquet file ends with the index of its row groups, so that a killed one cannot be read. So each checkpoint is a
-//! whole small file, which appears under its name only when it is durable, and the end copies their bytes together
-//! without decoding them. That takes the output's size on the disk twice for a moment, and constant memory.
+//! A Parquet file ends with the index of its row groups, so that a killed one cannot be read. So
+//! each checkpoint is a whole small file, which appears under its name only when it is durable, and
+//! the end copies their bytes together without decoding them. That takes the output's size on the
+//! disk twice for a moment, and constant memory.
 
 use std::fs::{self, File};
 use std::io;
@@ -232,7 +233,8 @@ impl<W: io::Write + Send> Columns<'_, W> {
         self.write::<T>(&present, Some(&definitions), None)
     }
 
-    /// Lists of floats: level 1 is an element, level 0 an empty list; a list starts at repetition 0.
+    /// Lists of floats: level 1 is an element, level 0 an empty list; a list starts at repetition
+    /// 0.
     fn lists<'v>(&mut self, lists: impl Iterator<Item = &'v [f32]>) -> Result<(), ParquetError> {
         let (mut values, mut definitions, mut repetitions) = (Vec::new(), Vec::new(), Vec::new());
         for list in lists {

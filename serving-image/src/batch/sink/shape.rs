@@ -81,7 +81,8 @@ pub(super) fn label<'a>(manifest: &'a Manifest, prediction: &Prediction) -> &'a 
     label.map_or("", String::as_str)
 }
 
-/// The output's number at a place; no number where the output is too short, which no model that was loaded answers.
+/// The output's number at a place; no number where the output is too short, which no model that was
+/// loaded answers.
 pub(super) fn number(prediction: &Prediction, place: usize) -> f32 {
     prediction.output.get(place).copied().unwrap_or(f32::NAN)
 }

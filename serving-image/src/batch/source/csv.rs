@@ -67,7 +67,8 @@ impl Source for Csv {
                 break;
             }
             self.row += 1;
-            records.push(record.clone()); // a copy is as long as its row; the read one stays as long as the longest
+            // a copy is as long as its row; the read one stays as long as the longest
+            records.push(record.clone());
         }
         Ok(Raw::Csv(records))
     }

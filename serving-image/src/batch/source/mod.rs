@@ -12,7 +12,8 @@ use ::csv::ByteRecord;
 
 use super::format::Format;
 
-/// Longest row of a text file, in bytes: an unclosed quote must not read the rest of the file into memory.
+/// Longest row of a text file, in bytes: an unclosed quote must not read the rest of the file into
+/// memory.
 pub(super) const MAX_ROW_BYTES: usize = 16 << 20;
 
 /// Why an input cannot be read.
@@ -22,7 +23,8 @@ pub enum InputError {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// A column that is needed is not there, or is there twice.
-    #[error("the input has {found} column {name}; its columns are {columns}", found = if *twice { "more than one" } else { "no" })]
+    #[error("the input has {found} column {name}; its columns are {columns}",
+        found = if *twice { "more than one" } else { "no" })]
     Column {
         /// The column.
         name: String,
@@ -95,7 +97,8 @@ pub(super) struct Columns {
 }
 
 /// Type of a column that is carried over.
-#[cfg_attr(not(feature = "batch-parquet"), allow(dead_code))] // only Parquet has types and row groups
+// only Parquet has types and row groups
+#[cfg_attr(not(feature = "batch-parquet"), allow(dead_code))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KeepType {
     Text,

@@ -35,7 +35,8 @@ impl Parquet {
             .collect();
         let mut columns = locate(&names, wanted)?;
 
-        // Only what is wanted is decoded. The order stays that of the file, so the places shift together.
+        // Only what is wanted is decoded. The order stays that of the file, so the places shift
+        // together.
         let read: Vec<usize> = (0..names.len())
             .filter(|place| columns.inputs.contains(&Some(*place)) || columns.keep.contains(place))
             .collect();
@@ -136,7 +137,8 @@ impl Source for Parquet {
     }
 }
 
-/// Whether the crate can turn every leaf into a value; it panics, and prints the value, where it cannot.
+/// Whether the crate can turn every leaf into a value; it panics, and prints the value, where it
+/// cannot.
 fn is_readable(field: &Type) -> bool {
     use ConvertedType as C;
     if !field.is_primitive() {

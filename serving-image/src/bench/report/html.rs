@@ -7,22 +7,30 @@ use super::super::stats::PERCENTILES;
 use super::svg::{Graph, Line};
 use super::{caveats, server};
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}\
-table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}\
-td:first-child,th:first-child{text-align:left}figure{margin:1.5rem 0}figcaption{font-weight:600}svg{width:100%;height:auto}\
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem \
+                     auto;padding:0 1rem;color:#222}\
+table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem \
+.7rem;text-align:right;border-bottom:1px solid #ddd}\
+td:first-child,th:first-child{text-align:left}figure{margin:1.5rem \
+0}figcaption{font-weight:600}svg{width:100%;height:auto}\
 svg text{font-size:11px;fill:#555}.grid{stroke:#e4e4e4}polyline{fill:none;stroke-width:1.8}\
-.legend span{margin-right:1rem}.legend i{display:inline-block;width:1rem;height:.25rem;margin-right:.3rem;vertical-align:middle}\
-.missed{color:#b00020;font-weight:600}.held{color:#00693e}.note{background:#fff7e0;padding:.4rem .8rem}\
-@media(prefers-color-scheme:dark){body{background:#161616;color:#ddd}td,th{border-color:#333}svg text{fill:#aaa}.grid{stroke:#333}.note{background:#332b10}}";
+.legend span{margin-right:1rem}.legend \
+i{display:inline-block;width:1rem;height:.25rem;margin-right:.3rem;vertical-align:middle}\
+.missed{color:#b00020;font-weight:600}.held{color:#00693e}.note{background:#fff7e0;padding:.4rem \
+.8rem}\
+@media(prefers-color-scheme:dark){body{background:#161616;color:#ddd}td,th{border-color:#333}svg \
+text{fill:#aaa}.grid{stroke:#333}.note{background:#332b10}}";
 
 /// The report as a page.
 pub(in crate::bench) fn html(findings: &Findings) -> String {
     let url = escape(&findings.url);
     // Writing to a String cannot fail.
     let mut page = format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width\">\
          <title>Load test of {url}</title><style>{STYLE}</style><h1>Load test</h1>\
-         <p><code>{url}</code> ({}): {}.<br>{}; {} arrivals, at most {} connections, {} s a rate, seed {}. \
+         <p><code>{url}</code> ({}): {}.<br>{}; {} arrivals, at most {} connections, {} s a rate, \
+         seed {}. \
          Latencies run from when a request was due.</p>",
         escape(&findings.address),
         escape(&server(findings)),

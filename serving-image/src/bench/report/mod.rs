@@ -41,14 +41,16 @@ fn caveats(findings: &Findings) -> Vec<String> {
     for step in &findings.steps {
         if is_behind(step, findings.seconds) {
             caveats.push(format!(
-                "At {}/s only {:.0} good answers came a second: more than this server, or {} connections, can do.",
+                "At {}/s only {:.0} good answers came a second: more than this server, or {} \
+                 connections, can do.",
                 step.rate, step.good_per_second, findings.connections
             ));
         }
         let late = step.delay.at(99.0).unwrap_or_default();
         if late > 0.1 * step.latency.at(99.0).unwrap_or(f64::MAX) && late > 1.0 {
             caveats.push(format!(
-                "At {}/s 1 % of the requests were sent {late:.1} ms late or later: they waited for a free connection or for the generator.",
+                "At {}/s 1 % of the requests were sent {late:.1} ms late or later: they waited \
+                 for a free connection or for the generator.",
                 step.rate
             ));
         }

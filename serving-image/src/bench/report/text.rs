@@ -57,7 +57,8 @@ pub(in crate::bench) fn text(findings: &Findings) -> String {
         let _ = match &memory.growth {
             Some(growth) => writeln!(
                 text,
-                "resident memory: {:.1} MiB in the first quarter, {:.1} MiB in the last: {:+.2} %, {:+.2} MiB an hour ({} samples)",
+                "resident memory: {:.1} MiB in the first quarter, {:.1} MiB in the last: {:+.2} \
+                 %, {:+.2} MiB an hour ({} samples)",
                 growth.first_quarter / f64::from(1 << 20),
                 growth.last_quarter / f64::from(1 << 20),
                 growth.share * 100.0,

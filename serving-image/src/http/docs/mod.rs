@@ -1,5 +1,5 @@
-//! `/docs`: the contract for people, with a form to try it. Three small files of our own, nothing from elsewhere: it
-//! works where there is no internet.
+//! `/docs`: the contract for people, with a form to try it. Three small files of our own, nothing
+//! from elsewhere: it works where there is no internet.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! `POST /v1/completions` and `POST /v1/chat/completions`: OpenAI's requests and answers, at once or as a stream.
+//! `POST /v1/completions` and `POST /v1/chat/completions`: OpenAI's requests and answers, at once
+//! or as a stream.
 
 mod answer;
 mod request;

@@ -1,4 +1,5 @@
-//! OpenAI's requests, held to what this server does: a field that it would have to ignore is refused by name.
+//! OpenAI's requests, held to what this server does: a field that it would have to ignore is
+//! refused by name.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -82,7 +83,8 @@ impl Asked {
             Some(asked) => {
                 if prompt.len() <= limits.prompt && asked > left && asked <= limits.answer {
                     let expected = format!(
-                        "at most {left}: the prompt and the answer together have room for {} tokens",
+                        "at most {left}: the prompt and the answer together have room for {} \
+                         tokens",
                         limits.context
                     );
                     errors.push(|| max_tokens_field.to_owned(), expected);
@@ -112,10 +114,13 @@ impl Asked {
 
 /// The fields that each endpoint knows; the error about an unknown field lists them.
 const KNOWN: [&str; 2] = [
-    "prompt, model, max_tokens, temperature, top_p, seed, stop, frequency_penalty, presence_penalty, stream, \
+    "prompt, model, max_tokens, temperature, top_p, seed, stop, frequency_penalty, \
+     presence_penalty, stream, \
      stream_options, n, best_of, echo, suffix, logprobs, logit_bias, user",
-    "messages, model, max_tokens, max_completion_tokens, temperature, top_p, seed, stop, frequency_penalty, \
-     presence_penalty, stream, stream_options, n, logprobs, top_logprobs, logit_bias, response_format, user",
+    "messages, model, max_tokens, max_completion_tokens, temperature, top_p, seed, stop, \
+     frequency_penalty, \
+     presence_penalty, stream, stream_options, n, logprobs, top_logprobs, logit_bias, \
+     response_format, user",
 ];
 
 /// The tokens of a prompt, or what is expected in its place.
@@ -322,7 +327,8 @@ impl Fields {
             .collect();
         if stops.len() < count || !(1..=MAX_STOPS).contains(&count) {
             let expected = format!(
-                "a text of 1 to {MAX_STOP_LENGTH} characters, or an array of 1 to {MAX_STOPS} of them"
+                "a text of 1 to {MAX_STOP_LENGTH} characters, or an array of 1 to {MAX_STOPS} of \
+                 them"
             );
             self.refuse("/stop", expected);
         }

@@ -15,7 +15,8 @@ use super::answer::Answer;
 use crate::generate::Event;
 use crate::http::record::AnswerStats;
 
-/// The body of a streamed answer. Dropping it, which happens when its client goes away, gives up the text.
+/// The body of a streamed answer. Dropping it, which happens when its client goes away, gives up
+/// the text.
 pub(super) struct Stream {
     answer: Answer,
     include_usage: bool,
@@ -72,7 +73,8 @@ impl Stream {
     /// The status is sent already: the error is the last event, and what the request is counted as.
     fn fail(&mut self, status: u16, message: &str) {
         self.stats.failed(status);
-        let error = json!({"error": {"message": message, "type": "server_error", "param": null, "code": status}});
+        let error = json!({"error": {"message": message, "type": "server_error", "param": null,
+            "code": status}});
         self.ready.push_back(event(&error));
         self.complete = true;
     }

@@ -20,7 +20,10 @@ pub(super) fn paths(contract: &Contract<'_>) -> Map<String, Value> {
             "minItems": 1, "maxItems": max_instances(manifest).min(manifest.limits.max_instances),
         }
     }));
-    let whole = |from: u64, to: u64, why: &str| json!({"type": "integer", "minimum": from, "maximum": to, "description": why});
+    let whole = |from: u64, to: u64, why: &str| {
+        json!({"type": "integer", "minimum": from,
+        "maximum": to, "description": why})
+    };
     let names = [&manifest.outputs.labels, &manifest.outputs.names];
     if let Some(names) = names.into_iter().find(|names| !names.is_empty()) {
         request["properties"]["output"] =

@@ -1,7 +1,8 @@
-//! `/openapi.json`, generated from the manifest: the contract that requests are held to, for people and clients.
+//! `/openapi.json`, generated from the manifest: the contract that requests are held to, for people
+//! and clients.
 //!
-//! Each endpoint of the router has its paths here; a test sends thousands of requests made from the document, and what they
-//! get must be in it.
+//! Each endpoint of the router has its paths here; a test sends thousands of requests made from the
+//! document, and what they get must be in it.
 
 mod explain;
 mod generate;
@@ -42,7 +43,8 @@ impl Contract<'_> {
         paths.extend(explain::paths(self));
         json!({
             "openapi": "3.1.0",
-            "info": {"title": self.name, "version": self.version, "description": manifest.description},
+            "info": {"title": self.name, "version": self.version,
+            "description": manifest.description},
             "paths": paths,
             "components": {"schemas": {"Problem": schema::problem(), "V2Error": v2::error()}},
         })
@@ -171,7 +173,8 @@ fn ok(answer: &Value) -> Value {
     json!({
         "description": "OK",
         "headers": {
-            "x-model-name": text, "x-model-version": text, "x-request-id": text, "traceresponse": text,
+            "x-model-name": text, "x-model-version": text, "x-request-id": text,
+            "traceresponse": text,
         },
         "content": {"application/json": {"schema": answer}},
     })

@@ -10,7 +10,8 @@ pub(super) fn object(properties: &Value) -> Value {
         .as_object()
         .map(|map| map.keys().cloned().collect())
         .unwrap_or_default();
-    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+    json!({"type": "object", "properties": properties, "required": required,
+        "additionalProperties": false})
 }
 
 /// An answer's object: the model's name and version, and `properties`.
@@ -36,7 +37,8 @@ pub(super) fn instance(manifest: &Manifest) -> Value {
                 .map(|input| input.name.as_str())
                 .collect();
             json!({
-                "type": "object", "properties": properties, "required": required, "additionalProperties": false,
+                "type": "object", "properties": properties, "required": required,
+                "additionalProperties": false,
             })
         }
     }
@@ -93,7 +95,8 @@ fn picture(limits: &Limits) -> Value {
         "anyOf": types,
         "pattern": "^[A-Za-z0-9+/]+={0,2}$",
         "maxLength": limits.image_text(),
-        "description": format!("A JPEG or PNG picture of at most {} bytes and {} pixels", limits.image_bytes(), limits.image_pixels()),
+        "description": format!("A JPEG or PNG picture of at most {} bytes and {} pixels",
+        limits.image_bytes(), limits.image_pixels()),
     })
 }
 

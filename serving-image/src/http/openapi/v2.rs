@@ -49,7 +49,10 @@ pub(super) fn paths(contract: &Contract) -> Map<String, Value> {
     if contract.manifest.kind == Kind::Generation {
         return paths;
     }
-    let parameter = |name: &str, only: &str| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string", "enum": [only]}});
+    let parameter = |name: &str, only: &str| {
+        json!({"name": name, "in": "path", "required": true,
+        "schema": {"type": "string", "enum": [only]}})
+    };
     let model = parameter("model", contract.name);
     let version = parameter("version", contract.version);
     for (prefix, parameters) in [
@@ -146,7 +149,8 @@ fn get(summary: &str, answer: &Value, others: &[&str]) -> Value {
     for status in others {
         let other = match *status {
             "503" => {
-                json!({"description": "Not ready", "content": {"application/json": {"schema": answer}}})
+                json!({"description": "Not ready",
+                    "content": {"application/json": {"schema": answer}}})
             }
             _ => failure("Another model or version"),
         };

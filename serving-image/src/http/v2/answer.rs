@@ -135,7 +135,8 @@ fn outputs<'a>(manifest: &'a Manifest, predictions: &'a [Prediction]) -> Vec<Ten
     tensors
 }
 
-/// That the outputs asked for are there, and that those of all instances fit together in one tensor.
+/// That the outputs asked for are there, and that those of all instances fit together in one
+/// tensor.
 fn check_arrays(asked: Option<&[String]>, predictions: &[Prediction]) -> Result<(), FieldErrors> {
     let mut errors = FieldErrors::default();
     let Some((first, others)) = predictions.split_first() else {
@@ -220,8 +221,8 @@ pub(super) fn outlined(outlines: &[Outline]) -> Vec<Value> {
     outlines.iter().map(tensor).collect()
 }
 
-/// The outputs as the model's metadata lists them; the number of instances is open. Those of the task `raw` are
-/// [`outlined`] once the graph is loaded.
+/// The outputs as the model's metadata lists them; the number of instances is open. Those of the
+/// task `raw` are [`outlined`] once the graph is loaded.
 pub(super) fn tensors(manifest: &Manifest) -> Vec<Value> {
     let width = |name: &str| match (manifest.task, name) {
         (Task::Classification, "probabilities") => Some(json!(manifest.outputs.labels.len())),

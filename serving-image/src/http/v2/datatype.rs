@@ -67,7 +67,8 @@ impl Datatype {
         }
     }
 
-    /// Whether a field may be sent as this type: a number as any numeric one, an integer as any of integers.
+    /// Whether a field may be sent as this type: a number as any numeric one, an integer as any of
+    /// integers.
     pub(super) fn fits(self, input: &Input) -> bool {
         match input.kind {
             InputType::Number => !matches!(self, Self::Bool | Self::Bytes),

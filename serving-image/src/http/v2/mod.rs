@@ -1,8 +1,10 @@
-//! The Open Inference Protocol V2 (`/v2/…`), which KServe, Triton and MLServer speak, by its REST specification.
+//! The Open Inference Protocol V2 (`/v2/…`), which KServe, Triton and MLServer speak, by its REST
+//! specification.
 //!
-//! Inputs are one tensor for each field, `[n]` or `[n, 1]` of n instances, or, where every field is a number, one tensor
-//! `[n, fields]`. Texts are `BYTES`. Errors are `{"error": "…"}`, with status 400 where `/predict` answers 422. Not
-//! offered: the binary tensor extension, which is refused by name.
+//! Inputs are one tensor for each field, `[n]` or `[n, 1]` of n instances, or, where every field is
+//! a number, one tensor `[n, fields]`. Texts are `BYTES`. Errors are `{"error": "…"}`, with status
+//! 400 where `/predict` answers 422. Not offered: the binary tensor extension, which is refused by
+//! name.
 
 mod answer;
 mod datatype;
@@ -109,7 +111,8 @@ async fn live() -> Json<Value> {
     Json(json!({"live": true}))
 }
 
-/// Its schema in the specification has the key `live`, its name and text say `ready`: both are here, with one value.
+/// Its schema in the specification has the key `live`, its name and text say `ready`: both are
+/// here, with one value.
 async fn ready(State(app): State<Arc<App>>) -> Response {
     readiness(&app, |ready| json!({"live": ready, "ready": ready}))
 }

@@ -1,4 +1,5 @@
-//! Tensors of a request, turned into the instances that `/predict` takes: the same checks, the same path.
+//! Tensors of a request, turned into the instances that `/predict` takes: the same checks, the same
+//! path.
 
 use std::sync::Arc;
 
@@ -43,7 +44,8 @@ pub(in crate::http) fn example(manifest: &Manifest) -> Option<Value> {
                 axis = elements.first()?;
             }
             Some(json!({
-                "name": input.name, "datatype": Datatype::of(input).name(), "shape": shape, "data": [value],
+                "name": input.name, "datatype": Datatype::of(input).name(), "shape": shape,
+                "data": [value],
             }))
         })
         .collect();
@@ -134,7 +136,8 @@ fn read_outputs(
     (!asked.is_empty()).then_some(asked)
 }
 
-/// Parameters are scalars; none has a meaning here, but those of the binary extension would change what the data is.
+/// Parameters are scalars; none has a meaning here, but those of the binary extension would change
+/// what the data is.
 fn check_parameters(given: Option<Value>, at: &str, errors: &mut FieldErrors) {
     let parameters = match given {
         None => return,

@@ -5,7 +5,8 @@ use serde::Deserialize;
 
 use super::family::Family;
 
-/// The kernels compute that many rows together on some machines; sizes that divide by it fit all of them.
+/// The kernels compute that many rows together on some machines; sizes that divide by it fit all of
+/// them.
 const ROWS: usize = 8;
 
 /// The padding token of `RoBERTa`, whose `config.json` need not tell it.
@@ -95,7 +96,8 @@ impl Config {
                 format!(", of which the first {first} are no text's")
             };
             bail!(
-                "the tokenize step's maxTokens is {tokens}, but the model has room for {room}: max_position_embeddings is {}{after}",
+                "the tokenize step's maxTokens is {tokens}, but the model has room for {room}: \
+                 max_position_embeddings is {}{after}",
                 self.max_position_embeddings
             );
         }

@@ -1,4 +1,5 @@
-//! The layers. What two threads need from each other is summed twice a layer, and nothing else is waited for.
+//! The layers. What two threads need from each other is summed twice a layer, and nothing else is
+//! waited for.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use super::thread_pool::StepPool;
 use super::weights::Weights;
 use crate::preprocess::Tokens;
 
-/// Features of the wide layer that are computed and consumed at a time, so that they never leave the cache.
+/// Features of the wide layer that are computed and consumed at a time, so that they never leave
+/// the cache.
 const WIDE_FEATURES: usize = 192;
 
 /// Embeddings and layers.
@@ -36,7 +38,8 @@ pub(super) struct Encoder {
 
 #[derive(Debug)]
 struct Layer {
-    /// Queries, keys and values of head 0, then those of head 1, and so on: a thread takes neighbouring heads.
+    /// Queries, keys and values of head 0, then those of head 1, and so on: a thread takes
+    /// neighbouring heads.
     qkv: Linear,
     heads: usize,
     width: usize,
@@ -363,7 +366,8 @@ impl Linear {
         })
     }
 
-    /// Queries, keys and values as one product, head by head. The queries carry the 1/√width of the scores.
+    /// Queries, keys and values as one product, head by head. The queries carry the 1/√width of the
+    /// scores.
     fn load_qkv(
         weights: &Weights,
         [queries, keys, values]: [String; 3],

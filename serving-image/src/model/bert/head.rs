@@ -40,7 +40,8 @@ impl Dense {
         let bias = weights.head(&format!("{name}.bias"))?;
         if weight.dims() != [outputs, inputs] || bias.dims() != [outputs] {
             bail!(
-                "{name} is {:?} with a bias of {:?}, but the manifest and config.json want {outputs} × {inputs}",
+                "{name} is {:?} with a bias of {:?}, but the manifest and config.json want \
+                 {outputs} × {inputs}",
                 weight.dims(),
                 bias.dims()
             );

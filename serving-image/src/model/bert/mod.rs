@@ -1,9 +1,11 @@
 //! BERT and its relatives: embeddings, classification and reranking.
 //!
-//! Weights come as candle tensors and are packed once for `serin_kernels`, which is about 3 times as fast as candle's own
-//! operations on a CPU: `reference.rs` keeps those, as what the tests hold this to.
+//! Weights come as candle tensors and are packed once for `serin_kernels`, which is about 3 times
+//! as fast as candle's own operations on a CPU: `reference.rs` keeps those, as what the tests hold
+//! this to.
 //!
-//! Nothing is computed for padding: texts of any length lie side by side, and only attention knows where one ends.
+//! Nothing is computed for padding: texts of any length lie side by side, and only attention knows
+//! where one ends.
 
 mod config;
 mod encoder;
@@ -31,8 +33,8 @@ use encoder::Encoder;
 use head::Output;
 use weights::Weights;
 
-/// Tokens that go through the layers together: their activations stay in the second-level cache (1 MiB), and the
-/// weights are read from memory seldom enough. A longer text goes alone.
+/// Tokens that go through the layers together: their activations stay in the second-level cache (1
+/// MiB), and the weights are read from memory seldom enough. A longer text goes alone.
 const CHUNK_TOKENS: usize = 144;
 
 /// An encoder and what follows it.
@@ -43,7 +45,8 @@ pub(super) struct Bert {
 }
 
 impl Bert {
-    /// Takes the tensors by Hugging Face's names, with or without the prefix of the encoder's (`bert.`).
+    /// Takes the tensors by Hugging Face's names, with or without the prefix of the encoder's
+    /// (`bert.`).
     pub(super) fn load(
         tensors: &dyn Tensors,
         config: &Config,
@@ -69,8 +72,8 @@ impl Bert {
     pub(super) fn predict(&self, texts: &[Tokens]) -> Result<Vec<Prediction>> {
         let threads = rayon::current_num_threads();
         let chunks = chunks(texts, threads);
-        // Whole chunks a thread where there are enough of them: nobody waits for anybody. Else all threads share each
-        // layer of each chunk.
+        // Whole chunks a thread where there are enough of them: nobody waits for anybody. Else all
+        // threads share each layer of each chunk.
         let pooled: Vec<Vec<Vec<f32>>> = if chunks.len() >= threads {
             let encode = |chunk: &Range<usize>| self.encode(&texts[chunk.clone()], 1);
             chunks.par_iter().map(encode).collect::<Result<_>>()?
@@ -97,8 +100,8 @@ impl Bert {
     }
 }
 
-/// Neighbouring texts, cut so that no chunk but a single text's has more tokens than [`CHUNK_TOKENS`], and so that the
-/// chunks are a multiple of the threads where there are many.
+/// Neighbouring texts, cut so that no chunk but a single text's has more tokens than
+/// [`CHUNK_TOKENS`], and so that the chunks are a multiple of the threads where there are many.
 fn chunks(texts: &[Tokens], threads: usize) -> Vec<Range<usize>> {
     let total: usize = texts.iter().map(|text| text.ids.len()).sum();
     let mut count = total.div_ceil(CHUNK_TOKENS);

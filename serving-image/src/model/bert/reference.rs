@@ -1,4 +1,5 @@
-//! The same encoder on plain candle operations, text by text: slow, and easy to compare with the paper.
+//! The same encoder on plain candle operations, text by text: slow, and easy to compare with the
+//! paper.
 
 use std::collections::HashMap;
 

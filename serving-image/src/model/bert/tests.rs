@@ -1,4 +1,5 @@
-//! Against plain candle operations, on random weights: any lengths, any number of threads, each head.
+//! Against plain candle operations, on random weights: any lengths, any number of threads, each
+//! head.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
@@ -65,8 +66,8 @@ fn assert_close(found: &[f32], expected: &Tensor) {
     }
 }
 
-/// Loads both, predicts texts of many lengths with 1 to 5 threads, and compares with `answer` of the plain encoder's
-/// output.
+/// Loads both, predicts texts of many lengths with 1 to 5 threads, and compares with `answer` of
+/// the plain encoder's output.
 fn compare(
     manifest: &Manifest,
     outputs: usize,

@@ -1,9 +1,9 @@
 //! Threads that stay awake for one forward pass.
 //!
-//! A short text takes 3 ms, in twelve steps that two threads can share. A thread that sleeps between
-//! steps is woken twelve times, at 25 to 100 µs each, and each wake-up may put it on a core where it
-//! does not help ([`leave_core`]): a single text took 7 ms in this way. So helpers start once per
-//! pass and spin until the next step or the end of the pass.
+//! A short text takes 3 ms, in twelve steps that two threads can share. A thread that sleeps
+//! between steps is woken twelve times, at 25 to 100 µs each, and each wake-up may put it on a core
+//! where it does not help ([`leave_core`]): a single text took 7 ms in this way. So helpers start
+//! once per pass and spin until the next step or the end of the pass.
 //!
 //! No thread waits for a helper that has not started: threads take the parts of a step one by one,
 //! and the leader takes all of them while the other threads have work of their own.
@@ -148,8 +148,9 @@ impl<S, P> Step<S, P> {
 /// Moves this thread to another core if it was woken on this one.
 ///
 /// On a virtual machine, Linux often wakes the helper on its leader's core though another core is
-/// idle, and leaves it there for longer than a pass takes: two threads were then no faster than one.
-/// (Probably because a sleeping core looks like one that the host took away: `vcpu_is_preempted`.)
+/// idle, and leaves it there for longer than a pass takes: two threads were then no faster than
+/// one. (Probably because a sleeping core looks like one that the host took away:
+/// `vcpu_is_preempted`.)
 fn leave_core(core: usize) -> io::Result<()> {
     if sched_getcpu() != core {
         return Ok(());

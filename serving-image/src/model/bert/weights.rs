@@ -40,8 +40,8 @@ impl<'a> Weights<'a> {
         format!("{}{name}", self.root)
     }
 
-    /// A tensor of what follows the encoder. BERT's pooler counts as a part of the encoder, and has the prefix; other
-    /// heads lie beside it.
+    /// A tensor of what follows the encoder. BERT's pooler counts as a part of the encoder, and has
+    /// the prefix; other heads lie beside it.
     pub(super) fn head(&self, name: &str) -> Result<Tensor> {
         let beside = |_| self.tensors.tensor(name);
         self.encoder(name).or_else(beside)

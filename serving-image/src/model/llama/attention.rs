@@ -3,7 +3,8 @@
 use rayon::prelude::*;
 use serin_kernels::decoder::Window;
 
-/// Scores of fewer positions than this, over all heads, are not worth another thread: about 20 µs of work.
+/// Scores of fewer positions than this, over all heads, are not worth another thread: about 20 µs
+/// of work.
 const PARALLEL_POSITIONS: usize = 512;
 
 /// Keys and values of one sequence, for each layer.

@@ -28,7 +28,8 @@ pub struct Config {
     pub epsilon: f32,
     /// Base of the rotation's frequencies.
     pub rotation_base: f32,
-    /// What positions are divided by before they turn anything: 1 where the context was not stretched.
+    /// What positions are divided by before they turn anything: 1 where the context was not
+    /// stretched.
     pub stretch: f32,
     /// Numbers of a head that are rotated.
     pub rotated: usize,
@@ -41,7 +42,8 @@ pub struct Config {
 /// Which two numbers of a head are turned together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rotation {
-    /// The first and the second, the third and the fourth … (llama, whose weights llama.cpp reorders for it).
+    /// The first and the second, the third and the fourth … (llama, whose weights llama.cpp
+    /// reorders for it).
     Neighbours,
     /// The first of one half and the first of the other … (qwen).
     Halves,
@@ -125,8 +127,8 @@ impl Config {
         Ok(config)
     }
 
-    /// By how much each pair of a head's numbers is turned from one position to the next. `factors` divide them one by
-    /// one (Llama 3's long contexts); empty where there is nothing to divide.
+    /// By how much each pair of a head's numbers is turned from one position to the next. `factors`
+    /// divide them one by one (Llama 3's long contexts); empty where there is nothing to divide.
     pub fn frequencies(&self, factors: &[f32]) -> Vec<f32> {
         (0..self.rotated / 2)
             .map(|pair| {
@@ -148,7 +150,8 @@ impl Config {
     }
 }
 
-/// How far the context was stretched beyond that of the training. Llama 3's way is a tensor, `rope_freqs`, without a key.
+/// How far the context was stretched beyond that of the training. Llama 3's way is a tensor,
+/// `rope_freqs`, without a key.
 fn stretch(header: &Header, architecture: &str) -> Result<f32, GgufError> {
     let kind_key = format!("{architecture}.rope.scaling.type");
     let factor_key = format!("{architecture}.rope.scaling.factor");

@@ -32,7 +32,8 @@ const LONG: [Format; 5] = [
     (14, 256, 210), // Q6_K
 ];
 
-/// A model of one layer and four tokens, its matrices in these formats in turn, and the length of its header.
+/// A model of one layer and four tokens, its matrices in these formats in turn, and the length of
+/// its header.
 fn file(first: usize) -> (Vec<u8>, usize) {
     let number = |number: u32| number.to_le_bytes();
     let tokens = ["a", "b", "ab", "<|im_end|>"].map(text);

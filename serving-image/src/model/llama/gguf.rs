@@ -1,16 +1,17 @@
 //! The header of a GGUF file, read as if an enemy had written it.
 //!
-//! A number in the file never decides alone how much memory is taken: the header as a whole may have
-//! [`MAX_HEADER`] bytes, every count is checked against what is left of it, and what this build has no use for is read
-//! over. One pass, no seek: the caller hashes the bytes as they go by.
+//! A number in the file never decides alone how much memory is taken: the header as a whole may
+//! have [`MAX_HEADER`] bytes, every count is checked against what is left of it, and what this
+//! build has no use for is read over. One pass, no seek: the caller hashes the bytes as they go by.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use candle_core::quantized::GgmlDType;
 
-/// Longest header in bytes. The vocabulary is nearly all of it: 1.8 MB for 49,152 tokens, 8 MB for Llama 3's 128,256.
-/// Kept values take at most three times their bytes (an empty string: 8 in the file, 24 here).
+/// Longest header in bytes. The vocabulary is nearly all of it: 1.8 MB for 49,152 tokens, 8 MB for
+/// Llama 3's 128,256. Kept values take at most three times their bytes (an empty string: 8 in the
+/// file, 24 here).
 const MAX_HEADER: u64 = 64 << 20;
 
 /// Most tensors. Llama 3 405B has 1,138.
@@ -36,7 +37,8 @@ pub enum GgufError {
     Malformed(String),
     /// A tensor is in a format that this build does not compute.
     #[error(
-        "tensor {name} is {format}, which this build does not compute; it does F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, \
+        "tensor {name} is {format}, which this build does not compute; it does F32, F16, BF16, \
+         Q4_0, Q4_1, Q5_0, Q5_1, \
          Q8_0 and Q2_K to Q6_K"
     )]
     Format {

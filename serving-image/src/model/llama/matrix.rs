@@ -14,8 +14,8 @@ use super::gguf::TensorInfo;
 /// Bytes of a tensor that are in memory in the file's form while it is read into ours.
 const PIECE: usize = 1 << 20;
 
-/// Products of a weight and a value that are worth a task of their own: 1 to 3 µs. With fewer, handing them out costs
-/// more than it saves.
+/// Products of a weight and a value that are worth a task of their own: 1 to 3 µs. With fewer,
+/// handing them out costs more than it saves.
 const TASK_PRODUCTS: usize = 1 << 17;
 
 /// A tensor as it is kept.
@@ -83,7 +83,8 @@ impl Loaded {
 }
 
 fn read_whole(info: &TensorInfo, source: &mut impl Read, shape: Vec<usize>) -> Result<QTensor> {
-    let mut bytes = vec![0; info.size as usize]; // no more than the file has: the header's reader saw to it
+    // no more than the file has: the header's reader saw to it
+    let mut bytes = vec![0; info.size as usize];
     source.read_exact(&mut bytes)?;
     qtensor_from_ggml(info.dtype, &bytes, shape, &Device::Cpu)
 }
@@ -156,8 +157,8 @@ impl Matrix {
         Ok(())
     }
 
-    /// `output[vector][at + row] = weights[row] · input[vector]`, on the threads of the current pool, where each vector has
-    /// `outputs` outputs. `scratch` is any buffer.
+    /// `output[vector][at + row] = weights[row] · input[vector]`, on the threads of the current
+    /// pool, where each vector has `outputs` outputs. `scratch` is any buffer.
     fn multiply(
         &self,
         input: &Input,

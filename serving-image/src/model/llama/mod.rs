@@ -1,7 +1,8 @@
 //! Language models of the llama family (llama, qwen2, qwen3), read from GGUF files.
 //!
-//! The shape comes from the file's header, the weights stay quantised, and a batch may hold pieces of several texts:
-//! some are being read, others written token by token. What a text gets never depends on what else is in the batch.
+//! The shape comes from the file's header, the weights stay quantised, and a batch may hold pieces
+//! of several texts: some are being read, others written token by token. What a text gets never
+//! depends on what else is in the batch.
 
 mod attention;
 mod config;
@@ -35,7 +36,8 @@ pub struct Llama {
     norm: Vec<f32>,
     /// None where the embedding is also the output matrix.
     output: Option<Projection>,
-    /// By how much each pair of a head's numbers is turned from one position to the next, in radians.
+    /// By how much each pair of a head's numbers is turned from one position to the next, in
+    /// radians.
     frequencies: Vec<f32>,
 }
 
@@ -79,7 +81,8 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Scores of every token of the vocabulary, for the `index`-th piece of the last batch that wanted them.
+    /// Scores of every token of the vocabulary, for the `index`-th piece of the last batch that
+    /// wanted them.
     pub fn scores(&mut self, index: usize, vocabulary: usize) -> &mut [f32] {
         &mut self.scores[index * vocabulary..(index + 1) * vocabulary]
     }
@@ -227,7 +230,8 @@ impl Llama {
         );
     }
 
-    /// Only the last row of each piece that wants scores goes through the output matrix, the largest of all.
+    /// Only the last row of each piece that wants scores goes through the output matrix, the
+    /// largest of all.
     fn score(&self, pieces: &[Piece<'_>], scratch: &mut Scratch) -> Result<()> {
         let width = self.config.width;
         scratch.gated.clear();

@@ -30,7 +30,8 @@ pub enum LoadGgufError {
 impl Llama {
     /// Reads a file of `length` bytes, header first, tensors in the order in which they lie.
     ///
-    /// Each tensor is turned into its form in memory while it is read, so that the file is never held beside it.
+    /// Each tensor is turned into its form in memory while it is read, so that the file is never
+    /// held beside it.
     pub fn read(source: &mut impl Read, length: u64) -> Result<(Self, Header), LoadGgufError> {
         let header = Header::read(source, length)?;
         let config = Config::read(&header)?;

@@ -130,7 +130,8 @@ fn feed(manifest: &Manifest, outlet: &Outlet, inputs: usize) -> Result<Feed, Onn
     {
         let [first, second, third] = given;
         return wrong(&format!(
-            "it takes {}, but its image step gives {first} × {second} × {third} for each instance: see its layout, resize and channels",
+            "it takes {}, but its image step gives {first} × {second} × {third} for each \
+             instance: see its layout, resize and channels",
             outlet.dtype()
         ));
     }
@@ -198,7 +199,8 @@ fn is_of(shape: &[usize], wanted: &[i64]) -> bool {
     shape.len() == wanted.len() && shape.iter().zip(wanted).all(fits)
 }
 
-/// What to change in the manifest where an image is of another type than the graph takes; else nothing.
+/// What to change in the manifest where an image is of another type than the graph takes; else
+/// nothing.
 fn remedy(manifest: &Manifest, source: &Source, dtype: TensorElementType) -> &'static str {
     let Source::Array(index) = source else {
         return "";
@@ -208,19 +210,22 @@ fn remedy(manifest: &Manifest, source: &Source, dtype: TensorElementType) -> &'s
     let is_picture = input.kind == InputType::Image;
     match (step.map(|step| step.dtype), dtype) {
         (Some(ImageDtype::Float32), TensorElementType::Uint8) if is_picture => {
-            ": its image step gives float32; with \"dtype\": \"uint8\" and without rescale, mean and std it gives levels"
+            ": its image step gives float32; with \"dtype\": \"uint8\" and without rescale, mean \
+             and std it gives levels"
         }
         (Some(ImageDtype::Float32), TensorElementType::Uint8) => {
             ": its image step gives float32; without the step it gives levels"
         }
         (Some(ImageDtype::Uint8), TensorElementType::Float32) => {
-            ": its image step gives uint8; without dtype, and with rescale, mean and std, it gives float32"
+            ": its image step gives uint8; without dtype, and with rescale, mean and std, it \
+             gives float32"
         }
         _ => "",
     }
 }
 
-/// Whether the graph was exported for batches of exactly one, which is told by the first axis of its inputs.
+/// Whether the graph was exported for batches of exactly one, which is told by the first axis of
+/// its inputs.
 pub(super) fn takes_one(inputs: &[Outlet]) -> Result<bool, OnnxError> {
     let mut one = false;
     for outlet in inputs {

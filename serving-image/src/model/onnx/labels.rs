@@ -1,5 +1,5 @@
-//! The labels that a classifier inside a graph knows (`classlabels_*` of `ai.onnx.ml`), against those of the manifest: an
-//! answer under another label is wrong in a way that no later check sees.
+//! The labels that a classifier inside a graph knows (`classlabels_*` of `ai.onnx.ml`), against
+//! those of the manifest: an answer under another label is wrong in a way that no later check sees.
 
 use ort::value::{Outlet, TensorElementType, ValueType};
 use prost::Message as _;
@@ -31,7 +31,8 @@ enum Known {
     Numbers(Vec<i64>),
 }
 
-/// Holds the labels behind the graph's answer to the manifest's. A graph that does not say its labels passes.
+/// Holds the labels behind the graph's answer to the manifest's. A graph that does not say its
+/// labels passes.
 pub(super) fn check(
     bytes: &[u8],
     manifest: &Manifest,
@@ -95,7 +96,8 @@ fn behind(graph: &Graph, output: &str) -> Option<Known> {
     None
 }
 
-/// How the graph's labels contradict the manifest's; `by_name` where the answer itself has labels as texts, or maps.
+/// How the graph's labels contradict the manifest's; `by_name` where the answer itself has labels
+/// as texts, or maps.
 fn contradiction(known: &Known, holds: Holds, by_name: bool, labels: &[String]) -> Option<String> {
     let sorted = |labels: &[String]| {
         let mut labels = labels.to_vec();
@@ -111,16 +113,24 @@ fn contradiction(known: &Known, holds: Holds, by_name: bool, labels: &[String]) 
         Known::Texts(_) if holds == Holds::Label => None,
         Known::Texts(texts) => (texts != labels).then(|| {
             let (graph, manifest) = (list(texts), list(labels));
-            format!("the graph's labels in the order of its numbers are {graph}, but the manifest's {manifest}")
+            format!(
+                "the graph's labels in the order of its numbers are {graph}, but the \
+                     manifest's {manifest}"
+            )
         }),
         Known::Numbers(numbers) => {
             let mut places = numbers.clone();
             places.sort_unstable();
-            // Only the label itself is taken for a place; probabilities are in the order of the numbers.
-            let are_places = holds != Holds::Label || (0..).zip(&places).all(|(place, number)| place == *number);
+            // Only the label itself is taken for a place; probabilities are in the order of the
+            // numbers.
+            let are_places =
+                holds != Holds::Label || (0..).zip(&places).all(|(place, number)| place == *number);
             (places.len() != labels.len() || !are_places).then(|| {
                 let (graph, manifest) = (list(numbers), list(labels));
-                format!("the graph's labels are the numbers {graph}, but the manifest's, which they are to be the places of from 0 on, {manifest}")
+                format!(
+                    "the graph's labels are the numbers {graph}, but the manifest's, which \
+                         they are to be the places of from 0 on, {manifest}"
+                )
             })
         }
     }

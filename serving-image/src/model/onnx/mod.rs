@@ -1,7 +1,8 @@
 //! Graphs in ONNX, of whatever framework, computed by ONNX Runtime.
 //!
-//! Its library is loaded at run time, so that the server is one binary whether it is there or not. What the manifest says
-//! of a graph is checked against the graph itself when it is loaded: names, types, widths and labels.
+//! Its library is loaded at run time, so that the server is one binary whether it is there or not.
+//! What the manifest says of a graph is checked against the graph itself when it is loaded: names,
+//! types, widths and labels.
 
 mod answer;
 mod feed;
@@ -26,8 +27,8 @@ use answer::Answer;
 use feed::Feed;
 pub use library::use_library;
 
-/// Up to this size, every thread gets a session of its own, which computes on that thread alone: many small requests
-/// beside each other. A larger graph has one session on all cores.
+/// Up to this size, every thread gets a session of its own, which computes on that thread alone:
+/// many small requests beside each other. A larger graph has one session on all cores.
 const SMALL_GRAPH: usize = 4 << 20;
 
 /// Texts in one pass. More gains nothing on a CPU, and bounds the memory of a pass.
@@ -38,7 +39,9 @@ const MAX_TEXTS: usize = 32;
 pub enum OnnxError {
     /// The library is not there, or of the wrong version.
     #[error(
-        "this model needs ONNX Runtime, whose library cannot be used: {reason} (looked for {}; --onnxruntime or ORT_DYLIB_PATH says where it is, and the image serve-onnx has it inside)", path.display()
+        "this model needs ONNX Runtime, whose library cannot be used: {reason} (looked for {}; \
+         --onnxruntime or ORT_DYLIB_PATH says where it is, and the image serve-onnx has it \
+         inside)", path.display()
     )]
     Library {
         /// Where it was looked for.
@@ -51,7 +54,8 @@ pub enum OnnxError {
     Graph(String),
     /// The graph's weights lie in a file that the artefact does not hold.
     #[error(
-        "the graph keeps weights in {0:?}, which the manifest does not list: lay that file beside the graph and list it, or save the graph with its weights inside"
+        "the graph keeps weights in {0:?}, which the manifest does not list: lay that file beside \
+         the graph and list it, or save the graph with its weights inside"
     )]
     Weights(String),
     /// The graph and the manifest do not fit together.
@@ -124,7 +128,8 @@ impl Onnx {
         let feeds = feed::feeds(manifest, first.inputs())?;
         let answer = Answer::new(manifest, first.outputs())?;
         labels::check(graph, manifest, first.outputs())?;
-        // Quantised to the range of the whole batch, an instance's answer would depend on its neighbours.
+        // Quantised to the range of the whole batch, an instance's answer would depend on its
+        // neighbours.
         let mixes = nodes::nodes(graph)
             .iter()
             .any(|node| node.operator == "DynamicQuantizeLinear");
@@ -239,8 +244,8 @@ struct WeightsFile {
     bytes: Arc<[u8]>,
 }
 
-/// The files beside the graph that hold its weights, as the graph names them. Only listed ones are read: the library
-/// itself would look for the others in the working directory.
+/// The files beside the graph that hold its weights, as the graph names them. Only listed ones are
+/// read: the library itself would look for the others in the working directory.
 fn weights(
     graph: &[u8],
     manifest: &Manifest,

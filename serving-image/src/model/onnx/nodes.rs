@@ -1,5 +1,6 @@
-//! What an error or a loader must know of a graph, read from the file's own bytes: the nodes, for an error that can name
-//! what the library does not, and the files beside the graph that hold its weights.
+//! What an error or a loader must know of a graph, read from the file's own bytes: the nodes, for
+//! an error that can name what the library does not, and the files beside the graph that hold its
+//! weights.
 //!
 //! ONNX is a protocol buffer. What is read of it, by the numbers of the fields:
 //!
@@ -199,10 +200,12 @@ mod tests {
         #![proptest_config(cases(1_000))]
 
         #[test]
-        fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..200), damage in damage()) {
+        fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            damage in damage()) {
             let outside = include_bytes!("../../../tests/graphs/outside.onnx");
             let operator = include_bytes!("../../../tests/graphs/unknown-operator.onnx");
-            for file in [bytes, damage.of(outside, outside.len()), damage.of(operator, operator.len())] {
+            for file in [bytes, damage.of(outside, outside.len()), damage.of(operator,
+                operator.len())] {
                 bounded(file.len(), || (nodes(&file), external_files(&file)));
             }
         }

@@ -29,7 +29,8 @@ fn prediction(mut line: Value) -> Value {
     Value::Object(std::mem::take(line))
 }
 
-/// Numbers are compared as the shortest decimals of their 32 bits, so that equal means equal to the bit.
+/// Numbers are compared as the shortest decimals of their 32 bits, so that equal means equal to the
+/// bit.
 #[test]
 fn a_batch_answers_what_predict_answers_bit_for_bit() {
     let flowers = flowers();
@@ -137,7 +138,8 @@ fn csv_output_has_the_same_numbers_in_columns() {
     let header = reader.headers().unwrap().clone();
     assert_eq!(
         header.iter().collect::<Vec<_>>().join(" "),
-        "row id note label probability_setosa probability_versicolor probability_virginica model model_version"
+        "row id note label probability_setosa probability_versicolor probability_virginica model \
+         model_version"
     );
     let expected = lines(&job.read("out.jsonl"));
     let records: Vec<_> = reader.records().map(Result::unwrap).collect();
@@ -268,8 +270,7 @@ fn cells_that_mean_missing_and_another_delimiter_are_taken() {
     assert!(job.read("out.csv").contains("\n2;setosa;"));
     assert_eq!(
         lines(&job.read("rejects.jsonl")),
-        [
-            json!({"row": 1, "field": "sepal_length", "expected": "a number from 0 to 30 cm (required)"})
-        ]
+        [json!({"row": 1, "field": "sepal_length",
+                "expected": "a number from 0 to 30 cm (required)"})]
     );
 }

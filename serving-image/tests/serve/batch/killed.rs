@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::{Job, csv};
 
-/// Small steps of a linear congruential generator: another moment for each kill, the same in each run of the test.
+/// Small steps of a linear congruential generator: another moment for each kill, the same in each
+/// run of the test.
 struct Moments(u64);
 
 impl Moments {
@@ -145,7 +146,8 @@ fn a_kill_between_the_last_steps_is_made_good() {
     }
 }
 
-/// Process 1 of a container gets SIGTERM only if it asks for it, and its successor waits for the output until it has ended.
+/// Process 1 of a container gets SIGTERM only if it asks for it, and its successor waits for the
+/// output until it has ended.
 #[test]
 fn a_job_that_is_told_to_end_ends_at_once() {
     let job = Job::new("in.csv", &csv(100_000));

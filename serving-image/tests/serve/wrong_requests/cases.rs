@@ -167,12 +167,14 @@ fn media() -> Vec<Case> {
 fn bodies() -> Vec<Case> {
     let large = " ".repeat(MAX_BODY + 1);
     let chunked = format!(
-        "POST /predict HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n\
+        "POST /predict HTTP/1.1\r\nhost: h\r\ncontent-type: \
+         application/json\r\ntransfer-encoding: chunked\r\n\r\n\
          {:x}\r\n{large}\r\n0\r\n\r\n",
         large.len()
     );
     // The length alone is refused: not a byte of the body is sent.
-    let announced = "POST /predict HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: 99999999999\r\n\r\n";
+    let announced = "POST /predict HTTP/1.1\r\nhost: h\r\ncontent-type: \
+                     application/json\r\ncontent-length: 99999999999\r\n\r\n";
     let slow = predict("{}").replace("length: 2", "length: 3");
     vec![
         problem("too large", predict(&large), 413, "too-large"),

@@ -1,4 +1,5 @@
-//! A table of wrong requests, each with the answer that it gets; and `docs/bad-requests.md`, written from the answers.
+//! A table of wrong requests, each with the answer that it gets; and `docs/bad-requests.md`,
+//! written from the answers.
 
 mod cases;
 mod situations;
@@ -11,7 +12,8 @@ use serde_json::{Value, json};
 use crate::support::{Client, Response, Server, iris};
 use cases::{Case, MAX_BODY, SECRET, Told, cases};
 
-/// Iris' weights behind fields of every type: a number, an integer, a number that may be missing, a truth value.
+/// Iris' weights behind fields of every type: a number, an integer, a number that may be missing, a
+/// truth value.
 fn model(directory: &Path) {
     let manifest = std::fs::read(iris("1.0.0").join("serin-model.json")).unwrap();
     let mut manifest: Value = serde_json::from_slice(&manifest).unwrap();
@@ -123,13 +125,17 @@ fn compare_with_the_document(rows: &str, more: &str) {
     let count = rows.lines().count() + more.lines().count();
     let document = format!(
         "# {count} wrong requests, and what each gets\n\n\
-         Written by the test `wrong_requests` from the answers of a server (`SERIN_WRITE_DOCS=1 cargo test -p serin-serve\n\
-         --test serve wrong_requests`). The model takes `sepal_length` (a number), `sepal_width` (an integer), `petal_length`\n\
-         (a number that may be missing) and `petal_width` (true or false); a body may have {MAX_BODY} bytes and 300 ms.\n\
+         Written by the test `wrong_requests` from the answers of a server (`SERIN_WRITE_DOCS=1 \
+         cargo test -p serin-serve\n\
+         --test serve wrong_requests`). The model takes `sepal_length` (a number), `sepal_width` \
+         (an integer), `petal_length`\n\
+         (a number that may be missing) and `petal_width` (true or false); a body may have \
+         {MAX_BODY} bytes and 300 ms.\n\
          Every wrong field is listed, and no value that was sent is repeated.\n\n\
          | request | status | what the answer tells |\n|---|---|---|\n{rows}\n\
          ## At other servers\n\n\
-         What categories get, and what is not the request's fault. Answers with 429 and 503 have `Retry-After: 1`.\n\n\
+         What categories get, and what is not the request's fault. Answers with 429 and 503 have \
+         `Retry-After: 1`.\n\n\
          | request | status | what the answer tells |\n|---|---|---|\n{more}"
     );
     if std::env::var_os("SERIN_WRITE_DOCS").is_some() {

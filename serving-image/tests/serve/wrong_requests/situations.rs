@@ -34,7 +34,11 @@ fn flower() -> String {
 }
 
 fn tensor() -> String {
-    infer(&json!({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}]}).to_string())
+    infer(
+        &json!({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5,
+        1.4, 0.2]}]})
+        .to_string(),
+    )
 }
 
 fn v2(name: &'static str, request: String, status: u16, told: &str) -> Case {

@@ -85,7 +85,10 @@ fn check_step(at: &str, step: &ImageStep, input: Option<&Input>, problems: &mut 
     );
     problems.check(
         is_scaled,
-        format!("{at}: dtype is for images: a tensor of uint8 goes into the graph as it is, without a step"),
+        format!(
+            "{at}: dtype is for images: a tensor of uint8 goes into the graph as it is, \
+                 without a step"
+        ),
     );
     let channels = input.and_then(|input| match input.shape.as_deref() {
         Some([_, _, Some(channels)]) if input.dtype != Some(Dtype::Bool) => Some(*channels),
@@ -94,7 +97,8 @@ fn check_step(at: &str, step: &ImageStep, input: Option<&Input>, problems: &mut 
     problems.check(
         !is_scaled || channels.is_some_and(of_each),
         format!(
-            "{at}: {name} must be a tensor of numbers of height × width × channels, with a mean and a std for each channel, or an image"
+            "{at}: {name} must be a tensor of numbers of height × width × channels, with a mean \
+             and a std for each channel, or an image"
         ),
     );
 }
@@ -108,7 +112,10 @@ fn check_levels(at: &str, step: &ImageStep, problems: &mut Problems) {
     ] {
         problems.check(
             !is_there,
-            format!("{at}: {field} is for float32: with dtype uint8 the levels stay as they are; leave out {field}, or dtype"),
+            format!(
+                "{at}: {field} is for float32: with dtype uint8 the levels stay as they are; \
+                     leave out {field}, or dtype"
+            ),
         );
     }
     let fill = step.resize.iter().flat_map(|resize| &resize.fill);

@@ -1,4 +1,5 @@
-//! Whether a manifest's parts fit together. All contradictions are told at once, each naming its place.
+//! Whether a manifest's parts fit together. All contradictions are told at once, each naming its
+//! place.
 
 mod image;
 mod reference;
@@ -202,7 +203,8 @@ fn check_generation(manifest: &Manifest, problems: &mut Problems) {
     );
     problems.check(
         manifest.inputs.is_empty() && manifest.preprocessing.is_empty(),
-        "a generation model has neither inputs nor preprocessing: its tokeniser and template are in the weights file",
+        "a generation model has neither inputs nor preprocessing: its tokeniser and template are \
+         in the weights file",
     );
 }
 

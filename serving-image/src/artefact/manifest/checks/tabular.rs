@@ -202,13 +202,15 @@ impl<'a> Tabular<'a> {
                 values.iter().all(|value| value.is_a(input.kind)),
                 format!("{at}: a category of {name} is of another type"),
             );
-            // A value without a category is refused as a request's fault, before the encoder sees it.
+            // A value without a category is refused as a request's fault, before the encoder sees
+            // it.
             let all_known = !input.allowed.is_empty() || input.kind == InputType::Boolean;
             problems.check(
                 takes_unknown
                     || (all_known && input.allowed.iter().all(|value| values.contains(value))),
                 format!(
-                    "{at}: {name} needs allowed values that all have a category, or a way to take unknown ones"
+                    "{at}: {name} needs allowed values that all have a category, or a way to take \
+                     unknown ones"
                 ),
             );
         }

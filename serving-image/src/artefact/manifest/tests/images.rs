@@ -36,7 +36,8 @@ fn levels_that_stay_as_they_are_have_no_scaling() {
     }
     let remedy = |field: &str| {
         format!(
-            "preprocessing[0]: {field} is for float32: with dtype uint8 the levels stay as they are; leave out {field}, or dtype"
+            "preprocessing[0]: {field} is for float32: with dtype uint8 the levels stay as they \
+             are; leave out {field}, or dtype"
         )
     };
     refused(
@@ -78,7 +79,8 @@ fn levels_that_stay_as_they_are_have_no_scaling() {
         &[(
             "/preprocessing/0/dtype",
             json!("uint8"),
-            "preprocessing[0]: dtype is for images: a tensor of uint8 goes into the graph as it is, without a step",
+            "preprocessing[0]: dtype is for images: a tensor of uint8 goes into the graph as it \
+             is, without a step",
         )],
     );
 }
