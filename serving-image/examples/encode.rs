@@ -1,7 +1,7 @@
 //! One side of `cargo xtask bench serve`: texts in, and how long the model took for them.
 //!
 //! Each line of standard input is a JSON array of texts; the answer is `{"seconds": …, "vector":
-//! […]}`, from the texts to the vectors, of which the first is told.
+//! […]}`, the seconds from the texts to the vectors, and the first vector.
 
 use std::error::Error;
 use std::io::{BufRead as _, Write as _};

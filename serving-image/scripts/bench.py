@@ -52,7 +52,7 @@ class Peer:
 
 
 def parser(description, example, rounds):
-    """A command line of what every benchmark beside another engine is told."""
+    """The command line that all benchmarks against another engine share."""
     command_line = argparse.ArgumentParser(description=description)
     command_line.add_argument("--serin", help=f"the built example `{example}`")
     command_line.add_argument("--rounds", type=int, default=rounds)

@@ -37,7 +37,7 @@ def install(*packages):
 
 
 def enter(*packages):
-    """Goes on inside an environment that holds exactly these packages, each with its version."""
+    """Re-runs the script in an environment with exactly these packages, each with its version."""
     if Path(sys.prefix).resolve() == home(packages).resolve():
         return
     python = install(*packages)

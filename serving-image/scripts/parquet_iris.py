@@ -6,7 +6,7 @@
     venv/bin/python serving-image/scripts/parquet_iris.py --read F   # prints what pyarrow reads in a file of ours
 
 The first file has row groups of 40 rows, zstd, and a nullable integer id; the second 32-bit floats, snappy, and
-columns in another order, one of them a timestamp that is nobody's business.
+columns in another order, one of them a timestamp that is not an input.
 """
 
 import json

@@ -26,7 +26,7 @@ from fetch_trained import SENTIMENT
 PACKAGES = ["numpy==2.4.6", "sentence-transformers==6.2.0", "torch==2.15.0"]  # brings transformers and scikit-learn along
 DATA = "vaderSentiment==3.3.2"
 FILES = ["movieReviewSnippets_GroundTruth.txt", "amazonReviewSnippets_GroundTruth.txt"]
-# What people are not agreed on is nobody's example.
+# Texts whose raters disagree are no examples.
 CLEAR = 0.5
 LABELS = ["negative", "positive"]
 OWN = [

@@ -72,7 +72,7 @@ impl ComputePool {
         })
     }
 
-    /// Runs `work` on a thread of the pool. Work that nobody waits for any more is skipped.
+    /// Runs `work` on a thread of the pool. Work whose caller has gone is skipped.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

@@ -10,7 +10,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls_platform_verifier::Verifier;
 
-/// Why nobody can be trusted.
+/// Why there are no usable certificate authorities.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file of authorities is missing, or malformed.

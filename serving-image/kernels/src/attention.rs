@@ -157,8 +157,8 @@ impl Run<'_, '_> {
 }
 
 impl Scratch {
-    /// The queries of one panel to all tokens of the text. Lanes without a query compute numbers
-    /// that nobody reads.
+    /// The queries of one panel to all tokens of the text. Lanes without a query compute unused
+    /// numbers.
     #[inline(always)]
     fn attend<S: Simd, const M: usize, const V: usize>(
         &mut self,

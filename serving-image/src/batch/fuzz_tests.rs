@@ -1,4 +1,4 @@
-//! Input files that nobody meant well: rows, rejects or an error.
+//! Random and damaged input files give rows, rejects or an error.
 #![allow(clippy::unwrap_used)]
 
 use std::io::Write as _;

@@ -6,9 +6,9 @@
 //! end     last checkpoint ─► state: complete ─► output under its name
 //! ```
 //!
-//! Every row takes the path of a request: what `/predict` answers is what stands in the output. The
-//! job may be killed at any time; started again, it goes on after its last checkpoint, and the
-//! output has the same bytes.
+//! Every row takes the path of a request: the output has what `/predict` answers. The job may be
+//! killed at any time. Started again, it resumes after its last checkpoint, and the output has the
+//! same bytes.
 
 mod args;
 mod decode;
@@ -349,7 +349,7 @@ struct Lock<'a> {
 
 impl Drop for Lock<'_> {
     fn drop(&mut self) {
-        let _ = fs::remove_file(self.path); // an empty file that stays harms nobody
+        let _ = fs::remove_file(self.path); // a left-over empty file is harmless
     }
 }
 

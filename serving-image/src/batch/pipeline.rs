@@ -58,7 +58,7 @@ pub(super) fn run(
     })
 }
 
-/// Until the end of the source, or until nobody writes any more.
+/// Reads until the end of the source, or until the writer has ended.
 fn read(
     source: &mut dyn Source,
     division: Division,
@@ -93,7 +93,7 @@ fn work_off(model: &Model, decoder: &Decoder, work: &Mutex<Receiver<Work>>) {
         let scored = catch_unwind(AssertUnwindSafe(|| score(model, decoder, chunk)))
             .map_err(|panic| BatchError::Panicked(panic_text(&*panic)))
             .and_then(|scored| scored.map_err(BatchError::Predict));
-        let _ = answer.send(scored); // nobody takes it where the writer has ended
+        let _ = answer.send(scored); // fails where the writer has ended
     }
 }
 

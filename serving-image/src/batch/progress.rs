@@ -12,18 +12,18 @@ const DRAW_EVERY: Duration = Duration::from_millis(200);
 /// Cells of the bar.
 const WIDTH: usize = 24;
 
-/// Tells a person, or a log, how far the job is.
+/// Reports the progress of the job: as a bar on a terminal, else as log lines.
 #[derive(Debug)]
 pub(super) struct Meter {
     terminal: bool,
     started: Instant,
-    told: Instant,
+    reported: Instant,
     /// Rows and input offset at the start, which an earlier run has paid for.
     before: (u64, u64),
     end: u64,
 }
 
-/// What is told.
+/// The progress that is reported.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Pace {
     share: f64,
@@ -37,23 +37,23 @@ impl Meter {
         Self {
             terminal: io::stderr().is_terminal(),
             started: now,
-            told: now,
+            reported: now,
             before: (rows, offset),
             end,
         }
     }
 
-    /// Tells where that is due.
+    /// Reports the progress if a report is due.
     pub(super) fn tick(&mut self, rows: u64, rejected: u64, offset: u64) {
         let every = if self.terminal { DRAW_EVERY } else { LOG_EVERY };
-        if self.told.elapsed() < every {
+        if self.reported.elapsed() < every {
             return;
         }
-        self.told = Instant::now();
+        self.reported = Instant::now();
         let pace = self.pace(rows, offset, self.started.elapsed());
         if self.terminal {
             eprint!("\r\x1b[2K{}", bar(rows, rejected, pace));
-            let _ = io::stderr().flush(); // a bar that is not seen harms nobody
+            let _ = io::stderr().flush(); // a bar that is not drawn is harmless
         } else {
             info!(
                 rows,

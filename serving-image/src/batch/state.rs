@@ -1,9 +1,9 @@
 //! The checkpoint: what is done, and for which job, in a small file beside the output.
 //!
 //! The output is made durable first and the checkpoint second, so that a checkpoint never promises
-//! rows that are not there. What the output has beyond its checkpoint is cut off when the job goes
-//! on. A checkpoint is replaced as a whole by renaming, so that no kill leaves half of one. When
-//! all is done it stays as a receipt of what made the output.
+//! rows that are not there. When the job resumes, it cuts off what the output has beyond the
+//! checkpoint. A checkpoint is replaced as a whole by renaming, so that no kill leaves half of one.
+//! When all is done it stays as a receipt of what made the output.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -19,8 +19,7 @@ use crate::artefact::Digest;
 /// Bytes of the input's beginning that are part of its identity.
 const HEAD: u64 = 1 << 20;
 
-/// Everything that decides the bytes of the output. A job goes on only where all of it is as it
-/// was.
+/// Everything that decides the bytes of the output. A job resumes only if all of it is unchanged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Job {

@@ -72,7 +72,7 @@ struct Request {
     engine: Arc<dyn Engine>,
     total: usize,
     arrived: Instant,
-    /// What is told of its time in line and in the engine.
+    /// The spans of its time in the queue and in the engine.
     timeline: Timeline,
     progress: Mutex<Progress>,
 }
@@ -81,7 +81,7 @@ struct Request {
 struct Progress {
     texts: vec::IntoIter<Tokens>,
     done: Vec<Prediction>,
-    /// Until its first text is computed, or nobody waits for it.
+    /// The span of its wait: until its first text is computed, or its client has gone.
     waiting: Option<telemetry::Part>,
     /// None once it is used.
     answer: Option<oneshot::Sender<Result<Vec<Prediction>, BatchError>>>,
@@ -255,7 +255,7 @@ impl Request {
             .is_some_and(|answer| !answer.is_closed())
     }
 
-    /// Whether it never got an answer, and nobody waits for one.
+    /// Whether it has no answer yet and its client has gone.
     fn is_abandoned(&self) -> bool {
         let progress = self.progress();
         progress
@@ -277,7 +277,7 @@ impl Request {
 
     fn answer(&self, outcome: Result<Vec<Prediction>, BatchError>) {
         if let Some(answer) = self.progress().answer.take() {
-            let _ = answer.send(outcome); // nobody may wait for it any more
+            let _ = answer.send(outcome); // fails where the client has gone
         }
     }
 }

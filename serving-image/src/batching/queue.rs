@@ -3,7 +3,7 @@
 //! Requests wait in line and take turns. In its turn a request has up to half a batch computed: a
 //! small one is done then, so small ones are answered in the order in which they came; a large one
 //! goes back to the end of the line with the rest. So a request of a thousand long texts delays
-//! nobody by more than its half of a batch.
+//! others by at most its half of a batch.
 //!
 //! Nothing waits for a batch to fill up: whenever the engine is free, it takes what is there. Under
 //! load that is a full batch, and alone a request has no wait at all.
@@ -80,8 +80,8 @@ impl<R: Clone> Queue<R> {
             .collect()
     }
 
-    /// The next batch, which is empty only where nobody is in line; and the requests for which
-    /// nobody waits any more, which have left the line.
+    /// Returns the next batch, which is empty only if the queue is, and the abandoned requests,
+    /// which have left the queue.
     pub(super) fn take(&mut self, is_wanted: impl Fn(&R) -> bool) -> (Vec<Part<R>>, Vec<R>) {
         let mut abandoned = Vec::new();
         self.waiting.retain(|waiting| {

@@ -35,7 +35,7 @@ pub(super) struct Growth {
     pub bytes_per_hour: f64,
 }
 
-/// Samples in the background until it is told to stop.
+/// Samples in the background until it is stopped.
 pub(super) struct Sampler {
     stop: oneshot::Sender<()>,
     task: JoinHandle<Vec<(f64, f64)>>,

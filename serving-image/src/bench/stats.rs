@@ -16,8 +16,7 @@ use super::target::Outcome;
 /// Percentiles that reports show, in per cent.
 pub(super) const PERCENTILES: [f64; 6] = [50.0, 90.0, 95.0, 99.0, 99.9, 99.99];
 
-/// A percentile is told where at least so many samples lie beyond it; with fewer it is a matter of
-/// luck.
+/// Samples that must lie beyond a percentile for it to be reported; with fewer it is chance.
 const BEYOND: f64 = 10.0;
 
 /// Points of a graph over time, at most.
@@ -70,7 +69,7 @@ pub(super) struct Step {
     pub outcomes: BTreeMap<String, u64>,
     /// From when a request was due.
     pub latency: Latency,
-    /// From when it was sent: what a closed loop would have told.
+    /// From when it was sent: what a closed loop would report.
     pub service: Latency,
     /// From due to sent: the generator's own lateness, and the wait for a free connection.
     pub delay: Latency,
@@ -227,7 +226,7 @@ impl Latency {
         }
     }
 
-    /// A percentile in ms, where it is told.
+    /// A percentile in ms; `None` where too few samples lie beyond it.
     pub(super) fn at(&self, percent: f64) -> Option<f64> {
         self.percentiles_ms
             .get(&format!("p{percent}"))

@@ -51,7 +51,7 @@ pub(super) struct Batch {
     pub instances: usize,
     pub repetitions: usize,
     pub p50_ms: f64,
-    /// Told from 1,000 repetitions on.
+    /// Given from 1,000 repetitions on.
     pub p99_ms: Option<f64>,
     pub instances_per_second: f64,
 }

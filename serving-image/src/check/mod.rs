@@ -191,13 +191,14 @@ impl Report {
         }
     }
 
-    /// Loads the model as `serve` does, but goes on after the first golden example that is off.
+    /// Loads the model as `serve` does, but checks all golden examples, where `serve` stops at the
+    /// first that differs.
     fn load(&mut self, mut artefact: Artefact, quick: bool) {
         if artefact.manifest.kind == Kind::Generation {
             return self.load_generator(&artefact);
         }
-        // Without them, loading says what is wrong with the weights, and each example can be told
-        // of.
+        // Loading without the examples reports what is wrong with the weights; the loop below then
+        // reports each example that differs.
         let golden = std::mem::take(&mut artefact.manifest.golden);
         let contract = contract(&artefact.manifest);
         let before = Memory::before();

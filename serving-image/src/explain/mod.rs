@@ -46,8 +46,8 @@ pub enum ExplainError {
     /// The model failed.
     #[error("the model failed: {0}")]
     Model(#[from] candle_core::Error),
-    /// Whoever asked has gone.
-    #[error("nobody waits for the explanation any more")]
+    /// The client has gone.
+    #[error("the client has gone")]
     Abandoned,
 }
 
@@ -71,8 +71,8 @@ pub trait Effort {
     fn pairs(&self) -> usize;
     /// How much of its time is left: 1 at the beginning, and 0 when it is over.
     fn time_left(&mut self) -> f64;
-    /// Called before every few hundred evaluations: predictions go first, and an explanation that
-    /// nobody waits for ends here.
+    /// Called before every few hundred evaluations. Yields to predictions; fails with
+    /// [`ExplainError::Abandoned`] if the client has gone.
     fn proceed(&mut self) -> Result<(), ExplainError>;
 
     /// Whether sampling ends, which it does after two pairs of orders at the earliest.

@@ -171,7 +171,7 @@ impl Ensemble {
             row,
             background,
             output,
-            owner: vec![Owner::Nobody; row.len()],
+            owner: vec![Owner::Neither; row.len()],
             path: Vec::new(),
             shares: vec![0.0; row.len()],
         };
@@ -185,7 +185,7 @@ impl Ensemble {
 /// Whose feature must be, for the walk to be where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owner {
-    Nobody,
+    Neither,
     Instance,
     Background,
 }
@@ -218,13 +218,13 @@ impl Walk<'_> {
         match self.owner[*feature] {
             Owner::Instance => self.below(nodes, own),
             Owner::Background => self.below(nodes, other),
-            Owner::Nobody => {
+            Owner::Neither => {
                 self.path.push(*feature);
                 for (owner, next) in [(Owner::Instance, own), (Owner::Background, other)] {
                     self.owner[*feature] = owner;
                     self.below(nodes, next);
                 }
-                self.owner[*feature] = Owner::Nobody;
+                self.owner[*feature] = Owner::Neither;
                 self.path.pop();
             }
         }

@@ -79,8 +79,8 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
         | [0x2001, 0xdb8 | 0, ..]
         | [0x3fff, 0..=0x0fff, ..]
         | [0x64, 0xff9b, 1, ..] => Reach::Private,
-        // Global unicast is 2000::/3; what is left is multicast, the unspecified address, or
-        // nobody's yet.
+        // Global unicast is 2000::/3; the rest is multicast, the unspecified address, or
+        // unassigned.
         [0x2000..=0x3fff, ..] => Reach::Public,
         _ => NOT_A_HOST,
     }

@@ -1,4 +1,4 @@
-//! What servers and people may give to `fetch`, as if an attacker had made it.
+//! Input of `fetch` from servers and users, as an attacker would craft it.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -90,7 +90,7 @@ fn archive() -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// The checksums of all headers, as an attacker would mend them.
+/// Corrects the checksums of all headers, as an attacker would.
 fn with_checksums(mut archive: Vec<u8>) -> Vec<u8> {
     for block in archive.as_chunks_mut::<512>().0 {
         // A header, whatever became of the rest of it, and not content.

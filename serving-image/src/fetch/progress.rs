@@ -1,4 +1,4 @@
-//! Lines in the log that say how far it is: enough to see that it goes on, few enough to read.
+//! Log lines about the progress of a fetch, at a readable rate.
 
 use std::time::{Duration, Instant};
 

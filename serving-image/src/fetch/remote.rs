@@ -46,7 +46,7 @@ impl Access {
         Ok(Self::Fixed(header))
     }
 
-    /// Whether nobody asks.
+    /// Whether requests carry no credentials.
     fn is_anonymous(&self) -> bool {
         match self {
             Self::Open => true,

@@ -5,10 +5,10 @@
 //! CACHE/staging/<hex>/          one that is being fetched; a later attempt goes on with what is there
 //! CACHE/locks/<hex>             who works on it: an exclusive lock to fetch it, a shared one to read it
 //! ```
-//! A finished artefact appears by a rename, and disappears by a rename: nobody ever sees half of
-//! one. Two pods at once wait for each other at the lock, which the kernel opens when its holder
-//! dies. Where a file system has no locks, each works in a staging directory of its own, and the
-//! first to finish wins.
+//! A finished artefact appears and disappears by a rename, so that no reader sees half of one. Two
+//! pods at once wait for each other at the lock, which the kernel opens when its holder dies. Where
+//! a file system has no locks, each works in a staging directory of its own, and the first to
+//! finish wins.
 
 use std::fs::{self, File, TryLockError};
 use std::io;

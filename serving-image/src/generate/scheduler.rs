@@ -30,7 +30,7 @@ pub(super) struct Job {
     pub(super) metrics: GenerationMetrics,
     /// Its time in line.
     pub(super) waiting: telemetry::Part,
-    /// What is told of its time at its place.
+    /// The spans of its time in a slot.
     pub(super) timeline: Timeline,
 }
 
@@ -127,7 +127,7 @@ impl Scheduler {
             }
             let room = job.request.prompt.len() + job.request.max_tokens;
             if self.model.cache_bytes(self.positions() + room) > self.settings.cache_bytes {
-                self.next = Some(job); // first come, first served: nobody smaller overtakes it
+                self.next = Some(job); // first come, first served: no smaller job overtakes it
                 break;
             }
             let cache = self.model.cache(room);

@@ -3,9 +3,9 @@
 /// What may be shown of a text so far.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Shown {
-    /// This, and the text goes on.
+    /// Show this; the text continues.
     More(String),
-    /// This, and the text ends: a stop string came.
+    /// Show this; the text ends at a stop string.
     Last(String),
 }
 

@@ -73,7 +73,7 @@ impl Text {
         }
     }
 
-    /// Whether nobody waits for it any more.
+    /// Whether its client has gone.
     pub(super) fn is_abandoned(&self) -> bool {
         self.events.is_closed()
     }
@@ -153,7 +153,7 @@ impl Text {
 
     fn show(&self, text: String) {
         if !text.is_empty() {
-            // nobody there: noticed before the next token
+            // fails where the client has gone: noticed before the next token
             let _ = self.events.send(Event::Text(text));
         }
     }

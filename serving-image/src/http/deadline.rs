@@ -1,7 +1,7 @@
 //! The time in which a prediction is answered: 504 when it is over.
 //!
 //! At that moment the handler is dropped, and with it the receivers of what the compute pool and
-//! the batcher still owe it; both skip work that nobody waits for. So a late request costs no more
+//! the batcher still owe it; both skip abandoned work. So a late request costs no more
 //! than the batch it is in.
 
 use std::sync::Arc;

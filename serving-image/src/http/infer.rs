@@ -25,7 +25,7 @@ pub(super) struct Instances {
     pub values: Option<Vec<Value>>,
     /// Where they are in the request.
     pub location: Location,
-    /// What is wrong around them; told together with what is wrong in them.
+    /// Errors around the instances; reported together with those in them.
     pub errors: FieldErrors,
     /// Where the request has what is at a pointer into the instances; none where they are as it has
     /// them.

@@ -1,5 +1,4 @@
-//! W3C Trace Context: the trace of a request is taken over or begun, told in the log line, and
-//! answered.
+//! W3C Trace Context: continues or begins the trace of a request, logs it and sends it back.
 //!
 //! The answer's `traceresponse` names the trace, and the part of it that was done here (its span).
 //! Where spans are exported (`telemetry`) it has the same numbers, and its flag says whether it is.

@@ -13,7 +13,7 @@ use super::ModelLabels;
 pub enum Outcome {
     /// All are found.
     Answered,
-    /// Nobody waited for them any more.
+    /// The client has gone.
     Abandoned,
     /// The model failed.
     Failed,
@@ -29,7 +29,7 @@ struct OutcomeLabels {
     outcome: &'static str,
 }
 
-/// The series of a model that is explained; by default series that nobody sees.
+/// The series of a model that is explained. The default is not registered: never scraped.
 #[derive(Debug, Default)]
 pub struct Explanations {
     ended: [Counter; OUTCOMES.len()],

@@ -28,7 +28,7 @@ pub enum TextEnd {
     Stop,
     /// It has as many tokens as were asked for.
     Length,
-    /// Nobody waits for it any more.
+    /// The client has gone.
     Abandoned,
     /// It could not be computed.
     Failed,
@@ -58,7 +58,7 @@ pub struct GenerationMetrics {
 }
 
 impl Default for GenerationMetrics {
-    /// Series that nobody sees.
+    /// Unregistered series, which are never scraped.
     fn default() -> Self {
         Self {
             prompt_tokens: Counter::default(),

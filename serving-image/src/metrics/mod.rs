@@ -159,7 +159,7 @@ impl Metrics {
         self.drift.predicted(instances, predictions);
     }
 
-    /// The series of a model that generates text; of another one, series that nobody sees.
+    /// The series of a model that generates text; for other models, unregistered ones.
     pub fn generation(&self) -> GenerationMetrics {
         self.generation.clone().unwrap_or_default()
     }

@@ -1,5 +1,5 @@
-//! Files and requests that nobody meant well: an error, never a panic, and no more memory than what
-//! is there.
+//! Random and damaged files and requests: an error, never a panic, and memory bounded by the size
+//! of the input.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;

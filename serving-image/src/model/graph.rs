@@ -67,7 +67,7 @@ pub(crate) struct NodeProto {
     pub(crate) attribute: Vec<Attribute>,
 }
 
-/// What an operation is told beside its inputs.
+/// A constant parameter of an operation.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Attribute {
     #[prost(string, tag = "1")]

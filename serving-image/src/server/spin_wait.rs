@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lane_stays_awake_for_a_client_that_asks_again_at_once() {
+    fn a_worker_spins_for_a_client_that_sends_the_next_request_at_once() {
         // The pause before each request after the first, in µs.
         for (pauses, awake) in [
             (vec![], false),

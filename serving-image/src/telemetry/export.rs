@@ -186,7 +186,7 @@ pub(super) struct Exporter {
     process: Process,
     settings: Settings,
     http: reqwest::Client,
-    /// Whether the last message was lost, which is told once.
+    /// Whether the last message was lost, which is logged once.
     is_in_trouble: bool,
 }
 
@@ -233,7 +233,7 @@ impl Exporter {
                     self.send(message, spans).await;
                 }
             });
-            let _ = ended.send(()); // nobody may wait any more
+            let _ = ended.send(()); // fails where no caller waits any more
         })?;
         Ok(has_ended)
     }

@@ -1,5 +1,5 @@
-//! What OpenTelemetry's standard variables ask for. What is wrong in one is told, and does not keep
-//! a model from serving.
+//! Settings from OpenTelemetry's standard variables. A wrong value is logged and does not prevent
+//! serving.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -45,7 +45,7 @@ pub(super) struct Limits {
 /// What the variables come to.
 #[derive(Debug, PartialEq)]
 pub(super) enum Choice {
-    /// Nobody asked for spans.
+    /// No endpoint is set: no spans are exported.
     Off,
     /// Somebody did.
     On(Box<Settings>),

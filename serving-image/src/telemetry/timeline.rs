@@ -13,7 +13,7 @@ tokio::task_local! {
 }
 
 /// The spans of one request; nothing where it is not traced. Clones are of the same request, and
-/// its spans leave together when the last clone is dropped: nobody can add to them then.
+/// its spans are exported together when the last clone is dropped, because none can be added then.
 #[derive(Debug, Clone, Default)]
 pub struct Timeline(Option<Arc<Open>>);
 

@@ -36,7 +36,7 @@ impl Drop for Bucket {
 
 impl Bucket {
     /// A server with the artefact below `team/iris 1/` of the bucket `models`, and as `iris.tar`; a
-    /// user who may read it; and from then on nobody else.
+    /// user who may read it; and from then on no other user.
     fn start(artefact: &Artefact, python: &PathBuf, place: &Place) -> Self {
         let site = place.path("publish");
         let publish = artefact

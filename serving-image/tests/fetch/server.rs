@@ -1,4 +1,4 @@
-//! A small HTTP server that does as it is told: whole answers, and all the ways to break off.
+//! A small scripted HTTP server: whole answers, and all the ways to break off.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -166,7 +166,7 @@ fn read_ask(reader: &mut BufReader<&TcpStream>) -> Option<Ask> {
 
 /// Sends an answer; nothing if the connection is over.
 fn send(mut stream: &TcpStream, reply: Reply) -> Option<()> {
-    let mut head = format!("HTTP/1.1 {} Told\r\n", reply.status);
+    let mut head = format!("HTTP/1.1 {} Scripted\r\n", reply.status);
     for (name, value) in &reply.headers {
         let _ = write!(head, "{name}: {value}\r\n");
     }

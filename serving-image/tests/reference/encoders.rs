@@ -40,7 +40,7 @@ fn load(directory: &Path) -> Result<Model, String> {
 
 #[test]
 fn texts_that_are_longer_than_the_positions_are_refused_when_loaded() {
-    for (name, told) in [
+    for (name, expected) in [
         (
             "distilbert-embedding",
             "maxTokens is 101, but the model has room for 100: max_position_embeddings is 100",
@@ -54,7 +54,7 @@ fn texts_that_are_longer_than_the_positions_are_refused_when_loaded() {
         let found = refusal(name, "serin-model.json", |manifest| {
             manifest["preprocessing"][0]["maxTokens"] = json!(101);
         });
-        assert!(found.contains(told), "{found}");
+        assert!(found.contains(expected), "{found}");
     }
     // With another padding token, fewer positions are left.
     let found = refusal("xlm-roberta-embedding", "config.json", |config| {
@@ -68,7 +68,7 @@ fn texts_that_are_longer_than_the_positions_are_refused_when_loaded() {
 
 #[test]
 fn what_a_family_lacks_is_named() {
-    for (name, key, value, told) in [
+    for (name, key, value, expected) in [
         (
             "roberta-embedding",
             "model_type",
@@ -95,6 +95,6 @@ fn what_a_family_lacks_is_named() {
         ),
     ] {
         let found = refusal(name, "config.json", |config| config[key] = value.clone());
-        assert!(found.contains(told), "{found}");
+        assert!(found.contains(expected), "{found}");
     }
 }

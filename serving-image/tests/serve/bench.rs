@@ -327,7 +327,7 @@ fn an_encrypted_server_is_verified_and_asked_the_same() {
     assert_eq!(found["server"]["model"], "iris");
     assert_eq!(answered(&server, 200), 100);
 
-    // The system's authorities alone do not know it; a machine without any trusts nobody.
+    // The system's authorities alone do not know it; a machine without any trusts none.
     let (code, _, said) = bench(&[]);
     let unknown = code == Some(4) && said.contains("certificate");
     assert!(

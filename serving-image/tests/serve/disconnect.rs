@@ -45,12 +45,12 @@ fn a_client_that_goes_away_is_counted_and_logged() {
     server.terminate();
     let (status, log) = server.wait();
     assert!(status.success());
-    let told: Vec<&String> = log
+    let lines: Vec<&String> = log
         .iter()
         .filter(|line| line.contains(r#""path":"/predict""#))
         .collect();
-    assert_eq!(told.len(), 1, "{log:?}");
-    let line: Value = serde_json::from_str(told[0]).unwrap();
+    assert_eq!(lines.len(), 1, "{log:?}");
+    let line: Value = serde_json::from_str(lines[0]).unwrap();
     assert_eq!(
         (&line["status"], &line["bytes_out"]),
         (&json!(499), &json!(0))

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Client, Server, iris, one_flower};
 
-/// How long the server goes on serving after SIGTERM.
+/// How long the server keeps serving after SIGTERM.
 const DRAIN_DELAY: Duration = Duration::from_secs(4);
 
 /// How long after SIGTERM the clients still send: a router needs that long to learn of it. A thread

@@ -323,7 +323,7 @@ fn the_seed_decides_whoever_else_is_served() {
 fn a_stop_string_ends_the_text_across_tokens() {
     let Some(directory) = smollm2() else { return };
     let server = Server::start(&directory, &[]);
-    // It goes on " Paris.\n\nThe United States": " Paris" and "." are two tokens.
+    // It continues " Paris.\n\nThe United States": " Paris" and "." are two tokens.
     let body = json!({
         "prompt": "The capital of France is", "max_tokens": 24, "temperature": 0,
         "stop": ["London", "ris."],

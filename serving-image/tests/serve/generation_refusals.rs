@@ -172,7 +172,10 @@ fn a_file_that_is_no_gguf_is_refused_by_name() {
                 .success()
         );
         let output = serin_serve(&["check", path]).output().unwrap();
-        let told = String::from_utf8(output.stdout).unwrap();
-        assert!(!output.status.success() && told.contains(reason), "{told}");
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            !output.status.success() && printed.contains(reason),
+            "{printed}"
+        );
     }
 }

@@ -1,5 +1,4 @@
-//! TLS in front of a server that speaks plain HTTP, with a certificate of an authority that nobody
-//! knows yet.
+//! TLS in front of a server that speaks plain HTTP, with a certificate of an unknown authority.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -50,7 +49,7 @@ impl Front {
                 while let Ok((stream, _)) = listener.accept().await {
                     let acceptor = acceptor.clone();
                     tokio::spawn(async move {
-                        // A client that trusts nobody here leaves at once.
+                        // A client that does not trust this authority leaves at once.
                         let mut outside = acceptor.accept(stream).await?;
                         let mut inside = TcpStream::connect(behind).await?;
                         copy_bidirectional(&mut outside, &mut inside).await

@@ -235,9 +235,9 @@ fn a_requests_spans_tell_its_times_and_nothing_of_its_payload() {
     let header = |name: &str| message.headers.iter().find(|(found, _)| found == name);
     assert_eq!(header("authorization").unwrap().1, "Bearer hunter2");
     assert_eq!(header("content-type").unwrap().1, "application/x-protobuf");
-    let told = format!("{spans:?}");
+    let exported = format!("{spans:?}");
     for secret in ["sepal", "setosa", "5.1"] {
-        assert!(!told.contains(secret), "{secret} is exported");
+        assert!(!exported.contains(secret), "{secret} is exported");
     }
     let export = decode(&message.body);
     let [resource] = &export.resource_spans[..] else {
@@ -360,9 +360,9 @@ fn await_count(what: &str, expected: f64, count: impl Fn() -> f64) {
 #[test]
 fn a_collector_that_is_down_disturbs_nobody_and_what_is_lost_is_counted() {
     // Bound, so that no other process gets the port, and never listened on.
-    let nobody = TcpSocket::new_v4().unwrap();
-    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let endpoint = format!("http://{}", nobody.local_addr().unwrap());
+    let unused = TcpSocket::new_v4().unwrap();
+    unused.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let endpoint = format!("http://{}", unused.local_addr().unwrap());
     let server = Server::start_in(
         &iris("1.0.0"),
         &["--drain-delay", "0s"],

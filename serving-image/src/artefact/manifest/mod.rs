@@ -102,7 +102,7 @@ pub enum Task {
     SentenceEmbedding,
     /// One number for a pair of texts; the higher, the better they belong together.
     Reranking,
-    /// A text that goes on where the prompt ends.
+    /// A text that continues the prompt.
     TextGeneration,
     /// The graph's own tensors, by their names.
     Raw,

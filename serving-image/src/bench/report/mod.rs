@@ -15,7 +15,7 @@ pub(super) fn json(findings: &Findings) -> String {
     serde_json::to_string_pretty(findings).unwrap_or_default() // numbers and texts cannot fail
 }
 
-/// The model, its version and its digest, as the server told them.
+/// The model, its version and its digest, as the server reports them.
 fn server(findings: &Findings) -> String {
     let Some(about) = &findings.server else {
         return "a server that does not say what it is (no /version)".to_owned();

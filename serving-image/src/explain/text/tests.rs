@@ -10,7 +10,7 @@ use crate::artefact::Artefact;
 use crate::explain::{self, Explainer};
 use crate::model::examples;
 
-/// As many pairs of orders as are asked for, in a time that is told in forward passes.
+/// A fixed number of pairs of orders, in a time that is counted in forward passes.
 struct Steps {
     pairs: usize,
     time: f64,

@@ -29,7 +29,7 @@ pub(super) struct Asked {
     pub include_usage: bool,
 }
 
-/// What the text goes on from.
+/// What the generated text continues.
 enum Source {
     Prompt(String),
     Conversation(Vec<Message>),

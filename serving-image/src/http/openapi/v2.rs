@@ -140,7 +140,7 @@ fn infer(contract: &Contract) -> Value {
     }})
 }
 
-/// A path that is read. A readiness that is not there is told in the body that says so when it is.
+/// A `GET` path. Its answers with 200 and with 503 have the same schema.
 fn get(summary: &str, answer: &Value, others: &[&str]) -> Value {
     let mut responses = Map::from_iter([
         ("200".to_owned(), ok(answer)),

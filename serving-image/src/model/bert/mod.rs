@@ -72,8 +72,8 @@ impl Bert {
     pub(super) fn predict(&self, texts: &[Tokens]) -> Result<Vec<Prediction>> {
         let threads = rayon::current_num_threads();
         let chunks = chunks(texts, threads);
-        // Whole chunks a thread where there are enough of them: nobody waits for anybody. Else all
-        // threads share each layer of each chunk.
+        // With enough chunks, each thread computes whole chunks and none waits for another. With
+        // fewer, all threads share each layer of each chunk.
         let pooled: Vec<Vec<Vec<f32>>> = if chunks.len() >= threads {
             let encode = |chunk: &Range<usize>| self.encode(&texts[chunk.clone()], 1);
             chunks.par_iter().map(encode).collect::<Result<_>>()?

@@ -231,8 +231,8 @@ fn what_does_not_fit_the_configuration_is_named() {
         let error = Bert::load(&SIZES.weights(2), &config(name, value.clone()), &embeds)
             .unwrap_err()
             .to_string();
-        let told = format!("{name} is {}", value.to_string().trim_matches('"'));
-        assert!(error.contains(&told), "{error}");
+        let expected = format!("{name} is {}", value.to_string().trim_matches('"'));
+        assert!(error.contains(&expected), "{error}");
     }
 }
 

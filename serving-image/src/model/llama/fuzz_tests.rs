@@ -1,4 +1,4 @@
-//! Whole GGUF files that nobody meant well: read and computed, or refused.
+//! Whole random and damaged GGUF files: read and computed, or refused.
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;

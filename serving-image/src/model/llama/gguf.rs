@@ -73,7 +73,7 @@ pub enum Value {
     Strings(Vec<String>),
     /// An array of 32-bit integers.
     Integers(Vec<i32>),
-    /// An array whose elements nobody here reads.
+    /// An array that this build does not use.
     Skipped,
 }
 

@@ -224,8 +224,7 @@ fn remedy(manifest: &Manifest, source: &Source, dtype: TensorElementType) -> &'s
     }
 }
 
-/// Whether the graph was exported for batches of exactly one, which is told by the first axis of
-/// its inputs.
+/// Whether the graph was exported for batches of exactly one: the first axis of its inputs says so.
 pub(super) fn takes_one(inputs: &[Outlet]) -> Result<bool, OnnxError> {
     let mut one = false;
     for outlet in inputs {

@@ -197,7 +197,7 @@ mod tests {
                 .map(|label| (*label).to_owned())
                 .collect::<Vec<_>>()
         };
-        let told = |known: Known, holds, by_name, labels: &[&str]| {
+        let found = |known: Known, holds, by_name, labels: &[&str]| {
             contradiction(&known, holds, by_name, &owned(labels))
         };
         let no_yes = || Known::Texts(owned(&["no", "yes"]));
@@ -215,7 +215,7 @@ mod tests {
                 &["3", "7"],
             ),
         ] {
-            assert_eq!(told(known, holds, by_name, labels), None, "{labels:?}");
+            assert_eq!(found(known, holds, by_name, labels), None, "{labels:?}");
         }
         for (known, holds, by_name, labels, words) in [
             (
@@ -268,8 +268,8 @@ mod tests {
                 "18, 19, … (30)",
             ),
         ] {
-            let told = told(known, holds, by_name, labels).unwrap_or_default();
-            assert!(told.contains(words), "{told:?}, not {words:?}");
+            let found = found(known, holds, by_name, labels).unwrap_or_default();
+            assert!(found.contains(words), "{found:?}, not {words:?}");
         }
     }
 }

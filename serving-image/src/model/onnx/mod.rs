@@ -222,7 +222,7 @@ impl Onnx {
         self.answer.read(&outputs, batch)
     }
 
-    /// A session that nobody uses, or the next one in turn.
+    /// A free session, or else the next one in turn.
     fn worker(&self) -> MutexGuard<'_, Worker> {
         let free = self
             .workers

@@ -161,10 +161,10 @@ fn a_job_that_is_told_to_end_ends_at_once() {
         assert!(Instant::now() < deadline);
         thread::yield_now();
     }
-    let told = Command::new("kill")
+    let killed = Command::new("kill")
         .args(["-TERM", &child.id().to_string()])
         .status();
-    assert!(told.unwrap().success());
+    assert!(killed.unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
     job.run("out.csv", &["--overwrite"]);
     assert_eq!(job.read("out.csv").lines().count(), 100_001);

@@ -53,7 +53,7 @@ fn wrong_rows_are_told_with_what_was_expected_and_never_with_what_was_there() {
     ] {
         assert!(
             !text.contains(SECRET),
-            "a value of the input is told: {text}"
+            "a value of the input is shown: {text}"
         );
     }
 }

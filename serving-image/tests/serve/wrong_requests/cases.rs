@@ -7,7 +7,7 @@ pub const SECRET: &str = "secret-4711";
 pub const MAX_BODY: usize = 3_000;
 
 /// How an answer tells what is wrong.
-pub enum Told {
+pub enum Expected {
     /// RFC 9457, with this type and these fields, in this order.
     Problem(&'static str, Vec<String>),
     /// `{"error": …}`, whose text has these parts.
@@ -20,7 +20,7 @@ pub struct Case {
     pub name: &'static str,
     pub request: String,
     pub status: u16,
-    pub told: Told,
+    pub expected: Expected,
 }
 
 pub fn cases() -> Vec<Case> {
@@ -42,23 +42,23 @@ pub(super) fn problem(
     status: u16,
     kind: &'static str,
 ) -> Case {
-    let told = Told::Problem(kind, Vec::new());
+    let expected = Expected::Problem(kind, Vec::new());
     Case {
         name,
         request,
         status,
-        told,
+        expected,
     }
 }
 
 pub(super) fn invalid(name: &'static str, request: String, fields: &[&str]) -> Case {
     let fields = fields.iter().map(ToString::to_string).collect();
-    let told = Told::Problem("invalid-input", fields);
+    let expected = Expected::Problem("invalid-input", fields);
     Case {
         name,
         request,
         status: 422,
-        told,
+        expected,
     }
 }
 
@@ -340,7 +340,7 @@ fn v2() -> Vec<Case> {
             name,
             request,
             status,
-            told: Told::V2(parts),
+            expected: Expected::V2(parts),
         }
     };
     let tensor = |name: &str, shape: &str, datatype: &str, data: &str| {
@@ -474,7 +474,7 @@ fn http() -> Vec<Case> {
         name,
         request,
         status,
-        told: Told::Bare,
+        expected: Expected::Bare,
     };
     let headers: String = (0..120).map(|_| "x-many: 4711\r\n").collect();
     let body = "content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{}";

@@ -10,7 +10,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::support::{Client, Response, Server, iris};
-use cases::{Case, MAX_BODY, SECRET, Told, cases};
+use cases::{Case, Expected, MAX_BODY, SECRET, cases};
 
 /// Iris' weights behind fields of every type: a number, an integer, a number that may be missing, a
 /// truth value.
@@ -57,8 +57,8 @@ fn each_wrong_request_gets_its_answer() {
 fn row(server: &Server, case: &Case) -> String {
     let mut client = Client::new(server.address);
     let response = client.raw(case.request.as_bytes()).unwrap();
-    let told = check(case, &response);
-    format!("| {} | {} | {told} |\n", case.name, case.status)
+    let answer = check(case, &response);
+    format!("| {} | {} | {answer} |\n", case.name, case.status)
 }
 
 /// Holds an answer to its case, and words it for the document.
@@ -78,12 +78,12 @@ fn check(case: &Case, response: &Response) -> String {
     if [429, 503].contains(&case.status) {
         assert_eq!(response.header("retry-after"), Some("1"), "{name}");
     }
-    match &case.told {
-        Told::Bare => {
+    match &case.expected {
+        Expected::Bare => {
             assert!(text.is_empty(), "{name}: {text}");
             "no body".to_owned()
         }
-        Told::V2(parts) => {
+        Expected::V2(parts) => {
             let body = response.json();
             let error = body["error"].as_str().unwrap();
             for part in parts {
@@ -92,7 +92,7 @@ fn check(case: &Case, response: &Response) -> String {
             assert_eq!(response.header("content-type"), Some("application/json"));
             escape(error)
         }
-        Told::Problem(kind, fields) => {
+        Expected::Problem(kind, fields) => {
             let body = response.json();
             let content_type = response.header("content-type");
             assert_eq!(content_type, Some("application/problem+json"), "{name}");
@@ -105,12 +105,12 @@ fn check(case: &Case, response: &Response) -> String {
             let named: Vec<String> = errors.iter().map(|error| text(error, "field")).collect();
             assert_eq!(named, *fields, "{name}: {body}");
             let detail = body["detail"].as_str().unwrap();
-            let mut told = format!("**{kind}** {detail}");
+            let mut answer = format!("**{kind}** {detail}");
             for error in &errors {
                 let (field, expected) = (text(error, "field"), text(error, "expected"));
-                write!(told, "; `{field}`: {expected}").unwrap();
+                write!(answer, "; `{field}`: {expected}").unwrap();
             }
-            escape(&told)
+            escape(&answer)
         }
     }
 }

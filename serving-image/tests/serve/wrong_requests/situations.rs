@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::cases::{Case, SECRET, Told, bare, infer, invalid, predict, problem, with};
+use super::cases::{Case, Expected, SECRET, bare, infer, invalid, predict, problem, with};
 use super::row;
 use crate::artefact::iris_that_loads_for_ever;
 use crate::support::{Server, TIMEOUT, explained, fixture, iris, one_flower};
@@ -41,13 +41,13 @@ fn tensor() -> String {
     )
 }
 
-fn v2(name: &'static str, request: String, status: u16, told: &str) -> Case {
-    let told = Told::V2(vec![told.to_owned()]);
+fn v2(name: &'static str, request: String, status: u16, expected: &str) -> Case {
+    let expected = Expected::V2(vec![expected.to_owned()]);
     Case {
         name,
         request,
         status,
-        told,
+        expected,
     }
 }
 

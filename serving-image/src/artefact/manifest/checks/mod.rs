@@ -1,5 +1,5 @@
-//! Whether a manifest's parts fit together. All contradictions are told at once, each naming its
-//! place.
+//! Checks that the parts of a manifest fit together. Reports all contradictions at once, each with
+//! its place in the manifest.
 
 mod image;
 mod reference;
