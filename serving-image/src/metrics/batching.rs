@@ -1,4 +1,4 @@
-//! How long texts waited, and what they were computed together with.
+//! The series of batching: how long requests waited, and how large the batches were.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -43,27 +43,27 @@ impl BatchMetrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "model_queue_seconds",
-            "Time from a request's place in line to its first batch",
+            "Seconds from a request's arrival in the queue to its first batch",
             self.queue.clone(),
         );
         registry.register(
             "model_batch_texts",
-            "Texts that were computed together",
+            "Texts in one batch",
             self.texts.clone(),
         );
         registry.register(
             "model_batch_tokens",
-            "Tokens that were computed together",
+            "Tokens in one batch",
             self.tokens.clone(),
         );
         registry.register(
             "model_requests_waiting",
-            "Requests of which some texts are not computed yet",
+            "Requests with texts that are not computed yet",
             self.waiting.clone(),
         );
         registry.register(
             "model_requests_abandoned",
-            "Requests that left the line because nobody waited for them any more",
+            "Requests that left the queue because their client had gone",
             self.abandoned.clone(),
         );
     }

@@ -41,13 +41,13 @@ impl Explanations {
         let ended = Family::<OutcomeLabels, Counter>::default();
         registry.register(
             "model_explanations",
-            "Requests for explanations that were worked on, by how that ended",
+            "Finished requests for explanations, by outcome",
             ended.clone(),
         );
         let in_progress = Gauge::default();
         registry.register(
             "model_explanations_in_progress",
-            "Requests for explanations that are worked on",
+            "Requests for explanations in progress",
             in_progress.clone(),
         );
         let labels = |outcome| OutcomeLabels {

@@ -82,9 +82,9 @@ impl GenerationMetrics {
         };
         let prompt_tokens = counter(
             "model_prompt_tokens",
-            "Tokens of prompts that were given a place",
+            "Tokens of prompts that got a slot",
         );
-        let completion_tokens = counter("model_completion_tokens", "Tokens that were generated");
+        let completion_tokens = counter("model_completion_tokens", "Generated tokens");
         let mut histogram = |name: &str, help: &str, new: fn() -> Histogram| {
             let family = Family::<ModelLabels, Histogram, _>::new_with_constructor(new);
             registry.register(name, help, family.clone());
@@ -92,23 +92,23 @@ impl GenerationMetrics {
         };
         let queue_time = histogram(
             "model_generation_queue_seconds",
-            "Time from a text's arrival to its place",
+            "Seconds from a request's arrival to its slot",
             || Histogram::new(FIRST_EDGES),
         );
         let first_token = histogram(
             "model_time_to_first_token_seconds",
-            "Time from a text's arrival to its first token",
+            "Seconds from a request's arrival to its first token",
             || Histogram::new(FIRST_EDGES),
         );
         let further_token = histogram(
             "model_time_per_output_token_seconds",
-            "Time from one token of a text to the next",
+            "Seconds from one token of a text to the next",
             || Histogram::new(FURTHER_EDGES),
         );
         let texts = Family::<EndLabels, Counter>::default();
         registry.register(
             "model_texts",
-            "Generated texts, by how they ended",
+            "Generated texts, by the reason of their end",
             texts.clone(),
         );
         let mut gauge = |name: &str, help: &str| {
@@ -125,11 +125,11 @@ impl GenerationMetrics {
             texts: ENDS.map(|reason| texts.get_or_create_owned(&end_labels(labels, reason))),
             in_progress: gauge(
                 "model_texts_in_progress",
-                "Texts that are being read or written",
+                "Texts in slots",
             ),
             reserved: gauge(
                 "model_tokens_in_flight",
-                "Tokens that the caches of these texts have room for",
+                "Tokens that the caches of the texts in slots have room for",
             ),
         }
     }

@@ -90,7 +90,7 @@ impl Metrics {
         registry.register("model_ready", "1 while /readyz answers 200", ready.clone());
         registry.register(
             "model_load_seconds",
-            "Time it took to verify, load and warm the model up; 0 before",
+            "Seconds to verify, load and warm up the model; 0 before",
             load_seconds.clone(),
         );
         let faults = Gauge::<i64>::default();

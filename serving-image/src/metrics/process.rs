@@ -20,7 +20,7 @@ impl Collector for ResidentMemory {
         let kind = ConstGauge::<i64>::TYPE;
         let metric = encoder.encode_descriptor(
             "model_resident_memory_bytes",
-            "Memory of this process that is in RAM, the model's included",
+            "Bytes of this process in RAM, the model included",
             None,
             kind,
         )?;

@@ -51,13 +51,13 @@ impl Requests {
         });
         registry.register(
             "model_request_duration_seconds",
-            "Time from a prediction request's head to its answer",
+            "Seconds from the head of a prediction request to its answer",
             durations.clone(),
         );
         let in_flight = Gauge::default();
         registry.register(
             "model_requests_in_flight",
-            "Prediction requests being answered",
+            "Prediction requests in progress",
             in_flight.clone(),
         );
         Self {
