@@ -117,7 +117,7 @@ pub(super) fn of_listing(directory: &Path, manifest: &Manifest) -> Vec<Finding> 
     }
     if manifest.licence.is_empty() {
         findings.push(Finding::warning(
-            "the licence is not told",
+            "the manifest names no licence",
             "add its SPDX expression as `licence`",
         ));
     }
