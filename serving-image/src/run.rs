@@ -279,7 +279,7 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
         return Err(error.into());
     }
     served?;
-    info!("every request is answered; the end");
+    info!("shutdown complete");
     Ok(())
 }
 
