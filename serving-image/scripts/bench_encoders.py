@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Times all-MiniLM-L6-v2 from text to vector: serin-serve beside onnxruntime, in 32-bit floats both.
+"""Times all-MiniLM-L6-v2 from text to vector: serin-serve beside onnxruntime, in 32-bit floats
+both.
 
     cargo xtask bench serve        # builds, then runs this
 
-Every peer times itself, from the texts to the normalised vectors. onnxruntime computes the same 32-bit weights in a graph
-that is written here with its own fused operators (Attention, SkipLayerNormalization, BiasGelu), which is the best that
-its optimiser could make of it. With --torch also sentence-transformers, on PyTorch as PyPI has it: that is built for
-CUDA, and 5 GB when it is installed, but computes on the CPU all the same.
+Every peer times itself, from the texts to the normalised vectors. onnxruntime computes the same
+32-bit weights in a graph that is written here with its own fused operators (Attention,
+SkipLayerNormalization, BiasGelu), which is the best that its optimiser could make of it. With
+--torch also sentence-transformers, on PyTorch as PyPI has it: that is built for CUDA, and 5 GB when
+it is installed, but computes on the CPU all the same.
 """
 
 import json
@@ -26,11 +28,12 @@ SHAPES = [(1, 16), (32, 16), (32, 128)]
 LAYERS, HEADS, HIDDEN, EPSILON = 6, 12, 384, 1e-12
 
 
-# ------------------------------------------------------------------------------------------------- the peers
+# ---------------------------------------------------------------------------------------- the peers
 
 
 def export_onnx(path):
-    """The encoder as a graph of onnxruntime's fused operators, with mean pooling and unit length at the end."""
+    """The encoder as a graph of onnxruntime's fused operators, with mean pooling and unit length
+    at the end."""
     import numpy as np
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -157,7 +160,7 @@ def serve_peer(encode):
     answer_lines(answer)
 
 
-# -------------------------------------------------------------------------------------------- the measurement
+# ---------------------------------------------------------------------------------- the measurement
 
 
 def texts_of(count, tokens, seed):

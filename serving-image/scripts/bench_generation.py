@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Times SmolLM2-135M-Instruct in 4 bits: serin-serve beside llama.cpp, the same GGUF file, the same threads.
+"""Times SmolLM2-135M-Instruct in 4 bits: serin-serve beside llama.cpp, the same GGUF file, the same
+threads.
 
     cargo xtask bench serve        # builds, then runs this
 
-Both read the same prompt and write the likeliest text, alone and without a cache of earlier prompts. Reading and writing are measured apart: the seconds until the first token, and from there to the last. llama.cpp is the PyPI package xllamacpp,
-asked through its server in the same process, whose own clock is taken (that of its engine, without HTTP). The texts may
-part at a near tie: both round vectors to 8 bits, at other places.
+Both read the same prompt and write the likeliest text, alone and without a cache of earlier
+prompts. Reading and writing are measured apart: the seconds until the first token, and from there
+to the last. llama.cpp is the PyPI package xllamacpp, asked through its server in the same process,
+whose own clock is taken (that of its engine, without HTTP). The texts may part at a near tie: both
+round vectors to 8 bits, at other places.
 """
 
 import json

@@ -1,18 +1,22 @@
 #!/usr/bin/env python3
-"""Loads Iris over HTTP: serin-serve beside FastAPI + uvicorn + scikit-learn, the same model and the same request.
+"""Loads Iris over HTTP: serin-serve beside FastAPI + uvicorn + scikit-learn, the same model and the
+same request.
 
     cargo xtask bench serve-http        # builds, then runs this
 
-Both validate every field's type and range, count requests by code and time them for Prometheus, and write a log line a
-request. In each round all of them take their turn, so a busy neighbour slows all alike: trust the ratios of the medians.
-wrk (of Debian, installed where it is missing) keeps 1 or 16 connections busy on the same cores.
+Both validate every field's type and range, count requests by code and time them for Prometheus, and
+write a log line a request. In each round all of them take their turn, so a busy neighbour slows all
+alike: trust the ratios of the medians. wrk (of Debian, installed where it is missing) keeps 1 or 16
+connections busy on the same cores.
 
-A round trip on one connection is mostly the kernel's: two threads that wake each other. So two servers that do nothing
-take their turn, too (examples/floor.rs): what they take is no server's to save. CPU time a request is of the server
-alone, user and system, and does not depend on who else runs.
+A round trip on one connection is mostly the kernel's: two threads that wake each other. So two
+servers that do nothing take their turn, too (examples/floor.rs): what they take is no server's to
+save. CPU time a request is of the server alone, user and system, and does not depend on who else
+runs.
 
-Where a core falls asleep between two requests, and a virtual machine has to be woken by its host, that takes longer than
-the request. With --awake a thread a core keeps them awake, at the lowest priority there is (SCHED_IDLE).
+Where a core falls asleep between two requests, and a virtual machine has to be woken by its host,
+that takes longer than the request. With --awake a thread a core keeps them awake, at the lowest
+priority there is (SCHED_IDLE).
 """
 
 import argparse
@@ -100,7 +104,7 @@ def create_app():
     return app
 
 
-# ------------------------------------------------------------------------------------------------- the bench
+# ---------------------------------------------------------------------------------------- the bench
 
 
 def wrk() -> str:
@@ -136,7 +140,8 @@ class Server:
             return json.load(response)["predictions"][0]
 
     def load(self, connections: int, seconds: float, script: Path) -> tuple:
-        """Requests a second, the 50th and 99th percentile and the server's CPU time a request in microseconds."""
+        """Requests a second, the 50th and 99th percentile and the server's CPU time a request in
+        microseconds."""
         command = [wrk(), "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script, f"{self.url}/predict"]
         before = self.cpu_seconds()
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout

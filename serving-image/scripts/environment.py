@@ -1,7 +1,7 @@
 """Runs a script in a virtual environment of its own, with the packages that it was written against.
 
-`enter(...)` at the head of a script makes the environment under ~/.cache/serin/venvs on the first run, and starts the
-script anew inside. Nothing but Python 3 with venv and pip is needed beforehand.
+`enter(...)` at the head of a script makes the environment under ~/.cache/serin/venvs on the first
+run, and starts the script anew inside. Nothing but Python 3 with venv and pip is needed beforehand.
 """
 
 import hashlib

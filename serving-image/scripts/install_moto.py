@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Installs the S3 server of the tests of `serin-serve fetch`: moto, from PyPI, into an environment of its own.
+"""Installs the S3 server of the tests of `serin-serve fetch`: moto, from PyPI, into an environment
+of its own.
 
     python3 serving-image/scripts/install_moto.py
 
-It lies under $XDG_CACHE_HOME/serin/moto (~/.cache where that is unset). Nothing is done where it is already there.
+It lies under $XDG_CACHE_HOME/serin/moto (~/.cache where that is unset). Nothing is done where it is
+already there.
 """
 
 import os

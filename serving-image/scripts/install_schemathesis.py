@@ -3,7 +3,8 @@
 
     python3 serving-image/scripts/install_schemathesis.py
 
-Prints the program's path: ~/.cache/serin/venvs/schemathesis-VERSION/bin/schemathesis. Does nothing where it is there.
+Prints the program's path: ~/.cache/serin/venvs/schemathesis-VERSION/bin/schemathesis. Does nothing
+where it is there.
 """
 
 import fcntl

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Makes small language models of random weights as GGUF files: one for each family and each quantisation that is served.
+"""Makes small language models of random weights as GGUF files: one for each family and each
+quantisation that is served.
 
     python3 serving-image/scripts/make_gguf.py [DIRECTORY]
 
-They say nothing sensible, but every bit of every block takes part, and llama.cpp computes the same files
-(record_gguf.py). The same files come out on every machine: Python's standard library only, every seed fixed; their
-hashes are in tests/fixtures/gguf.json, but for chat/weights.gguf, which only has requests to answer. DIRECTORY is by default $XDG_CACHE_HOME/serin/models/gguf (~/.cache where that is
-unset).
+They say nothing sensible, but every bit of every block takes part, and llama.cpp computes the same
+files (record_gguf.py). The same files come out on every machine: Python's standard library only,
+every seed fixed; their hashes are in tests/fixtures/gguf.json, but for chat/weights.gguf, which
+only has requests to answer. DIRECTORY is by default $XDG_CACHE_HOME/serin/models/gguf (~/.cache
+where that is unset).
 """
 
 import array
@@ -35,7 +37,7 @@ def destination():
     return cache() / "models/gguf"
 
 
-# ---------------------------------------------------------------------------------------------- the formats
+# -------------------------------------------------------------------------------------- the formats
 
 
 def half(number):
@@ -43,7 +45,8 @@ def half(number):
 
 
 def blocks(length, write):
-    """A writer of blocks that hold `length` weights: `write(random, scale)` makes one, of scales that differ."""
+    """A writer of blocks that hold `length` weights: `write(random, scale)` makes one, of scales
+    that differ."""
 
     def tensor(source, count):
         return b"".join(write(source, SPREAD * source.uniform(0.7, 1.3)) for _ in range(count // length))
@@ -72,8 +75,9 @@ def upper_bits(number):
     return struct.unpack("<I", struct.pack("<f", number))[0] >> 16
 
 
-# By name: ggml's number, and who writes it. A block's quants, and the scales within a K-quant's block, are any bits; its
-# own scales are such that the weights have the spread above and, where there is an offset, a mean of about 0.
+# By name: ggml's number, and who writes it. A block's quants, and the scales within a K-quant's
+# block, are any bits; its own scales are such that the weights have the spread above and, where
+# there is an offset, a mean of about 0.
 FORMATS = {
     "f32": (0, floats("f", float)),
     "f16": (1, floats("H", bits_of_half)),
@@ -93,7 +97,7 @@ FORMATS = {
 REFUSED = {"iq4_nl": (20, blocks(32, lambda r, s: half(s) + r.randbytes(16)))}
 
 
-# ------------------------------------------------------------------------------------------------- the files
+# ---------------------------------------------------------------------------------------- the files
 
 
 def text(value):
@@ -119,8 +123,8 @@ def value(number):
 
 
 def vocabulary(bytes=128):
-    """Every character of ASCII, and words of two letters: llama.cpp's server tells nothing of half a character. Or all 256
-    bytes, which every text is made of."""
+    """Every character of ASCII, and words of two letters: llama.cpp's server tells nothing of
+    half a character. Or all 256 bytes, which every text is made of."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = iter(range(256, 512))
     tokens = [chr(byte if byte in shown else next(hidden)) for byte in range(bytes)]  # as in GPT-2

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Writes the irises of a fixture as Parquet files, by pyarrow: what `serin-serve batch` meets in the wild.
+"""Writes the irises of a fixture as Parquet files, by pyarrow: what `serin-serve batch` meets in
+the wild.
 
-    python3 -m venv venv && venv/bin/pip install pyarrow==21.0.0
-    venv/bin/python serving-image/scripts/parquet_iris.py            # writes tests/fixtures/iris-{zstd,snappy}.parquet
-    venv/bin/python serving-image/scripts/parquet_iris.py --read F   # prints what pyarrow reads in a file of ours
+python3 -m venv venv && venv/bin/pip install pyarrow==21.0.0 venv/bin/python
+serving-image/scripts/parquet_iris.py            # writes tests/fixtures/iris-{zstd,snappy}.parquet
+venv/bin/python serving-image/scripts/parquet_iris.py --read F   # prints what pyarrow reads in a
+file of ours
 
-The first file has row groups of 40 rows, zstd, and a nullable integer id; the second 32-bit floats, snappy, and
-columns in another order, one of them a timestamp that is not an input.
+The first file has row groups of 40 rows, zstd, and a nullable integer id; the second 32-bit floats,
+snappy, and columns in another order, one of them a timestamp that is not an input.
 """
 
 import json

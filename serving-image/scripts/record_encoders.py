@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Makes small encoders of BERT's relatives with random weights, and records what transformers computes with them.
+"""Makes small encoders of BERT's relatives with random weights, and records what transformers
+computes with them.
 
     python3 serving-image/scripts/record_encoders.py
 
-Writes serving-image/tests/models/FAMILY-TASK (an artefact below 100 KB: every parameter is random, also those that a new
-model has at 0 or 1; the tokeniser is trained on the lines below) and serving-image/tests/fixtures/FAMILY-TASK.json
-(texts and their outputs in 64-bit floats), to which tests/reference holds the server within the fixture's tolerance.
-tokenizers orders what a WordPiece vocabulary has equally often as it comes: each run makes another one of DistilBERT's.
+Writes serving-image/tests/models/FAMILY-TASK (an artefact below 100 KB: every parameter is random,
+also those that a new model has at 0 or 1; the tokeniser is trained on the lines below) and
+serving-image/tests/fixtures/FAMILY-TASK.json (texts and their outputs in 64-bit floats), to which
+tests/reference holds the server within the fixture's tolerance. tokenizers orders what a WordPiece
+vocabulary has equally often as it comes: each run makes another one of DistilBERT's.
 """
 
 import json
@@ -38,7 +40,7 @@ SINGLE = [*LINES, "ok", "…", "Never  seen words, 東京 🙂 and <pad> or [PAD
 PAIRS = [(first, second) for first in SINGLE[3:5] for second in SINGLE[:5]] + [("a", "b"), ("how old?", "the " * 10)]
 
 
-# ---------------------------------------------------------------------------------------------- the tokenisers
+# ----------------------------------------------------------------------------------- the tokenisers
 
 
 def trained(tokenizer, trainer):
@@ -92,7 +94,7 @@ def unigrams():
     return tokenizer
 
 
-# -------------------------------------------------------------------------------------------------- the models
+# --------------------------------------------------------------------------------------- the models
 
 SIZES = {
     "hidden_size": HIDDEN,

@@ -3,9 +3,10 @@
 
     python3 serving-image/scripts/record_gguf.py
 
-For each file its sha256, the tokens of a text, and for the two tokens that follow the likeliest ones with their log
-probabilities. llama.cpp comes as the PyPI package xllamacpp, into a virtual environment. It keeps keys and values in
-32-bit floats here, as serin-serve does; by default it rounds them to 16.
+For each file its sha256, the tokens of a text, and for the two tokens that follow the likeliest
+ones with their log probabilities. llama.cpp comes as the PyPI package xllamacpp, into a virtual
+environment. It keeps keys and values in 32-bit floats here, as serin-serve does; by default it
+rounds them to 16.
 """
 
 import json
@@ -18,7 +19,8 @@ from make_gguf import REFUSED, VOCABULARY, destination, main as make_files
 PACKAGES = ["xllamacpp==2026.10.11549"]
 FIXTURE = SERVING / "tests/fixtures/gguf.json"
 BEST = 40
-# The characters of a text are their own tokens; later positions turn further, and the second token looks back at the first.
+# The characters of a text are their own tokens; later positions turn further, and the second token
+# looks back at the first.
 PROMPT = "the quick brown fox jumps over the lazy dog, 0123456789 times"
 
 

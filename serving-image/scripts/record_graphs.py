@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the small graphs of tests/graphs: sound ones, and those that cannot be served, for the errors that say why.
+"""Writes the small graphs of tests/graphs: sound ones, and those that cannot be served, for the
+errors that say why.
 
     python3 serving-image/scripts/record_graphs.py
 

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Writes tests/models/picture-levels: a graph that takes pictures as TensorFlow's detectors do, with its fixture.
+"""Writes tests/models/picture-levels: a graph that takes pictures as TensorFlow's detectors do,
+with its fixture.
 
     python3 serving-image/scripts/record_levels.py
 
-Its input is uint8, instances × height × width × channels, of any size, under a name with a colon, as tf2onnx exports
-SSD detectors; it scales the levels by itself. It is not trained: one output adds up each channel's levels, which is exact
-and so tells a single level that is off, and one are the scores of a small convolution with random weights. Pillow prepares
-the pictures of tests/fixtures/pictures, and ONNX Runtime computes.
+Its input is uint8, instances × height × width × channels, of any size, under a name with a colon,
+as tf2onnx exports SSD detectors; it scales the levels by itself. It is not trained: one output adds
+up each channel's levels, which is exact and so tells a single level that is off, and one are the
+scores of a small convolution with random weights. Pillow prepares the pictures of
+tests/fixtures/pictures, and ONNX Runtime computes.
 """
 
 import base64
@@ -30,7 +32,8 @@ PICTURES = ["photo.png", "photo-grey.png", "palette.png", "alpha.png", "exact-la
 
 
 def graph():
-    """The levels' sums; and scaled to −1 to 1, channels first, a convolution, the mean over its places, and scores."""
+    """The levels' sums; and scaled to −1 to 1, channels first, a convolution, the mean over its
+    places, and scores."""
     random = np.random.default_rng(11)
     constants = {
         "places": np.array([1, 2], np.int64),

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Writes the manifests of the real models in ONNX, and records what ONNX Runtime's own Python binding computes.
+"""Writes the manifests of the real models in ONNX, and records what ONNX Runtime's own Python
+binding computes.
 
     python3 serving-image/scripts/fetch_minilm.py
     python3 serving-image/scripts/record_onnx.py
 
-Writes serving-image/models/NAME/serin-model.json and serving-image/tests/fixtures/NAME.json. Preprocessing is that of
-each model's own package, written out here anew: file contents for magika, images for the direction of text, texts for
-the int8 MiniLM, which is also held against the 32-bit one.
+Writes serving-image/models/NAME/serin-model.json and serving-image/tests/fixtures/NAME.json.
+Preprocessing is that of each model's own package, written out here anew: file contents for magika,
+images for the direction of text, texts for the int8 MiniLM, which is also held against the 32-bit
+one.
 """
 
 import json
@@ -43,7 +45,7 @@ def write(folder, directory, manifest, instances, outputs, source, tolerance=TOL
     print(f"{folder}: {len(instances)} instances")
 
 
-# ------------------------------------------------------------------------------------------- magika: files by content
+# ------------------------------------------------------------------------- magika: files by content
 
 CONTENTS = {
     "python": b"import os\n\n\ndef main():\n    for name in sorted(os.listdir('.')):\n        print(name)\n\n\nif __name__ == '__main__':\n    main()\n",
@@ -86,7 +88,7 @@ def magika(directory):
     write("magika", directory, manifest, [{"bytes": row} for row in rows], outputs, "onnxruntime in Python")
 
 
-# ------------------------------------------------------------------------------------- the direction of a line of text
+# ------------------------------------------------------------------ the direction of a line of text
 
 
 def line(seed):
@@ -116,7 +118,7 @@ def text_direction(directory):
     write("text-direction", directory, manifest, instances, outputs, "onnxruntime in Python")
 
 
-# --------------------------------------------------------------------------------------------------- MiniLM with int8
+# --------------------------------------------------------------------------------- MiniLM with int8
 
 
 def minilm(directory):

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Draws the pictures that the tests read, and records what Pillow, numpy and ONNX Runtime make of them.
+"""Draws the pictures that the tests read, and records what Pillow, numpy and ONNX Runtime make of
+them.
 
     python3 serving-image/scripts/record_pictures.py
 
-Writes tests/fixtures/pictures/: a made-up photograph in several formats, what Pillow decodes of the JPEGs, and what it
-makes of the PNG in each way of resizing; and models/text-direction-pictures/serin-model.json with its fixtures: lines of
-text in DejaVu Sans, which comes with matplotlib, prepared as the package rapidocr-onnxruntime does it, with OpenCV.
+Writes tests/fixtures/pictures/: a made-up photograph in several formats, what Pillow decodes of the
+JPEGs, and what it makes of the PNG in each way of resizing; and
+models/text-direction-pictures/serin-model.json with its fixtures: lines of text in DejaVu Sans,
+which comes with matplotlib, prepared as the package rapidocr-onnxruntime does it, with OpenCV.
 
-Pillow 13 goes along the columns first for some sizes, and rounds a level here and there otherwise; here it is 12, which
-goes along the rows first, as all before it.
+Pillow 13 goes along the columns first for some sizes, and rounds a level here and there otherwise;
+here it is 12, which goes along the rows first, as all before it.
 """
 
 import base64
@@ -36,7 +38,7 @@ FIXTURES = SERVING / "tests/fixtures"
 PICTURES = FIXTURES / "pictures"
 FILTERS = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC, "lanczos": Image.LANCZOS}
 
-# ------------------------------------------------------------------------------------------------ decoding and resizing
+# ---------------------------------------------------------------------------- decoding and resizing
 
 
 def photograph(width, height):
@@ -125,7 +127,7 @@ def pictures():
     photo.resize((12, 9)).save(PICTURES / "other.gif")
 
 
-# ------------------------------------------------------------------------------------- the direction of a line of text
+# ------------------------------------------------------------------ the direction of a line of text
 
 TEXTS = ["Serin", "canary release 42", "a small yellow finch, singing", "über 1,000 Straßen"]
 
@@ -208,7 +210,8 @@ def direction(directory):
         (FIXTURES / f"text-direction-{name}.json").write_text(json.dumps(fixture) + "\n")
 
 
-# Of probabilities near 0.5. OpenCV rounds weights to 11 bits, and so some levels by one; decoders of JPEG differ by more.
+# Of probabilities near 0.5. OpenCV rounds weights to 11 bits, and so some levels by one; decoders
+# of JPEG differ by more.
 TOLERANCES = {"png": 0.01, "jpeg": 0.03}
 
 

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Trains the small models of tests/models with scikit-learn, XGBoost and LightGBM, and records what those predict.
+"""Trains the small models of tests/models with scikit-learn, XGBoost and LightGBM, and records what
+those predict.
 
     python3 serving-image/scripts/record_tabular.py
 
-Writes serving-image/tests/models/NAME (an artefact) and serving-image/tests/fixtures/NAME.json (instances and their
-outputs by the framework itself), to which tests/reference holds the server within the tolerance that the fixture says.
-The data sets are those that scikit-learn ships, and one of made-up passengers, which has texts and missing values.
+Writes serving-image/tests/models/NAME (an artefact) and serving-image/tests/fixtures/NAME.json
+(instances and their outputs by the framework itself), to which tests/reference holds the server
+within the tolerance that the fixture says. The data sets are those that scikit-learn ships, and one
+of made-up passengers, which has texts and missing values.
 """
 
 import json
@@ -48,7 +50,8 @@ def field_name(name):
 
 
 def numbers(bunch):
-    """The data as 32-bit floats, which is what a graph takes: a threshold falls on the same side everywhere."""
+    """The data as 32-bit floats, which is what a graph takes: a threshold falls on the same side
+    everywhere."""
     frame = pd.DataFrame(bunch.data.astype(np.float32), columns=[field_name(name) for name in bunch.feature_names])
     return frame, bunch.target
 
@@ -95,7 +98,8 @@ def numeric_inputs(frame):
 
 
 def bins(values):
-    """Bounds at the deciles of the training data, and the share of each bin: what drift is measured against."""
+    """Bounds at the deciles of the training data, and the share of each bin: what drift is
+    measured against."""
     values = np.asarray(values, dtype=np.float64)
     values = values[~np.isnan(values)]
     edges = np.unique(np.quantile(values, np.linspace(0.1, 0.9, 9)))
@@ -114,7 +118,8 @@ def reference(frame, outputs):
 
 
 def record(name, description, manifest, frame, outputs, source, tolerance, files):
-    """Writes the artefact and the fixture; the first three instances are the artefact's golden examples."""
+    """Writes the artefact and the fixture; the first three instances are the artefact's golden
+    examples."""
     directory = MODELS / name
     directory.mkdir(parents=True, exist_ok=True)
     for file, content in files.items():
@@ -286,7 +291,8 @@ def onnx_matrix(name, description, frame, target, model, labels, options, output
 def onnx_models():
     iris, kinds = numbers(load_iris())
     names = load_iris().target_names
-    # The default of skl2onnx: probabilities as a sequence of maps, by the classes' numbers or names.
+    # The default of skl2onnx: probabilities as a sequence of maps, by the classes' numbers or
+    # names.
     forest = RandomForestClassifier(n_estimators=12, max_depth=4, random_state=1)
     onnx_matrix("iris-forest", "Iris by a forest; probabilities in maps by number.", iris, kinds, forest, names.tolist(), None,
                 {"name": "output_probability", "holds": "probabilities"})  # fmt: skip

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Records reference vectors of all-MiniLM-L6-v2, computed in numpy in 64-bit floats, independent of candle.
+"""Records reference vectors of all-MiniLM-L6-v2, computed in numpy in 64-bit floats, independent of
+candle.
 
     python3 serving-image/scripts/fetch_minilm.py
     python3 -m venv venv && venv/bin/pip install numpy==2.4.6 safetensors==0.8.0 tokenizers==0.23.3
     venv/bin/python serving-image/scripts/reference_embeddings.py
 
-Writes serving-image/tests/fixtures/all-minilm-l6-v2.json, to which a test holds the server within 1e-4, and the one
-golden example of serving-image/models/all-minilm-l6-v2/serin-model.json. Tokens come from Hugging Face's tokeniser,
-the formulas from the BERT paper (Devlin et al. 2019) and sentence-transformers' mean pooling and L2 norm.
+Writes serving-image/tests/fixtures/all-minilm-l6-v2.json, to which a test holds the server within
+1e-4, and the one golden example of serving-image/models/all-minilm-l6-v2/serin-model.json. Tokens
+come from Hugging Face's tokeniser, the formulas from the BERT paper (Devlin et al. 2019) and
+sentence-transformers' mean pooling and L2 norm.
 """
 
 import json

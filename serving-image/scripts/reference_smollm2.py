@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Records what SmolLM2-135M-Instruct computes elsewhere, as tests/fixtures/smollm2-135m-instruct.json.
+"""Records what SmolLM2-135M-Instruct computes elsewhere, as
+tests/fixtures/smollm2-135m-instruct.json.
 
     python3 serving-image/scripts/fetch_smollm2.py
     python3 serving-image/scripts/reference_smollm2.py
 
-From llama.cpp, which comes as the PyPI package xllamacpp: the tokens of texts, the prompts of conversations, and how the
-likeliest texts go on, each token with its margin: by how much its log probability is above that of the next best one.
-From numpy, which computes the same weights in 64-bit floats without any rounding: the scores of the tokens that may
-follow a prompt. The packages go into a virtual environment under ~/.cache/serin.
+From llama.cpp, which comes as the PyPI package xllamacpp: the tokens of texts, the prompts of
+conversations, and how the likeliest texts go on, each token with its margin: by how much its log
+probability is above that of the next best one. From numpy, which computes the same weights in
+64-bit floats without any rounding: the scores of the tokens that may follow a prompt. The packages
+go into a virtual environment under ~/.cache/serin.
 """
 
 import functools
@@ -70,7 +72,8 @@ def environment():
 
 
 def read_gguf(path):
-    """All tensors as 64-bit floats, by name. The shape of the model is known here; only tensors are kept."""
+    """All tensors as 64-bit floats, by name. The shape of the model is known here; only tensors
+    are kept."""
     import numpy as np
 
     data = path.read_bytes()
@@ -181,7 +184,8 @@ def record():
     parameters.model.path = str(weights)
     parameters.n_ctx = 2048
     parameters.n_parallel = 1
-    # One thread: with more, llama.cpp's threads wait for each other by spinning, which takes minutes on a busy machine.
+    # One thread: with more, llama.cpp's threads wait for each other by spinning, which takes
+    # minutes on a busy machine.
     parameters.cpuparams.n_threads = 1
     parameters.cpuparams_batch.n_threads = 1
     server = xllamacpp.Server(parameters)

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Trains the small models of serving-image/tests/models/explained, and records what the package `shap` says of their answers.
+"""Trains the small models of serving-image/tests/models/explained, and records what the package
+`shap` says of their answers.
 
     python3 serving-image/scripts/train_explained.py
 
-Every way of explaining has a model whose data scikit-learn ships: a logistic regression and a linear regression (linear), a
-random forest, boosted trees for two and for three classes, and a forest of regression trees (trees), and a perceptron with
-4 fields (every coalition) and one with 13 (random orders). The background is 20 instances of the training data; the values
-are `shap`'s interventional ones for that background, from its linear, tree and exact explainers. The forest of classifiers is
-held to the exact one: there `shap`'s own tree explainer differs from it by 0.002.
+Every way of explaining has a model whose data scikit-learn ships: a logistic regression and a
+linear regression (linear), a random forest, boosted trees for two and for three classes, and a
+forest of regression trees (trees), and a perceptron with 4 fields (every coalition) and one with 13
+(random orders). The background is 20 instances of the training data; the values are `shap`'s
+interventional ones for that background, from its linear, tree and exact explainers. The forest of
+classifiers is held to the exact one: there `shap`'s own tree explainer differs from it by 0.002.
 """
 
 import json
@@ -43,7 +45,8 @@ def snake(name):
 
 
 def data(load, columns=None):
-    """Names, rows in 32 bits (as the graphs compare them) and targets; the rows shuffled, the first ones are background."""
+    """Names, rows in 32 bits (as the graphs compare them) and targets; the rows shuffled, the
+    first ones are background."""
     loaded = load()
     columns = list(range(loaded.data.shape[1])) if columns is None else columns
     order = np.random.default_rng(7).permutation(len(loaded.data))
@@ -59,7 +62,8 @@ def dense(model):
 
 
 def write(name, description, set_, network, file, expected):
-    """A model directory, and the fixture with each explained instance's outputs: base value and contributions."""
+    """A model directory, and the fixture with each explained instance's outputs: base value and
+    contributions."""
     names, rows, _, labels = set_
     directory = MODELS / name
     directory.mkdir(parents=True, exist_ok=True)

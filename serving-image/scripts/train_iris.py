@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Trains the example models examples/models/iris/{1.0.0,2.0.0} on the Iris data set that scikit-learn ships.
+"""Trains the example models examples/models/iris/{1.0.0,2.0.0} on the Iris data set that
+scikit-learn ships.
 
-    python3 -m venv venv && venv/bin/pip install scikit-learn==1.9.1 numpy==2.4.6 safetensors==0.8.0
-    venv/bin/python serving-image/scripts/train_iris.py
-    cargo run -p serin-serve -- manifest examples/models/iris/1.0.0     # lists files and sha256, prints the digest
-    cargo run -p serin-serve -- manifest examples/models/iris/2.0.0
+python3 -m venv venv && venv/bin/pip install scikit-learn==1.9.1 numpy==2.4.6 safetensors==0.8.0
+venv/bin/python serving-image/scripts/train_iris.py cargo run -p serin-serve -- manifest
+examples/models/iris/1.0.0     # lists files and sha256, prints the digest cargo run -p serin-serve
+-- manifest examples/models/iris/2.0.0
 
-1.0.0 is a logistic regression, 2.0.0 a perceptron with one hidden layer. Both carry their preprocessing (standard
-scaling fitted on the training split) and five golden examples. scikit-learn's own probabilities for all 150 flowers
-go to serving-image/tests/fixtures/, where a test holds the server to them within 1e-5.
+1.0.0 is a logistic regression, 2.0.0 a perceptron with one hidden layer. Both carry their
+preprocessing (standard scaling fitted on the training split) and five golden examples.
+scikit-learn's own probabilities for all 150 flowers go to serving-image/tests/fixtures/, where a
+test holds the server to them within 1e-5.
 """
 
 import json
@@ -32,7 +34,8 @@ GOLDEN = [0, 50, 100, 70, 133]
 
 
 def dense_layers(classifier):
-    """(weight, bias) of each layer; scikit-learn's MLP keeps inputs × outputs, safetensors get outputs × inputs."""
+    """(weight, bias) of each layer; scikit-learn's MLP keeps inputs × outputs, safetensors get
+    outputs × inputs."""
     if isinstance(classifier, LogisticRegression):
         return [(classifier.coef_, classifier.intercept_)]
     return [(weight.T, bias) for weight, bias in zip(classifier.coefs_, classifier.intercepts_)]

@@ -4,12 +4,14 @@
     python3 serving-image/scripts/fetch_minilm.py
     python3 serving-image/scripts/train_reranker.py
 
-The texts are those of Python libraries on PyPI: the first paragraph of a docstring is the question, the second one the
-passage that belongs to it; passages of other docstrings of the same library do not. One library is never trained on: how well
-its passages are found is what the manifest tells. All matrices stay MiniLM's; what is learned are the vectors of the upper
-layers (biases and norms: "BitFit", Ben Zaken et al. 2021) and the classifier, 20,000 numbers, which lie in the repository as
-models/minilm-reranker/learned.safetensors. It takes some minutes. Also written: the artefact's manifest, and
-tests/fixtures/minilm-reranker.json with the scores of transformers' BertForSequenceClassification.
+The texts are those of Python libraries on PyPI: the first paragraph of a docstring is the question,
+the second one the passage that belongs to it; passages of other docstrings of the same library do
+not. One library is never trained on: how well its passages are found is what the manifest tells.
+All matrices stay MiniLM's; what is learned are the vectors of the upper layers (biases and norms:
+"BitFit", Ben Zaken et al. 2021) and the classifier, 20,000 numbers, which lie in the repository as
+models/minilm-reranker/learned.safetensors. It takes some minutes. Also written: the artefact's
+manifest, and tests/fixtures/minilm-reranker.json with the scores of transformers'
+BertForSequenceClassification.
 """
 
 import ast
@@ -38,7 +40,7 @@ MAX_TOKENS = 64
 EVERY, CANDIDATES = 3, 20
 
 
-# ------------------------------------------------------------------------------------------------ the examples
+# ------------------------------------------------------------------------------------- the examples
 
 
 def paragraphs(docstring):
@@ -72,7 +74,7 @@ def examples(package):
     return list(found.items())
 
 
-# ------------------------------------------------------------------------------------------------ the training
+# ------------------------------------------------------------------------------------- the training
 
 
 def is_learned(name, values):
@@ -105,7 +107,8 @@ def learn(model, scores, libraries):
         for group in optimiser.param_groups:
             group["lr"] = RATE * min((step + 1) / 30, (steps - step) / steps)
         own, other = scores(own + other).chunk(2)
-        # Which of the two it is, and whether each one belongs: an order, and a score that means something.
+        # Which of the two it is, and whether each one belongs: an order, and a score that means
+        # something.
         loss = torch.nn.functional.softplus(torch.cat([other - own, other, -own])).mean()
         optimiser.zero_grad()
         loss.backward()
@@ -116,7 +119,8 @@ def learn(model, scores, libraries):
 
 
 def ranking(pairs, score):
-    """The mean reciprocal rank of a question's passage among others, and how often it is above one of them."""
+    """The mean reciprocal rank of a question's passage among others, and how often it is above
+    one of them."""
     choose = random.Random(1)
     reciprocal = above = 0
     for place, (question, passage) in list(enumerate(pairs))[::EVERY]:
@@ -135,7 +139,7 @@ def by_words(pairs):
     return [len(question & passage) / len(question) for question, passage in words]
 
 
-# --------------------------------------------------------------------------------------------------- the files
+# ---------------------------------------------------------------------------------------- the files
 
 
 def main():

@@ -4,11 +4,13 @@
     python3 serving-image/scripts/fetch_minilm.py
     python3 serving-image/scripts/train_sentiment.py
 
-The texts are those of C. J. Hutto and E. Gilbert, VADER (ICWSM 2014), which PyPI's source package vaderSentiment (MIT)
-brings along: snippets of film and product reviews, each with the mean of 20 people's ratings from −4 to 4. The encoder and
-its pooler stay as they are; what is learned is BERT's classifier alone, 2 × 384 weights, which are 4 KB and lie in the
-repository as models/minilm-sentiment/learned.safetensors. Also written: the artefact's manifest, and
-tests/fixtures/minilm-sentiment.json with the probabilities of transformers' BertForSequenceClassification.
+The texts are those of C. J. Hutto and E. Gilbert, VADER (ICWSM 2014), which PyPI's source package
+vaderSentiment (MIT) brings along: snippets of film and product reviews, each with the mean of 20
+people's ratings from −4 to 4. The encoder and its pooler stay as they are; what is learned is
+BERT's classifier alone, 2 × 384 weights, which are 4 KB and lie in the repository as
+models/minilm-sentiment/learned.safetensors. Also written: the artefact's manifest, and
+tests/fixtures/minilm-sentiment.json with the probabilities of transformers'
+BertForSequenceClassification.
 """
 
 import io
@@ -86,7 +88,8 @@ def main():
     share = max(answers[is_test].mean(), 1 - answers[is_test].mean())
     print(f"{(~is_test).sum()} examples; of {is_test.sum()} others {accuracy:.1%} right, {share:.1%} by the larger class")
 
-    # One row of weights stands for the log odds of the second label: half to it, half against the first.
+    # One row of weights stands for the log odds of the second label: half to it, half against the
+    # first.
     weight = torch.tensor(np.concatenate([-learned.coef_, learned.coef_]) / 2, dtype=torch.float32)
     bias = torch.tensor(np.concatenate([-learned.intercept_, learned.intercept_]) / 2, dtype=torch.float32)
     SENTIMENT.learned.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""Fills a bucket of a moto server, makes a user who may read it, and turns the checking of signatures on."""
+"""Fills a bucket of a moto server, makes a user who may read it, and turns the checking of
+signatures on."""
 
 import json
 import pathlib
