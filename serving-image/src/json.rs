@@ -143,7 +143,8 @@ mod tests {
 
     #[test]
     fn what_is_given_once_is_read_as_serde_json_reads_it() {
-        let text = r#"{"a": [1, -2, 3.5, 1e300, true, null, {"b": "\ud83d\ude00"}], "c": {}, "d": 18446744073709551615}"#;
+        let text = r#"{"a": [1, -2, 3.5, 1e300, true, null, {"b": "\ud83d\ude00"}], "c": {},
+                       "d": 18446744073709551615}"#;
         let mut none = FieldErrors::default();
         let value = parse(text.as_bytes(), &mut none).unwrap();
         assert_eq!(value, serde_json::from_str::<Value>(text).unwrap());

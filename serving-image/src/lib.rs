@@ -1,14 +1,18 @@
 //! The bundled inference server: one model artefact, served over HTTP by candle.
 //!
-//! The way of a process, and of a request, by module:
+//! The phases of a process and of a request, by module:
 //!
 //! ```text
-//! before   cli ─► fetch (in a pod's init container: from a registry, bucket or server into the artefact directory)
-//! start    cli ─► artefact (digest check) ─► model (load, golden check, warm-up) ─► lifecycle: Ready
-//! request  http (limits, JSON) ─► preprocess (manifest's contract) ─► compute (bounded threads) ─► model
-//!          texts go from there through batching, which computes those of many requests together
-//! end      lifecycle: Draining ─► server (serve on, stop accepting, finish what is in flight)
+//! before   cli ─► fetch (a pod's init container: registry, bucket or server ─► artefact directory)
+//! start    cli ─► artefact (digest) ─► model (load, golden examples, warm-up) ─► explain
+//!          ─► lifecycle: Ready
+//! request  http (limits, JSON) ─► preprocess (the manifest's contract)
+//!          ─► compute (bounded threads) ─► model
+//!          texts: ─► batching, which computes those of many requests together ─► model
+//! end      lifecycle: Draining ─► server (keep serving, stop accepting, finish requests)
 //! ```
+//!
+//! Modules import each other without a circle (`layers.rs` tests it).
 //!
 //! The manifest `serin-model.json` is the only source of preprocessing, validation, `/openapi.json`
 //! and labels.

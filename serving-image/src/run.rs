@@ -246,7 +246,7 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
-            outcome = &mut load => match outcome.unwrap_or_else(|panic| Err(loading_panicked(&panic))) {
+            outcome = &mut load => match outcome.unwrap_or_else(loading_panicked) {
                 Ok((engine, took)) => {
                     app.ready(engine, took);
                     info!(ms = took.as_millis(),
@@ -287,9 +287,9 @@ fn load_error(error: ArtefactError) -> LoadEngineError {
     LoadError::from(error).into()
 }
 
-fn loading_panicked(panic: &tokio::task::JoinError) -> LoadEngineError {
+fn loading_panicked<T>(panic: tokio::task::JoinError) -> Result<T, LoadEngineError> {
     let reason = candle_core::Error::Msg(format!("loading panicked: {panic}"));
-    LoadError::Weights(reason).into()
+    Err(LoadError::Weights(reason).into())
 }
 
 fn faults(args: &TestArgs) -> Result<Option<Faults>, RunError> {

@@ -230,7 +230,8 @@ proptest! {
                 sum + bias.get(feature).copied().map_or(0.0, f64::from)
             }).collect();
             let mean = sums.iter().sum::<f64>() / features as f64;
-            let variance = sums.iter().map(|sum| (sum - mean).powi(2)).sum::<f64>() / features as f64;
+            let squares = sums.iter().map(|sum| (sum - mean).powi(2));
+            let variance = squares.sum::<f64>() / features as f64;
             (0..features).map(|feature| {
                 let normal = (sums[feature] - mean) / (variance + 1e-3).sqrt();
                 normal * f64::from(weight[feature]) + f64::from(shift[feature])
@@ -247,21 +248,31 @@ proptest! {
         let machine = Machine::detect();
         let width = blocks * machine.block;
         let mut end = 0;
-        let texts: Vec<Range<usize>> = lengths.iter().map(|length| { end += length; end - length..end }).collect();
+        let texts: Vec<Range<usize>> = lengths
+            .iter()
+            .map(|length| { end += length; end - length..end })
+            .collect();
         let grid = Grid::new(end, machine.lanes);
-        let qkv: Vec<Vec<f32>> =
-            rows(end, 3 * heads * width,
-                seed).iter().map(|row| row.iter().map(|x| 3.0 * x).collect()).collect();
+        let qkv: Vec<Vec<f32>> = rows(end, 3 * heads * width, seed)
+            .iter()
+            .map(|row| row.iter().map(|x| 3.0 * x).collect())
+            .collect();
         let mut context = Aligned::zeros(grid.len(heads * width));
-        Attention { texts: &texts, heads, width, grid }.run(&lay_out(grid, &qkv, f32::NAN),
-            &mut context);
-        let part = |token: usize, head: usize, which: usize,
-            d: usize| f64::from(qkv[token][(3 * head + which) * width + d]);
-        let expected: Vec<Vec<f64>> = texts.iter().flat_map(|text| text.clone().map(move |query| (text.clone(), query)))
+        let attention = Attention { texts: &texts, heads, width, grid };
+        attention.run(&lay_out(grid, &qkv, f32::NAN), &mut context);
+        let part = |token: usize, head: usize, which: usize, d: usize| {
+            f64::from(qkv[token][(3 * head + which) * width + d])
+        };
+        let product = |query: usize, key: usize, head: usize| -> f64 {
+            (0..width).map(|d| part(query, head, 0, d) * part(key, head, 1, d)).sum()
+        };
+        let queries = texts
+            .iter()
+            .flat_map(|text| text.clone().map(move |query| (text.clone(), query)));
+        let expected: Vec<Vec<f64>> = queries
             .map(|(text, query)| (0..heads).flat_map(|head| {
                 let scores: Vec<f64> = text.clone()
-                    .map(|key| (0..width).map(|d| part(query, head, 0, d) * part(key, head, 1,
-                        d)).sum())
+                    .map(|key| product(query, key, head))
                     .collect();
                 let largest = scores.iter().copied().fold(f64::MIN, f64::max);
                 let powers: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();

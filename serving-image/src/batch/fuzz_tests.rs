@@ -15,9 +15,12 @@ use crate::preprocess::{Location, Preprocessor};
 
 const MANIFEST: &[u8] = include_bytes!("../../../examples/models/iris/2.0.0/serin-model.json");
 
-const CSV: &[u8] = b"id,sepal_length,sepal_width,petal_length,petal_width\nf0,5.1,3.5,1.4,0.2\n\"f\"\"1\",4.9,3,1.4,.2\n";
+const CSV: &[u8] = b"id,sepal_length,sepal_width,petal_length,petal_width\n\
+    f0,5.1,3.5,1.4,0.2\n\
+    \"f\"\"1\",4.9,3,1.4,.2\n";
 
-const JSONL: &[u8] = b"{\"id\":\"f0\",\"sepal_length\":5.1,\"sepal_width\":3.5,\"petal_length\":1.4,\"petal_width\":0.2}\n\n{\"id\":1}\n";
+const JSONL: &[u8] = b"{\"id\":\"f0\",\"sepal_length\":5.1,\"sepal_width\":3.5,\
+    \"petal_length\":1.4,\"petal_width\":0.2}\n\n{\"id\":1}\n";
 
 /// Reads a file to its end, or to the error that ends it, and prepares what it holds. Gives the
 /// number of rows.

@@ -1,8 +1,9 @@
 //! `serin-serve batch`: a file of instances in, a file of predictions out.
 //!
 //! ```text
-//! start   args ─► model ─► state (begin, go on, or done already?) ─► source and sink at that place
-//! rows    source ─► decode ─► Model::prepare ─► Model::forward ─► sink          (pipeline: chunks in parallel, in order)
+//! start   args ─► model ─► state (begin, resume or done?) ─► source and sink at that place
+//! rows    source ─► decode ─► Model::prepare ─► Model::forward ─► sink
+//!         (pipeline: chunks in parallel, results in order)
 //! end     last checkpoint ─► state: complete ─► output under its name
 //! ```
 //!

@@ -210,8 +210,11 @@ mod tests {
                 queue.offer(id, lengths.clone()).unwrap();
             }
             for batch in batches(&mut queue) {
-                let texts: Vec<usize> =
-                    batch.iter().flat_map(|part| &requests[part.request][part.texts.clone()]).copied().collect();
+                let texts: Vec<usize> = batch
+                    .iter()
+                    .flat_map(|part| &requests[part.request][part.texts.clone()])
+                    .copied()
+                    .collect();
                 prop_assert!(texts.len() <= limits.texts);
                 prop_assert!(texts.len() == 1 || texts.iter().sum::<usize>() <= limits.tokens);
             }
@@ -228,7 +231,10 @@ mod tests {
             let small = ahead.len();
             queue.offer(small, vec![1]).unwrap();
             let batches = batches(&mut queue);
-            let found = batches.iter().position(|batch| batch.iter().any(|part| part.request == small)).unwrap();
+            let has_small = |batch: &Vec<Part<usize>>| {
+                batch.iter().any(|part| part.request == small)
+            };
+            let found = batches.iter().position(has_small).unwrap();
             prop_assert!(found <= ahead.len(), "batch {found} behind {} requests", ahead.len());
         }
 

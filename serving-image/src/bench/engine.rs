@@ -1,7 +1,8 @@
-//! Sends requests when they are due, whatever became of the ones before.
+//! Sends each request when it is due, whether or not the ones before are answered.
 //!
 //! ```text
-//! pacer (a thread that sleeps precisely) ─► queue of due requests ─► connections ─► samples ─► gatherer
+//! pacer (a thread that sleeps precisely) ─► queue of due requests ─► connections
+//!     ─► samples ─► gatherer
 //! ```
 
 use std::sync::Arc;

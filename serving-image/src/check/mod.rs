@@ -1,11 +1,10 @@
-//! `serin-serve check`: is this directory servable, and what would serving it be like?
+//! `serin-serve check`: whether a directory is servable, and the memory and speed of serving it.
 //!
 //! ```text
-//! findings  directory ─► manifest ─► digest ─► files ─► weights and steps ─► golden examples      (all that is wrong)
-//! measures  size ─► memory ─► time to load ─► latency and rate                                (where nothing is wrong)
+//! findings  directory ─► manifest ─► digest ─► files ─► weights and steps ─► golden examples
+//! measures  size ─► memory ─► time to load ─► latency and rate    (if there is no error)
 //! ```
-//! Everything is found out by the code that serves: what is checked is what `serve` does before it
-//! is ready.
+//! The code of `serve` itself finds the errors: the checks are those before readiness.
 
 mod findings;
 mod measure;

@@ -310,7 +310,9 @@ mod tests {
             let ensemble = Ensemble { trees, base: vec![0.25] };
             let answer = |hybrids: &[Hybrid]| -> Result<Vec<f64>, Infallible> {
                 let mixed = |hybrid: &Hybrid| {
-                    let field = |field: usize| if hybrid.own[field] { row[field] } else { background[field] };
+                    let field = |field: usize| {
+                        if hybrid.own[field] { row[field] } else { background[field] }
+                    };
                     ensemble.evaluate(&(0..5).map(field).collect::<Vec<_>>())[0]
                 };
                 Ok(hybrids.iter().map(mixed).collect())

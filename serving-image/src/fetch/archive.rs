@@ -36,6 +36,8 @@ struct Member<'a, R: Read> {
     content: &'a mut R,
 }
 
+type TarMember<'a, 'b> = Member<'a, tar::Entry<'b, Box<dyn Read>>>;
+
 impl Tar<'_> {
     /// The artefact's manifest, and the folder of the archive that holds it: empty, or one name and
     /// a slash.
@@ -96,7 +98,7 @@ impl Tar<'_> {
     /// folders is refused.
     fn each(
         &self,
-        mut visit: impl FnMut(Member<'_, tar::Entry<'_, Box<dyn Read>>>) -> Result<bool, FetchError>,
+        mut visit: impl FnMut(TarMember<'_, '_>) -> Result<bool, FetchError>,
     ) -> Result<(), FetchError> {
         let file = File::open(self.path).map_err(|error| FetchError::storage(self.path, error))?;
         let file = io::BufReader::with_capacity(1 << 20, file);

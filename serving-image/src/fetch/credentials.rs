@@ -80,7 +80,8 @@ const KEYS: [&str; 11] = [
 /// | `username`, `password` | `SERIN_FETCH_USERNAME`, `SERIN_FETCH_PASSWORD` | `oci`, `https` |
 /// | `token` | `SERIN_FETCH_TOKEN`, for `hf` also `HF_TOKEN` | `https`, `hf`, `oci` |
 /// | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN` | the same | `s3` |
-/// | `AWS_REGION`, `AWS_ENDPOINT_URL_S3` | the same, and `AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL` | `s3` |
+/// | `AWS_REGION` | the same, or `AWS_DEFAULT_REGION` | `s3` |
+/// | `AWS_ENDPOINT_URL_S3` | the same, or `AWS_ENDPOINT_URL` | `s3` |
 /// | `ca.crt` | | all: further authorities, in PEM |
 #[derive(Debug, Default, Clone)]
 pub struct Credentials {

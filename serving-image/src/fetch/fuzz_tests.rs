@@ -236,10 +236,13 @@ proptest! {
         replace(&mut changed, place, by);
         let sound = sound.to_string().into_bytes();
         for manifest in [changed.to_string().into_bytes(), damage.of(&sound, sound.len())] {
-            let Ok(Uri::Oci(source)) = "oci://registry.example.com/models/iris:1".parse() else { unreachable!() };
+            let Ok(Uri::Oci(source)) = "oci://registry.example.com/models/iris:1".parse() else {
+                unreachable!()
+            };
             let layout = bounded(manifest.len(), || oci::layout_of(&source, &manifest));
             if let Ok(Layout::Files(locate)) = layout {
-                prop_assert!(locate("serin-model.json").is_some() && locate("../serin-model.json").is_none());
+                prop_assert!(locate("serin-model.json").is_some());
+                prop_assert!(locate("../serin-model.json").is_none());
             }
         }
     }

@@ -18,8 +18,8 @@ use super::error::FetchError;
 /// | `ghcr.io`, `ghcr.io:8443` | this host, over TLS; with a port, on that port alone |
 /// | `*.example.com` | every host below `example.com`, over TLS |
 /// | `*` | every host, over TLS |
-/// | `http://registry.models.svc:5000` | this host also without TLS; the host may be `*.SUFFIX` or an address |
-/// | `10.96.0.0/12`, `10.0.0.7` | private addresses: named in an address, or behind an allowed name |
+/// | `http://registry.models.svc:5000` | this host (or `*.SUFFIX`, or an address) without TLS too |
+/// | `10.96.0.0/12`, `10.0.0.7` | private addresses, by themselves or behind an allowed name |
 ///
 /// A private address is refused unless a range or address of the list holds it, whatever its name.
 /// Loopback, link-local and metadata addresses are refused whatever the list says.

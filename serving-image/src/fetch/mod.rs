@@ -2,8 +2,9 @@
 //! whole or not at all.
 //!
 //! ```text
-//! uri ─► layout (oci, s3, https, hf, file) ─► listing (manifest: digest, files, size cap) ─► download ─► store
-//!              every request:  client ─► hosts (the platform's list) ─► address (never loopback, metadata, …)
+//! uri ─► layout (oci, s3, https, hf, file) ─► listing (manifest: digest, files, size cap)
+//!     ─► download ─► store
+//! every request: client ─► hosts (the platform's list) ─► address (never loopback, metadata, …)
 //! ```
 //! The manifest's sha256 is the artefact's digest, and the manifest holds every file's size and
 //! sha256: whatever a source, a cache or a network in between does, what is put in place is the

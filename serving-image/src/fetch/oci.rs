@@ -335,7 +335,8 @@ mod tests {
     #[test]
     fn a_challenge_is_read_with_and_without_quotes() {
         let found = parse_parameters(
-            r#"realm="https://auth.example.com/token?a=b",service="registry, the one",scope="repository:x:pull,push",error=invalid"#,
+            "realm=\"https://auth.example.com/token?a=b\",service=\"registry, the one\",\
+             scope=\"repository:x:pull,push\",error=invalid",
         );
         assert_eq!(found["realm"], "https://auth.example.com/token?a=b");
         assert_eq!(found["service"], "registry, the one");

@@ -1,9 +1,9 @@
 //! The directories that artefacts are assembled in, kept in, and put in place from.
 //!
 //! ```text
-//! CACHE/artefacts/<hex>/        finished, verified artefacts; the name is the sha256 of the manifest
-//! CACHE/staging/<hex>/          one that is being fetched; a later attempt goes on with what is there
-//! CACHE/locks/<hex>             who works on it: an exclusive lock to fetch it, a shared one to read it
+//! CACHE/artefacts/<hex>/   finished, verified artefacts, named by the sha256 of the manifest
+//! CACHE/staging/<hex>/     an artefact that is being fetched; a later attempt resumes it
+//! CACHE/locks/<hex>        an exclusive lock to fetch the artefact, a shared one to read it
 //! ```
 //! A finished artefact appears and disappears by a rename, so that no reader sees half of one. Two
 //! pods at once wait for each other at the lock, which the kernel opens when its holder dies. Where

@@ -1,10 +1,10 @@
 //! Generating text: from a prompt to a stream of pieces.
 //!
 //! ```text
-//! prompt ─► template, tokenizer ─► queue ─► scheduler (one thread): a batch of pieces ─► model::llama
-//!                                               ▲                                          │ scores
-//!                                               └── next token ◄── sampler ◄───────────────┘
-//!                                                       └─► characters ─► stop ─► Event ─► the request
+//! prompt ─► template, tokenizer ─► queue ─► scheduler (one thread): batch ─► model::llama
+//!                                               ▲                              │ scores
+//!                                               └── next token ◄── sampler ◄───┘
+//!                                                       └─► characters ─► stop ─► Event ─► request
 //! ```
 //!
 //! All texts that are being written advance together, one token a batch, and prompts are read in

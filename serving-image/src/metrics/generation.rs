@@ -80,10 +80,7 @@ impl GenerationMetrics {
             registry.register(name, help, family.clone());
             family.get_or_create_owned(labels)
         };
-        let prompt_tokens = counter(
-            "model_prompt_tokens",
-            "Tokens of prompts that got a slot",
-        );
+        let prompt_tokens = counter("model_prompt_tokens", "Tokens of prompts that got a slot");
         let completion_tokens = counter("model_completion_tokens", "Generated tokens");
         let mut histogram = |name: &str, help: &str, new: fn() -> Histogram| {
             let family = Family::<ModelLabels, Histogram, _>::new_with_constructor(new);
@@ -123,10 +120,7 @@ impl GenerationMetrics {
             first_token,
             further_token,
             texts: ENDS.map(|reason| texts.get_or_create_owned(&end_labels(labels, reason))),
-            in_progress: gauge(
-                "model_texts_in_progress",
-                "Texts in slots",
-            ),
+            in_progress: gauge("model_texts_in_progress", "Texts in slots"),
             reserved: gauge(
                 "model_tokens_in_flight",
                 "Tokens that the caches of the texts in slots have room for",

@@ -114,14 +114,12 @@ fn inputs_are_counted_in_the_bins_of_training() {
     let answers = vec![prediction(&[0.4, 0.6]); 3];
     metrics.predicted(&instances, &answers);
     let bin = |feature: &str, bin: &str, count: &str| {
-        format!(
-            r#"model_input_feature_bin_total{{model="m",model_version="1",feature="{feature}",bin="{bin}"}} {count}"#
-        )
+        let labels = format!(r#"model="m",model_version="1",feature="{feature}",bin="{bin}""#);
+        format!("model_input_feature_bin_total{{{labels}}} {count}")
     };
     let share = |feature: &str, bin: &str, share: &str| {
-        format!(
-            r#"model_input_reference_share{{model="m",model_version="1",feature="{feature}",bin="{bin}"}} {share}"#
-        )
+        let labels = format!(r#"model="m",model_version="1",feature="{feature}",bin="{bin}""#);
+        format!("model_input_reference_share{{{labels}}} {share}")
     };
     for line in [
         bin("age", "(-Inf,30]", "1"),
@@ -158,7 +156,8 @@ fn numbers_that_are_predicted_are_counted_in_bins_too() {
         &[
             r#"model_predictions_total{model="m",model_version="1",class="(-Inf,10]"} 1"#,
             r#"model_predictions_total{model="m",model_version="1",class="(10,+Inf)"} 1"#,
-            r#"model_prediction_reference_share{model="m",model_version="1",class="(10,+Inf)"} 0.5"#,
+            "model_prediction_reference_share{model=\"m\",model_version=\"1\",\
+             class=\"(10,+Inf)\"} 0.5",
         ],
     );
 }

@@ -10,7 +10,6 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
 
-use super::Model;
 use super::examples::{self, SMALL, TOKENIZER};
 use crate::artefact::{Artefact, Manifest, write_manifest};
 use crate::fuzzing::{bounded, cases, damage, json, replace};

@@ -2,13 +2,12 @@
 //! variables ask for it.
 //!
 //! ```text
-//! request ─► Tracer::begin (sampled?) ─► Timeline ─► part("queue"), part("forward") … ─► Timeline::end
-//!                                                        the last who holds it lets go ─► queue ─► exporter (a thread) ─► collector
+//! request ─► Tracer::begin (sampled?) ─► Timeline ─► part("queue"), part("forward") …
+//!         ─► Timeline::end; last clone dropped ─► queue ─► exporter (a thread) ─► collector
 //! ```
 //!
-//! The timeline of the request in hand is found by whoever works for it ([`part`]), on whatever
-//! thread: no signature carries it. Where a request is not traced, that is a look at one
-//! thread-local, and nothing else.
+//! [`part`] finds the timeline of the current request on any thread, so that no signature carries
+//! it. For a request that is not traced, it reads one thread-local.
 //!
 //! What leaves the process: names, times and counts. The attributes of a part are numbers by their
 //! type, so that no payload can get into one.

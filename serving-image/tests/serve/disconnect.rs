@@ -88,7 +88,8 @@ fn an_explanation_ends_when_its_client_goes_away() {
     let client = ask(&server, "/explain", &body);
     await_metric(&server, "model_explanations_in_progress", 1.0);
     drop(client);
-    let abandoned = r#"model_explanations_total{model="wine-perceptron",model_version="1.0.0",outcome="abandoned"}"#;
+    let abandoned = "model_explanations_total{model=\"wine-perceptron\",\
+                     model_version=\"1.0.0\",outcome=\"abandoned\"}";
     await_metric(&server, abandoned, 1.0);
     await_metric(&server, "model_explanations_in_progress", 0.0);
 }

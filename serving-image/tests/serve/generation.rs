@@ -366,7 +366,8 @@ fn a_client_that_goes_away_stops_its_text() {
     stream.event().unwrap();
     assert!((metric(&server, "model_texts_in_progress") - 1.0).abs() < 0.5);
     drop(stream);
-    let abandoned = r#"model_texts_total{model="smollm2-135m-instruct",model_version="1.0.0",reason="abandoned"}"#;
+    let abandoned = "model_texts_total{model=\"smollm2-135m-instruct\",\
+                     model_version=\"1.0.0\",reason=\"abandoned\"}";
     await_metric(&server, abandoned, 1.0);
     await_metric(&server, "model_texts_in_progress", 0.0);
     await_metric(&server, "model_tokens_in_flight", 0.0);
@@ -391,7 +392,8 @@ fn more_than_the_queue_holds_is_refused_at_once() {
         let others: Vec<_> = (0..3)
             .map(|_| scope.spawn(|| post(address, &short)))
             .collect();
-        let refused = r#"model_requests_total{model="smollm2-135m-instruct",model_version="1.0.0",code="429"}"#;
+        let refused = "model_requests_total{model=\"smollm2-135m-instruct\",\
+                       model_version=\"1.0.0\",code=\"429\"}";
         await_metric(&server, refused, 2.0);
         drop(writing);
         let mut answers: Vec<u16> = others

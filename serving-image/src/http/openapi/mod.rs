@@ -181,8 +181,9 @@ fn ok(answer: &Value) -> Value {
 }
 
 fn problem(description: &str) -> Value {
+    let schema = json!({"$ref": "#/components/schemas/Problem"});
     json!({
         "description": description,
-        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        "content": {"application/problem+json": {"schema": schema}},
     })
 }

@@ -263,8 +263,11 @@ fn instances() -> Vec<Case> {
         "/instances/0/petal_width",
         "/instances/0/colour",
     ];
-    let wrong = r#"[{"sepal_length": null, "sepal_width": "secret-4711", "petal_length": 30.001, "petal_width": -1, "colour": "secret-4711"}]"#;
-    let second = r#"{"instances": [{"sepal_length": 5, "sepal_width": 3, "petal_width": true}, {"sepal_length": 5, "sepal_width": 3, "petal_length": true, "petal_width": true}], "a/b~c": 1}"#;
+    let wrong = r#"[{"sepal_length": null, "sepal_width": "secret-4711",
+        "petal_length": 30.001, "petal_width": -1, "colour": "secret-4711"}]"#;
+    let second = r#"{"instances": [{"sepal_length": 5, "sepal_width": 3, "petal_width": true},
+        {"sepal_length": 5, "sepal_width": 3, "petal_length": true, "petal_width": true}],
+        "a/b~c": 1}"#;
     let long = format!(r#"{{"{}": 1}}"#, "x".repeat(500));
     let shortened = format!("/{}…", "x".repeat(64));
     vec![
@@ -345,7 +348,8 @@ fn v2() -> Vec<Case> {
     };
     let tensor = |name: &str, shape: &str, datatype: &str, data: &str| {
         infer(&format!(
-            r#"{{"inputs": [{{"name": "{name}", "shape": {shape}, "datatype": "{datatype}", "data": {data}}}]}}"#
+            r#"{{"inputs": [{{"name": "{name}", "shape": {shape},
+                "datatype": "{datatype}", "data": {data}}}]}}"#
         ))
     };
     let path = "/v2/models/iris/infer";
