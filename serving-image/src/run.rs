@@ -10,6 +10,7 @@ use std::time::Instant;
 use axum::http::header::InvalidHeaderValue;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinError;
 use tracing::{info, warn};
 
 use crate::artefact::{Artefact, ArtefactError, Kind, write_manifest};
@@ -246,7 +247,7 @@ async fn serve(args: ServeArgs) -> Result<(), RunError> {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
-            outcome = &mut load => match outcome.unwrap_or_else(loading_panicked) {
+            outcome = &mut load => match loaded(outcome) {
                 Ok((engine, took)) => {
                     app.ready(engine, took);
                     info!(ms = took.as_millis(),
@@ -287,9 +288,12 @@ fn load_error(error: ArtefactError) -> LoadEngineError {
     LoadError::from(error).into()
 }
 
-fn loading_panicked<T>(panic: tokio::task::JoinError) -> Result<T, LoadEngineError> {
-    let reason = candle_core::Error::Msg(format!("loading panicked: {panic}"));
-    Err(LoadError::Weights(reason).into())
+/// The outcome of the thread that loads, where a panic is an error like others.
+fn loaded<T>(outcome: Result<Result<T, LoadEngineError>, JoinError>) -> Result<T, LoadEngineError> {
+    outcome.unwrap_or_else(|panic| {
+        let reason = candle_core::Error::Msg(format!("loading panicked: {panic}"));
+        Err(LoadError::Weights(reason).into())
+    })
 }
 
 fn faults(args: &TestArgs) -> Result<Option<Faults>, RunError> {

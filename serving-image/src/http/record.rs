@@ -54,10 +54,10 @@ impl Record {
     /// Reports the request now, or at the end of the body where it is still being streamed.
     pub(super) fn finish_with(mut self, mut response: Response) -> Response {
         let status = response.status().as_u16();
-        let stats = response.extensions_mut().remove::<AnswerStats>();
-        let stats = stats.unwrap_or_default();
+        let usage = response.extensions_mut().remove::<AnswerUsage>();
+        let usage = usage.unwrap_or_default();
         if let Some(bytes_out) = response.body().size_hint().exact() {
-            self.finish(status, bytes_out, &stats);
+            self.finish(status, bytes_out, &usage);
             return response;
         }
         response.map(|body| {
@@ -65,13 +65,13 @@ impl Record {
                 body,
                 status,
                 bytes: 0,
-                stats,
+                usage,
                 record: self,
             })
         })
     }
 
-    fn finish(&mut self, status: u16, bytes_out: u64, stats: &AnswerStats) {
+    fn finish(&mut self, status: u16, bytes_out: u64, usage: &AnswerUsage) {
         if std::mem::replace(&mut self.is_finished, true) {
             return;
         }
@@ -87,7 +87,7 @@ impl Record {
         let (trace_id, span_id) = (self.trace.id(), self.trace.span());
         let version = self.app.version.as_str();
         let ms = (elapsed * 1e6).round() / 1e3;
-        let (prompt_tokens, completion_tokens) = stats.tokens();
+        let (prompt_tokens, completion_tokens) = usage.tokens();
         self.timeline.end(|| {
             let numbers = [
                 ("http.request.body.size", *bytes_in),
@@ -126,13 +126,13 @@ impl Drop for Record {
         } else {
             CLIENT_CLOSED
         };
-        self.finish(status, 0, &AnswerStats::default());
+        self.finish(status, 0, &AnswerUsage::default());
     }
 }
 
 /// Token counts and late failures of one answer, from its handler; shared with the streamed body.
 #[derive(Debug, Clone, Default)]
-pub(super) struct AnswerStats(Arc<Counts>);
+pub(super) struct AnswerUsage(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -143,7 +143,7 @@ struct Counts {
     status: AtomicU16,
 }
 
-impl AnswerStats {
+impl AnswerUsage {
     /// The prompt has that many tokens.
     pub(super) fn prompt(&self, tokens: usize) {
         self.0.prompt.store(tokens as u64 + 1, Ordering::Relaxed);
@@ -175,14 +175,14 @@ struct Streamed {
     body: Body,
     status: u16,
     bytes: u64,
-    stats: AnswerStats,
+    usage: AnswerUsage,
     record: Record,
 }
 
 impl Streamed {
     fn finish(&mut self, status: u16) {
-        let status = self.stats.status().unwrap_or(status);
-        self.record.finish(status, self.bytes, &self.stats);
+        let status = self.usage.status().unwrap_or(status);
+        self.record.finish(status, self.bytes, &self.usage);
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::App;
 use super::body::read_object;
 use super::problem::Problem;
-use super::record::AnswerStats;
+use super::record::AnswerUsage;
 use crate::generate::{self, Event, Generator};
 use crate::telemetry::part;
 use answer::Answer;
@@ -65,8 +65,8 @@ async fn answer(
         return Err(Problem::test_fault());
     }
     let asked = read(&app, generator, endpoint, body).await?;
-    let stats = AnswerStats::default();
-    stats.prompt(asked.request.prompt.len());
+    let usage = AnswerUsage::default();
+    usage.prompt(asked.request.prompt.len());
     let answer = Answer {
         endpoint,
         id: new_id(),
@@ -86,7 +86,7 @@ async fn answer(
         let stream = Stream::new(
             answer,
             asked.include_usage,
-            stats.clone(),
+            usage.clone(),
             events,
             deadline,
             first,
@@ -97,9 +97,9 @@ async fn answer(
         ];
         (headers, Body::new(stream)).into_response()
     } else {
-        whole(&answer, &stats, events, first).await?
+        whole(&answer, &usage, events, first).await?
     };
-    response.extensions_mut().insert(stats);
+    response.extensions_mut().insert(usage);
     Ok(response)
 }
 
@@ -135,7 +135,7 @@ async fn next(events: &mut UnboundedReceiver<Event>) -> Result<Event, Problem> {
 /// The answer when all of it is there.
 async fn whole(
     answer: &Answer,
-    stats: &AnswerStats,
+    usage: &AnswerUsage,
     mut events: UnboundedReceiver<Event>,
     mut event: Event,
 ) -> Result<Response, Problem> {
@@ -144,7 +144,7 @@ async fn whole(
         match event {
             Event::Text(more) => text.push_str(&more),
             Event::End { reason, tokens } => {
-                stats.completion(tokens);
+                usage.completion(tokens);
                 let body = answer.whole(&text, reason, tokens).to_string();
                 return Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response());
             }

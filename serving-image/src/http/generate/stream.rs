@@ -13,14 +13,14 @@ use tokio::time::{Instant, Sleep};
 
 use super::answer::Answer;
 use crate::generate::Event;
-use crate::http::record::AnswerStats;
+use crate::http::record::AnswerUsage;
 
 /// The body of a streamed answer. Dropping it, which happens when its client goes away, gives up
 /// the text.
 pub(super) struct Stream {
     answer: Answer,
     include_usage: bool,
-    stats: AnswerStats,
+    usage: AnswerUsage,
     events: UnboundedReceiver<Event>,
     deadline: Pin<Box<Sleep>>,
     ready: VecDeque<Bytes>,
@@ -31,7 +31,7 @@ impl Stream {
     pub(super) fn new(
         answer: Answer,
         include_usage: bool,
-        stats: AnswerStats,
+        usage: AnswerUsage,
         events: UnboundedReceiver<Event>,
         deadline: Instant,
         first: Event,
@@ -40,7 +40,7 @@ impl Stream {
         let mut stream = Self {
             answer,
             include_usage,
-            stats,
+            usage,
             events,
             deadline: Box::pin(tokio::time::sleep_until(deadline)),
             ready: VecDeque::new(),
@@ -57,7 +57,7 @@ impl Stream {
         match event {
             Event::Text(text) => self.send(self.answer.more(&text)),
             Event::End { reason, tokens } => {
-                self.stats.completion(tokens);
+                self.usage.completion(tokens);
                 self.send(self.answer.last(reason));
                 if self.include_usage {
                     self.send(self.answer.counts(tokens));
@@ -72,7 +72,7 @@ impl Stream {
 
     /// The status is sent already: the error is the last event, and what the request is counted as.
     fn fail(&mut self, status: u16, message: &str) {
-        self.stats.failed(status);
+        self.usage.failed(status);
         let error = json!({"error": {"message": message, "type": "server_error", "param": null,
             "code": status}});
         self.ready.push_back(event(&error));
