@@ -44,7 +44,7 @@ pub struct NamedArray {
     pub array: Array,
 }
 
-/// What is known of a graph's array before there is one.
+/// The type and shape of a graph's array, known before it is computed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outline {
     /// The output's name.

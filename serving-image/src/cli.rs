@@ -53,7 +53,7 @@ pub enum Command {
         #[arg(long, default_value = "/readyz")]
         path: String,
     },
-    /// Check a directory: is it servable, what is wrong, how large and how fast is it
+    /// Check a directory: report every error with its remedy, and measure size, memory and speed
     #[command(alias = "verify")]
     Check(CheckArgs),
     /// List a directory's files with size and sha256 in its serin-model.json, and print the

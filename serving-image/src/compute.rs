@@ -102,7 +102,8 @@ impl ComputePool {
         let job: Job = Box::new(move || {
             if !answer.is_closed() {
                 let outcome = here(work);
-                drop(place); // before the answer: whoever has it may send the next request at once
+                // Before the answer, after which the client may send the next request at once.
+                drop(place);
                 let _ = answer.send(outcome); // the caller may have gone meanwhile
             }
         });
@@ -161,8 +162,8 @@ fn next(receiver: &Mutex<Receiver<Job>>) -> Option<Job> {
         .ok()
 }
 
-/// What a panic said, where that is written in the code. A message that was put together may quote
-/// what a client sent, as that of a wrong place in a text does.
+/// The message of a panic, if it is a literal of the code. A message that was put together may
+/// quote what a client sent, as that of a wrong place in a text does.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let literal = panic.downcast_ref::<&str>();
     literal.map_or_else(

@@ -17,11 +17,11 @@ pub enum Phase {
     Loading,
     /// Predictions are answered.
     Ready,
-    /// The end was asked for: predictions are still answered, but `/readyz` says no.
+    /// SIGTERM has come: predictions are still answered, but `/readyz` answers 503.
     Draining,
 }
 
-/// What a process serves: one of the two, all its life.
+/// What a process serves, from readiness to its end.
 #[derive(Debug)]
 pub enum Engine {
     /// Answers instances with predictions, and explains them where its manifest has a background.
@@ -101,13 +101,12 @@ impl Lifecycle {
         }
     }
 
-    /// Makes the process ready. Only the first model counts: a process serves one version all its
-    /// life.
+    /// Makes the process ready. Later calls have no effect: a process serves one version.
     pub fn ready(&self, engine: Engine) {
         let _ = self.engine.set(engine);
     }
 
-    /// Takes readiness away, for good.
+    /// Ends readiness for the rest of the process.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }

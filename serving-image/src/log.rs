@@ -23,7 +23,8 @@ thread_local! {
     static HELD: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
-/// Logs where a panic was, and of what it said only what is written in the code.
+/// Logs the place of a panic, and its message if that is a literal of the code: others may quote
+/// data.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-/// Resident memory now, in bytes; nothing where there is no `/proc`.
+/// Resident memory now, in bytes; `None` without `/proc`.
 pub fn resident() -> Option<u64> {
     status("VmRSS:")
 }

@@ -34,7 +34,7 @@ use crate::telemetry::Tracer;
 /// Requests for explanations that may wait for the one thread that explains; more are answered 429.
 const EXPLANATIONS: usize = 4;
 
-/// Why the process ends with another code than 0.
+/// Why the process ends with an exit code other than 0.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The model is not the one that was asked for, or cannot be served.
@@ -74,13 +74,13 @@ pub enum RunError {
     /// The directory cannot be served.
     #[error(transparent)]
     NotServable(#[from] NotServable),
-    /// The load test has no good end.
+    /// The load test failed, or missed an objective.
     #[error(transparent)]
     Bench(#[from] BenchError),
     /// The health check failed.
     #[error(transparent)]
     Unhealthy(#[from] Unhealthy),
-    /// The end came before the last answer.
+    /// Requests were still running at the end of the drain timeout.
     #[error(transparent)]
     Unfinished(#[from] Unfinished),
 }
@@ -105,11 +105,11 @@ pub fn run(cli: Cli) -> Result<(), RunError> {
     match cli.command {
         Command::Serve(args) => {
             log::init(&args.log)?;
-            // It accepts connections, and has little to do: requests have threads of their own.
+            // This thread only accepts connections: requests run on other threads.
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             let runtime = runtime.enable_all().build()?;
             let outcome = runtime.block_on(serve(*args));
-            // A load that a SIGTERM overtook is not waited for.
+            // A load that SIGTERM interrupts is not waited for.
             runtime.shutdown_background();
             outcome
         }
@@ -134,8 +134,7 @@ pub fn run(cli: Cli) -> Result<(), RunError> {
     }
 }
 
-/// Ends the process at SIGTERM, wherever it is: what these commands leave is good to go on with at
-/// any time.
+/// Ends the process at SIGTERM, at any point: these commands can always be resumed.
 ///
 /// Without a handler process 1 of a container does not get the signal: a pod that is deleted would
 /// go on for the whole of its grace, and hold the output against its successor.

@@ -87,7 +87,7 @@ pub enum ArtefactError {
     Manifest {
         /// The artefact directory.
         directory: PathBuf,
-        /// What is wrong with it.
+        /// The error.
         source: ManifestError,
     },
     /// The manifest is not the one that was asked for.
@@ -95,7 +95,7 @@ pub enum ArtefactError {
     Digest {
         /// The manifest.
         path: PathBuf,
-        /// What `--digest` said.
+        /// The digest of `--digest`.
         expected: Digest,
         /// What its bytes hash to.
         found: Digest,
@@ -163,7 +163,7 @@ impl Artefact {
         })
     }
 
-    /// What is wrong with each listed file that is not as the manifest says.
+    /// The errors of the listed files that differ from the manifest.
     pub fn wrong_files(&self) -> Vec<ArtefactError> {
         let wrong = |entry| read_verified(&self.directory, entry).err();
         self.manifest.files.iter().filter_map(wrong).collect()
@@ -241,7 +241,7 @@ impl VerifyingReader {
         self.entry.size
     }
 
-    /// Reads what is left, and compares the hash of all with the manifest's.
+    /// Reads the rest, and compares the hash of the whole file with the manifest's.
     pub fn finish(mut self) -> Result<(), ArtefactError> {
         io::copy(&mut self, &mut io::sink()).map_err(|source| ArtefactError::Io {
             path: self.path.clone(),

@@ -67,7 +67,7 @@ pub struct BatchArgs {
     /// Chunks predicted at the same time [default: the CPUs this process may use]
     #[arg(long, env = "SERIN_SERVE_WORKERS")]
     pub workers: Option<NonZero<usize>>,
-    /// Begin anew: discard the output, the rejects and the checkpoint of an earlier run
+    /// Start again: discard the output, the rejects and the checkpoint of an earlier run
     #[arg(long)]
     pub overwrite: bool,
     /// The log.

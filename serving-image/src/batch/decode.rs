@@ -221,7 +221,7 @@ fn number(cell: &str) -> Option<Value> {
         .map(Value::Number)
 }
 
-/// A Parquet value as JSON. What is no number there is a missing one: pandas writes both as NaN.
+/// A Parquet value as JSON. NaN is a missing value: pandas writes both as NaN.
 #[cfg(feature = "batch-parquet")]
 fn from_parquet(field: parquet::record::Field) -> Value {
     use parquet::record::Field;

@@ -20,7 +20,8 @@ pub enum Format {
 impl Format {
     /// The format that was asked for; by default the one of the file's extension.
     ///
-    /// Fails, with a sentence that names `flag`, where there is neither, or this build lacks it.
+    /// Fails, with a sentence that names `flag`, if neither is known or this build lacks the
+    /// format.
     pub(super) fn of(asked: Option<Self>, path: &Path, flag: &'static str) -> Result<Self, String> {
         let extension = path.extension().and_then(|extension| extension.to_str());
         let by_extension = || match extension?.to_ascii_lowercase().as_str() {

@@ -307,7 +307,7 @@ impl Paths {
             return Ok(None);
         }
         if progress.complete && !sink::exists(&self.output) {
-            // somebody has taken the output away, and wants another
+            // the output was removed: write it again
             return self.anew(job).map(Some);
         }
         Ok(Some(progress))

@@ -40,7 +40,7 @@ pub(super) struct Answer {
     pub prediction: Prediction,
 }
 
-/// Why a row was not predicted. The value that was there is not repeated: it may be somebody's
+/// Why a row was not predicted. The value itself is not repeated: it may be personal
 /// personal data.
 #[derive(Debug, Serialize)]
 pub(super) struct Reject {

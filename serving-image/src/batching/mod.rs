@@ -246,7 +246,7 @@ impl Request {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether somebody waits for an answer that is still to be given.
+    /// Whether a client waits for an answer that is not given yet.
     fn is_wanted(&self) -> bool {
         let progress = self.progress();
         progress

@@ -77,7 +77,7 @@ pub struct BenchArgs {
     /// Objective (with --soak): memory grows by at most this share over the run, as 5%
     #[arg(long, value_parser = parse_percent, requires = "soak")]
     pub max_memory_growth: Option<f64>,
-    /// What is printed
+    /// Form of the output
     #[arg(long, default_value = "text")]
     pub output: OutputFormat,
     /// Write a report with graphs into this file, which needs nothing beside it
@@ -94,7 +94,7 @@ pub enum Arrivals {
     Constant,
 }
 
-/// What is printed.
+/// Form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
     /// A table for people.

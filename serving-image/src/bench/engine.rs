@@ -56,7 +56,7 @@ pub(super) async fn run(
     Ok(gatherer.finish())
 }
 
-/// A thread of its own: the runtime's timers tick in milliseconds, which is longer than a small
+/// A separate thread: the runtime's timers tick in milliseconds, which is longer than a small
 /// model needs.
 fn pace(schedule: Schedule, start: Instant, queue: &UnboundedSender<Due>) {
     for (number, due) in schedule.enumerate() {
@@ -77,7 +77,7 @@ struct Client {
 }
 
 impl Client {
-    /// Takes what is due until there is no more. A request that waited too long for a free
+    /// Takes due requests until there are no more. A request that waited too long for a free
     /// connection is given up unsent, as its sender would have done.
     async fn work(
         self,

@@ -33,7 +33,7 @@ use memory::{Memory, Sampler};
 use stats::Step;
 use target::Target;
 
-/// Why a load test has no good end. Each has its exit code.
+/// Why a load test fails, with the exit code of each reason.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
     /// The URL or a header is wrong (2).
@@ -83,7 +83,7 @@ struct Findings {
     address: String,
     /// Whether the server takes its CPU from the same machine as the generator.
     same_machine: bool,
-    /// What the server said that it is, by its `/version`.
+    /// The server's answer to `/version`.
     server: Option<Value>,
     /// What was sent.
     requests: String,

@@ -117,7 +117,7 @@ impl Sampler<'_> {
             .collect()
     }
 
-    /// Evenly from the allowed range, or from 0 to 1 where it is open; `beyond` is added to its
+    /// Evenly from the allowed range, or from 0 to 1 if it is open; `beyond` is added to its
     /// end.
     fn number(&mut self, schema: &Value, beyond: f64) -> f64 {
         let (minimum, maximum) = (schema["minimum"].as_f64(), schema["maximum"].as_f64());

@@ -134,13 +134,13 @@ impl Target {
         })
     }
 
-    /// What is asked, as a URL.
+    /// The URL of the requests.
     pub(super) fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}{}", self.authority, self.path)
     }
 
-    /// Asks the server about itself, on a connection of its own.
+    /// Asks the server about itself, on a separate connection.
     pub(super) async fn get(&self, path: &str) -> Option<Bytes> {
         let ask = async {
             let mut connection = Connection::default();

@@ -105,7 +105,7 @@ pub(super) fn of_manifest(directory: &Path, error: &ArtefactError) -> Vec<Findin
     }
 }
 
-/// What is not as good as it could be in the manifest, and what lies there that it does not list.
+/// Warnings: what the manifest lacks, and files of the directory that it does not list.
 pub(super) fn of_listing(directory: &Path, manifest: &Manifest) -> Vec<Finding> {
     let mut findings = Vec::new();
     if manifest.golden.is_empty() {

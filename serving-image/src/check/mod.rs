@@ -37,12 +37,12 @@ pub struct CheckArgs {
     /// Do not measure speed, which takes some seconds
     #[arg(long)]
     pub quick: bool,
-    /// What is printed
+    /// Form of the output
     #[arg(long, default_value = "text")]
     pub output: CheckOutput,
 }
 
-/// What is printed.
+/// Form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum CheckOutput {
     /// A summary for people.
@@ -51,7 +51,7 @@ pub enum CheckOutput {
     Json,
 }
 
-/// The directory cannot be served; what is wrong was printed.
+/// The directory cannot be served. Its errors are already printed.
 #[derive(Debug, thiserror::Error)]
 #[error("{} is not servable: {errors} {}", directory.display(),
     if *errors == 1 { "error" } else { "errors" })]
@@ -77,7 +77,7 @@ struct Report {
     serves: Vec<Route>,
 }
 
-/// What is served, by its manifest.
+/// The model, by its manifest.
 #[derive(Debug, Serialize)]
 struct About {
     name: String,
@@ -229,7 +229,7 @@ impl Report {
     }
 }
 
-/// A word of the manifest, as it is written there.
+/// An enum of the manifest, as the manifest spells it.
 fn word(value: impl Serialize) -> String {
     let value = serde_json::to_value(value).unwrap_or_default();
     value.as_str().unwrap_or_default().to_owned()

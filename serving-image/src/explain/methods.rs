@@ -143,7 +143,7 @@ impl OfWeights {
     }
 }
 
-/// Trees that take the prepared row as it is.
+/// Trees that take the prepared row without further steps.
 #[derive(Debug)]
 pub(super) struct OfTrees {
     trees: Trees,

@@ -86,7 +86,7 @@ pub trait Effort {
 pub struct Question<'a> {
     /// A valid instance.
     pub instance: &'a Value,
-    /// Index of the output to explain; the likeliest class where there is none.
+    /// Index of the output to explain. Default: the likeliest class.
     pub output: Option<usize>,
     /// Where sampling starts: the same seed and number of orders give the same explanation.
     pub seed: u64,

@@ -171,7 +171,7 @@ impl OfTexts {
     }
 }
 
-/// A text in passages, and what is known of their coalitions.
+/// A text in passages, and the answers to their coalitions so far.
 struct Round<'a> {
     of: &'a OfTexts,
     model: &'a Model,
@@ -185,8 +185,8 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    /// Cuts the text anew. Its own answer is known, and that to masks alone is the same in every
-    /// round.
+    /// Cuts the text into other passages. Its own answer is known, and that to masks alone is the
+    /// same in every round.
     fn begin(&mut self, run: usize, value: f64) {
         self.players = players(self.texts, run);
         self.known.retain(|coalition, _| *coalition == 0);

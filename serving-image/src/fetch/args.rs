@@ -26,7 +26,7 @@ pub struct FetchArgs {
     pub digest: Digest,
     /// Hosts that may be connected to: HOST[:PORT], *.SUFFIX, * (all, over TLS), http://HOST[:PORT]
     /// (without TLS), and CIDRs for private addresses. Loopback, link-local and metadata addresses
-    /// are refused whatever it says
+    /// are always refused
     #[arg(
         long = "allow-host",
         env = "SERIN_FETCH_ALLOW_HOSTS",
@@ -45,7 +45,7 @@ pub struct FetchArgs {
     /// Directory that keeps artefacts by digest, for all that share it
     #[arg(long, env = "SERIN_FETCH_CACHE", value_name = "DIRECTORY")]
     pub cache: Option<PathBuf>,
-    /// Most that the cache keeps: artefacts that were not used for longest are deleted above it
+    /// Largest size of the cache; above it, the least recently used artefacts are deleted
     /// [default: no limit]
     #[arg(long, env = "SERIN_FETCH_CACHE_LIMIT", value_name = "SIZE", value_parser = parse_size,
         requires = "cache")]

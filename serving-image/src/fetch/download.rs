@@ -22,7 +22,7 @@ use crate::artefact::Digest;
 /// First wait after a failure; doubled each time, up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// An attempt that brought so much was worth it: the count of failures starts anew.
+/// Bytes of progress after which the count of failures restarts.
 const PROGRESS: u64 = 1 << 20;
 /// A source that sends less than this in each stall time is as good as one that sends nothing.
 const TRICKLE: u64 = 16 << 10;
@@ -284,7 +284,7 @@ async fn wait_or_give_up(
     Ok(())
 }
 
-/// A file that grows, and the hash of what is in it.
+/// A growing file, and the hash of its content.
 struct Partial<'a> {
     path: &'a Path,
     file: File,
@@ -293,7 +293,7 @@ struct Partial<'a> {
 }
 
 impl<'a> Partial<'a> {
-    /// Opens or makes the file, and hashes what is there.
+    /// Opens or creates the file, and hashes its content.
     fn open(path: &'a Path) -> Result<Self, FetchError> {
         let error = |error| FetchError::storage(path, error);
         if let Some(folder) = path.parent() {

@@ -1,18 +1,17 @@
-//! Why an artefact was not fetched, in a sentence for the person who has to act, and a code for
-//! whoever restarts it.
+//! Why an artefact was not fetched: a sentence for the user, and an exit code for the supervisor.
 
 use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
-/// Why an artefact was not fetched. Each sentence names what is wrong and the remedy, and never
+/// Why an artefact was not fetched. Each sentence names the error and the remedy, and never
 /// holds a credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
     /// A flag, the address or a credential is malformed: exit code 2.
     #[error("{field}: {remedy}")]
     Usage {
-        /// The flag, or what is wrong.
+        /// The flag, or the error.
         field: String,
         /// What was expected.
         remedy: String,
@@ -39,7 +38,7 @@ pub enum FetchError {
     /// The directory or the cache cannot be written: exit code 7.
     #[error("{0}")]
     Storage(String),
-    /// The source is there and refuses, for its credentials or for reasons of its own: exit code 8.
+    /// The source refuses the credentials, or refuses for another reason: exit code 8.
     #[error("{0}")]
     Denied(String),
 }

@@ -242,7 +242,7 @@ impl HostList {
     }
 }
 
-/// Protocol, host and port of an address: what may be said of it. Paths and queries may hold
+/// Protocol, host and port of an address, for messages. Paths and queries may hold
 /// secrets (signed addresses).
 pub(super) struct Origin<'a>(pub &'a Url);
 

@@ -17,7 +17,7 @@ pub(super) type Locate = Box<dyn Fn(&str) -> Option<Remote>>;
 
 /// How a source holds an artefact.
 pub(super) enum Layout {
-    /// Each file at an address of its own; none for a file that the source does not have.
+    /// Each file has its own address; `None` for a file that the source does not have.
     Files(Locate),
     /// In one archive, or several that make up one artefact.
     Archives(Vec<Archive>),

@@ -162,7 +162,7 @@ async fn assemble(args: &FetchArgs, uri: &Uri, staging: &Path) -> Result<(), Fet
                 packed.push((path, archive.gzip));
             }
             let listing = unpack(&packed, args, &files);
-            // An archive that is not what was asked for is not gone on with.
+            // A wrong archive is not resumed.
             for (path, _) in &packed {
                 let _ = fs::remove_file(path);
             }

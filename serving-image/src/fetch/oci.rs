@@ -26,7 +26,7 @@ const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
 /// The annotation that names a layer's file.
 const TITLE: &str = "org.opencontainers.image.title";
 
-/// What is known of a registry's wish to know who asks.
+/// How a registry wants requests to authenticate, as far as known.
 #[derive(Debug)]
 pub struct Session {
     pair: Option<(String, Secret)>,

@@ -91,7 +91,7 @@ impl Store {
                 file.try_lock_shared()
             };
             match outcome {
-                // Whoever held it may have deleted it, and with it all that it stood for.
+                // Its holder may have deleted it together with the artefact.
                 Ok(()) if !is_same(&file, &path) => file = open()?,
                 Ok(()) => return Ok(Held(Some(file))),
                 Err(TryLockError::WouldBlock) => {
@@ -111,7 +111,7 @@ impl Store {
         }
     }
 
-    /// Where the artefact is assembled: what an earlier attempt left there is gone on with, unless
+    /// Where the artefact is assembled. An earlier attempt's files are resumed, unless
     /// another process might be at it too.
     pub fn staging(&self, held: &Held) -> Result<PathBuf, FetchError> {
         let own = held.0.is_none();
@@ -182,7 +182,7 @@ impl Store {
         swap_in(&assembled, directory)
     }
 
-    /// Deletes the artefacts that were not used for longest until the cache is within its limit,
+    /// Deletes the least recently used artefacts until the cache is within its limit,
     /// and what others left unfinished long ago. Those that a process works on stay.
     pub fn evict(&self) {
         self.forget_stale();

@@ -44,7 +44,7 @@ pub struct Oci {
     pub registry: String,
     /// Such as `models/iris`.
     pub repository: String,
-    /// The tag, or the digest where there is no tag.
+    /// The tag, or the digest if there is no tag.
     pub reference: String,
     /// `sha256:…` of the registry's manifest, where the address pins it.
     pub digest: Option<String>,

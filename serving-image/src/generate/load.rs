@@ -49,7 +49,7 @@ pub enum LoadGeneratorError {
     /// The caches may not hold even a short text.
     #[error("{bytes} bytes of cache hold {positions} tokens; {MIN_CONTEXT} is the least")]
     Cache {
-        /// What is allowed.
+        /// The allowed bytes.
         bytes: usize,
         /// What that is in tokens.
         positions: usize,
@@ -160,7 +160,7 @@ impl Generator {
         Ok(())
     }
 
-    /// The beginning of the likeliest text, at least `bytes` long where it is as long.
+    /// The beginning of the likeliest text: all of it, or at least `bytes` bytes.
     fn write(&self, prompt: Vec<u32>, max_tokens: usize, bytes: usize) -> String {
         let request = Request {
             prompt,

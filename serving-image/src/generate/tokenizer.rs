@@ -265,7 +265,7 @@ impl Utf8 {
         text
     }
 
-    /// What is left when no more bytes come.
+    /// The rest, when no more bytes come.
     pub fn finish(&mut self) -> String {
         String::from_utf8_lossy(&std::mem::take(&mut self.held)).into_owned()
     }

@@ -17,7 +17,7 @@ use crate::preprocess::FieldErrors;
 /// hold up the other connections of that thread.
 const PARSED_AT_ONCE: usize = 16 << 10;
 
-/// The body as a JSON object, or what is wrong with it.
+/// Reads the body as a JSON object. Fails with the problem to answer.
 pub(super) async fn read_object(
     request: Request,
     app: &App,

@@ -58,8 +58,8 @@ impl Instances {
     }
 
     /// Values that are valid one by one may overflow the network's 32-bit floats where the manifest
-    /// sets them no bounds. JSON has no word for what comes out; it is the instance that is
-    /// refused, not the process that failed.
+    /// sets them no bounds. JSON cannot express the result, so the instance is refused; the process
+    /// has not failed.
     fn check_finite(&self, predictions: &[Prediction]) -> Result<(), FieldErrors> {
         let mut errors = FieldErrors::default();
         for (index, prediction) in predictions.iter().enumerate() {
@@ -136,7 +136,7 @@ pub(super) async fn infer(
             if let Batch::Tokens(texts) = batch {
                 return Ok(Step::Encode(texts, accepted));
             }
-            // What is computed in microseconds goes straight through.
+            // Predictions of microseconds run right here.
             let forward = part("forward");
             let predictions = model.forward(&batch).map_err(|reason| failed(&reason))?;
             drop(forward);

@@ -48,7 +48,7 @@ pub struct Bounds {
     pub deadline: Duration,
 }
 
-/// What computes.
+/// The threads that compute.
 #[derive(Debug)]
 pub struct Executors {
     /// Prepares and words requests, and predicts what takes microseconds.
@@ -59,7 +59,7 @@ pub struct Executors {
     pub explanations: ComputePool,
 }
 
-/// What every handler sees.
+/// The state that all handlers share.
 #[derive(Debug)]
 pub struct App {
     /// The name it is served under: label, header and body.
@@ -154,7 +154,7 @@ impl App {
         })
     }
 
-    /// Has requests traced.
+    /// Traces requests.
     #[must_use]
     pub fn traced(mut self, tracer: Tracer) -> Self {
         self.metrics.add_tracing(tracer.metrics());
@@ -175,7 +175,7 @@ impl App {
             .set_ready(self.lifecycle.phase() == Phase::Ready);
     }
 
-    /// Takes readiness away, and asks clients to leave their connections after the next answer.
+    /// Ends readiness, and asks clients to close their connections after the next answer.
     pub fn drain(&self) {
         self.lifecycle.drain();
         self.metrics.set_ready(false);

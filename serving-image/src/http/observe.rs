@@ -88,7 +88,7 @@ pub(super) async fn observe(
         headers.insert(TRACERESPONSE, trace);
     }
     if app.lifecycle.phase() == Phase::Draining {
-        // Whoever holds a connection is sent elsewhere before it is closed: nothing can be lost on
+        // Clients are asked to close their connections before the server does: nothing is lost on
         // it then.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

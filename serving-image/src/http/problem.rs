@@ -29,7 +29,7 @@ struct Body<'a> {
     detail: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
-    /// Given where it is more than the errors that are listed.
+    /// The number of errors, if not all are listed.
     #[serde(skip_serializing_if = "Option::is_none")]
     errors_total: Option<usize>,
     model: &'a str,

@@ -33,7 +33,7 @@ pub(super) struct Record {
     /// The client's own id, where it sent a sound one.
     pub given_id: Option<HeaderValue>,
     pub trace: Trace,
-    /// Its spans, where it is traced.
+    /// Its spans, if it is traced.
     pub timeline: Timeline,
     pub method: Method,
     pub uri: Uri,
@@ -51,7 +51,7 @@ impl Record {
         given.unwrap_or_else(|| self.trace.id())
     }
 
-    /// Reports the request now, or at the end of the body where it is still being streamed.
+    /// Reports the request now, or at the end of the body if that is streamed.
     pub(super) fn finish_with(mut self, mut response: Response) -> Response {
         let status = response.status().as_u16();
         let usage = response.extensions_mut().remove::<AnswerUsage>();
@@ -218,7 +218,7 @@ pub(super) fn is_probe(method: &Method, path: &str) -> bool {
     method == Method::GET && matches!(path, "/livez" | "/readyz" | "/metrics")
 }
 
-/// The method's name, where it is one that HTTP knows; clients may make others up without end.
+/// The method's name if HTTP defines it; clients may invent any number of others.
 fn known(method: &Method) -> Option<&'static str> {
     const KNOWN: [&str; 9] = [
         "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE",

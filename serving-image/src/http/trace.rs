@@ -31,7 +31,7 @@ pub(super) struct Ids {
 pub(super) struct Trace {
     /// In the form of its header, with a span of our own.
     header: [u8; LENGTH],
-    /// The caller's header, where it is taken over.
+    /// The caller's header, if it is valid.
     caller: Option<[u8; LENGTH]>,
 }
 

@@ -24,7 +24,7 @@ const MAX_FEATURES: usize = 64;
 /// Most categories that have their own bin; the likeliest ones, and one more bin for all others.
 const MAX_CATEGORIES: usize = 11;
 
-/// The bin of every category that has none of its own.
+/// The bin of all categories without a bin of their own.
 const OTHER: &str = "(other)";
 
 /// What an embedding's vectors are counted as.

@@ -42,7 +42,7 @@ pub struct ModelLabels {
     model_version: String,
 }
 
-/// What is served, for labels and `model_info`.
+/// The served model, for labels and `model_info`.
 #[derive(Debug, Clone, Copy)]
 pub struct Served<'a> {
     /// The model's manifest, which bounds the labels.
@@ -70,7 +70,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The series of what is served, with these edges of the latency histogram, in rising seconds.
+    /// The series of the served model. `duration_edges` are the rising edges of the latency
+    /// histogram, in seconds.
     ///
     /// Those that a rollout's gate reads exist from the first scrape on, at zero, so that the first
     /// failure is an increase and not a birth.

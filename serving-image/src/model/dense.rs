@@ -86,7 +86,7 @@ impl Dense {
         })
     }
 
-    /// The weights, where there is one layer alone.
+    /// The weights of a network of one layer; `None` for others.
     pub(super) fn linear(&self) -> Option<Linear> {
         let [layer] = self.network.layers() else {
             return None;

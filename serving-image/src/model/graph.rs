@@ -38,7 +38,7 @@ pub(crate) struct ModelProto {
     pub(crate) graph: Option<Graph>,
 }
 
-/// What is computed.
+/// The graph of a model.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Graph {
     #[prost(message, repeated, tag = "1")]

@@ -27,7 +27,7 @@ pub use onnx::{OnnxError, use_library};
 /// Why a model cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The artefact is not what it says it is.
+    /// The artefact's files are not those that its manifest lists.
     #[error(transparent)]
     Artefact(#[from] ArtefactError),
     /// The preprocessing cannot be built.
@@ -53,7 +53,7 @@ pub enum LoadError {
     GoldenInstance {
         /// Its place in the manifest.
         index: usize,
-        /// What is wrong.
+        /// The errors.
         errors: FieldErrors,
     },
     /// The model does not answer as it did where it was trained.
@@ -192,7 +192,7 @@ impl Model {
         }
     }
 
-    /// What is known of the graph's own tensors before they are computed; of the task `raw` alone.
+    /// The types and shapes of the graph's own tensors, for the task `raw`; empty for others.
     pub fn outlines(&self) -> &[Outline] {
         match &self.engine {
             Engine::Onnx(onnx) => onnx.outlines(),

@@ -9,7 +9,7 @@ use safetensors::Dtype;
 /// Each is read when it is asked for, so that an engine can pack it and let go of it: with all of
 /// them at once, MiniLM takes 30 MiB more while it is loaded.
 pub(super) trait Tensors {
-    /// The tensor as it is stored; none of that name is an error.
+    /// The tensor as stored. A missing name is an error.
     fn stored(&self, name: &str) -> Result<Tensor>;
 
     /// Whether there is one of that name.

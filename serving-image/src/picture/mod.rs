@@ -56,7 +56,7 @@ pub struct Reading {
     pub upright: bool,
 }
 
-/// Why a file is refused, in words of what is expected.
+/// Why a file is refused: what is expected instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// It is no text in base64.
@@ -102,7 +102,7 @@ impl Picture {
 fn decode(file: &[u8], reading: Reading) -> Result<Picture, Refused> {
     match image::guess_format(file) {
         Ok(ImageFormat::Jpeg) => {
-            // What is missing would be grey: the decoder does not mind.
+            // The decoder would fill the missing part with grey.
             if !has_end(file) {
                 return Err(Refused::Broken);
             }

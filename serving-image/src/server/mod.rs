@@ -1,4 +1,4 @@
-//! The accept loop, and an end in which no request is lost.
+//! The accept loop, and a shutdown that loses no request.
 
 mod spin_wait;
 mod workers;
@@ -17,15 +17,14 @@ use tracing::warn;
 use workers::Connection;
 pub use workers::Workers;
 
-/// Connections at one time; more wait in the kernel's queue. Keeps file descriptors below the usual
-/// limit of 1,024 only where that is raised, and memory bounded everywhere: an idle connection
-/// costs about 10 KiB.
+/// Most connections at one time; more wait in the kernel's queue. Bounds memory: an idle connection
+/// costs about 10 KiB. The usual limit of 1,024 file descriptors must be raised to reach it.
 const MAX_CONNECTIONS: usize = 10_000;
 
 /// The pause after a failed accept: out of file descriptors, the next one fails as well.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Requests were still running when their time was over.
+/// Requests were still running at the end of the drain timeout.
 #[derive(Debug, thiserror::Error)]
 #[error("{connections} connections were still busy {} s after the last one was accepted",
     after.as_secs_f64())]
@@ -36,8 +35,8 @@ pub struct Unfinished {
     pub after: Duration,
 }
 
-/// Serves on `workers` until `stop` is done, then takes no new connection and finishes the requests
-/// in flight within `finish`.
+/// Serves on `workers` until `stop` is done. Then takes no new connection, and finishes the
+/// requests in flight within `finish`, or fails.
 pub async fn serve(
     listener: TcpListener,
     workers: Workers,
@@ -47,7 +46,7 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let hand_over = |stream: TcpStream, permit: Option<OwnedSemaphorePermit>| -> io::Result<()> {
-        let _ = stream.set_nodelay(true); // only latency is lost without
+        let _ = stream.set_nodelay(true); // without it, only latency suffers
         workers.serve(Connection {
             stream: stream.into_std()?,
             watcher: graceful.watcher(),
@@ -80,7 +79,7 @@ pub async fn serve(
     })
     .await
     {
-        let _ = hand_over(stream, None); // what it fails with, it says on the way to the loop above
+        let _ = hand_over(stream, None); // a failure here only loses this connection
     }
     drop(listener);
 

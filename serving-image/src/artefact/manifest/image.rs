@@ -37,7 +37,7 @@ pub struct ImageStep {
 }
 
 impl ImageStep {
-    /// The shape of the array that a picture becomes; none where there is no size, for tensors.
+    /// The shape of the array that a picture becomes; `None` for tensors, which have no size here.
     pub fn shape(&self) -> Option<[usize; 3]> {
         let Resize { width, height, .. } = *self.resize.as_ref()?;
         Some(self.layout.shape([height, width, self.channels.count()]))
@@ -53,7 +53,7 @@ pub struct Resize {
     pub width: usize,
     /// Pixels one above the other.
     pub height: usize,
-    /// What is done where the proportions are others.
+    /// How a picture of other proportions is fitted.
     pub mode: Mode,
     /// The length that the shortest edge has before the middle is cut out (`crop`). Default: the
     /// longer one of width and height.
@@ -73,7 +73,7 @@ pub struct Resize {
     pub antialias: bool,
 }
 
-/// What is done where a picture has other proportions than the network takes.
+/// How a picture is fitted whose proportions differ from those that the network takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Mode {

@@ -222,7 +222,7 @@ impl Manifest {
         inputs.any(|input| input.kind == InputType::Image)
     }
 
-    /// What becomes of the image or tensor of that name; none where it is taken as it is.
+    /// The `image` step of the input of that name; `None` if it has none.
     pub fn image_step(&self, input: &str) -> Option<&ImageStep> {
         self.preprocessing.iter().find_map(|step| match step {
             Step::Image(step) if step.input == input => Some(step),
@@ -230,7 +230,7 @@ impl Manifest {
         })
     }
 
-    /// The fields in the order of the `order` step; none where there is no such step.
+    /// The fields in the order of the `order` step; `None` without such a step.
     pub fn order(&self) -> Option<&[String]> {
         self.preprocessing.iter().find_map(|step| match step {
             Step::Order { features } => Some(features.as_slice()),
@@ -287,7 +287,7 @@ impl Manifest {
         })
     }
 
-    /// The tokeniser's file, where there is one.
+    /// The path of the tokeniser's file; `None` without a `tokenize` step.
     pub fn tokenizer(&self) -> Option<&str> {
         self.preprocessing.iter().find_map(|step| match step {
             Step::Tokenize { tokenizer, .. } => Some(tokenizer.as_str()),

@@ -49,7 +49,7 @@ pub enum Distribution {
     },
     /// Categories.
     Categories {
-        /// Share of each category, by its text; what is missing to 1 are all others.
+        /// Share of each category, by its text. The rest to 1 is the share of all others.
         shares: BTreeMap<String, f64>,
     },
 }

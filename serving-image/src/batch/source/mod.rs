@@ -51,7 +51,7 @@ pub enum InputError {
     },
 }
 
-/// What is read of a row, by name.
+/// The columns that are read, by name.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted<'a> {
     /// The model's fields; whether each must be there.

@@ -35,8 +35,8 @@ impl Parquet {
             .collect();
         let mut columns = locate(&names, wanted)?;
 
-        // Only what is wanted is decoded. The order stays that of the file, so the places shift
-        // together.
+        // Only the wanted columns are decoded. The order stays that of the file, so the places
+        // shift together.
         let read: Vec<usize> = (0..names.len())
             .filter(|place| columns.inputs.contains(&Some(*place)) || columns.keep.contains(place))
             .collect();

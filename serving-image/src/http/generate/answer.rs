@@ -39,7 +39,7 @@ impl Answer {
         answer
     }
 
-    /// The first part of a stream, where there is one before the text.
+    /// The part of a stream before the text; `None` for completions.
     pub(super) fn opening(&self) -> Option<Value> {
         let delta = json!({"role": "assistant", "content": "", "refusal": null});
         (self.endpoint == Endpoint::Chat).then(|| self.delta(&delta, None))

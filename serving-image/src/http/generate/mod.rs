@@ -80,7 +80,7 @@ async fn answer(
     let mut events = generator
         .start(asked.request)
         .map_err(|generate::Overloaded| Problem::overloaded())?;
-    // Until there is a first event, an error still has a status of its own.
+    // Before the first event, an error can still have its own status.
     let first = next(&mut events).await?;
     let mut response = if asked.stream {
         let stream = Stream::new(

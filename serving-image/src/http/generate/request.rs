@@ -123,7 +123,7 @@ const KNOWN: [&str; 2] = [
      response_format, user",
 ];
 
-/// The tokens of a prompt, or what is expected in its place.
+/// The tokens of a prompt. Fails with what is expected instead.
 fn encode(generator: &Generator, source: Source) -> Result<Vec<u32>, String> {
     let text = match source {
         Source::Prompt(text) => text,
@@ -151,7 +151,7 @@ fn encode(generator: &Generator, source: Source) -> Result<Vec<u32>, String> {
     }
 }
 
-/// The body's fields, each taken out as it is read, and what is wrong with them.
+/// The fields of the body, each removed when it is read, and their errors.
 struct Fields {
     body: Map<String, Value>,
     errors: FieldErrors,

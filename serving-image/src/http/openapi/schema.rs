@@ -175,7 +175,7 @@ pub(super) fn vector(manifest: &Manifest) -> Value {
     json!({"type": "array", "items": {"type": "number"}, "minItems": length, "maxItems": length})
 }
 
-/// RFC 9457, with what is ours.
+/// RFC 9457, with the fields of this server.
 pub(super) fn problem() -> Value {
     let text = json!({"type": "string"});
     let field = object(&json!({

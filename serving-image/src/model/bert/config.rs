@@ -12,7 +12,7 @@ const ROWS: usize = 8;
 /// The padding token of `RoBERTa`, whose `config.json` need not tell it.
 const PADDING: u32 = 1;
 
-/// What is read of `config.json`; the other names are `DistilBERT`'s.
+/// The fields of `config.json` that are read; the aliases are `DistilBERT`'s.
 #[derive(Debug, Clone, Deserialize)]
 pub(in crate::model) struct Config {
     #[serde(alias = "dim")]

@@ -67,7 +67,7 @@ pub enum Value {
     Integer(i64),
     /// `f32` or `f64`.
     Float(f64),
-    /// UTF-8; what is not becomes U+FFFD.
+    /// UTF-8; invalid bytes become U+FFFD.
     String(String),
     /// An array of strings.
     Strings(Vec<String>),

@@ -78,7 +78,7 @@ impl Answer {
         })
     }
 
-    /// What is known of the tensors that are the answer as they are.
+    /// The types and shapes of the graph's own tensors (the task `raw`).
     pub(super) fn outlines(&self) -> &[Outline] {
         &self.outlines
     }

@@ -159,7 +159,7 @@ impl Onnx {
         })
     }
 
-    /// What is known of the tensors that are the answer as they are (the task `raw`).
+    /// The types and shapes of the graph's own tensors (the task `raw`).
     pub(super) fn outlines(&self) -> &[Outline] {
         self.answer.outlines()
     }

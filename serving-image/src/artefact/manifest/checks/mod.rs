@@ -34,7 +34,7 @@ pub(super) fn contradictions(manifest: &Manifest) -> Vec<String> {
     problems.0
 }
 
-/// Collects what is wrong.
+/// Collects errors.
 #[derive(Debug, Default)]
 struct Problems(Vec<String>);
 
