@@ -1,5 +1,5 @@
-//! A table of wrong requests, each with the answer that it gets; and `docs/bad-requests.md`,
-//! written from the answers.
+//! Wrong requests, each with its expected answer. `docs/bad-requests.md` is written from the
+//! answers.
 
 mod cases;
 mod situations;
@@ -119,24 +119,22 @@ fn escape(text: &str) -> String {
     text.replace('|', "\\|")
 }
 
-/// The document is what this test saw: it is written with `SERIN_WRITE_DOCS=1`, and else compared.
+/// Writes the document with `SERIN_WRITE_DOCS=1`; otherwise compares it with the answers.
 fn compare_with_the_document(rows: &str, more: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/bad-requests.md");
     let count = rows.lines().count() + more.lines().count();
     let document = format!(
-        "# {count} wrong requests, and what each gets\n\n\
-         Written by the test `wrong_requests` from the answers of a server (`SERIN_WRITE_DOCS=1 \
-         cargo test -p serin-serve\n\
-         --test serve wrong_requests`). The model takes `sepal_length` (a number), `sepal_width` \
-         (an integer), `petal_length`\n\
-         (a number that may be missing) and `petal_width` (true or false); a body may have \
-         {MAX_BODY} bytes and 300 ms.\n\
-         Every wrong field is listed, and no value that was sent is repeated.\n\n\
-         | request | status | what the answer tells |\n|---|---|---|\n{rows}\n\
-         ## At other servers\n\n\
-         What categories get, and what is not the request's fault. Answers with 429 and 503 have \
-         `Retry-After: 1`.\n\n\
-         | request | status | what the answer tells |\n|---|---|---|\n{more}"
+        "# {count} wrong requests, and the answer to each\n\n\
+         The test `wrong_requests` writes this page from the answers of a server:\n\
+         `SERIN_WRITE_DOCS=1 cargo test -p serin-serve --test serve wrong_requests`.\n\
+         The model takes `sepal_length` (a number), `sepal_width` (an integer), `petal_length`\n\
+         (a number that may be missing) and `petal_width` (true or false). A body may have\n\
+         {MAX_BODY} bytes and 300 ms. An answer lists every wrong field, and repeats no value.\n\n\
+         | request | status | answer |\n|---|---|---|\n{rows}\n\
+         ## Other servers\n\n\
+         Answers for categories, and answers that are not the request's fault. Those with 429 and\n\
+         503 have `Retry-After: 1`.\n\n\
+         | request | status | answer |\n|---|---|---|\n{more}"
     );
     if std::env::var_os("SERIN_WRITE_DOCS").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
