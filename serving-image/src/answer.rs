@@ -1,4 +1,4 @@
-//! The JSON form of one prediction: the same from `/predict` and from a batch job.
+//! The JSON form of one prediction, the same in `/predict` and in batch jobs.
 
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};

@@ -1,5 +1,4 @@
-//! Arrays of numbers or texts as a graph takes and gives them: named in a manifest, typed, shaped,
-//! row-major.
+//! Arrays of numbers or texts, the inputs and outputs of graphs: named, typed, shaped, row-major.
 
 use serde::Serialize;
 

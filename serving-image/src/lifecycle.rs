@@ -1,4 +1,5 @@
-//! Loading, ready, draining: what `/readyz` says, and the model once there is one.
+//! The phases of the process (loading, ready, draining), which `/readyz` reports, and the loaded
+//! model.
 
 use std::sync::Arc;
 use std::sync::OnceLock;

@@ -1,5 +1,5 @@
-//! The answer of a network to one instance: plain data between the model and those who word, count
-//! or explain it.
+//! The answer of a network to one instance: plain data for the modules that render, count or
+//! explain it.
 
 use crate::array::NamedArray;
 

@@ -1,4 +1,4 @@
-//! The commands, from start to exit.
+//! Runs the subcommands, from start to exit.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

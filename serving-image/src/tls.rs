@@ -1,5 +1,5 @@
-//! Whom connections of ours trust: the system's authorities, and those that a flag or a variable
-//! names.
+//! The certificate authorities that outgoing connections trust: the system's, and those that a flag
+//! or a variable names.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

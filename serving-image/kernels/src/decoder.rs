@@ -1,4 +1,4 @@
-//! What a decoder of the llama family does between its matrix products, a token at a time.
+//! The operations of a llama decoder between its matrix products, a token at a time.
 
 use pulp::{Arch, Simd, WithSimd};
 

@@ -1,4 +1,4 @@
-//! Where each token's values lie.
+//! The layout of the tokens' values.
 
 use std::ops::Range;
 

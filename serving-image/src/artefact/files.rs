@@ -1,4 +1,4 @@
-//! Reading an artefact so that no byte is used which was not hashed first.
+//! Reads the files of an artefact. No byte is used before its hash is verified.
 
 use std::collections::BTreeMap;
 use std::fmt;

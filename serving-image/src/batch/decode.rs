@@ -1,4 +1,4 @@
-//! From a row as it was read to an instance as a request would carry it.
+//! Turns a row of the file into an instance, as a request would carry it.
 //!
 //! Nothing is prepared here: the instance goes through
 //! [`Model::prepare`](crate::model::Model::prepare), as that of a request does. What is done here

@@ -1,4 +1,4 @@
-//! Several chunks at once, in order.
+//! Scores several chunks at the same time; the results stay in order.
 //!
 //! ```text
 //! source ─► chunks ─► workers (decode, prepare, forward) ─► answers in the input's order ─► sink

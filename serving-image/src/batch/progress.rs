@@ -1,4 +1,4 @@
-//! How far the job is: a bar on a terminal, a log line now and then elsewhere.
+//! The progress of the job: a bar on a terminal, else a log line from time to time.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! A chunk of rows through the model: exactly the path of a request.
+//! Scores a chunk of rows, by exactly the path of a request.
 
 use serde::Serialize;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! The checkpoint: what is done, and for which job, in a small file beside the output.
+//! The checkpoint: the progress of one job, in a small file beside the output.
 //!
 //! The output is made durable first and the checkpoint second, so that a checkpoint never promises
 //! rows that are not there. When the job resumes, it cuts off what the output has beyond the

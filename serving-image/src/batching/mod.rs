@@ -1,9 +1,9 @@
 //! Dynamic batching: texts of many requests through the encoder together.
 //!
 //! One thread takes the next batch whenever the engine is free (`queue.rs` says which one),
-//! computes it, and hands the parts back. Whoever gives up, by deadline or by closing the
-//! connection, drops the receiver of the answer: that is what takes a request out of line, and
-//! nothing of it is computed from then on.
+//! computes it, and hands the parts back. A client that gives up, by its deadline or by closing the
+//! connection, drops the receiver of the answer. That removes its request from the queue, and the
+//! rest of it is not computed.
 
 mod queue;
 

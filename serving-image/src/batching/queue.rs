@@ -1,4 +1,4 @@
-//! Which texts are computed next: pure, without clock or thread.
+//! Decides which texts are computed next. Pure: no clock and no thread.
 //!
 //! Requests wait in line and take turns. In its turn a request has up to half a batch computed: a
 //! small one is done then, so small ones are answered in the order in which they came; a large one

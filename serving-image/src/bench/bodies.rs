@@ -1,4 +1,5 @@
-//! What is sent: from a file, from the server's own contract, or from a model's golden examples.
+//! The bodies of the requests: from a file, from the server's contract, or from a model's golden
+//! examples.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};

@@ -1,4 +1,4 @@
-//! What was promised, and whether it was held.
+//! The objectives of a load test, and whether they were met.
 
 use std::time::Duration;
 

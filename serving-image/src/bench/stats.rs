@@ -1,4 +1,4 @@
-//! What was measured, without flattery.
+//! The statistics of a load test.
 //!
 //! A latency runs from when its request was *due*, so that a server that stalls is charged for all
 //! requests that had to wait meanwhile (no coordinated omission). It counts for a good answer, and

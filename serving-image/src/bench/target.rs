@@ -1,4 +1,4 @@
-//! The server that is asked, and one connection to it.
+//! The server under test, and one connection to it.
 
 use std::io;
 use std::net::SocketAddr;

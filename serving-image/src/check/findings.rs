@@ -1,4 +1,4 @@
-//! What is wrong with a directory, and what to do about it.
+//! The errors and warnings of a directory, each with its remedy.
 
 use std::collections::BTreeSet;
 use std::fs;

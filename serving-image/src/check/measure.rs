@@ -1,4 +1,4 @@
-//! How fast and how large a model is, by trying it.
+//! Measures the speed and memory of a model.
 
 use std::hint::black_box;
 use std::num::NonZero;

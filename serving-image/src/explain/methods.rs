@@ -1,4 +1,4 @@
-//! The ways to explain, each with what it keeps of the model and the background.
+//! The methods of explaining, each with the data that it keeps of the model and the background.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! Shapley values of a function that is only known by its answers.
+//! Shapley values of a function that is known by its answers only.
 //!
 //! The players are the fields of an instance. A coalition's worth is the model's mean answer when
 //! its fields are the instance's own and all others are a background instance's ("interventional"

@@ -1,5 +1,5 @@
-//! Texts: what each word added to the answer, by the model's answers to the text with other words
-//! masked.
+//! Explains texts: how much each word contributed, by the model's answers to the text with other
+//! words masked.
 //!
 //! The players are the words, or passages of neighbouring words. A coalition's answer is the
 //! model's own to the text in which every word of the others is the manifest's mask, such as

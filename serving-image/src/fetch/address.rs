@@ -1,5 +1,5 @@
-//! Which addresses may be connected to: the last line of defence against addresses that name what
-//! is not meant for tenants.
+//! The addresses that may be connected to: the last defence against tenants that name internal
+//! addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,5 +1,4 @@
-//! Archives, read as if an attacker had made them: only listed files come out, as plain files, at
-//! their own size.
+//! Reads untrusted archives: only listed files are extracted, as plain files of their listed size.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;

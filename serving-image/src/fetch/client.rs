@@ -1,5 +1,5 @@
-//! One GET after the other: every hop's address is checked, credentials stay with the host they are
-//! for.
+//! The HTTP client: checks the address of every redirect, and sends credentials only to their own
+//! host.
 
 use std::error::Error as _;
 use std::net::SocketAddr;

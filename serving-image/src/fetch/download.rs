@@ -1,5 +1,5 @@
-//! From an address into memory or into a file: resumed where it was cut, tried again where that may
-//! help, bounded in size.
+//! Downloads to memory or to a file: resumes after an interruption, retries where that may help,
+//! bounds the size.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};

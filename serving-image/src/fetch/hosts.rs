@@ -1,5 +1,4 @@
-//! The platform's list of hosts: who may be named, over which protocol, and on which private
-//! addresses they may live.
+//! The platform's list of hosts: allowed names, their protocols, and allowed private addresses.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

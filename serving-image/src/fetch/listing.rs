@@ -1,4 +1,4 @@
-//! What a manifest says about files: all that fetching needs to know of it, whatever else it holds.
+//! The files that a manifest lists. Fetching reads no other part of it.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path};

@@ -1,5 +1,5 @@
-//! `oci://HOST/REPOSITORY:TAG` or `@sha256:…`: artefacts in a registry, as `oras push` or any OCI
-//! tool lays them there.
+//! `oci://HOST/REPOSITORY:TAG` or `@sha256:…`: artefacts in a registry, as `oras push` or other OCI
+//! tools store them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! Something at an address, and what it takes to read it.
+//! An object at an address, with the credentials to read it.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The directories that artefacts are assembled in, kept in, and put in place from.
+//! The cache and staging directories of artefacts.
 //!
 //! ```text
 //! CACHE/artefacts/<hex>/   finished, verified artefacts, named by the sha256 of the manifest

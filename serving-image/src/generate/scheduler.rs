@@ -1,4 +1,4 @@
-//! One thread that advances all texts together.
+//! The thread that advances all texts together.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Ending a text at a stop string, wherever the borders between tokens are.
+//! Ends a text at a stop string, which may span several tokens.
 
 /// What may be shown of a text so far.
 #[derive(Debug, PartialEq, Eq)]

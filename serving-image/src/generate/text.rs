@@ -1,4 +1,4 @@
-//! One text while it is read and written.
+//! One text in a slot: its prompt is read, its answer written.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! What the process tells about itself: probes, series, version and contract.
+//! Probes, metrics, version and contract of the process.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A request's body: its media type, its size and time, its JSON.
+//! Reads the body of a request: checks its media type, size and time, and parses its JSON.
 
 use std::error::Error;
 

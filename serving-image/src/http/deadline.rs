@@ -1,4 +1,4 @@
-//! The time in which a prediction is answered: 504 when it is over.
+//! The deadline of a prediction: 504 when it has passed.
 //!
 //! At that moment the handler is dropped, and with it the receivers of what the compute pool and
 //! the batcher still owe it; both skip abandoned work. So a late request costs no more

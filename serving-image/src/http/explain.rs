@@ -1,5 +1,5 @@
-//! `POST /explain`: what each field or word added to an answer. On a thread of its own, and never
-//! before a prediction.
+//! `POST /explain`: how much each field or word contributed to an answer. Runs on a separate
+//! thread, and yields to predictions.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Around every request: its id, the model's headers, the metrics and one log line. Never its
-//! payload.
+//! The layer around every request: its id, the model's headers, the metrics and one log line.
+//! Payloads are never logged.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! How inputs and predictions are distributed: counters against the histogram of training.
+//! The distributions of inputs and predictions, counted in the bins of the training histogram.
 //!
 //! Counters, because they add up over pods and over any window. The shares of training are beside
 //! them, so that a population stability index is one query (README has it).

@@ -1,4 +1,5 @@
-//! What Prometheus scrapes. The names and labels are a contract with the operator's gate.
+//! The series that Prometheus scrapes. The names and labels are a contract with the operator's
+//! gate.
 //!
 //! A file a theme; every label set is bounded by the manifest, and every handle is resolved before
 //! the first request, so that counting one costs an atomic addition.

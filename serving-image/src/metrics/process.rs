@@ -1,4 +1,4 @@
-//! What the process takes of its machine.
+//! The memory of the process.
 
 use std::fmt::Error;
 

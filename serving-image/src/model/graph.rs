@@ -1,5 +1,5 @@
-//! What is read of a graph in ONNX for what it says of itself: nodes and their attributes, by the
-//! numbers of the fields in onnx.proto3. Weights are passed over.
+//! The part of an ONNX file that describes the graph: nodes and their attributes, by the field
+//! numbers of onnx.proto3. Weights are skipped.
 
 use prost::Message;
 

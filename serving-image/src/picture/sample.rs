@@ -1,4 +1,4 @@
-//! Made-up pictures, for the load that `bench` makes, and for warming up.
+//! Generated pictures, for the requests of `bench` and for the warm-up.
 
 use std::io::Cursor;
 

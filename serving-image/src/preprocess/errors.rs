@@ -1,4 +1,4 @@
-//! What is wrong with a request's fields: all of it, without the values.
+//! All errors of a request's fields, without the values.
 
 use serde::Serialize;
 

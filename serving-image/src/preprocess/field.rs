@@ -1,4 +1,4 @@
-//! One named field: is the value what the manifest wants?
+//! Checks the value of one named field against the manifest.
 
 use serde_json::{Value, json};
 

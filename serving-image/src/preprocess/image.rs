@@ -1,4 +1,4 @@
-//! What a picture, or a tensor of levels, becomes: the manifest's `image` step.
+//! The `image` step: turns a picture, or a tensor of levels, into an array.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! From the JSON of a request to what the network takes, by the manifest alone.
+//! Turns the JSON of a request into the input of the network, by the manifest alone.
 //!
 //! There is one such path for HTTP, golden examples and warm-up, so that what was checked is what
 //! is served. All errors of a request are collected; each names its field and what is expected

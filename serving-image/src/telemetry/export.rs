@@ -1,5 +1,5 @@
-//! From the queue to the collector, on a thread of its own. Whatever becomes of it there, requests
-//! are answered as before.
+//! Exports spans from the queue to the collector, on a separate thread. Failures do not affect
+//! requests.
 
 use std::io::{self, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,5 +1,4 @@
-//! What is known of one request while it is worked on: its parts, and at the end how it was
-//! answered.
+//! The spans of one request in progress: its parts, and at its end the answer.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};

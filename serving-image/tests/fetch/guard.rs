@@ -1,4 +1,4 @@
-//! No redirect, name or address leads where the platform's list does not.
+//! No redirect, name or address leads to a host that the platform's list does not allow.
 
 use std::fs;
 

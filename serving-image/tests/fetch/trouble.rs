@@ -1,5 +1,5 @@
-//! Sources that break off, hesitate or lie: gone on with where that can help, given up where it
-//! cannot.
+//! Sources that break off, stall or send wrong content: resumed or retried where that helps, else
+//! given up.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What is not the artefact that was asked for is never served.
+//! A wrong artefact is never served.
 
 use std::fs;
 use std::path::{Path, PathBuf};

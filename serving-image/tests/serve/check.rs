@@ -1,4 +1,4 @@
-//! `serin-serve check`: all that is wrong with a directory, and what it is like where nothing is.
+//! `serin-serve check`: the errors of a directory, and the measures of a sound one.
 
 use std::fs;
 use std::path::Path;

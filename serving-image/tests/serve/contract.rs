@@ -1,5 +1,5 @@
-//! The OpenAPI document, proven: schemathesis makes requests from it, right ones and wrong ones,
-//! and no answer may be one that it does not describe, nor a 5xx.
+//! Tests the OpenAPI document: schemathesis makes valid and invalid requests from it, and every
+//! answer must be one that it describes, and no 5xx.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! What a model that writes refuses: requests field by field, and files.
+//! Requests, field by field, and files that a model which generates text refuses.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! How ggml's files write blocks of weights.
+//! The formats of ggml's blocks of weights.
 
 use half::f16;
 

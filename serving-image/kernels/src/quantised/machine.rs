@@ -1,4 +1,4 @@
-//! What a product of bytes needs from a machine: 16 lanes, in one register (AVX-512), two (AVX2),
+//! The SIMD operations of a product of bytes: 16 lanes, in one register (AVX-512), two (AVX2),
 //! or none.
 
 use super::{GROUP, STEP};

@@ -1,4 +1,4 @@
-//! The step that makes numbers of a picture.
+//! The `image` step, which turns a picture into an array of numbers.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! `serin-model.json`: what a model takes, how that is prepared, and what it answers.
+//! `serin-model.json`: the inputs of a model, their preparation, and its outputs.
 //!
 //! The types are here by theme; [`Manifest::parse`] reads them and checks that they fit together,
 //! so that what comes after may rely on it.

@@ -1,4 +1,4 @@
-//! What turns prepared instances into outputs.
+//! The network, which turns prepared instances into outputs.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! What the network's last layer stands for, and how it was distributed in training.
+//! The meaning of the network's outputs, and their distribution in training.
 
 use std::collections::BTreeMap;
 

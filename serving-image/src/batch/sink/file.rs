@@ -1,4 +1,4 @@
-//! A file that only grows, and can be cut off at a checkpoint.
+//! An append-only file that can be truncated to a checkpoint.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write};

@@ -1,4 +1,4 @@
-//! Reading rows, a chunk at a time, from a place that can be found again.
+//! Reads rows, a chunk at a time, from a position that can be stored and found again.
 
 mod csv;
 mod jsonl;

@@ -1,4 +1,4 @@
-//! One page that needs nothing beside it: no script, no font, no image from elsewhere.
+//! One self-contained page: no external script, font or image.
 
 use std::fmt::Write as _;
 

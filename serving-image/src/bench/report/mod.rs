@@ -1,4 +1,4 @@
-//! What a load test found, for people, for machines, and as a page with graphs.
+//! The report of a load test: as text, as JSON, and as a page with graphs.
 
 mod html;
 mod svg;

@@ -1,4 +1,4 @@
-//! Answers in OpenAI's shapes. `model_version` is ours; clients read over it.
+//! Answers in OpenAI's shapes. `model_version` is an extension, which clients ignore.
 
 use serde_json::{Value, json};
 

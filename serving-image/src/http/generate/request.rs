@@ -1,5 +1,4 @@
-//! OpenAI's requests, held to what this server does: a field that it would have to ignore is
-//! refused by name.
+//! Validates OpenAI's requests. A field that this server does not support is refused by name.
 
 use std::hash::{BuildHasher, RandomState};
 

@@ -1,5 +1,4 @@
-//! `/openapi.json`, generated from the manifest: the contract that requests are held to, for people
-//! and clients.
+//! `/openapi.json`, the contract of requests and answers, generated from the manifest.
 //!
 //! Each endpoint of the router has its paths here; a test sends thousands of requests made from the
 //! document, and what they get must be in it.

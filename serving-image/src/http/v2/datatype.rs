@@ -1,4 +1,4 @@
-//! The protocol's types of elements, and which fields of a manifest may be sent as which.
+//! The protocol's datatypes, and which of them each field of a manifest accepts.
 
 use serde_json::Value;
 

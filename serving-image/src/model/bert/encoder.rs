@@ -1,5 +1,4 @@
-//! The layers. What two threads need from each other is summed twice a layer, and nothing else is
-//! waited for.
+//! The layers of the encoder. Threads wait for each other twice per layer, to sum their parts.
 
 use std::ops::Range;
 use std::sync::Arc;

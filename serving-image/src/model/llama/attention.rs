@@ -1,4 +1,4 @@
-//! What a sequence remembers of its tokens, and how a token looks back at them.
+//! The key-value cache of a sequence, and the attention of a token to it.
 
 use rayon::prelude::*;
 use serin_kernels::decoder::Window;

@@ -1,4 +1,4 @@
-//! The header of a GGUF file, read as if an enemy had written it.
+//! Reads the header of an untrusted GGUF file.
 //!
 //! A number in the file never decides alone how much memory is taken: the header as a whole may
 //! have [`MAX_HEADER`] bytes, every count is checked against what is left of it, and what this

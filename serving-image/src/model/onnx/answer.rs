@@ -1,4 +1,4 @@
-//! What comes out of a graph, and what the manifest says that it means.
+//! Reads the outputs of a graph, by their meaning in the manifest.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! What goes into a graph: one value for each of its inputs.
+//! Builds the inputs of a graph: one value for each.
 
 use ort::session::SessionInputValue;
 use ort::value::{Outlet, Tensor, TensorElementType};

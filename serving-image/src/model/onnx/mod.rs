@@ -1,4 +1,4 @@
-//! Graphs in ONNX, of whatever framework, computed by ONNX Runtime.
+//! ONNX graphs of any framework, computed by ONNX Runtime.
 //!
 //! Its library is loaded at run time, so that the server is one binary whether it is there or not.
 //! What the manifest says of a graph is checked against the graph itself when it is loaded: names,

@@ -1,6 +1,5 @@
-//! What an error or a loader must know of a graph, read from the file's own bytes: the nodes, for
-//! an error that can name what the library does not, and the files beside the graph that hold its
-//! weights.
+//! Reads from the bytes of a graph what the library does not report: its nodes, for errors that
+//! name one, and the files that hold its weights.
 //!
 //! ONNX is a protocol buffer. What is read of it, by the numbers of the fields:
 //!

@@ -1,4 +1,4 @@
-//! What a job does not take, and the exit code of each.
+//! Inputs that a job refuses, and the exit code of each.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The table: wrong requests, and what each gets.
+//! The table of wrong requests, each with its expected answer.
 
 /// Never to be found in an answer.
 pub const SECRET: &str = "secret-4711";

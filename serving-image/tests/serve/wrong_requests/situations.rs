@@ -1,4 +1,4 @@
-//! Categories, and what the server cannot do now: each at a server of its own.
+//! Wrong categories, and requests that the server cannot answer now, each on a server of its own.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

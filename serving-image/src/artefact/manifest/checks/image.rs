@@ -1,4 +1,4 @@
-//! Arrays and pictures, and the step that transforms them.
+//! Checks of arrays and pictures, and of the `image` step.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The distributions of training.
+//! Checks of the distributions of training.
 
 use super::Problems;
 use crate::artefact::manifest::{Distribution, InputType, Manifest, Task};

@@ -1,4 +1,5 @@
-//! Named fields: do the steps of preprocessing and the network take what is before them?
+//! Checks of named fields: each step of preprocessing, and the network, must accept the output of
+//! the step before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
