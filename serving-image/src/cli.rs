@@ -20,36 +20,36 @@ use crate::generate::Settings;
 #[derive(Debug, Parser)]
 #[command(name = "serin-serve", version)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
-    /// ONNX Runtime's library, which models in ONNX need [default: libonnxruntime.so where the
-    /// system's loader looks]
+    /// Path of ONNX Runtime's library, for models in ONNX [default: libonnxruntime.so on the
+    /// system's library path]
     #[arg(long, env = "ORT_DYLIB_PATH", global = true)]
     pub onnxruntime: Option<PathBuf>,
 }
 
-/// What to do.
+/// A subcommand.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve a model until SIGTERM
     Serve(Box<ServeArgs>),
     /// Predict every row of a file: CSV, JSON lines or Parquet
     Batch(Box<BatchArgs>),
-    /// Fetch an artefact into a directory, verified, whole or not at all
+    /// Fetch an artefact into a directory: verified, and complete or not at all
     #[command(
         after_help = "Exit codes: 2 wrong flags or credentials, 3 not allowed, 4 refused by the \
                       source, 5 not what was asked for, 6 unreachable, 7 cannot be written."
     )]
     Fetch(Box<FetchArgs>),
-    /// Load a server with requests at a fixed rate, and report honest latencies
+    /// Load a server with requests at a fixed rate, and report latencies from when each was due
     Bench(Box<BenchArgs>),
     /// Exit 0 if the server on this machine answers 200: for a container's HEALTHCHECK
     Healthcheck {
-        /// Where the server listens
+        /// Address of the server
         #[arg(long, env = "SERIN_SERVE_ADDRESS", default_value = DEFAULT_ADDRESS)]
         address: SocketAddr,
-        /// What to ask
+        /// Path of the request
         #[arg(long, default_value = "/readyz")]
         path: String,
     },
@@ -59,7 +59,7 @@ pub enum Command {
     /// List a directory's files with size and sha256 in its serin-model.json, and print the
     /// artefact's digest
     Manifest {
-        /// The artefact directory, with a serin-model.json of which `files` may be missing
+        /// The artefact directory, with a serin-model.json; its `files` may be missing
         directory: PathBuf,
     },
 }
@@ -75,54 +75,52 @@ pub struct ServeArgs {
     /// Artefact directory, which holds serin-model.json
     #[arg(long, env = "SERIN_SERVE_MODEL_DIR")]
     pub model_dir: PathBuf,
-    /// Name to serve it under, in answers, headers and metrics [default: the manifest's]
+    /// Name of the model in answers, headers and metrics [default: the manifest's]
     #[arg(long, env = "SERIN_SERVE_MODEL_NAME")]
     pub model_name: Option<String>,
-    /// Version to serve it under [default: the manifest's]
+    /// Version of the model in answers, headers and metrics [default: the manifest's]
     #[arg(long, env = "SERIN_SERVE_MODEL_VERSION")]
     pub model_version: Option<String>,
     /// Digest that the artefact must have, as sha256:HEX; any other artefact is refused
     #[arg(long, env = "SERIN_SERVE_DIGEST")]
     pub digest: Option<Digest>,
-    /// Address and port to listen on; 0.0.0.0 is every address, those of IPv6 too
+    /// Address and port to listen on; 0.0.0.0 means all addresses, of IPv6 too
     #[arg(long, env = "SERIN_SERVE_ADDRESS", default_value = DEFAULT_ADDRESS)]
     pub address: SocketAddr,
     /// Threads that compute predictions [default: the CPUs this process may use]
     #[arg(long, env = "SERIN_SERVE_WORKERS")]
     pub workers: Option<NonZero<usize>>,
-    /// Requests that may wait for a worker; more are answered 429
+    /// Requests that may wait for a worker; further ones are answered 429
     #[arg(long, env = "SERIN_SERVE_QUEUE", default_value_t = 256)]
     pub queue: usize,
-    /// Texts of many requests are computed together, up to this many tokens; a longer text is
-    /// computed alone
+    /// Largest batch of texts from several requests, in tokens; a longer text is computed alone
     #[arg(long, env = "SERIN_SERVE_BATCH_TOKENS", default_value = "1024")]
     pub batch_tokens: NonZero<usize>,
-    /// And up to this many texts
+    /// Largest batch of texts from several requests, in texts
     #[arg(long, env = "SERIN_SERVE_BATCH_TEXTS", default_value = "64")]
     pub batch_texts: NonZero<usize>,
-    /// Longest time to a prediction's answer, then 504; the header x-request-timeout-ms may shorten
-    /// it for a request
+    /// Longest time until a prediction is answered; after it, 504. The header x-request-timeout-ms
+    /// may shorten it
     #[arg(long, env = "SERIN_SERVE_DEADLINE", default_value = "30s", value_parser = parse_duration)]
     pub deadline: Duration,
-    /// Largest request body, in bytes [default: 1 MiB, and room for one picture of the largest size
-    /// where a model takes pictures]
+    /// Largest request body, in bytes [default: 1 MiB, plus one picture of the largest size for
+    /// each input that is a picture]
     #[arg(long, env = "SERIN_SERVE_MAX_BODY_BYTES")]
     pub max_body_bytes: Option<usize>,
-    /// Longest time in which a request's body must have arrived
+    /// Longest time until the body of a request has arrived; after it, 408
     #[arg(long, env = "SERIN_SERVE_BODY_TIMEOUT", default_value = "30s",
         value_parser = parse_duration)]
     pub body_timeout: Duration,
-    /// Edges of the latency histogram in seconds, such as 0.05,0.1,0.25: a threshold that is judged
-    /// must be one of them [default: 20 edges from 0.001 to 10]
+    /// Edges of the latency histogram in seconds, such as 0.05,0.1,0.25; a latency objective is
+    /// measured at an edge [default: 20 edges from 0.001 to 10]
     #[arg(long, env = "SERIN_SERVE_LATENCY_EDGES", value_parser = parse_edges, default_value = "",
         hide_default_value = true)]
     pub latency_edges: LatencyEdges,
-    /// After SIGTERM, go on serving for this time with /readyz at 503, so that routers can look
-    /// elsewhere
+    /// After SIGTERM, keep serving for this time with /readyz at 503, so that routers stop sending
     #[arg(long, env = "SERIN_SERVE_DRAIN_DELAY", default_value = "5s",
         value_parser = parse_duration)]
     pub drain_delay: Duration,
-    /// After the drain delay, the longest time for requests in flight
+    /// Longest time for requests in flight after the drain delay
     #[arg(long, env = "SERIN_SERVE_DRAIN_TIMEOUT", default_value = "20s",
         value_parser = parse_duration)]
     pub drain_timeout: Duration,
@@ -132,7 +130,7 @@ pub struct ServeArgs {
     /// The log.
     #[command(flatten)]
     pub log: LogArgs,
-    /// Faults on purpose.
+    /// Injected faults.
     #[command(flatten)]
     pub test: TestArgs,
 }
@@ -141,14 +139,13 @@ pub struct ServeArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Generating text")]
 pub struct GenerationArgs {
-    /// Texts that are written at the same time; more wait in the queue
+    /// Texts that are generated at the same time; further ones wait in the queue
     #[arg(long, env = "SERIN_SERVE_GENERATION_SLOTS", default_value = "8")]
     pub generation_slots: NonZero<usize>,
-    /// Memory for the caches of all texts together, in MiB; it also bounds prompt and answer of one
-    /// text
+    /// Memory for the caches of all texts together, in MiB; it also bounds the context of one text
     #[arg(long, env = "SERIN_SERVE_GENERATION_CACHE_MIB", default_value_t = 512)]
     pub generation_cache_mib: usize,
-    /// Longest time from a request to the end of its text; then it is given up
+    /// Longest time from a request to the end of its text; after it, 504
     #[arg(long, env = "SERIN_SERVE_GENERATION_TIMEOUT", default_value = "5m",
         value_parser = parse_duration)]
     pub generation_timeout: Duration,

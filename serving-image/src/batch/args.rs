@@ -25,7 +25,7 @@ pub struct BatchArgs {
     /// Version in the column `model_version` [default: the manifest's]
     #[arg(long, env = "SERIN_SERVE_MODEL_VERSION")]
     pub model_version: Option<String>,
-    /// File of instances, one a row
+    /// File of instances, one per row
     #[arg(long)]
     pub input: PathBuf,
     /// File of predictions; it appears under this name when it is complete
@@ -37,31 +37,32 @@ pub struct BatchArgs {
     /// Format of the output [default: by its extension]
     #[arg(long)]
     pub output_format: Option<Format>,
-    /// Columns of the input that are carried over to the output, such as id,name
+    /// Columns of the input to copy to the output, such as id,name
     #[arg(long, value_delimiter = ',')]
     pub keep: Vec<String>,
-    /// Cells of a CSV input that stand for a missing value, as the empty cell does, such as NA,null
+    /// Cells of a CSV input that mean a missing value besides the empty cell, such as NA,null
     #[arg(long, value_delimiter = ',')]
     pub missing: Vec<String>,
-    /// What separates the cells of CSV, in and out: one ASCII character
+    /// Separator of CSV cells, in and out: one ASCII character
     #[arg(long, default_value = ",", value_parser = parse_delimiter)]
     pub delimiter: u8,
-    /// File of rows that the model does not take: row number, field and what was expected, never a
-    /// value
+    /// File of rejected rows, as JSON lines: row number, field and the expected value, never the
+    /// value itself
     #[arg(long)]
     pub rejects: Option<PathBuf>,
     /// End with exit code 3 when more rows than this are rejected [default: no bound with
     /// --rejects, else 0]
     #[arg(long)]
     pub max_rejects: Option<u64>,
-    /// Rows predicted at once [default: 1024 of tabular models, else 32; never more than the
-    /// manifest's maxInstances]
+    /// Rows predicted together [default: 1024 for tabular models, else 32; at most the manifest's
+    /// maxInstances]
     #[arg(long)]
     pub chunk_rows: Option<NonZero<usize>>,
     /// Rows in a row group of Parquet output, which is also its checkpoint
     #[arg(long, default_value = "16384")]
     pub row_group_rows: NonZero<u64>,
-    /// Longest time between two checkpoints of CSV and JSON lines: what a kill can cost
+    /// Longest time between two checkpoints of CSV and JSON lines, which is the most work that a
+    /// kill loses
     #[arg(long, default_value = "2s", value_parser = parse_duration)]
     pub checkpoint_every: Duration,
     /// Chunks predicted at the same time [default: the CPUs this process may use]

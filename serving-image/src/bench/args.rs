@@ -11,31 +11,32 @@ use crate::args::{parse_duration, parse_share};
 /// Flags of `bench`.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
-    /// The server, such as http://127.0.0.1:8080 or https://model.example; a path is taken for
-    /// --path
+    /// The server, such as http://127.0.0.1:8080 or https://model.example; a path in it sets --path
     pub url: String,
-    /// Requests a second
+    /// Requests per second
     #[arg(long, default_value_t = 100.0, value_parser = parse_rate, conflicts_with = "rates")]
     pub rate: f64,
-    /// Rates that are tried one after the other, such as 100,200,400: each for --duration
+    /// Rates to try one after the other, such as 100,200,400, each for --duration
     #[arg(long, value_delimiter = ',', value_parser = parse_rate)]
     pub rates: Vec<f64>,
-    /// Time of each rate
+    /// Duration of each rate
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     pub duration: Duration,
     /// Time before each rate in which requests are sent but not counted
     #[arg(long, default_value = "1s", value_parser = parse_duration)]
     pub warm_up: Duration,
-    /// When requests are due: they come as people do (poisson), or as a clock ticks
+    /// When requests are due: at random, independent of each other (poisson), or at equal gaps
+    /// (constant)
     #[arg(long, default_value = "poisson")]
     pub arrivals: Arrivals,
-    /// Connections at most; a request that is due while all are busy waits, and its latency with it
+    /// Most connections; a request that is due while all are busy waits, which counts as latency
     #[arg(long, default_value = "64")]
     pub connections: NonZero<usize>,
-    /// A request without an answer for this time, from when it was due, is given up
+    /// Longest time from when a request is due to its answer; then it is given up, and counts as an
+    /// error
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     pub timeout: Duration,
-    /// What to ask
+    /// Path of the requests
     #[arg(long, default_value = "/predict")]
     pub path: String,
     /// Bodies, one JSON value a line, sent in turn [default: made from the server's /openapi.json]
@@ -50,37 +51,37 @@ pub struct BenchArgs {
     /// Header of each request, as 'name: value'
     #[arg(long = "header", value_parser = parse_header)]
     pub headers: Vec<(String, String)>,
-    /// Authorities in PEM that are trusted besides the system's, for https
+    /// Certificate authorities in PEM, trusted besides the system's
     #[arg(long, value_name = "FILE")]
     pub cacert: Option<PathBuf>,
-    /// Where the random arrivals and bodies start: the same seed makes the same ones
+    /// Seed of random arrivals and bodies: the same seed gives the same ones
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Objective: half of the requests are answered within this time
     #[arg(long, value_parser = parse_duration)]
     pub max_p50: Option<Duration>,
-    /// Objective: 95 % are
+    /// Objective: 95 % of the requests are answered within this time
     #[arg(long, value_parser = parse_duration)]
     pub max_p95: Option<Duration>,
-    /// Objective: 99 % are
+    /// Objective: 99 % of the requests are answered within this time
     #[arg(long, value_parser = parse_duration)]
     pub max_p99: Option<Duration>,
-    /// Objective: 99.9 % are
+    /// Objective: 99.9 % of the requests are answered within this time
     #[arg(long, value_parser = parse_duration)]
     pub max_p999: Option<Duration>,
-    /// Objective: at most this share has no good answer, as 1% or 0.01
+    /// Objective: at most this share of requests fails, such as 1% or 0.01
     #[arg(long, value_parser = parse_percent)]
     pub max_error_rate: Option<f64>,
-    /// Sample the server's resident memory from its /metrics, and tell how it grows
+    /// Sample the server's resident memory from its /metrics, and report its growth
     #[arg(long)]
     pub soak: bool,
-    /// Objective (with --soak): memory grows by at most this share over the run, as 5%
+    /// Objective (with --soak): memory grows by at most this share over the run, such as 5%
     #[arg(long, value_parser = parse_percent, requires = "soak")]
     pub max_memory_growth: Option<f64>,
     /// Form of the output
     #[arg(long, default_value = "text")]
     pub output: OutputFormat,
-    /// Write a report with graphs into this file, which needs nothing beside it
+    /// Write a self-contained HTML report with graphs to this file
     #[arg(long)]
     pub report: Option<PathBuf>,
 }

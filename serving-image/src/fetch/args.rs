@@ -9,19 +9,19 @@ use super::hosts::Entry;
 use crate::args::{LogArgs, parse_duration};
 use crate::artefact::Digest;
 
-/// Flags of `serin-serve fetch`. There is none for a credential: command lines are seen by everyone
-/// on the machine.
+/// Flags of `serin-serve fetch`. None holds a credential, because every user of the machine sees
+/// command lines.
 #[derive(Debug, Args)]
 pub struct FetchArgs {
-    /// Where the artefact is: oci://HOST/REPOSITORY:TAG, s3://BUCKET/PREFIX, https://HOST/PATH,
+    /// Address of the artefact: oci://HOST/REPOSITORY:TAG, s3://BUCKET/PREFIX, https://HOST/PATH,
     /// hf://OWNER/REPOSITORY@REVISION. The path may name a folder or, but for oci, a .tar, .tar.gz
     /// or .tgz of one
     #[arg(value_name = "URI")]
     pub uri: String,
-    /// Where it is put, whole or not at all; its parent must be writable
+    /// Directory of the artefact, which appears complete or not at all; its parent must be writable
     pub directory: PathBuf,
-    /// Digest that it must have, as sha256:HEX: that of its serin-model.json, which holds those of
-    /// its files
+    /// Digest that the artefact must have, as sha256:HEX: that of its serin-model.json, which holds
+    /// those of its files
     #[arg(long, env = "SERIN_FETCH_DIGEST")]
     pub digest: Digest,
     /// Hosts that may be connected to: HOST[:PORT], *.SUFFIX, * (all, over TLS), http://HOST[:PORT]
@@ -42,7 +42,7 @@ pub struct FetchArgs {
     #[arg(long, env = "SERIN_FETCH_MAX_SIZE", value_name = "SIZE", default_value = "20Gi",
         value_parser = parse_size)]
     pub max_size: u64,
-    /// Directory that keeps artefacts by digest, for all that share it
+    /// Cache directory, shared by pods, which keeps artefacts by digest [default: no cache]
     #[arg(long, env = "SERIN_FETCH_CACHE", value_name = "DIRECTORY")]
     pub cache: Option<PathBuf>,
     /// Largest size of the cache; above it, the least recently used artefacts are deleted
@@ -50,10 +50,10 @@ pub struct FetchArgs {
     #[arg(long, env = "SERIN_FETCH_CACHE_LIMIT", value_name = "SIZE", value_parser = parse_size,
         requires = "cache")]
     pub cache_limit: Option<u64>,
-    /// Directory with credentials, such as a mounted Secret: one file a key
+    /// Directory with credentials, such as a mounted Secret: one file per key
     #[arg(long, env = "SERIN_FETCH_CREDENTIALS", value_name = "DIRECTORY")]
     pub credentials: Option<PathBuf>,
-    /// Further authorities of TLS certificates, in PEM
+    /// File of certificate authorities in PEM, trusted besides the system's
     #[arg(long, env = "SERIN_FETCH_CA_FILE", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
     /// The S3 server [default: AWS, or AWS_ENDPOINT_URL_S3 of the credentials]
@@ -70,7 +70,7 @@ pub struct FetchArgs {
         default_value = "https://huggingface.co"
     )]
     pub hf_endpoint: String,
-    /// Attempts after one that failed, without a megabyte of progress in between
+    /// Retries of a failed request; a megabyte of progress resets the count
     #[arg(
         long,
         env = "SERIN_FETCH_RETRIES",
@@ -78,11 +78,11 @@ pub struct FetchArgs {
         default_value_t = 8
     )]
     pub retries: u32,
-    /// Longest time for a connection
+    /// Longest time to connect, TLS included
     #[arg(long, env = "SERIN_FETCH_CONNECT_TIMEOUT", value_name = "TIME", default_value = "10s",
         value_parser = parse_duration)]
     pub connect_timeout: Duration,
-    /// Longest time without a byte, or with fewer than 16 KiB
+    /// Longest time in which fewer than 16 KiB arrive
     #[arg(long, env = "SERIN_FETCH_STALL_TIMEOUT", value_name = "TIME", default_value = "30s",
         value_parser = parse_duration)]
     pub stall_timeout: Duration,
