@@ -1,7 +1,8 @@
-//! A bounded pool of threads for what would block the async ones: tokenising and matrix products.
+//! A bounded pool of threads for work that would block the async threads: tokenising and matrix
+//! products.
 //!
-//! The queue is bounded, because a queue that grows turns overload into latency for everybody. What
-//! does not fit is refused at once (HTTP 429).
+//! The queue is bounded, because a growing queue turns overload into latency for all requests. Work
+//! beyond it is refused at once (HTTP 429).
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +16,7 @@ use tracing::warn;
 
 use crate::telemetry::scoped;
 
-/// A unit of work that has its own way of answering.
+/// A unit of work, which sends its own answer.
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A fixed number of threads behind a bounded queue.
@@ -33,7 +34,7 @@ pub enum ComputeError {
     /// The queue is full; the work was not started.
     #[error("every worker is busy and the queue is full")]
     Overloaded,
-    /// The work panicked. The thread lives on.
+    /// The work panicked; its thread still serves.
     #[error("the computation panicked: {0}")]
     Panicked(String),
 }
@@ -45,8 +46,8 @@ impl ComputePool {
         Self::start_all(threads, queue, false)
     }
 
-    /// Starts one thread, which does also what its jobs do in parallel: the pool in which
-    /// predictions are computed has nothing of it in line.
+    /// Starts one thread, which also runs the parallel parts of its jobs, so that they never queue
+    /// in the pool of predictions.
     pub fn start_apart(queue: usize) -> io::Result<Self> {
         Self::start_all(1, queue, true)
     }

@@ -1,8 +1,8 @@
 //! The log on standard error: one line an event, as JSON or for people.
 //!
-//! A thread that answers requests holds its lines back until it has nothing else to do: then the
-//! answers are on their way, and the lines of many requests take one system call. Warnings and
-//! errors, and the lines of every other thread, are written at once.
+//! A thread that answers requests buffers its lines until it is idle: the answers go first, and the
+//! lines of many requests take one system call. Warnings and errors, and the lines of every other
+//! thread, are written at once.
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal as _, Write};
@@ -15,11 +15,11 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::args::{LogArgs, LogFormat};
 use crate::compute::panic_text;
 
-/// Lines that are held back are written when they are as long as this, however busy the thread is.
+/// Buffered bytes above which lines are written even if the thread is busy.
 const MOST_HELD: usize = 16 << 10;
 
 thread_local! {
-    /// None on a thread that holds nothing back.
+    /// `None` on a thread that does not buffer.
     static HELD: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
@@ -34,7 +34,7 @@ fn log_panics() {
     }));
 }
 
-/// Begins the log of this process.
+/// Starts the log of this process. Fails if the directives of `--log-level` are malformed.
 pub fn init(args: &LogArgs) -> Result<(), ParseError> {
     let filter: EnvFilter = args.log_level.parse()?;
     let log = tracing_subscriber::fmt()
@@ -55,16 +55,16 @@ pub fn init(args: &LogArgs) -> Result<(), ParseError> {
     Ok(())
 }
 
-/// Has this thread hold its lines back until [`flush`].
+/// Buffers the lines of this thread until [`flush`].
 pub fn hold_lines() {
     HELD.set(Some(Vec::with_capacity(MOST_HELD)));
 }
 
-/// Writes the lines that this thread holds back.
+/// Writes the buffered lines of this thread.
 pub fn flush() {
     HELD.with_borrow_mut(|held| {
         if let Some(lines) = held.as_mut().filter(|lines| !lines.is_empty()) {
-            let _ = io::stderr().write_all(lines); // there is nowhere to tell that the log is gone
+            let _ = io::stderr().write_all(lines); // a lost log cannot be reported
             lines.clear();
         }
     });

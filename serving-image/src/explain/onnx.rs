@@ -1,7 +1,7 @@
 //! The tree ensemble inside an ONNX graph (`ai.onnx.ml`, as skl2onnx and onnxmltools write it).
 //!
-//! Only a graph whose trees take the prepared row itself is read: what a graph does to a row before
-//! its trees has no names for features. Every other graph is explained by its answers alone.
+//! Only graphs whose trees take the prepared row itself are read: features that a graph computes
+//! have no names. All other graphs are explained by their answers.
 
 use std::collections::BTreeMap;
 
@@ -30,8 +30,8 @@ pub(super) struct Trees {
     pub scale: Scale,
 }
 
-/// Reads the ensemble of a graph with `outputs` outputs on rows of `features` numbers; none where
-/// the graph is not just that, or not sound.
+/// Reads the ensemble of a graph with `outputs` outputs on rows of `features` numbers; `None` if
+/// the graph has other operations or is not sound.
 pub(super) fn read(bytes: &[u8], features: usize, outputs: usize) -> Option<Trees> {
     let graph = ModelProto::decode(bytes).ok()?.graph?;
     let mut ensembles = graph.node.iter().filter(|node| {

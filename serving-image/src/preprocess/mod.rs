@@ -1,8 +1,8 @@
 //! Turns the JSON of a request into the input of the network, by the manifest alone.
 //!
-//! There is one such path for HTTP, golden examples and warm-up, so that what was checked is what
-//! is served. All errors of a request are collected; each names its field and what is expected
-//! there, and never repeats the value that was sent, which may be somebody's personal data.
+//! HTTP, golden examples and warm-up share this path, so that the served preprocessing is the
+//! checked one. All errors of a request are collected. Each names its field and the expected value,
+//! and never repeats the value that was sent, which may be personal data.
 
 mod errors;
 mod field;
@@ -33,21 +33,21 @@ pub struct Tokens {
     /// For each token of a pair whether it belongs to the first text (0) or to the second (1).
     /// Empty for a single text.
     pub types: Vec<u32>,
-    /// Whether the text was longer than what the ids stand for.
+    /// Whether the text was truncated.
     pub truncated: bool,
 }
 
 /// Rows of numbers, one after the other.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rows {
-    /// Numbers in a row; not 0.
+    /// Numbers in a row; at least 1.
     pub width: usize,
     /// Row after row.
     pub values: Vec<f32>,
 }
 
 impl Rows {
-    /// No rows yet, with room for that many.
+    /// No rows, with room for `rows`.
     pub fn with_capacity(width: usize, rows: usize) -> Self {
         Self {
             width,
@@ -80,7 +80,7 @@ impl FieldColumn {
         match (self, cell) {
             (Self::Numbers(numbers), Cell::Number(number)) => numbers.push(number),
             (Self::Texts(texts), Cell::Text(text)) => texts.push(text.to_owned()),
-            // A field's type is that of its values: the field itself has seen to it.
+            // Unreachable: a field has checked that its values have its type.
             (Self::Numbers(numbers), Cell::Text(_)) => numbers.push(f64::NAN),
             (Self::Texts(texts), Cell::Number(number)) => texts.push(number.to_string()),
         }
@@ -94,7 +94,7 @@ impl FieldColumn {
     }
 }
 
-/// Instances, prepared.
+/// Prepared instances.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Batch {
     /// One feature vector an instance.

@@ -28,7 +28,7 @@ use crate::tls;
 /// The pause after the first failed attempt; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// What is exported, and what is lost.
+/// The series of exported and lost spans.
 #[derive(Debug)]
 pub struct ExportMetrics {
     exported: Counter,
@@ -37,7 +37,7 @@ pub struct ExportMetrics {
     full: Counter,
     /// The collector did not answer.
     unsent: Counter,
-    /// The collector did not want them.
+    /// The collector rejected them.
     rejected: Counter,
 }
 
