@@ -169,7 +169,7 @@ pub struct TestArgs {
 }
 
 impl GenerationArgs {
-    /// How much is generated at a time, by that many threads, with that many requests waiting.
+    /// The settings of the generator, with `threads` threads and a queue of `queue` requests.
     pub fn settings(&self, threads: usize, queue: usize) -> Settings {
         Settings {
             threads,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use serin_serve::{cli::Cli, run::run};
 
-/// What a container writes here is shown in its pod's status; no file is there outside of pods.
+/// Kubernetes shows the content of this file in the pod's status. It exists only in pods.
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
 fn main() -> ExitCode {

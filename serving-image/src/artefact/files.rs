@@ -202,8 +202,8 @@ impl Files {
     }
 }
 
-/// A file's bytes, hashed as they are read. What was made of them may be used only once
-/// [`Self::finish`] says that they are those of the manifest.
+/// A file's bytes, hashed as they are read. They may be used only after [`Self::finish`] has
+/// verified them.
 #[derive(Debug)]
 pub struct VerifyingReader {
     file: BufReader<fs::File>,
@@ -317,7 +317,7 @@ fn read_verified(directory: &Path, entry: &FileEntry) -> Result<Vec<u8>, Artefac
     Ok(bytes)
 }
 
-/// Fills `files` of the manifest in `directory` from what lies there, writes it back, and returns
+/// Fills `files` of the manifest in `directory` from the files there, writes it back, and returns
 /// the new digest.
 ///
 /// Every regular file below `directory` is listed, sorted by path, but for the manifest itself.

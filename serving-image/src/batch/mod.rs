@@ -262,7 +262,7 @@ impl Paths {
         }
     }
 
-    /// Where to begin; nothing where all is done. From then on there is a checkpoint, and what lies
+    /// Where to begin; `None` if all is done. From then on there is a checkpoint, and what lies
     /// there is the job's.
     fn begin(&self, job: &Job, overwrite: bool) -> Result<Option<Progress>, BatchError> {
         if overwrite {

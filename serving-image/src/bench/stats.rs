@@ -26,7 +26,7 @@ const MAX_POINTS: f64 = 300.0;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sample {
     pub due: Duration,
-    /// Nothing where it was given up before a connection was free.
+    /// `None` if it was given up before a connection was free.
     pub sent: Option<Duration>,
     pub done: Duration,
     pub outcome: Outcome,
@@ -87,7 +87,7 @@ pub(super) struct Latency {
     pub count: u64,
     /// Mean.
     pub mean_ms: f64,
-    /// By percentile; nothing where fewer than 10 samples lie beyond it.
+    /// By percentile; `None` if fewer than 10 samples lie beyond it.
     pub percentiles_ms: BTreeMap<String, Option<f64>>,
     /// The longest.
     pub max_ms: f64,

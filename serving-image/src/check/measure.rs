@@ -57,7 +57,7 @@ pub(super) struct Batch {
 }
 
 impl Memory {
-    /// Where loading starts; nothing where the kernel does not tell.
+    /// Memory before loading; `None` if the kernel does not report it.
     pub(super) fn before() -> Option<u64> {
         memory::resident()
     }

@@ -1,5 +1,5 @@
-//! Why a model answered as it did: what each field of a table, or each word of a text, added to the
-//! answer, compared with the background that the manifest gives (Shapley values).
+//! Explains answers: how much each field of a table, or each word of a text, contributed to the
+//! answer, compared with the manifest's background (Shapley values).
 //!
 //! ```text
 //! linear network           ─► weight · (number − mean), exact
@@ -8,8 +8,8 @@
 //! any other                ─► random orders of the fields, with a standard error
 //! texts                    ─► the last two, of words in place of fields, ever fewer words together
 //! ```
-//! What the last two need of the model is its answers, through the same preprocessing and forward
-//! pass as predictions.
+//! The last two need only the model's answers, by the same preprocessing and forward pass as
+//! predictions.
 
 mod methods;
 mod onnx;
@@ -26,7 +26,7 @@ use crate::preprocess::{Batch, FieldErrors, Location, Rows};
 use methods::Method;
 use shapley::Shares;
 
-/// How a model's answers are explained; built once, when the model is loaded.
+/// The method that explains a model's answers. Built once, when the model is loaded.
 #[derive(Debug)]
 pub struct Explainer {
     /// The manifest's inputs, in their order.
@@ -65,11 +65,11 @@ pub fn load(artefact: Artefact) -> Result<(Model, Option<Explainer>), LoadError>
     })
 }
 
-/// How much work an explanation may be.
+/// Bounds the work of an explanation.
 pub trait Effort {
-    /// Pairs of random orders that are enough.
+    /// Most pairs of random orders.
     fn pairs(&self) -> usize;
-    /// How much of its time is left: 1 at the beginning, and 0 when it is over.
+    /// The share of its time that is left, from 1 at the beginning to 0.
     fn time_left(&mut self) -> f64;
     /// Called before every few hundred evaluations. Yields to predictions; fails with
     /// [`ExplainError::Abandoned`] if the client has gone.
@@ -81,7 +81,7 @@ pub trait Effort {
     }
 }
 
-/// What an explanation is asked for.
+/// The answer to explain.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
     /// A valid instance.
@@ -92,7 +92,7 @@ pub struct Question<'a> {
     pub seed: u64,
 }
 
-/// Why the answer is what it is.
+/// An explained answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
     /// Index of the output that is explained.
@@ -106,9 +106,9 @@ pub struct Explanation {
     /// What each field added, in the manifest's order of inputs; or each passage, in the order of
     /// the text.
     pub contributions: Vec<f64>,
-    /// What the contributions are of, where they are of texts.
+    /// The passages that the contributions belong to; `None` for tables.
     pub passages: Option<Vec<Passage>>,
-    /// Standard error of each contribution, where it was sampled.
+    /// Standard error of each contribution; `None` if they are exact.
     pub standard_errors: Option<Vec<f64>>,
     /// How it was found: `linear`, `trees`, `coalitions` or `permutations`.
     pub method: &'static str,
@@ -161,8 +161,8 @@ impl Explanation {
 }
 
 impl Explainer {
-    /// How `model` is explained, whose weights file holds these bytes. None where its manifest
-    /// gives nothing to compare with ([`Manifest::is_explained`]).
+    /// How `model` is explained; `weights` are the bytes of its weights file. `None` if its
+    /// manifest gives nothing to compare with ([`Manifest::is_explained`]).
     pub fn new(model: &Model, weights: &[u8]) -> Result<Option<Self>, ExplainError> {
         let manifest = &model.manifest;
         if !manifest.is_explained() {

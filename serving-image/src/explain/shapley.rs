@@ -28,7 +28,7 @@ pub(super) struct Shares {
     pub base: f64,
     /// By field.
     pub values: Vec<f64>,
-    /// Standard error of each value; none where all coalitions were tried.
+    /// Standard error of each value; `None` if all coalitions were tried.
     pub errors: Option<Vec<f64>>,
     /// Permutations that were drawn; 0 where all coalitions were tried.
     pub permutations: usize,
@@ -152,7 +152,7 @@ impl Sample {
         self.pairs += 1;
     }
 
-    /// What the pairs tell, of which there are [`Sample::LEAST`] or more.
+    /// The estimate from the pairs, of which there must be at least [`Sample::LEAST`].
     pub fn shares(&self, base: f64) -> Shares {
         Shares {
             base,

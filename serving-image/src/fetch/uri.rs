@@ -70,7 +70,7 @@ pub(super) fn archive(path: &str) -> Option<bool> {
     }
 }
 
-/// The folder that an address names, also where it names the manifest in it.
+/// The folder of an address, which may name the folder or the manifest in it.
 fn folder(path: &str) -> &str {
     let path = path.trim_matches('/');
     let path = path.strip_suffix(MANIFEST_FILE).unwrap_or(path);

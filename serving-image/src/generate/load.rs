@@ -60,7 +60,7 @@ pub enum LoadGeneratorError {
     /// A golden example has no prompt.
     #[error("golden example {0} needs a prompt as its instance, and the text that follows")]
     GoldenInstance(usize),
-    /// The model does not write what it wrote where it was made.
+    /// The model does not reproduce the text of a golden example.
     #[error("golden example {index}: the text begins otherwise, at character {position}")]
     GoldenText {
         /// Its place in the manifest.

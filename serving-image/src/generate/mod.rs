@@ -73,7 +73,7 @@ pub struct TokenLimits {
     pub answer: usize,
 }
 
-/// What a request wants to have written.
+/// A request for a text.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The prompt's tokens: at least one.
@@ -86,7 +86,7 @@ pub struct Request {
     pub stops: Vec<String>,
 }
 
-/// What becomes of a request, in order: pieces, then one end.
+/// The events of a request, in order: pieces of text, then one end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// More characters of the text.
@@ -147,13 +147,12 @@ impl Generator {
         self.vocabulary.encode(prompt)
     }
 
-    /// The template of conversations; None where the file has none.
+    /// The template of conversations; `None` if the file has none.
     pub fn template(&self) -> Option<&ChatTemplate> {
         self.template.as_ref()
     }
 
-    /// Puts a request in the queue. When the receiver is dropped, the text is given up before its
-    /// next token.
+    /// Puts a request in the queue. Dropping the receiver abandons the text before its next token.
     pub fn start(&self, request: Request) -> Result<UnboundedReceiver<Event>, Overloaded> {
         self.start_counted(request, self.metrics.clone())
     }

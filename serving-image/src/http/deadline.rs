@@ -18,7 +18,7 @@ use super::problem::Problem;
 /// A client's own bound, in milliseconds; it may only shorten the server's.
 const CLIENT: &str = "x-request-timeout-ms";
 
-/// What Envoy tells its upstream: after that many milliseconds it has given up.
+/// Envoy's header for its upstream: the milliseconds after which it gives up.
 const ENVOY: &str = "x-envoy-expected-rq-timeout-ms";
 
 /// The middleware of all routes that predict.

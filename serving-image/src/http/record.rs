@@ -30,7 +30,7 @@ const CLIENT_CLOSED: u16 = 499;
 /// client closed the connection (499).
 pub(super) struct Record {
     pub app: Arc<App>,
-    /// The client's own id, where it sent a sound one.
+    /// The client's own id, if it sent a valid one.
     pub given_id: Option<HeaderValue>,
     pub trace: Trace,
     /// Its spans, if it is traced.
@@ -226,7 +226,7 @@ fn known(method: &Method) -> Option<&'static str> {
     KNOWN.into_iter().find(|name| *name == method.as_str())
 }
 
-/// The route that a path is an instance of; none where there may be no such path. Only those of V2
+/// The route of a path; `None` if there may be no such path. Only those of V2
 /// have parameters: the model's name and its version.
 fn route(path: &str, status: u16) -> Option<String> {
     if matches!(status, 404 | 405) {

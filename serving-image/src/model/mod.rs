@@ -1,4 +1,4 @@
-//! A loaded model: its preprocessing and its network, checked against its golden examples and warm.
+//! A loaded model: its preprocessing and its network, warm and checked against its golden examples.
 
 mod bert;
 mod dense;
@@ -56,7 +56,7 @@ pub enum LoadError {
         /// The errors.
         errors: FieldErrors,
     },
-    /// The model does not answer as it did where it was trained.
+    /// The model does not reproduce a golden example.
     #[error(
         "golden example {index}: output {position} differs by {difference:e}, more than the \
          tolerance {tolerance:e}"
@@ -87,7 +87,7 @@ pub struct Model {
     engine: Engine,
 }
 
-/// What computes; one file or folder each.
+/// The engine that computes; one file or folder each.
 #[derive(Debug)]
 enum Engine {
     Dense(Dense),
@@ -157,7 +157,7 @@ impl Model {
         Ok((model, part))
     }
 
-    /// Whether that many instances take a few microseconds, less than a way to another thread and
+    /// Whether so many instances take only microseconds, less than the way to another thread and
     /// back.
     pub fn is_instant(&self, instances: usize) -> bool {
         match &self.engine {
@@ -238,7 +238,8 @@ impl Model {
         Ok(())
     }
 
-    /// The first batch of full size pays for page faults and thread pools; no client should.
+    /// Predicts a batch of full size, which pays for page faults and thread pools before a client
+    /// would.
     fn warm_up(&self) -> Result<(), LoadError> {
         let example = [self.preprocessor.example()];
         let mut batch = self

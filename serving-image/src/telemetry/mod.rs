@@ -51,9 +51,9 @@ pub struct Origin {
     pub trace: [u8; 16],
     /// Our span in it.
     pub span: [u8; 8],
-    /// The caller's span, where there is one.
+    /// The caller's span, if there is one.
     pub parent: Option<[u8; 8]>,
-    /// The caller's flags; 0 where there is none.
+    /// The caller's flags; 0 without a caller's span.
     pub flags: u8,
 }
 

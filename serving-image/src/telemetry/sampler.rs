@@ -20,7 +20,7 @@ impl Default for Sampler {
 }
 
 impl Sampler {
-    /// The sampler of that name; none where there is no such name.
+    /// The sampler of that name; `None` for an unknown name.
     pub(super) fn named(name: &str, ratio: f64) -> Option<Self> {
         let (follows_parent, root) = match name.strip_prefix("parentbased_") {
             Some(root) => (true, root),

@@ -24,7 +24,7 @@ pub(super) struct Settings {
     /// Authorities in PEM that are trusted besides the system's.
     pub(super) certificate: Option<PathBuf>,
     pub(super) sampler: Sampler,
-    /// What the process says of itself, besides the model's name and version.
+    /// The resource attributes besides the model's name and version.
     pub(super) resource: Vec<(String, String)>,
     pub(super) limits: Limits,
 }

@@ -7,11 +7,11 @@ use super::Origin;
 use super::export::Queue;
 
 tokio::task_local! {
-    /// The request that is worked on here; unset where it is not traced.
+    /// The current request of this thread; unset if it is not traced.
     static CURRENT: Timeline;
 }
 
-/// The spans of one request; nothing where it is not traced. Clones are of the same request, and
+/// The spans of one request; empty if it is not traced. Clones are of the same request, and
 /// its spans are exported together when the last clone is dropped, because none can be added then.
 #[derive(Debug, Clone, Default)]
 pub struct Timeline(Option<Arc<Open>>);
@@ -43,11 +43,11 @@ pub(super) struct Context {
 /// How a request was answered. Nothing here is from its payload.
 #[derive(Debug, Clone)]
 pub struct Served {
-    /// The method, where it is one that HTTP knows.
+    /// The method, if HTTP defines it.
     pub method: Option<&'static str>,
     /// The path, as long as a log line shows it.
     pub path: String,
-    /// What the path is an instance of; none where there is no such path.
+    /// The route of the path; `None` if there is no such path.
     pub route: Option<String>,
     /// As which it is counted; 499 where the client went away.
     pub status: u16,

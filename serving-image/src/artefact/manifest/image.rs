@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What becomes of an image: a picture is decoded, brought to a size, and its levels are scaled:
-/// `(level · rescale − mean) / std`, channel by channel, or left as they are for a graph that takes
-/// bytes. Of a tensor of height × width × channels only the scaling is done.
+/// How an input is prepared. A picture is decoded, resized, and its levels are scaled, channel by
+/// channel: `(level · rescale − mean) / std`; for a graph that takes bytes they stay unscaled. A
+/// tensor of height × width × channels is only scaled.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ImageStep {
-    /// The input that it is about: an image, or a tensor of three axes.
+    /// The input of this step: an image, or a tensor of three axes.
     pub input: String,
     /// Whether a picture is turned as its EXIF data says, as viewers do (images). Default `exif`.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -19,7 +19,7 @@ pub struct ImageStep {
     /// The size that a picture is brought to; an image needs it, a tensor has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resize: Option<Resize>,
-    /// What the graph takes: scaled levels, or levels as they are (images). Default `float32`.
+    /// The type that the graph takes: scaled levels, or unscaled ones (images). Default `float32`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub dtype: ImageDtype,
     /// Factor for each level, such as 1/255 (`float32`, which needs it).
@@ -44,8 +44,8 @@ impl ImageStep {
     }
 }
 
-/// How a picture comes to the size that the network takes. The levels are those of Pillow up to 12,
-/// to the bit.
+/// How a picture is resized to the size that the network takes. The levels equal those of Pillow up
+/// to 12, to the bit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Resize {
@@ -66,9 +66,8 @@ pub struct Resize {
     /// How pixels are weighed. Default `bilinear`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub filter: Filter,
-    /// Whether the filter is stretched where the result is smaller, so that no pixel is left out.
-    /// Without it, which only `bilinear` can be, the result is OpenCV's `INTER_LINEAR`, but for a
-    /// level here and there. Default true.
+    /// Whether the filter is stretched for a smaller result, so that every pixel counts. `false`
+    /// needs `bilinear` and gives OpenCV's `INTER_LINEAR`, within one level. Default true.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     pub antialias: bool,
 }
@@ -132,8 +131,7 @@ pub enum ImageDtype {
     /// Scaled levels: PyTorch, Paddle.
     #[default]
     Float32,
-    /// Levels from 0 to 255 as they are, for graphs that scale them by themselves: TensorFlow's
-    /// detectors.
+    /// Unscaled levels from 0 to 255, for graphs that scale them: TensorFlow's detectors.
     Uint8,
 }
 

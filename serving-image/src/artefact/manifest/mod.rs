@@ -1,7 +1,7 @@
 //! `serin-model.json`: the inputs of a model, their preparation, and its outputs.
 //!
-//! The types are here by theme; [`Manifest::parse`] reads them and checks that they fit together,
-//! so that what comes after may rely on it.
+//! [`Manifest::parse`] reads a manifest and checks that its parts fit together; all later code
+//! relies on it.
 
 mod checks;
 mod image;
@@ -37,15 +37,15 @@ pub struct Manifest {
     pub name: String,
     /// The model's version, such as `1.0.0`.
     pub version: String,
-    /// What a person should know about the model, in a sentence.
+    /// A sentence about the model, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// SPDX expression of the weights' licence.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub licence: String,
-    /// What one instance is.
+    /// The form of one instance.
     pub kind: Kind,
-    /// What the answer means.
+    /// The meaning of the answer.
     pub task: Task,
     /// The fields of one instance. One `string` for a text, two for a pair of texts; none for
     /// generation.
@@ -62,10 +62,10 @@ pub struct Manifest {
     /// Known answers; the process is not ready unless it reproduces them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub golden: Vec<Golden>,
-    /// How inputs and answers were distributed in training, which drift is measured against.
+    /// The distributions of inputs and answers in training, for measuring drift.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
-    /// What explanations compare an instance with.
+    /// The background that explanations compare an instance with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<Background>,
     /// Every file of the artefact but the manifest. A file that is not listed is never read.
@@ -73,7 +73,7 @@ pub struct Manifest {
     pub files: Vec<FileEntry>,
 }
 
-/// What one instance is.
+/// The form of one instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -90,7 +90,7 @@ pub enum Kind {
     Generation,
 }
 
-/// What the answer means.
+/// The meaning of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
@@ -303,7 +303,7 @@ impl Manifest {
         })
     }
 
-    /// The numbers that one prediction consists of, where the manifest says so.
+    /// The count of numbers in one prediction; `None` if the manifest does not say it.
     pub fn output_width(&self) -> Option<usize> {
         match self.task {
             Task::Classification => Some(self.outputs.labels.len()),

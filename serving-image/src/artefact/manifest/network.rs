@@ -159,7 +159,7 @@ pub struct GraphOutput {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Holds {
-    /// Numbers that are the answer as they are: values, scores or vectors.
+    /// The numbers of the answer: values, scores or vectors.
     #[default]
     Values,
     /// A probability for each label; for two labels also that of the second one alone. A tensor, or

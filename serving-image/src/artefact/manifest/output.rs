@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What the network's last layer stands for.
+/// The meaning of the network's outputs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Outputs {
@@ -15,7 +15,7 @@ pub struct Outputs {
     /// Length of the vector (embeddings).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dimensions: Option<usize>,
-    /// Names of the numbers, where there are several (regression).
+    /// Names of the numbers, if there are several (regression).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
     /// Unit of measure of the numbers, for people (regression).
@@ -63,12 +63,11 @@ pub struct Background {
     /// [`super::Manifest::features`].
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub means: BTreeMap<String, f64>,
-    /// Instances of the training data, at most 100; where there are any, a linear network takes its
-    /// means from them.
+    /// Instances of the training data, at most 100. If given, a linear network computes its means
+    /// from them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub instances: Vec<Map<String, Value>>,
-    /// The token that stands for a word that is left out of a text, as a text has it: `[MASK]` for
-    /// BERT.
+    /// The token that replaces a left-out word in a text: `[MASK]` for BERT.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mask: Option<String>,
 }

@@ -97,7 +97,7 @@ pub enum Step {
         #[serde(default)]
         truncate: bool,
     },
-    /// Makes numbers of a picture, or scales those of a tensor of height × width × channels.
+    /// Turns a picture into numbers, or scales those of a tensor of height × width × channels.
     Image(ImageStep),
 }
 
@@ -108,7 +108,7 @@ pub struct Scaler<'a> {
     pub features: &'a [String],
     /// Its two lists of numbers, in the order of the features, with their names in the manifest.
     pub parameters: [(&'static str, &'a [f64]); 2],
-    /// What becomes of a number.
+    /// The scaling of a number.
     pub scaling: Scaling,
 }
 
@@ -176,7 +176,7 @@ impl Step {
         }
     }
 
-    /// How it scales, where it does.
+    /// The scaling of this step; `None` if it is no scaling step.
     pub fn scaler(&self) -> Option<Scaler<'_>> {
         let (features, parameters, scaling) = match self {
             Self::StandardScale {

@@ -132,7 +132,7 @@ async fn next(events: &mut UnboundedReceiver<Event>) -> Result<Event, Problem> {
     }
 }
 
-/// The answer when all of it is there.
+/// The whole answer, when its text is complete.
 async fn whole(
     answer: &Answer,
     usage: &AnswerUsage,

@@ -85,7 +85,7 @@ impl Config {
         Ok(())
     }
 
-    /// Refuses texts of up to so many tokens where the model has no positions for them.
+    /// Refuses a `maxTokens` above the positions of the model.
     pub(super) fn check_room(&self, tokens: usize, family: &Family) -> Result<()> {
         let first = self.padding(family).map_or(0, |padding| padding + 1);
         let room = self.max_position_embeddings.saturating_sub(first);
