@@ -349,7 +349,8 @@ mod tests {
                 known: &[(orphan.spec.revision(), orphan.clone())].into(),
                 known_is_all: true,
                 usable: true,
-                routers: &BTreeSet::new(),
+                router: &Envoy::new(Prober::by_tcp(), Refusals::default()),
+                report: &Report::default(),
                 site: &site(),
             };
             plan(&model, &given).apply.len()
