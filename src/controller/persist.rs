@@ -8,9 +8,7 @@ use crate::{
         DecisionRecord, ModelDeployment, ModelDeploymentStatus, State,
         conditions::{reasons, types},
     },
-    controller::status::{
-        Standing, account, add_pending, becomes_ready, says_nothing_new,
-    },
+    controller::status::{Standing, account, add_pending, becomes_ready, says_nothing_new},
     k8s::timely,
     observe::{Children, Refusal, Snapshot},
     rollout::Decision,
