@@ -16,9 +16,12 @@ use crate::{
     k8s::{KnownVersion, Stores, known_version, version_name},
 };
 
+/// The ControllerRevisions of one model's versions in use.
+type OfModel = BTreeMap<Revision, Arc<ControllerRevision>>;
+
 /// The ControllerRevisions of versions in use, by model and revision. They are shared with the cache while it has them.
 #[derive(Default)]
-pub struct History(Mutex<HashMap<(String, String), BTreeMap<Revision, Arc<ControllerRevision>>>>);
+pub struct History(Mutex<HashMap<(String, String), OfModel>>);
 
 impl History {
     /// Adds to the known versions of a model those in use whose ControllerRevision has been deleted since the last look.

@@ -269,7 +269,7 @@ pub fn run(args: &LabArgs) -> Result<()> {
             Scenario::NodeDrained => platform::node_drained().await,
             Scenario::HpaScales => hpa::hpa_scales(args).await,
             Scenario::Upgraded => upgraded::upgraded(&args.upgrade).await,
-            Scenario::Grid => grid::play(&args.events).await,
+            Scenario::Grid => Box::pin(grid::play(&args.events)).await,
         }
     })
 }

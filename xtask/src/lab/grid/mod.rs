@@ -28,7 +28,7 @@ pub async fn play(events: &[Event]) -> Result<()> {
     };
     let mut checks = Checks::default();
     for event in events {
-        round(*event, &mut checks).await?;
+        Box::pin(round(*event, &mut checks)).await?;
     }
     checks.tell(
         "states × events",
@@ -39,7 +39,7 @@ pub async fn play(events: &[Event]) -> Result<()> {
 
 async fn round(event: Event, checks: &mut Checks) -> Result<()> {
     headline(&format!("{event:?}"));
-    let seated = all(Place::ALL.map(|place| Cell::reach(place, event))).await?;
+    let seated = Box::pin(all(Place::ALL.map(|place| Cell::reach(place, event)))).await?;
     let mut cells = Vec::new();
     for (place, cell) in Place::ALL.into_iter().zip(seated) {
         match cell {
