@@ -28,6 +28,7 @@ mod promql;
 mod request;
 mod routers;
 mod run;
+mod second_router;
 mod staff;
 mod story;
 mod tests;
