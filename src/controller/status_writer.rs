@@ -1,16 +1,21 @@
-//! The status, written; then what is new in it, said.
+//! The last phase: the status, written; then what is new in it, said.
+
+use std::time::Duration;
 
 use kube::{Api, Resource, ResourceExt, api::PostParams};
 
-use super::{Context, ReconcileError};
+use super::{
+    Context, StatusError,
+    applied::Applied,
+    status::{Standing, account, add_pending, becomes_ready, says_nothing_new},
+};
 use crate::{
     api::{
         DecisionRecord, ModelDeployment, ModelDeploymentStatus, State,
         conditions::{reasons, types},
     },
-    controller::status::{Standing, account, add_pending, becomes_ready, says_nothing_new},
     k8s::timely,
-    observe::{Children, Refusal, Snapshot},
+    observe::Refusal,
     rollout::Decision,
     router::{Asked, Reachability},
 };
@@ -21,13 +26,13 @@ pub(super) async fn replace_status(
     model: &ModelDeployment,
     status: Option<ModelDeploymentStatus>,
     context: &Context,
-) -> Result<(), ReconcileError> {
+) -> Result<(), StatusError> {
     let mut wanted = model.clone();
     wanted.metadata.managed_fields = None;
     wanted.status = status;
     let written =
         timely(api.replace_status(&model.name_any(), &PostParams::default(), &wanted)).await?;
-    let written = written.map_err(ReconcileError::Status)?;
+    let written = written.map_err(StatusError::Refused)?;
     context.stores.models.answered(&written);
     Ok(())
 }
@@ -36,25 +41,28 @@ pub(super) async fn replace_status(
 pub(super) struct Saved {
     /// Whether it said anything new.
     pub(super) written: bool,
+    /// The state that is persisted now.
+    pub(super) next: State,
+    /// When the decision wants another look.
+    pub(super) requeue: Option<Duration>,
     /// How the model's address was found, where that decides whether it is Ready.
     pub(super) reachability: Reachability,
 }
 
 /// Writes the status if it says anything new, then tells the decisions.
-pub(super) async fn persist(
-    api: &Api<ModelDeployment>,
-    model: &ModelDeployment,
-    children: &Children,
+pub(super) async fn write_status(
+    applied: &Applied,
     decision: Decision,
-    snapshot: &Snapshot,
-    (standing, refused): (&Standing, &[Refusal]),
     context: &Context,
-) -> Result<Saved, ReconcileError> {
+) -> Result<Saved, StatusError> {
+    let prepared = &*applied.prepared;
+    let (model, standing) = (&prepared.model, &prepared.standing);
+    let refused = &applied.refused()[..];
     let stable = decision
         .next
         .stable
         .as_ref()
-        .and_then(|stable| children.health.get(&stable.revision).cloned())
+        .and_then(|stable| prepared.children.health.get(&stable.revision).cloned())
         .unwrap_or_default();
     let now = context.clock.now();
     let account = |reachability| {
@@ -83,19 +91,21 @@ pub(super) async fn persist(
         reachability = context.router.reachability(asked).await;
         status = account(reachability);
     }
-    let in_force = &snapshot.router.in_force;
+    let in_force = &prepared.snapshot.router.in_force;
     let newly_pending = add_pending(&mut status, model.status.as_ref(), in_force, now);
     if let Some(old) = &model.status
         && says_nothing_new(old, &status)
     {
         return Ok(Saved {
             written: false,
+            next: decision.next,
+            requeue: decision.requeue,
             reachability,
         });
     }
     let problem = new_problem(model, &decision.next, standing, refused);
     let newly_ignored = newly_ignored(model, &decision.next);
-    replace_status(api, model, Some(status), context).await?;
+    replace_status(&prepared.api, model, Some(status), context).await?;
     let about = model.object_ref(&());
     for record in &decision.records {
         tell(record, context);
@@ -115,6 +125,8 @@ pub(super) async fn persist(
     }
     Ok(Saved {
         written: true,
+        next: decision.next,
+        requeue: decision.requeue,
         reachability,
     })
 }
