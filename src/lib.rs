@@ -7,7 +7,8 @@
 //! Imports run one way; `tests/layers.rs` holds it:
 //!
 //! ```text
-//! evidence ← api ← k8s ← router ← observe ← {rollout, plan} ← controller ← runtime ← {report, backtest, cli}
+//! evidence ← api ← k8s ← router ← observe ← {rollout, plan} ← controller ← runtime
+//!     ← report ← backtest ← cli
 //! ```
 //! [`controller`] strings the stages together.
 

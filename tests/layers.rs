@@ -1,5 +1,5 @@
-//! Imports in `src` run one way: each module imports only those of lower layers, by `use` lines and by inline paths alike,
-//! in tests as well.
+//! Imports in `src` run one way: each module imports only those of lower layers, by `use` lines and
+//! by inline paths alike, in tests as well.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +25,8 @@ const LAYERS: [&[&str]; 11] = [
 /// What a module must not import though it lies below: a decision knows no router.
 const FORBIDDEN: [(&str, &str); 1] = [("rollout", "router")];
 
-/// Modules without a client, a clock or a runtime, so that they give the same answer on any machine.
+/// Modules without a client, a clock or a runtime, so that they give the same answer on any
+/// machine.
 const PURE: [&str; 3] = ["evidence", "rollout", "plan"];
 /// Words that only an impure module has.
 const IMPURE: [&str; 6] = [
@@ -141,7 +142,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The module that a file holds: `["rollout", "gate"]` of `rollout/gate/mod.rs`; none of `lib.rs` and the binaries.
+/// The module that a file holds: `["rollout", "gate"]` of `rollout/gate/mod.rs`; none of `lib.rs`
+/// and the binaries.
 fn module_of(file: &Path) -> Vec<String> {
     let stem = file.with_extension("");
     let mut names: Vec<_> = stem

@@ -1,8 +1,9 @@
 //! A query that a user wrote, confined to the user's namespace.
 //!
-//! The text is parsed, each selector in the tree gets a matcher `namespace="…"` of ours, and what is
-//! sent is the tree printed anew, never the text. What the printed text says is parsed once more and
-//! must be confined, too, so no cleverly named metric or label can open what the tree had closed.
+//! The text is parsed, each selector in the tree gets a matcher `namespace="…"` of ours, and what
+//! is sent is the tree printed anew, never the text. What the printed text says is parsed once more
+//! and must be confined, too, so no cleverly named metric or label can open what the tree had
+//! closed.
 
 use promql_parser::label::{Labels, MatchOp, Matcher};
 use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};

@@ -1,8 +1,9 @@
 //! The third phase: plan and apply.
 
 use super::{
-    Context, ReconcileError,
     apply::{ApplyError, Basis},
+    context::Context,
+    error::ReconcileError,
     prepare::Prepared,
     status::Standing,
     status_writer::replace_status,
@@ -14,8 +15,8 @@ use crate::{
     rollout::Decision,
 };
 
-/// A model whose persisted state has been brought about, as far as the API server takes it. A status is written of this
-/// alone.
+/// A model whose persisted state has been brought about, as far as the API server takes it. A
+/// status is written of this alone.
 pub(super) struct Applied {
     /// The model as it was found, with what has been refused since.
     pub(super) prepared: Box<Prepared>,
@@ -24,7 +25,8 @@ pub(super) struct Applied {
 }
 
 impl Applied {
-    /// Brings about what is persisted, unless the decision ends a trial or takes weight from it: that waits for no object.
+    /// Brings about what is persisted, unless the decision ends a trial or takes weight from it:
+    /// that waits for no object.
     pub(super) async fn of(
         mut prepared: Box<Prepared>,
         decision: &Decision,
@@ -67,8 +69,9 @@ fn retreats(old: &State, new: &State) -> bool {
     old.stable == new.stable && kept.is_none()
 }
 
-/// Makes the objects of a state that was read. Before anything is taken away by it, the API server has to confirm that it
-/// is still the one in force: a status that says nothing new is only accepted on top of the newest version.
+/// Makes the objects of a state that was read. Before anything is taken away by it, the API server
+/// has to confirm that it is still the one in force: a status that says nothing new is only
+/// accepted on top of the newest version.
 async fn catch_up(prepared: &Prepared, context: &Context) -> Result<(), ReconcileError> {
     let state = &prepared.snapshot.state;
     match bring_about(prepared, state, Basis::Read, context).await {

@@ -48,7 +48,8 @@ pub use error::{ReconcileError, StatusError};
 const CONFLICT_PAUSE: Duration = Duration::from_millis(50);
 /// First pause after a failed reconcile; each further one doubles it, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// Longest pause after failed reconciles. While a canary has weight this is the longest time without a look.
+/// Longest pause after failed reconciles. While a canary has weight this is the longest time
+/// without a look.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// Pause before a model's address is asked again that did not answer.
 const UNANSWERED_PAUSE: Duration = Duration::from_millis(200);
@@ -149,8 +150,9 @@ fn next_look(
     pause.map_or_else(Action::await_change, Action::requeue)
 }
 
-/// When to try again after a failure: each in a row doubles the pause. A conflict is nobody's failure and starts at a
-/// fraction of it; in a row they mean an API server whose reads lag behind, which asking faster does not help.
+/// When to try again after a failure: each in a row doubles the pause. A conflict is nobody's
+/// failure and starts at a fraction of it; in a row they mean an API server whose reads lag behind,
+/// which asking faster does not help.
 #[allow(clippy::needless_pass_by_value)] // the signature that Controller::run asks for
 fn retry(model: Arc<ModelDeployment>, error: &ReconcileError, context: Arc<Context>) -> Action {
     let (namespace, name) = model.key();

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use kube::{Api, ResourceExt};
 use kube_runtime::controller::Action;
 
-use super::{Context, status::Standing};
+use super::{context::Context, status::Standing};
 use crate::{
     api::{
         Commands, ModelDeployment, ModelDeploymentSpec, State, VersionRef, VersionSpec,
@@ -19,7 +19,8 @@ use crate::{
     router::{Report, unsupported},
 };
 
-/// Finalizers of a deletion that concerns the children first: they are deleted, or lose their owner.
+/// Finalizers of a deletion that concerns the children first: they are deleted, or lose their
+/// owner.
 const COLLECTING: [&str; 2] = ["foregroundDeletion", "orphan"];
 
 /// What a look found.
@@ -225,7 +226,8 @@ fn ready_to_start(model: &ModelDeployment, state: &State, children: &Children) -
     })
 }
 
-/// Whether the spec's version may be about to get its place in the history. A canary with weight is judged first.
+/// Whether the spec's version may be about to get its place in the history. A canary with weight is
+/// judged first.
 fn wants_a_number(model: &ModelDeployment, children: &Children) -> bool {
     let status = model.status.as_ref();
     let canary = status.and_then(|status| status.state.canary.as_ref());

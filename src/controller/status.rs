@@ -82,7 +82,8 @@ pub fn account(
     }
 }
 
-/// Adds why routers do not take the model's route over, where they do not. Returns that, where it is news.
+/// Adds why routers do not take the model's route over, where they do not. Returns that, where it
+/// is news.
 pub fn add_pending(
     status: &mut ModelDeploymentStatus,
     old: Option<&ModelDeploymentStatus>,

@@ -5,8 +5,9 @@ use std::time::Duration;
 use kube::{Api, Resource, ResourceExt, api::PostParams};
 
 use super::{
-    Context, StatusError,
     applied::Applied,
+    context::Context,
+    error::StatusError,
     status::{Standing, account, add_pending, becomes_ready, says_nothing_new},
 };
 use crate::{

@@ -29,8 +29,8 @@ pub enum Memory {
     Value(ValueState),
 }
 
-/// The memory of a gate that counts bad requests, over one rollout. It is kept in the resource's status, so an operator that
-/// starts anew goes on exactly where the one before it stopped.
+/// The memory of a gate that counts bad requests, over one rollout. It is kept in the resource's
+/// status, so an operator that starts anew goes on exactly where the one before it stopped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GateState {
@@ -38,15 +38,17 @@ pub struct GateState {
     pub(crate) ledger: Ledger,
     /// Evidence for each alternative "the bad share is m times the budget".
     pub(crate) slo: [f64; SLO_ALTERNATIVES],
-    /// Evidence for each alternative "a canary request is ω times as likely bad as a stable one"; at full weight: as
-    /// stable's were before, or as the objective allows.
+    /// Evidence for each alternative "a canary request is ω times as likely bad as a stable one";
+    /// at full weight: as stable's were before, or as the objective allows.
     pub(crate) relative: [f64; RELATIVE_ALTERNATIVES],
-    /// What the canary answered while it was warming up, all scrapes together; gone with the first look after that.
+    /// What the canary answered while it was warming up, all scrapes together; gone with the first
+    /// look after that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) warm_up: Option<Look>,
 }
 
-/// The memory of a gate that compares bad shares, over one rollout. Its policy's `budget` is the margin δ.
+/// The memory of a gate that compares bad shares, over one rollout. Its policy's `budget` is the
+/// margin δ.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MarginState {
@@ -56,8 +58,8 @@ pub struct MarginState {
     pub(crate) worse: [f64; SLO_ALTERNATIVES],
 }
 
-/// The memory of a gate that compares predicted classes, over one rollout. Its policy's `budget` is the
-/// largest PSI.
+/// The memory of a gate that compares predicted classes, over one rollout. Its policy's `budget` is
+/// the largest PSI.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DriftState {

@@ -1,6 +1,8 @@
-//! Evidence as plain data: what was read, what was counted, up to where, and what gates remember of it.
+//! Evidence as plain data: what was read, what was counted, up to where, and what gates remember of
+//! it.
 //!
-//! The ground floor: it imports nothing of ours. [`crate::api`] keeps this data in status, the module
+//! The ground floor: it imports nothing of ours. [`crate::api`] keeps this data in status, the
+//! module
 //! `observe` reads it from Prometheus, and `rollout` judges it.
 
 mod blind;

@@ -78,6 +78,7 @@ pub struct Window {
     /// How far back evidence was fetched after an outage of Prometheus or of the operator; `None`
     /// in the normal course.
     pub replayed: Option<Duration>,
-    /// How much of an outage was too long ago to be fetched (see [`Span::lost`](super::Span::lost)).
+    /// How much of an outage was too long ago to be fetched (see
+    /// [`Span::lost`](super::Span::lost)).
     pub lost: Option<Duration>,
 }

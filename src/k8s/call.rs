@@ -37,9 +37,10 @@ pub fn words(error: &kube::Error) -> String {
     }
 }
 
-/// A condition's reason for a refusal. The API server has no code for most of these: its words are fixed in its source
-/// (plugin/pkg/admission/resourcequota, pkg/admission/plugin/webhook, pkg/admission/plugin/policy), and a word that changes
-/// there costs no more than the general reason.
+/// A condition's reason for a refusal. The API server has no code for most of these: its words are
+/// fixed in its source (plugin/pkg/admission/resourcequota, pkg/admission/plugin/webhook,
+/// pkg/admission/plugin/policy), and a word that changes there costs no more than the general
+/// reason.
 pub fn reason(error: &kube::Error) -> &'static str {
     let kube::Error::Api(status) = error else {
         return reasons::WRITE_REFUSED;

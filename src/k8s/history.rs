@@ -9,10 +9,11 @@ use serde_json::Value;
 use super::{Stores, is_child};
 use crate::api::{ModelDeployment, REVISION_LABEL, Revision, VersionRef, VersionSpec};
 
-/// Annotation of a ControllerRevision whose version has been in force: how many had been before, and itself. The highest
-/// number of a model is the version in force.
+/// Annotation of a ControllerRevision whose version has been in force: how many had been before,
+/// and itself. The highest number of a model is the version in force.
 pub const REIGN_ANNOTATION: &str = "serin.dev/in-force";
-/// Field of a ControllerRevision's data with the pods of the version, beside the fields of [`VersionSpec`].
+/// Field of a ControllerRevision's data with the pods of the version, beside the fields of
+/// [`VersionSpec`].
 pub const TEMPLATE_FIELD: &str = "template";
 
 /// A version as its ControllerRevision keeps it.
@@ -58,7 +59,8 @@ pub fn known_versions(
         .collect()
 }
 
-/// The version that a ControllerRevision of this model keeps; one that cannot be read is left alone and said.
+/// The version that a ControllerRevision of this model keeps; one that cannot be read is left alone
+/// and said.
 pub fn known_version(
     object: &ControllerRevision,
     model: &ModelDeployment,
@@ -76,8 +78,8 @@ pub fn known_version(
     }
 }
 
-/// The version in force, by the history: the last one that a status has named as stable. It tells what serves where the
-/// status is lost.
+/// The version in force, by the history: the last one that a status has named as stable. It tells
+/// what serves where the status is lost.
 pub fn in_force(known: &BTreeMap<Revision, KnownVersion>) -> Option<VersionRef> {
     let reigned = known.iter().filter(|(_, version)| version.reign.is_some());
     let (revision, version) = reigned.max_by_key(|(_, version)| version.reign)?;

@@ -9,7 +9,8 @@ use crate::api::{GROUP, MANAGED_BY_LABEL, MANAGER, MODEL_LABEL, ModelDeployment}
 pub enum Kinship {
     /// The model's own.
     Own,
-    /// It bears the model's labels and has no owner: left by a model that was deleted without its children.
+    /// It bears the model's labels and has no owner: left by a model that was deleted without its
+    /// children.
     Orphan,
     /// It belongs to an earlier ModelDeployment of this name, and is deleted with it.
     Former,

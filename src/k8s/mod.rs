@@ -1,5 +1,5 @@
-//! The cluster as every stage above the resource sees it: caches of what exists, names and labels of what is made, whose an
-//! object is, and calls to the API server. It decides nothing.
+//! The cluster as every stage above the resource sees it: caches of what exists, names and labels
+//! of what is made, whose an object is, and calls to the API server. It decides nothing.
 
 mod call;
 mod dirty;
@@ -28,8 +28,8 @@ pub use names::{FETCH, model_labels, version_labels, version_name, version_selec
 pub use objects::{HTTP_PORT_NAME, Intent, Object, owned};
 pub use stores::Stores;
 
-/// Whether the first of two states of one object is from before the other. Resource versions of one kind are numbers in the
-/// order of their writes; where a server's are not, nothing is said.
+/// Whether the first of two states of one object is from before the other. Resource versions of one
+/// kind are numbers in the order of their writes; where a server's are not, nothing is said.
 pub fn is_older(one: &ObjectMeta, other: &ObjectMeta) -> bool {
     let number = |meta: &ObjectMeta| meta.resource_version.as_ref()?.parse::<u64>().ok();
     let numbers = number(one).zip(number(other));

@@ -12,7 +12,8 @@ use super::Models;
 /// Caches of everything that Serin reads from the API server.
 #[derive(Clone)]
 pub struct Stores {
-    /// The resources themselves. Decisions read the object live; this is for enqueueing, ports and the router.
+    /// The resources themselves. Decisions read the object live; this is for enqueueing, ports and
+    /// the router.
     pub models: Models,
     /// The versions' Deployments.
     pub deployments: Store<Deployment>,

@@ -9,7 +9,7 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 
-use super::version::restricted;
+use super::security::restricted;
 use crate::{
     api::{Cache, Fetch, VersionSpec, validate::is_fetched},
     k8s::FETCH,

@@ -1,6 +1,7 @@
 //! From the persisted state to the objects that should exist. Pure, so planning twice is planning once.
 
 mod artefact;
+mod security;
 mod service;
 mod version;
 

@@ -11,9 +11,8 @@ use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, Deployment, DeploymentSpec},
         core::v1::{
-            Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, PodSecurityContext,
-            PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecurityContext,
-            TopologySpreadConstraint,
+            Container, ContainerPort, EnvVar, HTTPGetAction, PodSecurityContext, PodSpec,
+            PodTemplateSpec, Probe, SeccompProfile, TopologySpreadConstraint,
         },
     },
     apimachinery::pkg::{
@@ -24,7 +23,7 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use super::{Maker, artefact::Artefact};
+use super::{Maker, artefact::Artefact, security::restricted};
 use crate::{
     api::{Revision, VersionSpec},
     k8s::{
@@ -233,19 +232,6 @@ impl Maker<'_> {
                 value_from: None,
             });
         given.chain(own.iter().cloned()).collect()
-    }
-}
-
-/// What the `restricted` Pod Security Standard asks of a container, and a root that cannot be written.
-pub(super) fn restricted() -> SecurityContext {
-    SecurityContext {
-        allow_privilege_escalation: Some(false),
-        read_only_root_filesystem: Some(true),
-        capabilities: Some(Capabilities {
-            drop: Some(vec!["ALL".to_owned()]),
-            add: None,
-        }),
-        ..SecurityContext::default()
     }
 }
 

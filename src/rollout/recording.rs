@@ -12,8 +12,8 @@ use crate::{
 
 /// All that one decision was taken from, and the decision.
 ///
-/// No Secret is in it, nor any value of `spec.serving`, which may hold credentials: a decision depends on it only by the
-/// revision that it makes, which the snapshot has.
+/// No Secret is in it, nor any value of `spec.serving`, which may hold credentials: a decision
+/// depends on it only by the revision that it makes, which the snapshot has.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Recording {
@@ -24,7 +24,8 @@ pub struct Recording {
     pub now: Timestamp,
     /// Time between two looks at the metrics, such as `15s`.
     pub interval: Duration,
-    /// Why no version could be on trial, so that the only question was whether one must be withdrawn.
+    /// Why no version could be on trial, so that the only question was whether one must be
+    /// withdrawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfit: Option<Unfit>,
     /// What was asked for; `serving` is left out.

@@ -1,8 +1,8 @@
 //! Routers: what moves traffic between the versions of a model.
 //!
 //! A router is one file below this module, and one line where the process is put together
-//! (`runtime/operator.rs`). It turns a route into objects or into a configuration, and says what it has taken
-//! over. It decides nothing: which version may have which weight is the rollout's work.
+//! (`runtime/operator.rs`). It turns a route into objects or into a configuration, and says what it
+//! has taken over. It decides nothing: which version may have which weight is the rollout's work.
 
 pub mod envoy;
 
@@ -23,7 +23,8 @@ use crate::{
     k8s::{Intent, Stores, owned},
 };
 
-/// Evidence that comes from the serving pods, or from metrics that the user names. It goes with every router.
+/// Evidence that comes from the serving pods, or from metrics that the user names. It goes with
+/// every router.
 pub const SERVER_EVIDENCE: [EvidenceSource; 4] = [
     EvidenceSource::Serving,
     EvidenceSource::Vllm,
@@ -33,35 +34,39 @@ pub const SERVER_EVIDENCE: [EvidenceSource; 4] = [
 
 /// One way to move traffic.
 pub trait Router: Send + Sync {
-    /// The objects that a route needs, in the order in which they are applied. Pure: the same route gives the same objects.
+    /// The objects that a route needs, in the order in which they are applied. Pure: the same route
+    /// gives the same objects.
     fn objects(&self, route: &Route<'_>) -> Vec<Intent>;
 
     /// What is believed to be in force for a model, by the caches.
     fn in_force(&self, stores: &Stores, model: &ModelDeployment) -> InForce;
 
-    /// Whose counters can be read with this router, besides [`SERVER_EVIDENCE`]. A model that asks for others is refused.
+    /// Whose counters can be read with this router, besides [`SERVER_EVIDENCE`]. A model that asks
+    /// for others is refused.
     fn evidence(&self) -> &[EvidenceSource];
 
     /// What it can do. A model that asks for more is refused.
     fn capabilities(&self) -> &[Capability];
 
-    /// How long old weights may still be in force after new ones were persisted. So long a version without weight keeps
-    /// its pods.
+    /// How long old weights may still be in force after new ones were persisted. So long a version
+    /// without weight keeps its pods.
     fn settle(&self) -> Duration;
 
-    /// Addresses at which the router takes requests, where a model's objects name them. None by default.
+    /// Addresses at which the router takes requests, where a model's objects name them. None by
+    /// default.
     fn addresses(&self, _: &Stores, _: &ModelDeployment) -> BTreeSet<IpAddr> {
         BTreeSet::new()
     }
 
-    /// The port of the router that a model without one gets, where models have ports. Takes a port out of a state that
-    /// another model has a better right to. `was_lost` says that the model had a state, and that it was lost. By default
-    /// no model has a port.
+    /// The port of the router that a model without one gets, where models have ports. Takes a port
+    /// out of a state that another model has a better right to. `was_lost` says that the model had
+    /// a state, and that it was lost. By default no model has a port.
     fn port(&self, _: &Stores, _: &ModelDeployment, _: &mut State, _was_lost: bool) -> Option<u16> {
         None
     }
 
-    /// Whether a model's address answers, asked before the model is first called Ready. By default what
+    /// Whether a model's address answers, asked before the model is first called Ready. By default
+    /// what
     /// [`Router::in_force`] says.
     fn reachability<'a>(&'a self, asked: Asked<'a>) -> BoxFuture<'a, Reachability> {
         let answer = match self.in_force(asked.stores, asked.model) {
@@ -138,7 +143,8 @@ impl Report {
 /// Whether a model's address answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reachability {
-    /// It takes connections, and so does every router; or it has been waited for in vain, long enough.
+    /// It takes connections, and so does every router; or it has been waited for in vain, long
+    /// enough.
     Answers,
     /// It does not yet, or a router does not.
     Silent,
@@ -194,9 +200,9 @@ impl<'a> Route<'a> {
     }
 }
 
-/// The versions of a state, each with its share of the requests in percent, and the canary first: none to a canary that
-/// has no endpoint. Versions that retire are known without weight, so that requests under way end in peace. Empty where
-/// no version serves.
+/// The versions of a state, each with its share of the requests in percent, and the canary first:
+/// none to a canary that has no endpoint. Versions that retire are known without weight, so that
+/// requests under way end in peace. Empty where no version serves.
 pub fn weights(
     state: &State,
     has_endpoints: impl FnOnce(&Revision) -> bool,

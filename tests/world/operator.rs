@@ -34,7 +34,8 @@ use crate::{
     world::World,
 };
 
-/// The router that a world has: what operators run with, and what its routers do by what an operator knows.
+/// The router that a world has: what operators run with, and what its routers do by what an
+/// operator knows.
 #[derive(Clone, Copy)]
 pub struct Routing {
     pub router: fn(&Arc<World>) -> Arc<dyn Router>,

@@ -1,8 +1,9 @@
 //! A router that exists in tests alone, and what every router has to bear.
 //!
-//! Its two objects carry a model's weights, as the two Ingresses of a canary do: the Service of the model's name says
-//! which version is stable, and `<name>-canary` which one is on trial, and with how much weight. The world's routers
-//! send requests by them. A router that Serin gets is such a file.
+//! Its two objects carry a model's weights, as the two Ingresses of a canary do: the Service of the
+//! model's name says which version is stable, and `<name>-canary` which one is on trial, and with
+//! how much weight. The world's routers send requests by them. A router that Serin gets is such a
+//! file.
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,7 +35,8 @@ use crate::{
     world::{State, World},
 };
 
-/// Annotations: the revision, its weight, the generation of the spec, and why the data plane refuses the object.
+/// Annotations: the revision, its weight, the generation of the spec, and why the data plane
+/// refuses the object.
 const BACKEND: &str = "two-services.test/backend";
 const WEIGHT: &str = "two-services.test/weight";
 const GENERATION: &str = "two-services.test/generation";
@@ -58,7 +60,8 @@ impl Router for TwoServices {
             Some(canary) => (&canary.revision, canary.weight),
             None => (&stable.revision, 0),
         };
-        // In this order: after a promotion the version that was on trial is stable before it loses its weight.
+        // In this order: after a promotion the version that was on trial is stable before it loses
+        // its weight.
         let names = [route.name(), format!("{}-canary", route.name())];
         let parts = [(&stable.revision, 100 - weight), (on_trial, weight)];
         let objects = names.into_iter().zip(parts);
@@ -312,7 +315,8 @@ fn a_crash_between_any_two_writes_changes_nothing() {
     }
 }
 
-/// What somebody does to the objects while a version is held at 50 %, and what must be so five seconds later.
+/// What somebody does to the objects while a version is held at 50 %, and what must be so five
+/// seconds later.
 #[test]
 fn drift_deletion_and_foreign_edits_are_borne() {
     let canary = Key::new(Kind::Service, "ml", "iris-canary");

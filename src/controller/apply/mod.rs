@@ -1,6 +1,7 @@
 //! The planned objects, brought about by server-side apply; only where something differs. One that the API server refuses
 //! holds up no other.
 
+mod error;
 mod refusals;
 
 use std::{
@@ -20,79 +21,15 @@ use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+pub use self::error::ApplyError;
 use self::refusals::{Refusals, Subject};
 use crate::{
     api::{MANAGER, ModelDeployment, REVISION_LABEL, Revision},
     controller::metrics::Metrics,
-    k8s::{
-        Intent, Kinship, NoAnswer, Object, Stores, is_child, is_code, kinship, timely,
-        version_name, words,
-    },
+    k8s::{Intent, Kinship, Object, Stores, is_child, is_code, kinship, timely, version_name},
     observe::Refusal,
     plan::Plan,
 };
-
-/// Why an object could not be brought about.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// The name is taken by an object that this model does not own.
-    #[error(
-        "{kind} {name} exists and belongs to somebody else: rename the ModelDeployment, or delete that {kind}"
-    )]
-    NameTaken {
-        /// The object's kind.
-        kind: String,
-        /// The object's name.
-        name: String,
-    },
-    /// The name is taken by an object of an earlier ModelDeployment of this name, which is deleted with it.
-    #[error(
-        "{kind} {name} belongs to an earlier ModelDeployment of this name and is being deleted: waiting for it to be gone"
-    )]
-    AwaitingDeletion {
-        /// The object's kind.
-        kind: String,
-        /// The object's name.
-        name: String,
-    },
-    /// The API server refused.
-    #[error("cannot apply {kind} {name}: {}", words(source))]
-    Refused {
-        /// The object's kind.
-        kind: String,
-        /// The object's name.
-        name: String,
-        /// The API server's answer.
-        source: Box<kube::Error>,
-    },
-    /// The API server did not answer in time.
-    #[error(transparent)]
-    NoAnswer(#[from] NoAnswer),
-    /// The plan takes something away or over, and nobody has confirmed that the state it was made from is still in force.
-    #[error("{what} may only be taken away or over by a state that is confirmed")]
-    Unconfirmed {
-        /// The object's kind and name.
-        what: String,
-    },
-}
-
-impl ApplyError {
-    pub(crate) fn refused(kind: &str, name: &str, source: kube::Error) -> Self {
-        Self::Refused {
-            kind: kind.to_owned(),
-            name: name.to_owned(),
-            source: Box::new(source),
-        }
-    }
-
-    /// What the API server said, without the object that it was about.
-    pub(crate) fn words(&self) -> String {
-        match self {
-            Self::Refused { source, .. } => words(source),
-            error => error.to_string(),
-        }
-    }
-}
 
 /// What is known of the state that a plan was made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,12 +9,8 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::ApplyError;
-use crate::{
-    api::{Revision, conditions::reasons},
-    k8s::{self, shortened},
-    observe::Refusal,
-};
+use super::error::ApplyError;
+use crate::{api::Revision, k8s::shortened, observe::Refusal};
 
 /// Pause after the first refusal of an object; each further one doubles it, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -95,7 +91,7 @@ impl Refusals {
             revision: of.revision.cloned(),
             reason: error.reason().to_owned(),
             words: shortened(&error.words()),
-            transient: usually_passes(error) && count < SHOWN_AFTER,
+            transient: error.usually_passes() && count < SHOWN_AFTER,
         };
         let longest = match error {
             ApplyError::AwaitingDeletion { .. } => DELETION_PAUSE,
@@ -140,30 +136,6 @@ impl Refusals {
     /// Forgets a model that is gone.
     pub(super) fn forget(&self, model: &(String, String)) {
         self.0.lock().remove(model);
-    }
-}
-
-impl ApplyError {
-    /// A condition's reason for it.
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::NameTaken { .. } => reasons::NAME_TAKEN,
-            Self::AwaitingDeletion { .. } => reasons::AWAITING_DELETION,
-            Self::Refused { source, .. } => k8s::reason(source),
-            Self::NoAnswer(_) | Self::Unconfirmed { .. } => reasons::WRITE_REFUSED,
-        }
-    }
-}
-
-/// Whether a failure is usually gone a moment later: no answer, a conflict, too many requests, a fault of the server.
-fn usually_passes(error: &ApplyError) -> bool {
-    match error {
-        ApplyError::NameTaken { .. } | ApplyError::AwaitingDeletion { .. } => false,
-        ApplyError::NoAnswer(_) | ApplyError::Unconfirmed { .. } => true,
-        ApplyError::Refused { source, .. } => match &**source {
-            kube::Error::Api(status) => !matches!(status.code, 400..=408 | 410..=428),
-            _ => true,
-        },
     }
 }
 

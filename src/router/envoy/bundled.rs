@@ -17,12 +17,12 @@ use crate::{
     router::{Asked, Capability, InForce, Reachability, Route, Router},
 };
 
-/// Time for routers to come back to an operator that was away: until then they send requests by what they had. By the chart
-/// they try at least every 2 s, and give each try 2 s.
+/// Time for routers to come back to an operator that was away: until then they send requests by
+/// what they had. By the chart they try at least every 2 s, and give each try 2 s.
 const RECONNECTED_WITHIN: Duration = Duration::from_secs(10);
 
-/// The bundled Envoy: it follows the persisted state by itself (see [`super::publish`]), so that objects carry no weight.
-/// A model has a port of every router, and its Service leads there.
+/// The bundled Envoy: it follows the persisted state by itself (see [`super::publish`]), so that
+/// objects carry no weight. A model has a port of every router, and its Service leads there.
 pub struct Envoy {
     ports: Ports,
     prober: Prober,
@@ -48,8 +48,8 @@ impl Router for Envoy {
         if route.report.addresses.is_empty() {
             return Vec::new();
         }
-        // In this order: kube-proxy turns clients of a Service without endpoints away, and what changes within a second
-        // of that may wait for the next second.
+        // In this order: kube-proxy turns clients of a Service without endpoints away, and what
+        // changes within a second of that may wait for the next second.
         let slices = router_slices(route, port).map(|slice| Intent {
             object: Object::EndpointSlice(slice),
             reason: "the way from the model's name to the routers",
@@ -79,8 +79,8 @@ impl Router for Envoy {
     }
 
     fn evidence(&self) -> &[EvidenceSource] {
-        // The bundled router stands behind whatever leads to the Service, so a mesh's or an ingress' counters are
-        // believed, too.
+        // The bundled router stands behind whatever leads to the Service, so a mesh's or an
+        // ingress' counters are believed, too.
         &[
             EvidenceSource::Envoy,
             EvidenceSource::Istio,

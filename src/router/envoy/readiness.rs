@@ -58,8 +58,8 @@ impl Prober {
         Self { asks }
     }
 
-    /// Asks at the address of a model, and at each router behind it: all at once. While the model moves, it is silent
-    /// without being asked.
+    /// Asks at the address of a model, and at each router behind it: all at once. While the model
+    /// moves, it is silent without being asked.
     pub(super) async fn probe(&self, asked: Asked<'_>) -> Reachability {
         let Asked {
             stores,

@@ -19,8 +19,8 @@ const GATHER: Duration = Duration::from_millis(10);
 
 /// Publishes the routes again after every change of the caches, until `stop`.
 ///
-/// Every replica does so: the routes are a function of what is persisted, so all replicas publish the same. `changed` is
-/// called when a router came, went, took something over or refused it.
+/// Every replica does so: the routes are a function of what is persisted, so all replicas publish
+/// the same. `changed` is called when a router came, went, took something over or refused it.
 pub async fn publish(
     stores: &Stores,
     mut news: watch::Receiver<u64>,
@@ -105,8 +105,8 @@ pub fn router_port(stores: &Stores, model: &ModelDeployment) -> Option<u16> {
     u16::try_from(port).ok()
 }
 
-/// What is left of a state that was lost: the version in force has all traffic. Requests that the others have end in
-/// peace. `None` where nothing says that there was one.
+/// What is left of a state that was lost: the version in force has all traffic. Requests that the
+/// others have end in peace. `None` where nothing says that there was one.
 pub fn remains(stores: &Stores, model: &ModelDeployment) -> Option<State> {
     let known = known_versions(stores, model);
     let stable = in_force(&known)?;

@@ -20,8 +20,8 @@ use crate::{
 /// Port of the model's stable Service.
 const STABLE_PORT: i32 = 80;
 
-/// The Service that clients use from the first version to the last. It selects no pods: its endpoints are the
-/// routers, in another namespace, on the port that they keep for this model.
+/// The Service that clients use from the first version to the last. It selects no pods: its
+/// endpoints are the routers, in another namespace, on the port that they keep for this model.
 pub(super) fn stable_service(route: &Route<'_>) -> Service {
     let name = route.name();
     let routers = &route.report.addresses;
@@ -44,8 +44,8 @@ pub(super) fn stable_service(route: &Route<'_>) -> Service {
     }
 }
 
-/// The stable Service's endpoints, by family; none of a family in which no router is ready: the last ones are better
-/// than none.
+/// The stable Service's endpoints, by family; none of a family in which no router is ready: the
+/// last ones are better than none.
 pub(super) fn router_slices(route: &Route<'_>, port: u16) -> impl Iterator<Item = EndpointSlice> {
     let routers = &route.report.addresses;
     let (ipv4, ipv6): (Vec<_>, Vec<_>) = routers.iter().partition(|address| address.is_ipv4());

@@ -1,0 +1,91 @@
+//! Why an object could not be brought about.
+
+use crate::{
+    api::conditions::reasons,
+    k8s::{self, NoAnswer, words},
+};
+
+/// Why an object could not be brought about.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The name is taken by an object that this model does not own.
+    #[error(
+        "{kind} {name} exists and belongs to somebody else: rename the ModelDeployment, or delete that {kind}"
+    )]
+    NameTaken {
+        /// The object's kind.
+        kind: String,
+        /// The object's name.
+        name: String,
+    },
+    /// The name is taken by an object of an earlier ModelDeployment of this name, which is deleted with it.
+    #[error(
+        "{kind} {name} belongs to an earlier ModelDeployment of this name and is being deleted: waiting for it to be gone"
+    )]
+    AwaitingDeletion {
+        /// The object's kind.
+        kind: String,
+        /// The object's name.
+        name: String,
+    },
+    /// The API server refused.
+    #[error("cannot apply {kind} {name}: {}", words(source))]
+    Refused {
+        /// The object's kind.
+        kind: String,
+        /// The object's name.
+        name: String,
+        /// The API server's answer.
+        source: Box<kube::Error>,
+    },
+    /// The API server did not answer in time.
+    #[error(transparent)]
+    NoAnswer(#[from] NoAnswer),
+    /// The plan takes something away or over, and nobody has confirmed that the state it was made
+    /// from is still in force.
+    #[error("{what} may only be taken away or over by a state that is confirmed")]
+    Unconfirmed {
+        /// The object's kind and name.
+        what: String,
+    },
+}
+
+impl ApplyError {
+    pub(super) fn refused(kind: &str, name: &str, source: kube::Error) -> Self {
+        Self::Refused {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            source: Box::new(source),
+        }
+    }
+
+    /// What the API server said, without the object that it was about.
+    pub(super) fn words(&self) -> String {
+        match self {
+            Self::Refused { source, .. } => words(source),
+            error => error.to_string(),
+        }
+    }
+
+    /// A condition's reason for it.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::NameTaken { .. } => reasons::NAME_TAKEN,
+            Self::AwaitingDeletion { .. } => reasons::AWAITING_DELETION,
+            Self::Refused { source, .. } => k8s::reason(source),
+            Self::NoAnswer(_) | Self::Unconfirmed { .. } => reasons::WRITE_REFUSED,
+        }
+    }
+
+    /// Whether a failure is usually gone a moment later: no answer, a conflict, too many requests, a fault of the server.
+    pub(super) fn usually_passes(&self) -> bool {
+        match self {
+            Self::NameTaken { .. } | Self::AwaitingDeletion { .. } => false,
+            Self::NoAnswer(_) | Self::Unconfirmed { .. } => true,
+            Self::Refused { source, .. } => match &**source {
+                kube::Error::Api(status) => !matches!(status.code, 400..=408 | 410..=428),
+                _ => true,
+            },
+        }
+    }
+}
