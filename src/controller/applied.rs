@@ -5,8 +5,8 @@ use super::{
     context::Context,
     error::ReconcileError,
     prepare::Prepared,
+    replace_status::replace_status,
     status::Standing,
-    status_writer::replace_status,
 };
 use crate::{
     api::State,

@@ -15,6 +15,7 @@ pub mod events;
 pub mod metrics;
 mod prepare;
 pub mod recordings;
+mod replace_status;
 pub mod status;
 mod status_writer;
 

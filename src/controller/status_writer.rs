@@ -2,41 +2,24 @@
 
 use std::time::Duration;
 
-use kube::{Api, Resource, ResourceExt, api::PostParams};
+use kube::Resource;
 
 use super::{
     applied::Applied,
     context::Context,
     error::StatusError,
+    replace_status::replace_status,
     status::{Standing, account, add_pending, becomes_ready, says_nothing_new},
 };
 use crate::{
     api::{
-        DecisionRecord, ModelDeployment, ModelDeploymentStatus, State,
+        DecisionRecord, ModelDeployment, State,
         conditions::{reasons, types},
     },
-    k8s::timely,
     observe::Refusal,
     rollout::Decision,
     router::{Asked, Reachability},
 };
-
-/// Writes a status, guarded by the version of the model that was read. Routers hear of it at once.
-pub(super) async fn replace_status(
-    api: &Api<ModelDeployment>,
-    model: &ModelDeployment,
-    status: Option<ModelDeploymentStatus>,
-    context: &Context,
-) -> Result<(), StatusError> {
-    let mut wanted = model.clone();
-    wanted.metadata.managed_fields = None;
-    wanted.status = status;
-    let written =
-        timely(api.replace_status(&model.name_any(), &PostParams::default(), &wanted)).await?;
-    let written = written.map_err(StatusError::Refused)?;
-    context.stores.models.answered(&written);
-    Ok(())
-}
 
 /// What became of a status.
 pub(super) struct Saved {
