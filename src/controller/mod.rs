@@ -1,10 +1,14 @@
 //! One reconcile: observe, decide, plan, apply, status. The order of writes is the design:
 //!
-//! 1. a move back to stable is written before anything else; that one write *is* the move, since routers follow status;
+//! 1. a move back to stable is written before anything else; that one write *is* the move, since
+//!    routers follow status;
 //! 2. a move forward is written only after the cluster has what the state before it says;
-//! 3. objects follow the state that is persisted, so a crash between any two writes re-applies and never skips;
-//! 4. an object that the API server refuses holds up no look, no status and no other object, only moves forward;
-//! 5. pods and objects are taken away only by a state that the API server has just confirmed to be the one in force.
+//! 3. objects follow the state that is persisted, so a crash between any two writes re-applies and
+//!    never skips;
+//! 4. an object that the API server refuses holds up no look, no status and no other object, only
+//!    moves forward;
+//! 5. pods and objects are taken away only by a state that the API server has just confirmed to be
+//!    the one in force.
 
 mod applied;
 pub mod apply;

@@ -24,7 +24,8 @@ pub struct Children {
 /// Reads the caches for one model.
 pub fn children(stores: &Stores, model: &ModelDeployment) -> Children {
     let known = known_versions(stores, model);
-    // A version in use counts by its pods, also where somebody has deleted its place in the history.
+    // A version in use counts by its pods, also where somebody has deleted its place in the
+    // history.
     let state = model.status.as_ref().map(|status| &status.state);
     let in_use = state.map(State::in_use).unwrap_or_default();
     let revisions: BTreeSet<&Revision> = known.keys().chain(&in_use).collect();

@@ -1,5 +1,6 @@
-//! The places in the history of versions in use, kept as they were last seen. Somebody may delete one: then it is written
-//! anew, since a version without one can neither be scaled nor repaired once the spec asks for another.
+//! The places in the history of versions in use, kept as they were last seen. Somebody may delete
+//! one: then it is written anew, since a version without one can neither be scaled nor repaired
+//! once the spec asks for another.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -19,12 +20,14 @@ use crate::{
 /// The ControllerRevisions of one model's versions in use.
 type OfModel = BTreeMap<Revision, Arc<ControllerRevision>>;
 
-/// The ControllerRevisions of versions in use, by model and revision. They are shared with the cache while it has them.
+/// The ControllerRevisions of versions in use, by model and revision. They are shared with the
+/// cache while it has them.
 #[derive(Default)]
 pub struct History(Mutex<HashMap<(String, String), OfModel>>);
 
 impl History {
-    /// Adds to the known versions of a model those in use whose ControllerRevision has been deleted since the last look.
+    /// Adds to the known versions of a model those in use whose ControllerRevision has been deleted
+    /// since the last look.
     pub fn complete(
         &self,
         stores: &Stores,

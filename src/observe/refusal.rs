@@ -40,7 +40,8 @@ impl Refusal {
         })
     }
 
-    /// The refusals that the status shows: of objects that the model, the version in force or the one on trial needs.
+    /// The refusals that the status shows: of objects that the model, the version in force or the
+    /// one on trial needs.
     pub fn shown<'a>(refused: &'a [Self], state: &'a State) -> impl Iterator<Item = &'a Self> {
         let is_shown = |refusal: &&Self| !refusal.transient && refusal.concerns(state);
         refused.iter().filter(is_shown)

@@ -46,7 +46,8 @@ pub struct Snapshot {
     /// Since when looks have followed each other (see [`super::Attention`]). Time before it runs out no patience.
     #[serde(default)]
     pub attentive_since: Timestamp,
-    /// Since when this very process has looked without a break: so long routers can have been served by it.
+    /// Since when this very process has looked without a break: so long routers can have been
+    /// served by it.
     #[serde(default)]
     pub here_since: Timestamp,
     /// Objects that the API server refused to write.

@@ -2,7 +2,8 @@
 
 use k8s_openapi::api::core::v1::{Capabilities, SecurityContext};
 
-/// What the `restricted` Pod Security Standard asks of a container, and a root that cannot be written.
+/// What the `restricted` Pod Security Standard asks of a container, and a root that cannot be
+/// written.
 pub(super) fn restricted() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),

@@ -115,7 +115,8 @@ impl Admission {
         })
     }
 
-    /// As much of the API server's validation as cells need: a rule that neither the CRD nor the operator repeats.
+    /// As much of the API server's validation as cells need: a rule that neither the CRD nor the
+    /// operator repeats.
     fn invalid(request: &Request) -> Option<Refusal> {
         if request.kind != Kind::Deployment {
             return None;

@@ -18,7 +18,8 @@ pub enum ApplyError {
         /// The object's name.
         name: String,
     },
-    /// The name is taken by an object of an earlier ModelDeployment of this name, which is deleted with it.
+    /// The name is taken by an object of an earlier ModelDeployment of this name, which is deleted
+    /// with it.
     #[error(
         "{kind} {name} belongs to an earlier ModelDeployment of this name and is being deleted: waiting for it to be gone"
     )]
@@ -77,7 +78,8 @@ impl ApplyError {
         }
     }
 
-    /// Whether a failure is usually gone a moment later: no answer, a conflict, too many requests, a fault of the server.
+    /// Whether a failure is usually gone a moment later: no answer, a conflict, too many requests,
+    /// a fault of the server.
     pub(super) fn usually_passes(&self) -> bool {
         match self {
             Self::NameTaken { .. } | Self::AwaitingDeletion { .. } => false,

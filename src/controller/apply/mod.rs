@@ -356,8 +356,8 @@ impl Target<'_> {
         }
     }
 
-    /// Objects without an owner are adopted by a model that lives, not by one that is being deleted without them: they
-    /// would be deleted after it.
+    /// Objects without an owner are adopted by a model that lives, not by one that is being deleted
+    /// without them: they would be deleted after it.
     async fn must_live(&self, what: &str) -> Result<(), ApplyError> {
         let (namespace, name) = self.key();
         let api: Api<ModelDeployment> = Api::namespaced(self.client.clone(), &namespace);

@@ -16,7 +16,8 @@ use crate::{api::Revision, k8s::shortened, observe::Refusal};
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause before a refused object is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// The same where requests depend on the object: once it may be written, the model's address has to answer again.
+/// The same where requests depend on the object: once it may be written, the model's address has to
+/// answer again.
 const LONGEST_PAUSE_OF_TRAFFIC: Duration = Duration::from_secs(8);
 /// Longest pause before an object that is being deleted is looked for again.
 const DELETION_PAUSE: Duration = Duration::from_secs(2);
@@ -41,7 +42,8 @@ pub(super) struct Subject<'a> {
     pub(super) kind: &'a str,
     pub(super) name: &'a str,
     pub(super) revision: Option<&'a Revision>,
-    /// Whether the model's address depends on it: it is of the model itself, or of the version in force.
+    /// Whether the model's address depends on it: it is of the model itself, or of the version in
+    /// force.
     pub(super) carries_traffic: bool,
 }
 

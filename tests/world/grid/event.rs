@@ -169,7 +169,8 @@ impl Event {
         let both = |is: fn(Self) -> bool| is(self) && is(other);
         // One pod is not enough for what an autoscaler asks for.
         let outgrows = |one: Self, other: Self| one == Self::OnePodFits && other.has_hpa();
-        // A version whose Deployment would be denied gets no place in the history, and does not begin.
+        // A version whose Deployment would be denied gets no place in the history, and does not
+        // begin.
         let is_held = |one: Self, other: Self| {
             matches!(other, Self::HistoryDenied | Self::EventsDenied)
                 && one.denies().contains(&Kind::Deployment)

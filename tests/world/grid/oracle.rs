@@ -79,7 +79,8 @@ impl Oracle {
     }
 
     fn address(&mut self, state: &State, happenings: &[Happening]) {
-        // Without its Service or endpoints no request gets anywhere, and who denies them alone can allow them.
+        // Without its Service or endpoints no request gets anywhere, and who denies them alone can
+        // allow them.
         let is_denied = |kind: Kind| {
             happenings
                 .iter()

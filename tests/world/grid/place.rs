@@ -91,7 +91,8 @@ impl Place {
             ],
             Self::Paused => then(Weighs("2", 10), Pause(true)),
             Self::Deleting => [&then(Weighs("2", 10), Bind)[..], &[(Now, Delete)]].concat(),
-            // Made again at the beginning of a second, so that what happens finds the children as orphans.
+            // Made again at the beginning of a second, so that what happens finds the children as
+            // orphans.
             Self::Orphaned => vec![
                 (Now, Apply("1")),
                 (Serves("1"), Pause(false)),

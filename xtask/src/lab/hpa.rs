@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::Api;
-use kube::api::{ListParams, PostParams};
+use kube::api::ListParams;
 use serde_json::{Value, json};
 use serin::api::{ModelDeployment, Phase};
 use tokio::sync::oneshot;
@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use super::checks::Checks;
 use super::faults::{Play, state, weight};
 use super::load::Answers;
+use super::platform::create;
 use super::story::{V1, V2};
 use super::timeline::event;
 use super::words::serves;
@@ -47,10 +48,7 @@ pub async fn hpa_scales(args: &LabArgs) -> Result<()> {
     lab.apply_object(scaled(V1)?).await?;
     let autoscalers: Api<HorizontalPodAutoscaler> =
         Api::namespaced(lab.client.clone(), &lab.namespace);
-    let autoscaler = serde_json::from_value(autoscaler())?;
-    autoscalers
-        .create(&PostParams::default(), &autoscaler)
-        .await?;
+    create(&autoscalers, autoscaler()).await?;
     let mut play = Play::under(CALM, lab.clone()).await?;
     play.watch(|model| model.spec.replicas >= FEWEST).await?;
     let busy = args.rate.saturating_sub(CALM).max(1);

@@ -277,7 +277,7 @@ async fn evict_one(lab: &Lab, version: &str) -> Result<Option<(Lab, String)>> {
     Ok(Some((lab.clone(), pod)))
 }
 
-/// Whether a pod is there and was not told to end.
+/// Whether a pod is there and is not being deleted.
 async fn is_running(lab: &Lab, name: &str) -> Result<bool> {
     let pods: Api<Pod> = Api::namespaced(lab.client.clone(), &lab.namespace);
     let pod = pods.get_opt(name).await?;
