@@ -23,6 +23,8 @@ pub const V4: &str = include_str!("../../../examples/demo/v4.yaml");
 
 /// How often the demo's Prometheus scrapes (`charts/serin/values-local.yaml`).
 const SCRAPE: Duration = Duration::from_secs(2);
+/// Into how many offsets a scrape's interval is divided where it is not known when scrapes fall.
+const SCRAPE_OFFSETS: u32 = 8;
 /// From evidence that suffices to the last request of a bad version: two scrapes and two seconds.
 pub const BACK_WITHIN: Duration = Duration::from_secs(6);
 /// The latency objective of the manifests.
@@ -243,7 +245,8 @@ pub fn sufficed(crossed: Option<Duration>, decided: Duration) -> Duration {
     crossed.map_or(decided, |crossed| crossed.min(decided))
 }
 
-/// The earliest scrape at which a client that saw every answer at once would have had evidence enough.
+/// The scrape at which a client that saw every answer would have had evidence enough, wherever the
+/// scrapes fall: the gate judges by batches, and Prometheus alone decides where one ends.
 pub fn crossing(
     answers: &Answers,
     canary: &str,
@@ -252,18 +255,24 @@ pub fn crossing(
     is_bad: impl Fn(&Answer) -> bool + Copy,
 ) -> Option<Duration> {
     let policy = GatePolicy::new(0.01, 2, 4);
-    let mut gate = GateState::new();
-    gate.begin_step(10);
-    (0..60)
-        .map(|scrape| from + SCRAPE * scrape)
-        .find_map(|start| {
-            let end = start + SCRAPE;
-            gate.observe(
-                &answers.within(start, end).look(canary, stable, is_bad),
-                &policy,
-            );
-            (gate.judge(&policy, Some(25)).verdict == GateVerdict::Fail).then_some(end)
-        })
+    let crossed_from = |first: Duration| {
+        let mut gate = GateState::new();
+        gate.begin_step(10);
+        (0..60)
+            .map(|scrape| first + SCRAPE * scrape)
+            .find_map(|start| {
+                let end = start + SCRAPE;
+                gate.observe(
+                    &answers.within(start, end).look(canary, stable, is_bad),
+                    &policy,
+                );
+                (gate.judge(&policy, Some(25)).verdict == GateVerdict::Fail).then_some(end)
+            })
+    };
+    let crossed: Option<Vec<Duration>> = (0..SCRAPE_OFFSETS)
+        .map(|offset| crossed_from(from + SCRAPE * offset / SCRAPE_OFFSETS))
+        .collect();
+    crossed.and_then(|crossed| crossed.into_iter().max())
 }
 
 /// The share that clients saw at each weight.
