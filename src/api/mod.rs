@@ -17,11 +17,11 @@ pub use crd::{SCHEMA, SCHEMA_ANNOTATION, crd};
 pub use decision::{DecisionRecord, ObjectiveRecord, Verdict, remember};
 pub use percent::Percent;
 pub use spec::{
-    AfterPatience, Approval, CustomEvidence, CustomLatency, CustomRequests, CustomVersion,
-    EnvoyTraffic, ErrorRateObjective, EvidenceSource, FirstStep, Gate, InsufficientDataPolicy,
-    LatencyMargin, LatencyObjective, LatencyUnit, Model, ModelDeployment, ModelDeploymentSpec,
-    NoWorseThanStableObjective, Objective, OnFailure, OutagePolicy, PredictionDriftObjective,
-    QueryObjective, Rollout, Serving, Step, Traffic,
+    Approval, CustomEvidence, CustomLatency, CustomRequests, CustomVersion, EnvoyTraffic,
+    ErrorRateObjective, EvidenceSource, FirstStep, Gate, InsufficientDataPolicy, LatencyMargin,
+    LatencyObjective, LatencyUnit, ModelArtefact, ModelDeployment, ModelDeploymentSpec,
+    NoWorseThanStableObjective, Objective, OnDeadline, OnFailure, OutagePolicy,
+    PredictionDriftObjective, QueryObjective, Rollout, Serving, Step, Traffic,
 };
 pub use status::{
     Approved, Attended, CanaryVersion, GateRecord, ModelDeploymentStatus, Phase, PostponedVersion,

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Model, ModelDeploymentSpec, Serving};
+use super::{ModelArtefact, ModelDeploymentSpec, Serving};
 
 /// The first 8 hex digits of a version's digest; they name everything that is made for it.
 #[derive(
@@ -27,7 +27,7 @@ impl fmt::Display for Revision {
 #[serde(rename_all = "camelCase")]
 pub struct VersionSpec {
     /// The artefact.
-    pub model: Model,
+    pub model: ModelArtefact,
     /// How it is served. An absent image is filled in once, when the version is first made: an upgrade of the operator
     /// brings a new default to new versions and leaves old ones alone.
     pub serving: Serving,

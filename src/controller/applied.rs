@@ -11,7 +11,7 @@ use super::{
 use crate::{
     api::State,
     observe::Refusal,
-    plan::{Given, plan},
+    plan::{PlanInput, plan},
     rollout::Decision,
 };
 
@@ -91,16 +91,16 @@ async fn bring_about(
     basis: Basis,
     context: &Context,
 ) -> Result<(), ApplyError> {
-    let given = Given {
+    let input = PlanInput {
         state,
         known: &prepared.children.known,
         known_is_all: prepared.children.known_is_all,
         usable: prepared.standing == Standing::Valid,
         router: &*context.router,
         report: &prepared.snapshot.router,
-        site: &context.site,
+        defaults: &context.defaults,
     };
-    let plan = plan(&prepared.model, &given);
+    let plan = plan(&prepared.model, &input);
     let writes = context
         .applier
         .apply(

@@ -13,7 +13,7 @@ use crate::{
     api::validate::Limits,
     k8s::Stores,
     observe::{Attention, DryRuns, Evidence, History},
-    plan::Site,
+    plan::PlatformDefaults,
     router::Router,
 };
 
@@ -26,7 +26,7 @@ pub struct Context {
     /// Caches of what exists.
     pub stores: Stores,
     /// Settings that shape objects.
-    pub site: Site,
+    pub defaults: PlatformDefaults,
     /// What the operator's user allows.
     pub limits: Limits,
     /// Where the evidence is.

@@ -241,7 +241,7 @@ async fn try_desired(
     children: &Children,
     context: &Context,
 ) -> Option<Refused> {
-    let (revision, deployment) = draft(model, &context.site)?;
+    let (revision, deployment) = draft(model, &context.defaults)?;
     if children.known.contains_key(&revision) {
         return None;
     }

@@ -18,7 +18,7 @@ use crate::{
 
 /// Settings of the operator that shape objects.
 #[derive(Clone, Debug)]
-pub struct Site {
+pub struct PlatformDefaults {
     /// The serving image of versions that name none.
     pub serving_image: String,
     /// How pods fetch artefacts that are not mounted.
@@ -39,7 +39,7 @@ pub struct Plan {
 
 /// Everything that a plan is made from, besides the model itself.
 #[derive(Clone)]
-pub struct Given<'a> {
+pub struct PlanInput<'a> {
     /// The state as persisted.
     pub state: &'a State,
     /// Every version that has a ControllerRevision.
@@ -53,11 +53,11 @@ pub struct Given<'a> {
     /// What is known of it.
     pub report: &'a Report,
     /// The operator's settings.
-    pub site: &'a Site,
+    pub defaults: &'a PlatformDefaults,
 }
 
 /// Plans the objects of one model.
-pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
+pub fn plan(model: &ModelDeployment, input: &PlanInput<'_>) -> Plan {
     let mut plan = Plan {
         name: model.name_any(),
         ..Plan::default()
@@ -65,33 +65,33 @@ pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
     let Some(owner) = model.controller_owner_ref(&()) else {
         return plan;
     };
-    if given.state.stable.is_none() && in_force(given.known).is_some() {
+    if input.state.stable.is_none() && in_force(input.known).is_some() {
         return plan; // a state that was lost: until it is restored, nothing is taken away by it
     }
-    let maker = Maker {
+    let builder = ObjectBuilder {
         model,
         owner,
-        site: given.site,
-        replicas: given
+        defaults: input.defaults,
+        replicas: input
             .state
             .replicas_floor
             .unwrap_or(0)
             .max(model.spec.replicas),
     };
-    if let Some(route) = Route::new(model, given.state, given.report) {
-        plan.apply.extend(given.router.objects(&route));
+    if let Some(route) = Route::new(model, input.state, input.report) {
+        plan.apply.extend(input.router.objects(&route));
     }
-    let live = given.state.in_use();
+    let live = input.state.in_use();
     if live.is_empty() {
         return plan; // a new state: what orphans have is not taken from them before a version is named
     }
-    let versions = versions(&maker, given);
+    let versions = versions(&builder, input);
     for (revision, version) in &versions {
         let is_live = live.contains(revision);
-        let reign = reign(given.state, &versions, revision);
+        let reign = reign(input.state, &versions, revision);
         plan.push(
             "the version's place in the history",
-            Object::ControllerRevision(maker.history(revision, version, reign)),
+            Object::ControllerRevision(builder.history(revision, version, reign)),
         );
         let reason = if is_live {
             "a version in use"
@@ -100,15 +100,15 @@ pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
         };
         plan.push(
             "the version's name",
-            Object::Service(maker.version_service(revision, &version.spec)),
+            Object::Service(builder.version_service(revision, &version.spec)),
         );
         plan.push(
             reason,
-            Object::Deployment(maker.deployment(revision, version, is_live)),
+            Object::Deployment(builder.deployment(revision, version, is_live)),
         );
     }
-    if given.usable {
-        plan.forget = beyond_history(model, given.known, &live);
+    if input.usable {
+        plan.forget = beyond_history(model, input.known, &live);
     }
     let forgotten: BTreeSet<&Revision> = plan.forget.iter().collect();
     plan.apply.retain(|intent| {
@@ -121,18 +121,21 @@ pub fn plan(model: &ModelDeployment, given: &Given<'_>) -> Plan {
 }
 
 /// The Deployment that the spec's version would get, were it recorded now; to be tried before it is.
-pub fn draft(model: &ModelDeployment, site: &Site) -> Option<(Revision, Deployment)> {
+pub fn draft(
+    model: &ModelDeployment,
+    defaults: &PlatformDefaults,
+) -> Option<(Revision, Deployment)> {
     let owner = model.controller_owner_ref(&())?;
-    let maker = Maker {
+    let builder = ObjectBuilder {
         model,
         owner,
-        site,
+        defaults,
         replicas: model.spec.replicas,
     };
     let spec = VersionSpec::of(&model.spec);
     let revision = spec.revision();
-    let version = maker.new_version(&revision, 0, pin(spec, site));
-    let deployment = maker.deployment(&revision, &version, true);
+    let version = builder.new_version(&revision, 0, pin(spec, defaults));
+    let deployment = builder.deployment(&revision, &version, true);
     Some((revision, deployment))
 }
 
@@ -149,10 +152,10 @@ impl Plan {
 }
 
 /// What all objects of one model share.
-struct Maker<'a> {
+struct ObjectBuilder<'a> {
     model: &'a ModelDeployment,
     owner: OwnerReference,
-    site: &'a Site,
+    defaults: &'a PlatformDefaults,
     /// Pods of each version in use: while a rollout is under way never fewer than they were.
     replicas: i32,
 }
@@ -183,33 +186,36 @@ fn reign(
 }
 
 /// Every version that can be built: those of the history, and the spec's if it is in use, not yet there, and can be numbered.
-fn versions(maker: &Maker<'_>, given: &Given<'_>) -> BTreeMap<Revision, KnownVersion> {
-    let mut versions = given.known.clone();
-    let wanted = VersionSpec::of(&maker.model.spec);
+fn versions(
+    builder: &ObjectBuilder<'_>,
+    input: &PlanInput<'_>,
+) -> BTreeMap<Revision, KnownVersion> {
+    let mut versions = input.known.clone();
+    let wanted = VersionSpec::of(&builder.model.spec);
     let revision = wanted.revision();
     let is_new =
-        !versions.contains_key(&revision) && is_in_force_or_on_trial(given.state, &revision);
-    if is_new && given.usable && given.known_is_all {
+        !versions.contains_key(&revision) && is_in_force_or_on_trial(input.state, &revision);
+    if is_new && input.usable && input.known_is_all {
         let number = versions
             .values()
             .map(|version| version.number)
             .max()
             .unwrap_or(0)
             + 1;
-        let version = maker.new_version(&revision, number, pin(wanted, given.site));
+        let version = builder.new_version(&revision, number, pin(wanted, input.defaults));
         versions.insert(revision, version);
     }
     versions
 }
 
 /// Fills in the platform's settings of today, so that tomorrow's leave this version alone.
-fn pin(mut version: VersionSpec, site: &Site) -> VersionSpec {
+fn pin(mut version: VersionSpec, defaults: &PlatformDefaults) -> VersionSpec {
     version
         .serving
         .image
-        .get_or_insert_with(|| site.serving_image.clone());
+        .get_or_insert_with(|| defaults.serving_image.clone());
     if is_fetched(&version.model.uri) {
-        version.fetch = Some(site.fetch.clone());
+        version.fetch = Some(defaults.fetch.clone());
     }
     version
 }
@@ -241,9 +247,9 @@ mod tests {
     use super::*;
     use crate::router::envoy::{Envoy, Prober, refusals::Refusals};
 
-    fn site() -> Site {
+    fn defaults() -> PlatformDefaults {
         let fetch = json!({"image": "serve:1", "hosts": [], "maxSize": 1});
-        Site {
+        PlatformDefaults {
             serving_image: "serve:1".to_owned(),
             fetch: serde_json::from_value(fetch).unwrap(),
         }
@@ -270,7 +276,7 @@ mod tests {
             .map(|number| known(version(&number.to_string()), number))
             .collect();
         let revision = |number: &str| version(number).revision().0;
-        let site = site();
+        let defaults = defaults();
         let replicas = |wanted: i32, floor: Option<i32>| {
             let model: ModelDeployment = serde_json::from_value(json!({
                 "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
@@ -288,16 +294,16 @@ mod tests {
                 "replicasFloor": floor,
             }))
             .unwrap();
-            let given = Given {
+            let input = PlanInput {
                 state: &state,
                 known: &known,
                 known_is_all: true,
                 usable: true,
                 router: &Envoy::new(Prober::by_tcp(), Refusals::default()),
                 report: &Report::default(),
-                site: &site,
+                defaults: &defaults,
             };
-            let plan = plan(&model, &given);
+            let plan = plan(&model, &input);
             let deployments = plan
                 .apply
                 .into_iter()
@@ -345,16 +351,16 @@ mod tests {
             reign: None,
         };
         let of = |state: &State, orphan: &KnownVersion| {
-            let given = Given {
+            let input = PlanInput {
                 state,
                 known: &[(orphan.spec.revision(), orphan.clone())].into(),
                 known_is_all: true,
                 usable: true,
                 router: &Envoy::new(Prober::by_tcp(), Refusals::default()),
                 report: &Report::default(),
-                site: &site(),
+                defaults: &defaults(),
             };
-            plan(&model, &given).apply.len()
+            plan(&model, &input).apply.len()
         };
         assert_eq!(of(&State::default(), &orphan), 0);
         let on_trial: State = serde_json::from_value(json!({

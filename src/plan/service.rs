@@ -8,13 +8,13 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use super::Maker;
+use super::ObjectBuilder;
 use crate::{
     api::{Revision, VersionSpec},
     k8s::{HTTP_PORT_NAME, owned, version_labels, version_name, version_selector},
 };
 
-impl Maker<'_> {
+impl ObjectBuilder<'_> {
     /// A version's own Service: headless, since only its endpoints are wanted, by the router and by people who debug.
     pub(super) fn version_service(&self, revision: &Revision, version: &VersionSpec) -> Service {
         let model = self.model.name_any();

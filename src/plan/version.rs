@@ -23,7 +23,7 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use super::{Maker, artefact::Artefact, security::restricted};
+use super::{ObjectBuilder, artefact::Artefact, security::restricted};
 use crate::{
     api::{Revision, VersionSpec},
     k8s::{
@@ -41,7 +41,7 @@ const GENERATION_ANNOTATION: &str = "serin.dev/generation";
 /// Time for in-flight requests after SIGTERM: 5 s of serving on while routers learn, then up to 25 s to finish.
 const GRACE_SECONDS: i64 = 30;
 
-impl Maker<'_> {
+impl ObjectBuilder<'_> {
     /// A version that is about to get its place in the history: all that is needed to build it again.
     pub(super) fn new_version(
         &self,
@@ -185,7 +185,7 @@ impl Maker<'_> {
                 serving
                     .image
                     .clone()
-                    .unwrap_or_else(|| self.site.serving_image.clone()),
+                    .unwrap_or_else(|| self.defaults.serving_image.clone()),
             ),
             image_pull_policy: serving.image_pull_policy.clone(),
             args: non_empty(&serving.args),
@@ -215,7 +215,7 @@ impl Maker<'_> {
 
     /// What the server must know, as environment: an image that is not ours ignores it. The user's own come last and win.
     fn environment(&self, version: &VersionSpec, directory: &str, port: i32) -> Vec<EnvVar> {
-        let given = [
+        let ours = [
             ("SERIN_SERVE_MODEL_DIR", directory.to_owned()),
             ("SERIN_SERVE_MODEL_NAME", self.model.name_any()),
             ("SERIN_SERVE_MODEL_VERSION", version.model.version.clone()),
@@ -223,7 +223,7 @@ impl Maker<'_> {
             ("SERIN_SERVE_ADDRESS", format!("0.0.0.0:{port}")),
         ];
         let own = &version.serving.env;
-        let given = given
+        let ours = ours
             .into_iter()
             .filter(|(name, _)| own.iter().all(|variable| variable.name != *name))
             .map(|(name, value)| EnvVar {
@@ -231,7 +231,7 @@ impl Maker<'_> {
                 value: Some(value),
                 value_from: None,
             });
-        given.chain(own.iter().cloned()).collect()
+        ours.chain(own.iter().cloned()).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use super::text::{count, declared, labelled, moment, percent, span};
 use crate::{
     api::{
-        AfterPatience, CanaryVersion, DecisionRecord, ModelDeployment, ObjectiveRecord, OnFailure,
+        CanaryVersion, DecisionRecord, ModelDeployment, ObjectiveRecord, OnDeadline, OnFailure,
         Phase, Progress, RefusedVersion, Rollout, State, Verdict, VersionSpec, conditions::reasons,
     },
     evidence::Tally,
@@ -220,16 +220,16 @@ fn without_proof(progress: &Progress, rollout: &Rollout, now: Timestamp) -> Stri
     let since = progress.step_since + SignedDuration::from_millis(progress.blind_ms);
     let end = moment(after(since, policy.after.into()), now);
     let then = match policy.then {
-        AfterPatience::Pause => "it goes on waiting, and says so",
-        AfterPatience::Advance => "it takes the next step, unless it is suspect",
-        AfterPatience::Rollback => "it is rolled back",
+        OnDeadline::Pause => "it goes on waiting, and says so",
+        OnDeadline::Advance => "it takes the next step, unless it is suspect",
+        OnDeadline::Rollback => "it is rolled back",
     };
     format!("Without proof until {end}: {then} (spec.rollout.onInsufficientData).")
 }
 
 fn without_metrics(progress: &Progress, rollout: &Rollout, now: Timestamp) -> String {
     let policy = &rollout.on_metrics_outage;
-    let goes_back = policy.then == AfterPatience::Rollback;
+    let goes_back = policy.then == OnDeadline::Rollback;
     match progress.blind_since {
         None if goes_back => format!(
             "While the metrics cannot be trusted nothing moves; after {} of that all traffic goes back \

@@ -8,8 +8,7 @@ use super::{
     word,
 };
 use crate::api::{
-    AfterPatience, CanaryVersion, OnFailure, Progress, Step, Verdict, VersionRef,
-    conditions::reasons,
+    CanaryVersion, OnDeadline, OnFailure, Progress, Step, Verdict, VersionRef, conditions::reasons,
 };
 
 /// The evidence fails: all traffic back, or the weight held for a person to decide, as the spec has it.
@@ -51,7 +50,7 @@ pub(super) fn blind(
     let first = progress.blind_since.is_none();
     let since = *progress.blind_since.get_or_insert(turn.now);
     turn.next.canary = Some(canary.clone());
-    if turn.witnessed(since) >= hold && policy.then == AfterPatience::Rollback {
+    if turn.witnessed(since) >= hold && policy.then == OnDeadline::Rollback {
         let why = format!(
             "The metrics could not be trusted for {} (spec.rollout.onMetricsOutage): {reason}.",
             policy.hold
@@ -154,13 +153,13 @@ fn insufficient(
         policy.after
     );
     match policy.then {
-        AfterPatience::Rollback => {
+        OnDeadline::Rollback => {
             turn.roll_back(stable, &canary, Some(Verdict::NeedMoreData), &why);
         }
-        AfterPatience::Advance if acceptable => {
+        OnDeadline::Advance if acceptable => {
             once_approved(turn, stable, canary, next, Verdict::NeedMoreData, &why);
         }
-        AfterPatience::Advance | AfterPatience::Pause => turn.record_waiting(
+        OnDeadline::Advance | OnDeadline::Pause => turn.record_waiting(
             reasons::INSUFFICIENT_DATA,
             canary.weight,
             Verdict::NeedMoreData,

@@ -12,7 +12,7 @@ use crate::{
     controller::{self, Context, apply::Applier, clock::Clock, events::Events, metrics::Metrics},
     k8s::{Dirty, timely, words},
     observe::{Attention, DryRuns, Evidence, History, metrics::Client as PrometheusClient},
-    plan::Site,
+    plan::PlatformDefaults,
     router::envoy::{self, ControlPlane, Envoy, Prober, Routers, refusals::Refusals},
     runtime::{
         http::{self, Health},
@@ -173,7 +173,7 @@ pub async fn run_with(
             settings.scrape_interval,
             (settings.namespace.clone(), settings.router_service.clone()),
         ),
-        site: Site {
+        defaults: PlatformDefaults {
             serving_image: settings.serving_image.clone(),
             fetch: settings.fetch(),
         },

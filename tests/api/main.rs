@@ -8,7 +8,6 @@
 //! Prometheus for some. Without them a test prints why and passes.
 #![allow(clippy::unwrap_used)]
 
-mod evidence;
 mod faults;
 mod grants;
 mod life;
@@ -19,6 +18,7 @@ mod operator;
 mod player;
 #[path = "../support/ports.rs"]
 mod ports;
+mod prometheus;
 mod record;
 mod recordings;
 mod refusals;

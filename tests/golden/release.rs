@@ -8,20 +8,20 @@ use serde_json::{Value, json};
 use serin::{
     api::{Fetch, ModelDeployment, ModelDeploymentStatus, Revision, State, VersionSpec},
     k8s::{KnownVersion, Object},
-    plan::{Given, Plan, Site, plan},
+    plan::{Plan, PlanInput, PlatformDefaults, plan},
     router::{
         Report,
         envoy::{Envoy, Prober, refusals::Refusals},
     },
 };
 
-use crate::{errors_and_latency, rollout, story::Story};
+use crate::{errors_and_latency, rollout, scenario::Scenario};
 
 /// A version as that release recorded and rendered it.
 struct Case {
     what: String,
     model: ModelDeployment,
-    site: Site,
+    defaults: PlatformDefaults,
     /// The revision that names it.
     revision: String,
     /// What its ControllerRevision holds.
@@ -46,7 +46,7 @@ fn case(case: &Value) -> Case {
     Case {
         what: case["what"].as_str().unwrap().to_owned(),
         model: serde_json::from_value(model).unwrap(),
-        site: Site {
+        defaults: PlatformDefaults {
             serving_image: "localhost/serin-serve:1".to_owned(),
             fetch,
         },
@@ -66,14 +66,14 @@ fn serving(model: &ModelDeployment) -> State {
 fn planned(case: &Case, known: &BTreeMap<Revision, KnownVersion>) -> Plan {
     plan(
         &case.model,
-        &Given {
+        &PlanInput {
             state: &serving(&case.model),
             known,
             known_is_all: true,
             usable: true,
             router: &Envoy::new(Prober::by_tcp(), Refusals::default()),
             report: &Report::default(),
-            site: &case.site,
+            defaults: &case.defaults,
         },
     )
 }
@@ -149,24 +149,24 @@ fn a_rollout_goes_on_from_the_status_that_the_release_left_in_the_middle_of_it()
     let now = serde_json::to_value(&status).unwrap();
     assert_eq!(lost(&old, &now, ""), Vec::<String>::new());
 
-    let mut story = Story::new("", &errors_and_latency(), rollout(&json!({})));
-    story.roll_out("2");
-    story.state = status.state;
-    assert_eq!(story.weight(), 25);
-    story.play(15);
+    let mut scenario = Scenario::new("", &errors_and_latency(), rollout(&json!({})));
+    scenario.roll_out("2");
+    scenario.state = status.state;
+    assert_eq!(scenario.weight(), 25);
+    scenario.play(15);
     assert_eq!(
-        story.weight(),
+        scenario.weight(),
         25,
         "the step goes on and does not begin anew"
     );
     let mut weights = vec![25];
-    while story.state.canary.is_some() {
-        story.play(15);
-        weights.push(story.weight());
+    while scenario.state.canary.is_some() {
+        scenario.play(15);
+        weights.push(scenario.weight());
     }
     weights.dedup();
     assert_eq!(weights, [25, 50, 100, 0]);
-    assert_eq!(story.state.stable.unwrap().version, "2");
+    assert_eq!(scenario.state.stable.unwrap().version, "2");
 }
 
 /// Where a value has nothing, or something else, of what another one says.

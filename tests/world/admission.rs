@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     kinds::Kind,
-    objects::{Objects, Refusal},
+    objects::{ApiError, Objects},
     request::{Request, Verb},
 };
 
@@ -49,7 +49,7 @@ pub const QUOTA: &str = "exceeded quota: objects, requested: count/deployments.a
 
 impl Admission {
     /// Refuses a request, or lets it pass.
-    pub fn review(&mut self, objects: &Objects, request: &Request) -> Result<(), Refusal> {
+    pub fn review(&mut self, objects: &Objects, request: &Request) -> Result<(), ApiError> {
         if !request.verb.writes() || matches!(request.kind, Kind::Model | Kind::Lease) {
             return Ok(());
         }
@@ -64,7 +64,7 @@ impl Admission {
         Err(refusal)
     }
 
-    fn denied(&self, request: &Request) -> Option<Refusal> {
+    fn denied(&self, request: &Request) -> Option<ApiError> {
         let mut denials = self.denials.iter();
         let Denial { manner, words, .. } = denials.find(|one| one.kinds.contains(&request.kind))?;
         let what = format!("{} \"{}\"", request.kind, request.name);
@@ -72,30 +72,30 @@ impl Admission {
             Manner::Webhook => {
                 let text =
                     format!("admission webhook \"guard.example.com\" denied the request: {words}");
-                Refusal::new(403, "Forbidden", text)
+                ApiError::new(403, "Forbidden", text)
             }
             Manner::Policy => {
                 let text = format!(
                     "{what} is forbidden: ValidatingAdmissionPolicy 'guard' with binding 'guard' denied request: {words}"
                 );
-                Refusal::new(422, "Invalid", text)
+                ApiError::new(422, "Invalid", text)
             }
             Manner::Timeout => {
                 let text = format!(
                     "Internal error occurred: failed calling webhook \"guard.example.com\": {words}"
                 );
-                Refusal::new(500, "InternalError", text)
+                ApiError::new(500, "InternalError", text)
             }
             Manner::Rbac => {
                 let text = format!(
                     "{what} is forbidden: User \"system:serviceaccount:serin-system:serin\" cannot patch it: {words}"
                 );
-                Refusal::new(403, "Forbidden", text)
+                ApiError::new(403, "Forbidden", text)
             }
         })
     }
 
-    fn beyond_quota(&self, objects: &Objects, request: &Request) -> Option<Refusal> {
+    fn beyond_quota(&self, objects: &Objects, request: &Request) -> Option<ApiError> {
         let creates = matches!(request.verb, Verb::Create | Verb::Apply)
             && objects.get(&request.key()).is_none();
         let limit = self.deployments?;
@@ -111,13 +111,13 @@ impl Admission {
                 "deployments.apps \"{}\" is forbidden: {QUOTA}, used: count/deployments.apps={used}, limited: count/deployments.apps={limit}",
                 request.name
             );
-            Refusal::new(403, "Forbidden", text)
+            ApiError::new(403, "Forbidden", text)
         })
     }
 
     /// As much of the API server's validation as cells need: a rule that neither the CRD nor the
     /// operator repeats.
-    fn invalid(request: &Request) -> Option<Refusal> {
+    fn invalid(request: &Request) -> Option<ApiError> {
         if request.kind != Kind::Deployment {
             return None;
         }
@@ -139,7 +139,7 @@ impl Admission {
                 "Deployment.apps \"{}\" is invalid: spec.template.spec.containers[0].resources: Forbidden: {HUGE_PAGES}",
                 request.name
             );
-            Refusal::new(422, "Invalid", text)
+            ApiError::new(422, "Invalid", text)
         })
     }
 

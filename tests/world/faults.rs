@@ -3,11 +3,11 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use crate::{
-    dice::Dice,
     kinds::Kind,
-    model::{IRIS, Model},
+    model_ref::{IRIS, ModelRef},
     prometheus::Illness,
     request::{Request, Verb},
+    rng::Rng,
     watches::WatchFate,
     wire::{Fate, Process},
 };
@@ -135,7 +135,7 @@ impl Fault {
     }
 
     /// Whether a model may suffer from it.
-    fn concerns(self, model: Model) -> bool {
+    fn concerns(self, model: ModelRef) -> bool {
         !matches!(self, Self::Panic(_)) || model == IRIS
     }
 
@@ -207,7 +207,7 @@ pub struct Window {
 /// All that goes wrong in one world.
 pub struct Faults {
     pub windows: Vec<Window>,
-    dice: Dice,
+    rng: Rng,
     /// The time, kept up to date by the owner.
     pub now_ms: u64,
     /// Writes that operators have tried.
@@ -230,7 +230,7 @@ impl Faults {
         }
         Self {
             windows,
-            dice: Dice::new(seed, "faults"),
+            rng: Rng::new(seed, "faults"),
             now_ms: 0,
             writes: 0,
             last_arrival_ms: None,
@@ -239,29 +239,29 @@ impl Faults {
 
     /// One to four faults, which begin within the first four minutes.
     pub fn draw(seed: u64) -> Self {
-        let mut dice = Dice::new(seed, "plan");
-        let count = dice.between(1, 4);
+        let mut rng = Rng::new(seed, "plan");
+        let count = rng.between(1, 4);
         let windows = (0..count).map(|_| {
-            let from_ms = dice.between(0, 240) * 1000;
+            let from_ms = rng.between(0, 240) * 1000;
             Window {
-                fault: draw_one(&mut dice),
+                fault: draw_one(&mut rng),
                 from_ms,
-                to_ms: from_ms + dice.between(10, 300) * 1000,
+                to_ms: from_ms + rng.between(10, 300) * 1000,
             }
         });
         let mut windows: Vec<Window> = windows.collect();
-        if dice.chance(125) {
-            let from_ms = dice.between(5, 180) * 1000;
+        if rng.chance(125) {
+            let from_ms = rng.between(5, 180) * 1000;
             windows.retain(|window| window.fault != Fault::TwoLeaders); // what an election prevents
             windows.push(Window {
-                fault: match dice.below(6) {
+                fault: match rng.below(6) {
                     0 | 1 => Fault::CutOff,
-                    2 | 3 => Fault::Dies(*dice.pick(&[-3600, 0, 3600])),
+                    2 | 3 => Fault::Dies(*rng.pick(&[-3600, 0, 3600])),
                     4 => Fault::LeaseDeleted,
                     _ => Fault::StandbyCutOff,
                 },
                 from_ms,
-                to_ms: from_ms + dice.between(10, 90) * 1000,
+                to_ms: from_ms + rng.between(10, 90) * 1000,
             });
         }
         Self::of(seed, windows)
@@ -294,7 +294,7 @@ impl Faults {
     }
 
     /// Whether anything is wrong with a model now, or was within the last so many milliseconds.
-    pub fn within(&self, ms: u64, model: Model) -> bool {
+    pub fn within(&self, ms: u64, model: ModelRef) -> bool {
         self.lately(ms, |fault| fault.concerns(model))
     }
 
@@ -351,7 +351,7 @@ impl Faults {
 
     /// How long a request or an answer is on its way.
     pub fn latency(&mut self) -> Duration {
-        Duration::from_millis(self.dice.between(1, 4))
+        Duration::from_millis(self.rng.between(1, 4))
     }
 
     /// What becomes of a request.
@@ -361,10 +361,10 @@ impl Faults {
         let about_events = request.kind == Kind::Event;
         let active: Vec<Fault> = self.active().collect();
         for fault in active {
-            let dice = &mut self.dice;
+            let rng = &mut self.rng;
             match fault {
-                Fault::Kill(chance) if writes && dice.chance(chance) => {
-                    return if dice.chance(500) {
+                Fault::Kill(chance) if writes && rng.chance(chance) => {
+                    return if rng.chance(500) {
                         Fate::KilledBefore
                     } else {
                         Fate::KilledAfter
@@ -381,25 +381,25 @@ impl Faults {
                 Fault::KillListing
                     if request.verb == Verb::List
                         && process.lists.load(Ordering::Relaxed) == 4
-                        && dice.chance(700) =>
+                        && rng.chance(700) =>
                 {
                     return Fate::KilledBefore;
                 }
-                Fault::LostAnswers(chance) if writes && dice.chance(chance) => {
-                    return if dice.chance(500) {
+                Fault::LostAnswers(chance) if writes && rng.chance(chance) => {
+                    return if rng.chance(500) {
                         Fate::AnswerLost
                     } else {
                         Fate::AnswerBroken
                     };
                 }
-                Fault::Conflicts(chance) if writes && !about_events && dice.chance(chance) => {
+                Fault::Conflicts(chance) if writes && !about_events && rng.chance(chance) => {
                     return refused(409, "Conflict", "the object has been modified");
                 }
-                Fault::Errors { code, chance } if dice.chance(chance) => {
-                    return answer_with(code, dice);
+                Fault::Errors { code, chance } if rng.chance(chance) => {
+                    return answer_with(code, rng);
                 }
-                Fault::Timeouts(chance) if dice.chance(chance) => return Fate::Lost,
-                Fault::Broken(chance) if dice.chance(chance) => return Fate::Unreachable,
+                Fault::Timeouts(chance) if rng.chance(chance) => return Fate::Lost,
+                Fault::Broken(chance) if rng.chance(chance) => return Fate::Unreachable,
                 Fault::Forbidden(kind) if writes && kind == request.kind => {
                     return refused(403, "Forbidden", "is forbidden: User cannot write here");
                 }
@@ -422,7 +422,7 @@ impl Faults {
                     return self.late(seconds);
                 }
                 Fault::Late { chance, seconds }
-                    if writes && !about_events && dice.chance(chance) =>
+                    if writes && !about_events && rng.chance(chance) =>
                 {
                     return self.late(seconds);
                 }
@@ -457,9 +457,9 @@ impl Faults {
                 Fault::CutOff | Fault::StandbyCutOff if process.is_cut_off() => {
                     return WatchFate::HalfOpen;
                 }
-                Fault::Gone(chance) if self.dice.chance(chance) => return WatchFate::Gone,
-                Fault::HalfOpen(chance) if self.dice.chance(chance) => return WatchFate::HalfOpen,
-                Fault::Closed(chance) if self.dice.chance(chance) => return WatchFate::Closed,
+                Fault::Gone(chance) if self.rng.chance(chance) => return WatchFate::Gone,
+                Fault::HalfOpen(chance) if self.rng.chance(chance) => return WatchFate::HalfOpen,
+                Fault::Closed(chance) if self.rng.chance(chance) => return WatchFate::Closed,
                 _ => {}
             }
         }
@@ -497,7 +497,7 @@ impl Faults {
                 _ => None,
             })
             .collect();
-        chances.into_iter().any(|chance| self.dice.chance(chance))
+        chances.into_iter().any(|chance| self.rng.chance(chance))
     }
 
     /// Whether the clock was ahead once. A step that began then waits until its beginning has come: a start that lies in
@@ -530,13 +530,13 @@ fn refused(code: u16, reason: &'static str, message: &'static str) -> Fate {
     }
 }
 
-fn answer_with(code: u16, dice: &mut Dice) -> Fate {
+fn answer_with(code: u16, rng: &mut Rng) -> Fate {
     match code {
         429 => Fate::Refused {
             code,
             reason: "TooManyRequests",
             message: "please try again later",
-            retry_after: Some(dice.between(1, 3)),
+            retry_after: Some(rng.between(1, 3)),
         },
         503 => refused(503, "ServiceUnavailable", "apiserver not ready"),
         504 => refused(504, "Timeout", "etcdserver: request timed out"),
@@ -544,51 +544,50 @@ fn answer_with(code: u16, dice: &mut Dice) -> Fate {
     }
 }
 
-fn draw_one(dice: &mut Dice) -> Fault {
-    let child = |dice: &mut Dice| {
-        *dice.pick(&[Kind::Deployment, Kind::Service, Kind::History, Kind::Slice])
-    };
-    match dice.below(29) {
-        0 => Fault::Kill(dice.between(50, 300)),
-        1 => Fault::LostAnswers(dice.between(50, 500)),
-        2 => Fault::Panic(dice.between(100, 1000)),
+fn draw_one(rng: &mut Rng) -> Fault {
+    let child =
+        |rng: &mut Rng| *rng.pick(&[Kind::Deployment, Kind::Service, Kind::History, Kind::Slice]);
+    match rng.below(29) {
+        0 => Fault::Kill(rng.between(50, 300)),
+        1 => Fault::LostAnswers(rng.between(50, 500)),
+        2 => Fault::Panic(rng.between(100, 1000)),
         3 => Fault::Sigterm,
         4 => Fault::KillListing,
-        5 => Fault::Behind(dice.between(1, 40)),
-        6 => Fault::LagAll(dice.between(1, 60) * 1000),
+        5 => Fault::Behind(rng.between(1, 40)),
+        6 => Fault::LagAll(rng.between(1, 60) * 1000),
         7 => Fault::Merge,
-        8 => Fault::Conflicts(dice.between(50, 600)),
+        8 => Fault::Conflicts(rng.between(50, 600)),
         9 => Fault::Errors {
-            code: *dice.pick(&[429, 500, 503, 504]),
-            chance: dice.between(10, 500),
+            code: *rng.pick(&[429, 500, 503, 504]),
+            chance: rng.between(10, 500),
         },
-        10 => Fault::Timeouts(dice.between(10, 300)),
-        11 => Fault::Broken(dice.between(10, 500)),
-        12 => Fault::Gone(dice.between(20, 300)),
-        13 => Fault::HalfOpen(dice.between(20, 300)),
-        14 => Fault::Closed(dice.between(20, 300)),
+        10 => Fault::Timeouts(rng.between(10, 300)),
+        11 => Fault::Broken(rng.between(10, 500)),
+        12 => Fault::Gone(rng.between(20, 300)),
+        13 => Fault::HalfOpen(rng.between(20, 300)),
+        14 => Fault::Closed(rng.between(20, 300)),
         15 => Fault::Lag {
-            kind: *dice.pick(&Kind::ALL),
-            ms: dice.between(1, 120) * 1000,
+            kind: *rng.pick(&Kind::ALL),
+            ms: rng.between(1, 120) * 1000,
         },
-        16 => Fault::Forbidden(*dice.pick(&Kind::ALL)),
+        16 => Fault::Forbidden(*rng.pick(&Kind::ALL)),
         17 => Fault::Denied {
-            kind: child(dice),
-            times_out: dice.chance(500),
+            kind: child(rng),
+            times_out: rng.chance(500),
         },
         18 => Fault::Late {
-            chance: dice.between(50, 400),
-            seconds: dice.between(2, 120),
+            chance: rng.between(50, 400),
+            seconds: rng.between(2, 120),
         },
         19 => Fault::TwoLeaders,
-        20 => Fault::LateApplies(dice.between(11, 120)),
+        20 => Fault::LateApplies(rng.between(11, 120)),
         21 => Fault::NoLeader,
         22 => Fault::Upgrade,
-        23 => Fault::Ill(*dice.pick(&Illness::ALL)),
-        24 => Fault::Ill(*dice.pick(&Illness::MORE)),
+        23 => Fault::Ill(*rng.pick(&Illness::ALL)),
+        24 => Fault::Ill(*rng.pick(&Illness::MORE)),
         25 => Fault::RouterRestart,
-        26 => Fault::Trip(dice.between(5, 40)),
-        27 => Fault::Clock(*dice.pick(&[-3600, -60, 60, 3600])),
+        26 => Fault::Trip(rng.between(5, 40)),
+        27 => Fault::Clock(*rng.pick(&[-3600, -60, 60, 3600])),
         _ => Fault::Freeze,
     }
 }

@@ -6,7 +6,7 @@ use serin::router::envoy::RouterModel;
 
 use crate::{
     kinds::Kind,
-    model::Model,
+    model_ref::ModelRef,
     objects::{Objects, label},
     routers::shares,
 };
@@ -24,7 +24,7 @@ const BOUNDS: (u64, u64) = (1, 10);
 
 /// The autoscaler of one model.
 pub struct Hpa {
-    model: Model,
+    model: ModelRef,
     /// When it looks next.
     next_ms: u64,
     recommended: Vec<(u64, u64)>,
@@ -33,7 +33,7 @@ pub struct Hpa {
 }
 
 impl Hpa {
-    pub fn new(model: Model) -> Self {
+    pub fn new(model: ModelRef) -> Self {
         Self {
             model,
             next_ms: 0,

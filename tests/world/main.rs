@@ -13,23 +13,23 @@
 
 mod admission;
 mod apply;
-mod dice;
 mod faults;
 mod grid;
 mod hpa;
-mod judge;
+mod invariants;
 mod kinds;
-mod model;
+mod model_ref;
 mod nodes;
 mod objects;
 mod operator;
 mod prometheus;
 mod promql;
+mod replicas;
 mod request;
+mod rng;
 mod routers;
 mod run;
 mod second_router;
-mod staff;
 mod story;
 mod tests;
 mod traffic;

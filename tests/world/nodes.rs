@@ -8,9 +8,9 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    dice::Dice,
     kinds::{Key, Kind},
     objects::{Change, Objects, owners},
+    rng::Rng,
     story::{Behaviour, Start},
 };
 
@@ -24,7 +24,7 @@ const NEVER_MS: u64 = u64::MAX / 2;
 
 /// All nodes and controllers.
 pub struct Nodes {
-    dice: Dice,
+    rng: Rng,
     deployments: BTreeMap<String, Played>,
     /// When the garbage collector gets to an object whose owner is gone.
     doomed: BTreeMap<Key, u64>,
@@ -94,7 +94,7 @@ impl Played {
 impl Nodes {
     pub fn new(seed: u64) -> Self {
         Self {
-            dice: Dice::new(seed, "nodes"),
+            rng: Rng::new(seed, "nodes"),
             deployments: BTreeMap::new(),
             doomed: BTreeMap::new(),
             addresses: 0,
@@ -145,7 +145,7 @@ impl Nodes {
         behaviour: impl Fn(&Key, &Value, &str) -> Behaviour,
     ) {
         let generation = deployment["metadata"]["generation"].as_i64().unwrap_or(0);
-        let dice = &mut self.dice;
+        let rng = &mut self.rng;
         let played = self
             .deployments
             .entry(uid.to_owned())
@@ -159,7 +159,7 @@ impl Nodes {
             });
         if played.generation != generation {
             played.generation = generation;
-            played.seen_at_ms = now_ms + dice.below(2_000);
+            played.seen_at_ms = now_ms + rng.below(2_000);
         }
         if now_ms < played.seen_at_ms {
             return;
@@ -213,7 +213,7 @@ impl Nodes {
             let none_placed = played.pods.iter().all(|pod| pod.node.is_none());
             let fits = self.full.is_none() || self.one_fits && none_placed;
             let starts_in = match behaviour.start {
-                Start::Ready => dice.between(2_000, 9_000),
+                Start::Ready => rng.between(2_000, 9_000),
                 Start::After(seconds) => seconds * 1000,
                 Start::Never | Start::Crashing => NEVER_MS,
             };
@@ -358,7 +358,7 @@ impl Nodes {
         if ready.is_empty() {
             return None;
         }
-        let index = self.dice.below(ready.len() as u64) as usize;
+        let index = self.rng.below(ready.len() as u64) as usize;
         ready[index].down_until_ms = now_ms + for_ms;
         let name = ready[index].name.clone();
         self.look_again();
@@ -385,11 +385,11 @@ impl Nodes {
             .collect();
         self.doomed.retain(|key, _| orphans.contains(key));
         for key in orphans {
-            let dice = &mut self.dice;
+            let rng = &mut self.rng;
             let due = self
                 .doomed
                 .entry(key.clone())
-                .or_insert_with(|| now_ms + dice.below(self.collector_ms.max(1)));
+                .or_insert_with(|| now_ms + rng.below(self.collector_ms.max(1)));
             if now_ms >= *due {
                 let _ = objects.delete(&key);
             }

@@ -15,13 +15,13 @@ use crate::{
 
 /// Why a request is refused, as an API server says it.
 #[derive(Clone, Debug)]
-pub struct Refusal {
+pub struct ApiError {
     pub code: u16,
     pub reason: &'static str,
     pub message: String,
 }
 
-impl Refusal {
+impl ApiError {
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -142,9 +142,9 @@ impl Objects {
     }
 
     /// Creates an object.
-    pub fn create(&mut self, key: &Key, object: Value) -> Result<Arc<Value>, Refusal> {
+    pub fn create(&mut self, key: &Key, object: Value) -> Result<Arc<Value>, ApiError> {
         if self.live.contains_key(key) {
-            return Err(Refusal::new(
+            return Err(ApiError::new(
                 409,
                 "AlreadyExists",
                 format!("{key} already exists"),
@@ -161,14 +161,14 @@ impl Objects {
         wanted: &Value,
         dry_run: bool,
         admit: impl FnOnce(&mut Value),
-    ) -> Result<Arc<Value>, Refusal> {
+    ) -> Result<Arc<Value>, ApiError> {
         let live = self.live.get(key).cloned();
         if let Some(asked) = wanted["metadata"]["resourceVersion"].as_str() {
             let matches = live
                 .as_ref()
                 .is_some_and(|live| live["metadata"]["resourceVersion"] == asked);
             if !matches {
-                return Err(Refusal::conflict(key));
+                return Err(ApiError::conflict(key));
             }
         }
         let mut wanted = wanted.clone();
@@ -202,25 +202,25 @@ impl Objects {
     }
 
     /// Replaces an object, if it is still the one that was read.
-    pub fn replace(&mut self, key: &Key, body: &Value) -> Result<Arc<Value>, Refusal> {
+    pub fn replace(&mut self, key: &Key, body: &Value) -> Result<Arc<Value>, ApiError> {
         let live = self.live.get(key);
-        let live = live.ok_or_else(|| Refusal::not_found(key))?;
+        let live = live.ok_or_else(|| ApiError::not_found(key))?;
         if body["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"] {
-            return Err(Refusal::conflict(key));
+            return Err(ApiError::conflict(key));
         }
         Ok(self.commit(key, body.clone()))
     }
 
     /// Replaces the status alone, if the object is still the one that was read.
-    pub fn replace_status(&mut self, key: &Key, body: &Value) -> Result<Arc<Value>, Refusal> {
+    pub fn replace_status(&mut self, key: &Key, body: &Value) -> Result<Arc<Value>, ApiError> {
         let live = self
             .live
             .get(key)
             .cloned()
-            .ok_or_else(|| Refusal::not_found(key))?;
+            .ok_or_else(|| ApiError::not_found(key))?;
         let same_uid = body["metadata"]["uid"] == live["metadata"]["uid"];
         if !same_uid || body["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"] {
-            return Err(Refusal::conflict(key));
+            return Err(ApiError::conflict(key));
         }
         let mut next = (*live).clone();
         next["status"] = body["status"].clone();
@@ -235,25 +235,25 @@ impl Objects {
     }
 
     /// Deletes an object if it is still the one that was seen, as the request's body says it.
-    pub fn delete_as_seen(&mut self, key: &Key, body: &Value) -> Result<Arc<Value>, Refusal> {
+    pub fn delete_as_seen(&mut self, key: &Key, body: &Value) -> Result<Arc<Value>, ApiError> {
         let live = self.live.get(key);
-        let live = live.ok_or_else(|| Refusal::not_found(key))?;
+        let live = live.ok_or_else(|| ApiError::not_found(key))?;
         for field in ["uid", "resourceVersion"] {
             let seen = &body["preconditions"][field];
             if !seen.is_null() && live["metadata"][field] != *seen {
-                return Err(Refusal::conflict(key));
+                return Err(ApiError::conflict(key));
             }
         }
         self.delete(key)
     }
 
     /// Deletes an object; one with finalizers is only marked.
-    pub fn delete(&mut self, key: &Key) -> Result<Arc<Value>, Refusal> {
+    pub fn delete(&mut self, key: &Key) -> Result<Arc<Value>, ApiError> {
         let live = self
             .live
             .get(key)
             .cloned()
-            .ok_or_else(|| Refusal::not_found(key))?;
+            .ok_or_else(|| ApiError::not_found(key))?;
         if has_finalizers(&live) {
             let mut next = (*live).clone();
             next["metadata"]["deletionTimestamp"] = json!(self.now_text);

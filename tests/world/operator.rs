@@ -12,7 +12,7 @@ use serin::{
     controller::{self, Context, apply::Applier, clock::Clock, events::Events, metrics::Metrics},
     k8s::Stores,
     observe::{Attention, DryRuns, Evidence, History},
-    plan::Site,
+    plan::PlatformDefaults,
     router::{
         Router,
         envoy::{self, Envoy, Prober, RouterModel, refusals::Refusals},
@@ -186,7 +186,7 @@ async fn serve(
             Duration::from_secs(SCRAPE_SECONDS),
             (ROUTERS.to_owned(), "serin-router".to_owned()),
         ),
-        site: Site {
+        defaults: PlatformDefaults {
             fetch: Fetch {
                 image: serving_image.clone(),
                 hosts: Vec::new(),

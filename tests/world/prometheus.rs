@@ -12,8 +12,8 @@ use serde_json::json;
 use serin::observe::metrics::{Client, Transport};
 
 use crate::{
-    judge,
-    model::IRIS,
+    invariants,
+    model_ref::IRIS,
     promql::{Data, Query},
     wire::Process,
     world::{EPOCH_MS, World},
@@ -134,7 +134,7 @@ async fn answer(
         state.traffic.answered[state.traffic.asked] += 1;
         let data = parsed.answer(state.traffic.series(), at.as_millisecond());
         let believable = match illness {
-            Some(Illness::Stale) => judge::is_fresh(&state.faults),
+            Some(Illness::Stale) => invariants::is_fresh(&state.faults),
             illness => illness.is_none_or(Illness::is_bearable),
         };
         let answered = spoil(&data, illness, &query);

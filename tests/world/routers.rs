@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 use serin::router::envoy::{RouteKey, RouterModel};
 
 use crate::{
-    dice::Dice,
     kinds::{Key, Kind},
-    model::Model,
+    model_ref::ModelRef,
     nodes::ROUTERS,
     objects::Objects,
     operator::Operator,
+    rng::Rng,
 };
 
 /// How many routers run.
@@ -85,7 +85,7 @@ const RETURN_SECONDS: u64 = 4;
 
 /// Which operator each router asks, and what it was told last.
 pub struct Routers {
-    dice: Dice,
+    rng: Rng,
     asked: Vec<Asked>,
 }
 
@@ -101,7 +101,7 @@ struct Asked {
 impl Routers {
     pub fn new(seed: u64) -> Self {
         Self {
-            dice: Dice::new(seed, "routers"),
+            rng: Rng::new(seed, "routers"),
             asked: (0..ROUTER_COUNT).map(|_| Asked::default()).collect(),
         }
     }
@@ -109,7 +109,7 @@ impl Routers {
     /// A new pod takes the place of a router: it knows nothing, and finds an operator after a while.
     pub fn replace(&mut self, index: usize, second: u64) {
         self.asked[index] = Asked {
-            again_at: second + self.dice.between(1, RETURN_SECONDS),
+            again_at: second + self.rng.between(1, RETURN_SECONDS),
             ..Asked::default()
         };
     }
@@ -133,10 +133,10 @@ impl Routers {
                 continue;
             }
             if router.operator.take().is_some() {
-                router.again_at = second + self.dice.between(1, RETURN_SECONDS);
+                router.again_at = second + self.rng.between(1, RETURN_SECONDS);
             }
             if second >= router.again_at && !all.is_empty() {
-                let (name, told) = &all[self.dice.between(0, all.len() as u64 - 1) as usize];
+                let (name, told) = &all[self.rng.between(0, all.len() as u64 - 1) as usize];
                 router.operator = Some((*name).to_owned());
                 told.clone_into(&mut router.told);
             }
@@ -149,13 +149,13 @@ impl Routers {
 }
 
 /// The port on which a router takes a model's requests.
-pub fn route_port(router: &RouterModel, model: Model) -> Option<u64> {
+pub fn route_port(router: &RouterModel, model: ModelRef) -> Option<u64> {
     let key = RouteKey::new(model.namespace, model.name);
     router.routes.get(&key).map(|route| u64::from(route.port))
 }
 
 /// Each version of a model that a router knows, with its share of the requests in percent.
-pub fn shares(router: &RouterModel, model: Model) -> impl Iterator<Item = (&str, u64)> {
+pub fn shares(router: &RouterModel, model: ModelRef) -> impl Iterator<Item = (&str, u64)> {
     let key = RouteKey::new(model.namespace, model.name);
     let route = router.routes.get(&key);
     let backends = route.into_iter().flat_map(|route| &route.backends);

@@ -8,11 +8,11 @@ use tokio::time::Instant;
 
 use crate::{
     faults::{FROZEN_SECONDS, Fault, Faults},
-    judge,
+    invariants,
     kinds::{Key, Kind},
     nodes::ROUTERS,
     operator::Routing,
-    staff::Staff,
+    replicas::Replicas,
     story::Story,
     world::{Counts, State, World},
 };
@@ -84,7 +84,7 @@ async fn live(seed: u64, world: Arc<World>) -> Outcome {
             state.note("fault", &line);
         }
     });
-    let mut staff = Staff::new(world.clone(), seed);
+    let mut replicas = Replicas::new(world.clone(), seed);
     let begin = Instant::now();
     let mut second = 0;
     // Reconciles and writes at the moment from which nothing is left to be done.
@@ -102,7 +102,7 @@ async fn live(seed: u64, world: Arc<World>) -> Outcome {
             world.with(|state| state.note("fault", "the operator goes on"));
             second += FROZEN_SECONDS;
         }
-        staff.look(second, &begins);
+        replicas.look(second, &begins);
         let (done, over, counts) = world.with(|state| {
             let told = state.tales.iter().all(|tale| tale.story.is_told());
             let over = told && state.faults.are_over();
@@ -117,7 +117,7 @@ async fn live(seed: u64, world: Arc<World>) -> Outcome {
         });
         let looks = looks.unwrap_or(0);
         busiest = busiest.max(looks);
-        if looks > (MOST_IN_A_SECOND * staff.present()) as u64 {
+        if looks > (MOST_IN_A_SECOND * replicas.present()) as u64 {
             world.with(|state| {
                 let detail = format!("{looks} reconciles within a second");
                 state.finds("converges-then-rests", &detail);
@@ -167,7 +167,7 @@ async fn live(seed: u64, world: Arc<World>) -> Outcome {
         second = begin.elapsed().as_secs() + 1;
         tokio::time::sleep_until(begin + Duration::from_secs(second)).await;
     }
-    drop(staff);
+    drop(replicas);
     world.with(|state| {
         // How everything stands is part of the journal: the same seed must end the same to the byte.
         let counts = state.counts;
@@ -176,12 +176,12 @@ async fn live(seed: u64, world: Arc<World>) -> Outcome {
             findings: (state
                 .tales
                 .iter()
-                .flat_map(|tale| tale.judge.findings.clone()))
+                .flat_map(|tale| tale.invariants.findings.clone()))
             .collect(),
             journal: std::mem::take(&mut state.journal),
-            end: judge::end(&state.objects),
+            end: invariants::end(&state.objects),
             counts,
-            checked: state.tales.iter().map(|tale| tale.judge.checked).sum(),
+            checked: state.tales.iter().map(|tale| tale.invariants.checked).sum(),
             seconds: second,
             busiest,
             writes: state.faults.writes,

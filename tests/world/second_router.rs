@@ -26,10 +26,10 @@ use tokio::time::Instant;
 use crate::{
     faults::{Fault, Faults, Window},
     kinds::{Key, Kind},
-    model::IRIS,
+    model_ref::IRIS,
     operator::Routing,
+    replicas::Replicas,
     run::play_by,
-    staff::Staff,
     story::Story,
     tests::on_all_cores,
     world::{State, World},
@@ -351,12 +351,12 @@ fn drift_deletion_and_foreign_edits_are_borne() {
         .unwrap();
     runtime.block_on(async {
         let world = World::routed(TWO_SERVICES, 1, [story], Faults::none(1));
-        let mut staff = Staff::new(world.clone(), 1);
+        let mut replicas = Replicas::new(world.clone(), 1);
         let begin = Instant::now();
         let mut held_for = 0;
         for second in 1..200 {
             world.with(|state| state.step(second));
-            staff.look(second, &[]);
+            replicas.look(second, &[]);
             world.with(|state| {
                 if !held(state) {
                     return;

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use serin::api::{ModelDeploymentSpec, VersionSpec};
 
 use crate::{
-    dice::Dice,
     kinds::{Key, Kind},
-    model::{IRIS, Model, NEIGHBOURS},
+    model_ref::{IRIS, ModelRef, NEIGHBOURS},
     objects::{Objects, owners},
+    rng::Rng,
 };
 
 /// A finalizer of somebody else's.
@@ -117,7 +117,7 @@ pub enum Deed {
 #[derive(Clone, Debug)]
 pub struct Story {
     pub name: &'static str,
-    pub model: Model,
+    pub model: ModelRef,
     chapters: Vec<(When, Deed)>,
     told: usize,
     since_ms: u64,
@@ -244,16 +244,16 @@ impl Story {
 
     /// One of them.
     pub fn draw(seed: u64) -> Self {
-        let mut dice = Dice::new(seed, "story");
-        Self::number(dice.below(STORIES.len() as u64) as usize)
+        let mut rng = Rng::new(seed, "story");
+        Self::number(rng.below(STORIES.len() as u64) as usize)
     }
 
     /// A plain one of another model, which begins a while later: a version that is promoted, or fails and is rolled back.
     pub fn of_a_neighbour(seed: u64) -> Self {
-        let mut dice = Dice::new(seed, "neighbour");
-        let mut story = Self::number(dice.below(PLAIN) as usize);
-        story.model = *dice.pick(&NEIGHBOURS);
-        story.chapters[0].0 = When::After(dice.between(1, 90));
+        let mut rng = Rng::new(seed, "neighbour");
+        let mut story = Self::number(rng.below(PLAIN) as usize);
+        story.model = *rng.pick(&NEIGHBOURS);
+        story.chapters[0].0 = When::After(rng.between(1, 90));
         story
     }
 
@@ -290,7 +290,7 @@ impl Story {
 
     /// Does a deed.
     pub fn act(&mut self, deed: Deed, objects: &mut Objects) {
-        let Model { namespace, name } = self.model;
+        let ModelRef { namespace, name } = self.model;
         let key = self.model.key();
         match deed {
             Deed::Apply(version) => self.asks_for(version),
@@ -390,7 +390,7 @@ impl Story {
 }
 
 /// Whether what a deed waits for is there.
-pub fn holds(when: When, model: Model, objects: &Objects, waited_ms: u64) -> bool {
+pub fn holds(when: When, model: ModelRef, objects: &Objects, waited_ms: u64) -> bool {
     let live = model.of(objects);
     let nothing = json!({});
     let status = live.map_or(&nothing, |model| &model["status"]);

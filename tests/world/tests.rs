@@ -284,7 +284,7 @@ fn what_was_found_stays_mended() {
             "a version that fails is rolled back",
             &[(Fault::Behind(31), 8, 107)],
         ),
-        // Writes that were long under way arrived at rest, and were taken for new ones: the judge's mistake (seed 404).
+        // Writes that were long under way arrived at rest, and were taken for new ones: the invariants's mistake (seed 404).
         (
             "a version that fails is rolled back",
             &[(

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    dice::Dice,
     nodes::ROUTERS,
     promql::{Labels, Series},
+    rng::Rng,
     routers::{ROUTER_COUNT, RouterPod},
     story::Behaviour,
     world::EPOCH_MS,
@@ -43,7 +43,7 @@ struct Scraped {
 
 /// Requests, counters and samples.
 pub struct Traffic {
-    dice: Dice,
+    rng: Rng,
     /// Requests a second.
     pub rate: u64,
     counters: BTreeMap<(usize, String), Counts>,
@@ -62,7 +62,7 @@ pub struct Traffic {
 impl Traffic {
     pub fn new(seed: u64) -> Self {
         Self {
-            dice: Dice::new(seed, "traffic"),
+            rng: Rng::new(seed, "traffic"),
             rate: 200,
             counters: BTreeMap::new(),
             sent: BTreeMap::new(),
@@ -119,7 +119,7 @@ impl Traffic {
     /// A share of requests, rounded by chance.
     fn part(&mut self, requests: u64, per_mille: u64) -> u64 {
         let exact = requests * per_mille;
-        exact / 1000 + u64::from(self.dice.chance(exact % 1000))
+        exact / 1000 + u64::from(self.rng.chance(exact % 1000))
     }
 
     /// A router starts anew: its counters begin at zero.

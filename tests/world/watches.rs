@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    objects::{Change, Refusal},
+    objects::{ApiError, Change},
     request::Request,
     wire::Process,
     world::{State, World},
@@ -162,7 +162,7 @@ impl Watch {
 
     fn gone(&mut self) -> Bytes {
         self.over = true;
-        let gone = Refusal::new(410, "Expired", "too old resource version");
+        let gone = ApiError::new(410, "Expired", "too old resource version");
         line("ERROR", gone.status().to_string().as_bytes())
     }
 }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     kinds::Kind,
-    objects::Refusal,
+    objects::ApiError,
     request::{Request, Verb},
     watches,
     world::World,
@@ -161,7 +161,7 @@ impl Wire {
                 message,
                 retry_after,
             } => {
-                let mut answer = refusal(&Refusal::new(code, reason, message));
+                let mut answer = error_response(&ApiError::new(code, reason, message));
                 if let Some(seconds) = retry_after {
                     answer
                         .headers_mut()
@@ -233,7 +233,7 @@ impl Wire {
                 };
                 json_answer(code, value)
             }
-            Err(refused) => refusal(&refused),
+            Err(refused) => error_response(&refused),
         }
     }
 }
@@ -257,7 +257,7 @@ fn answer(
     state: &mut crate::world::State,
     process: &Process,
     request: &Request,
-) -> Result<Bytes, Refusal> {
+) -> Result<Bytes, ApiError> {
     let key = request.key();
     state.admission.review(&state.objects, request)?;
     let admission = &mut state.admission;
@@ -272,7 +272,7 @@ fn answer(
                     Some(view) => view.get(&key),
                     None => objects.get(&key),
                 };
-                let found = found.ok_or_else(|| Refusal::not_found(&key))?.clone();
+                let found = found.ok_or_else(|| ApiError::not_found(&key))?.clone();
                 return Ok(objects.text(&found));
             }
             state.lists_of_models += u64::from(request.kind == Kind::Model);
@@ -301,7 +301,7 @@ fn answer(
         }
         Verb::Merge => objects
             .edit(&key, |object| crate::apply::merge(object, &request.body))
-            .ok_or_else(|| Refusal::not_found(&key)),
+            .ok_or_else(|| ApiError::not_found(&key)),
         Verb::Replace => objects.replace(&key, &request.body),
         Verb::ReplaceStatus => objects.replace_status(&key, &request.body),
         Verb::Delete => objects.delete_as_seen(&key, &request.body),
@@ -327,9 +327,9 @@ fn json_answer(code: u16, json: impl Into<Bytes>) -> http::Response<AnswerBody> 
     answer
 }
 
-fn refusal(refused: &Refusal) -> http::Response<AnswerBody> {
-    let body = serde_json::to_vec(&refused.status());
-    json_answer(refused.code, body.unwrap())
+fn error_response(error: &ApiError) -> http::Response<AnswerBody> {
+    let body = serde_json::to_vec(&error.status());
+    json_answer(error.code, body.unwrap())
 }
 
 fn broken() -> BoxError {

@@ -18,10 +18,10 @@ use crate::{
     admission::Admission,
     faults::Faults,
     hpa::Hpa,
-    judge::{self, Judge},
+    invariants::{self, Invariants},
     kinds::{Key, Kind},
     nodes::Nodes,
-    objects::{Change, Objects, Refusal},
+    objects::{ApiError, Change, Objects},
     operator::Routing,
     request::{Postmark, Request, Verb},
     routers::{self, RouterPod},
@@ -78,7 +78,7 @@ pub struct State {
 /// What is told of one model, and whoever watches over it.
 pub struct Tale {
     pub story: Story,
-    pub judge: Judge,
+    pub invariants: Invariants,
     /// How often operators looked at the model: each reconcile begins with a read of it.
     pub looks: u64,
 }
@@ -112,7 +112,7 @@ impl World {
         routers::tell_endpoints(&mut objects, &router_pods);
         let tale = |story| Tale {
             story,
-            judge: Judge::default(),
+            invariants: Invariants::default(),
             looks: 0,
         };
         let state = State {
@@ -249,19 +249,25 @@ impl State {
             let rate = self.traffic.rate;
             hpa.step(&mut self.objects, &self.routers, rate, now_ms);
         }
-        for Tale { story, judge, .. } in &mut self.tales {
-            judge.second(&self.objects, &self.routers, &self.faults, story);
+        for Tale {
+            story, invariants, ..
+        } in &mut self.tales
+        {
+            invariants.second(&self.objects, &self.routers, &self.faults, story);
         }
         self.settle();
     }
 
-    /// Looks at every change that nobody has looked at yet: the judge, the journal, and the people of the story.
+    /// Looks at every change that nobody has looked at yet: the invariants, the journal, and the people of the story.
     pub fn settle(&mut self) {
         loop {
             while let Some(change) = self.objects.since(self.seen).first().cloned() {
                 self.seen = change.version;
-                for Tale { story, judge, .. } in &mut self.tales {
-                    judge.change(&change, &self.objects, &self.routers, &self.faults, story);
+                for Tale {
+                    story, invariants, ..
+                } in &mut self.tales
+                {
+                    invariants.change(&change, &self.objects, &self.routers, &self.faults, story);
                 }
                 if let Some(line) = told(&change) {
                     self.note(&change.by, &line);
@@ -282,10 +288,12 @@ impl State {
         let model = self.tales[index].story.model;
         self.note("user", &format!("{model}: {deed:?}"));
         "user".clone_into(&mut self.objects.actor);
-        let Tale { story, judge, .. } = &mut self.tales[index];
+        let Tale {
+            story, invariants, ..
+        } = &mut self.tales[index];
         story.act(deed, &mut self.objects);
         match deed {
-            Deed::Delete | Deed::Orphan => judge.forget(),
+            Deed::Delete | Deed::Orphan => invariants.forget(),
             Deed::Behave(..) => self.nodes.look_again(),
             _ => {}
         }
@@ -298,43 +306,46 @@ impl State {
         let its = tales.find(|tale| tale.story.model.key() == request.key());
         Postmark {
             at_ms: now_ms,
-            believed: its.is_some_and(|tale| tale.judge.believes(process, now_ms)),
+            believed: its.is_some_and(|tale| tale.invariants.believes(process, now_ms)),
         }
     }
 
     /// An operator got an answer to a query.
     pub fn queried(&mut self, process: &str, query: &str, believable: bool) {
         let now_ms = self.objects.now_ms;
-        for Tale { story, judge, .. } in &mut self.tales {
+        for Tale {
+            story, invariants, ..
+        } in &mut self.tales
+        {
             if story.model.is_asked_for(query) {
-                judge.queried(process, query, believable, now_ms);
+                invariants.queried(process, query, believable, now_ms);
             }
         }
     }
 
     /// Something that must hold for the world as a whole does not.
     pub fn finds(&mut self, invariant: &str, detail: &str) {
-        self.tales[0].judge.finds(invariant, detail);
+        self.tales[0].invariants.finds(invariant, detail);
     }
 
     /// The world itself is at fault.
     pub fn is_broken(&mut self, detail: String) {
-        self.tales[0].judge.findings.push(detail);
+        self.tales[0].invariants.findings.push(detail);
     }
 
     /// Whether the stories are told and nothing is left to be done.
     pub fn is_done(&self) -> bool {
-        let is_done = |tale: &Tale| judge::is_done(&self.objects, &tale.story);
+        let is_done = |tale: &Tale| invariants::is_done(&self.objects, &tale.story);
         self.tales.iter().all(is_done)
     }
 
     /// A write of an operator has arrived.
-    pub fn wrote<T>(&mut self, process: &str, request: &Request, done: &Result<T, Refusal>) {
+    pub fn wrote<T>(&mut self, process: &str, request: &Request, done: &Result<T, ApiError>) {
         match done {
             Ok(_) => {
                 self.counts.accepted += 1;
                 for tale in &mut self.tales {
-                    tale.judge.sent = request.sent;
+                    tale.invariants.sent = request.sent;
                 }
                 if request.kind == Kind::Event {
                     let body = &request.body;

@@ -10,23 +10,22 @@ use std::collections::BTreeMap;
 
 use super::status::ModelDeploymentStatus;
 
-mod evidence;
-mod gate;
+mod evidence_source;
 mod objective;
+mod objective_gates;
 mod pods;
 mod rollout;
 
-pub use evidence::{
+pub use evidence_source::{
     CustomEvidence, CustomLatency, CustomRequests, CustomVersion, EvidenceSource, LatencyUnit,
 };
-pub use gate::Gate;
 pub use objective::{
     ErrorRateObjective, LatencyMargin, LatencyObjective, NoWorseThanStableObjective, Objective,
     PredictionDriftObjective, QueryObjective,
 };
+pub use objective_gates::Gate;
 pub use rollout::{
-    AfterPatience, Approval, FirstStep, InsufficientDataPolicy, OnFailure, OutagePolicy, Rollout,
-    Step,
+    Approval, FirstStep, InsufficientDataPolicy, OnDeadline, OnFailure, OutagePolicy, Rollout, Step,
 };
 
 /// One model, served under one stable Service name, rolled from version to version on evidence.
@@ -60,7 +59,7 @@ pub use rollout::{
 #[serde(rename_all = "camelCase")]
 pub struct ModelDeploymentSpec {
     /// The model artefact. A change of it is a new version and starts a rollout.
-    pub model: Model,
+    pub model: ModelArtefact,
 
     /// How the model is served. A change of it is a new version and starts a rollout.
     #[serde(default)]
@@ -117,7 +116,7 @@ impl ModelDeployment {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.credentials) || !(self.uri.startsWith('pvc://') || self.uri.startsWith('file://'))")
     .message("spec.model.credentials: pvc:// and file:// are not fetched and take none; remove it"))]
-pub struct Model {
+pub struct ModelArtefact {
     /// Where the artefact is. `pvc://CLAIM/PATH`: a directory on a PersistentVolumeClaim of the same namespace, mounted as it is.
     /// `oci://HOST/REPOSITORY:TAG`, `s3://BUCKET/PREFIX`, `https://HOST/PATH`, `hf://OWNER/REPOSITORY@REVISION`: fetched into the
     /// pod by an init container and verified by digest. `file:///PATH`: a directory inside the serving image, for development.

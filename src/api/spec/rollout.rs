@@ -164,14 +164,14 @@ pub struct OutagePolicy {
     /// version and refuses the new one.
     #[serde(default)]
     #[schemars(schema_with = "outage_schema")]
-    pub then: AfterPatience,
+    pub then: OnDeadline,
 }
 
 impl Default for OutagePolicy {
     fn default() -> Self {
         Self {
             hold: ten_minutes(),
-            then: AfterPatience::Pause,
+            then: OnDeadline::Pause,
         }
     }
 }
@@ -186,21 +186,21 @@ pub struct InsufficientDataPolicy {
     pub after: Duration,
     /// `Pause` goes on waiting, `Advance` takes the next step unless the version is suspect, `Rollback` gives up.
     #[serde(default)]
-    pub then: AfterPatience,
+    pub then: OnDeadline,
 }
 
 impl Default for InsufficientDataPolicy {
     fn default() -> Self {
         Self {
             after: thirty_minutes(),
-            then: AfterPatience::Pause,
+            then: OnDeadline::Pause,
         }
     }
 }
 
 /// What follows when patience has run out.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AfterPatience {
+pub enum OnDeadline {
     /// Hold the weight, and say so.
     #[default]
     Pause,

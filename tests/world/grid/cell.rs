@@ -13,13 +13,13 @@ use super::{
     place::{Place, is_condition},
 };
 use crate::{
-    dice::Dice,
     faults::{Fault, Faults},
     kinds::{Key, Kind},
-    model::IRIS,
+    model_ref::IRIS,
     objects::Objects,
+    replicas::Replicas,
+    rng::Rng,
     routers::{ROUTER_COUNT, shares},
-    staff::Staff,
     story::{Behaviour, Deed},
     world::{State, World},
 };
@@ -119,8 +119,8 @@ enum Stage {
 struct Run<'a> {
     cell: &'a Cell,
     world: &'a Arc<World>,
-    staff: Staff,
-    dice: Dice,
+    replicas: Replicas,
+    rng: Rng,
     stage: Stage,
     happenings: Vec<Happening>,
     oracle: Oracle,
@@ -145,8 +145,8 @@ async fn live(cell: &Cell, world: &Arc<World>) -> Report {
     let mut run = Run {
         cell,
         world,
-        staff: Staff::new(world.clone(), cell.seed),
-        dice: Dice::new(cell.seed, "cell"),
+        replicas: Replicas::new(world.clone(), cell.seed),
+        rng: Rng::new(cell.seed, "cell"),
         stage: Stage::Reaching,
         happenings: Vec::new(),
         oracle: Oracle::default(),
@@ -160,19 +160,21 @@ async fn live(cell: &Cell, world: &Arc<World>) -> Report {
     loop {
         world.with(|state| state.step(second));
         let begins = run.second(second);
-        run.staff.look(second, &begins);
+        run.replicas.look(second, &begins);
         if run.is_over(second) {
             break;
         }
         second = begin.elapsed().as_secs() + 1;
         tokio::time::sleep_until(begin + Duration::from_secs(second)).await;
     }
-    let Run { oracle, staff, .. } = run;
-    drop(staff);
+    let Run {
+        oracle, replicas, ..
+    } = run;
+    drop(replicas);
     world.with(|state| Report {
         findings: [
             oracle.findings.clone(),
-            state.tales[0].judge.findings.clone(),
+            state.tales[0].invariants.findings.clone(),
         ]
         .concat(),
         journal: std::mem::take(&mut state.journal),
@@ -212,15 +214,15 @@ impl Run<'_> {
         }
         if let Stage::Lasting(since) = self.stage {
             let mut later = self.cell.events[1..].iter();
-            let due = |dice: &mut Dice| second >= since + dice.clone().between(1, 20);
+            let due = |rng: &mut Rng| second >= since + rng.clone().between(1, 20);
             if let Some(event) = later.find(|event| !self.is_under_way(**event))
-                && due(&mut self.dice)
+                && due(&mut self.rng)
             {
                 self.happens(*event, second);
             }
             for happening in &mut self.happenings {
                 if second > happening.since {
-                    begins.extend(happening.goes_on(self.world, &mut self.staff, second));
+                    begins.extend(happening.goes_on(self.world, &mut self.replicas, second));
                 }
             }
             self.leave(second);
@@ -242,7 +244,7 @@ impl Run<'_> {
         if event == Event::RoutersReplaced {
             self.routers_go();
         }
-        let happening = Happening::begin(event, self.world, &mut self.staff, second);
+        let happening = Happening::begin(event, self.world, &mut self.replicas, second);
         self.happenings.push(happening);
     }
 
@@ -335,7 +337,7 @@ impl Run<'_> {
         let age = second - since;
         if age.is_multiple_of(ROUTER_PAUSE) && age / ROUTER_PAUSE < ROUTER_COUNT as u64 {
             let index = (age / ROUTER_PAUSE) as usize;
-            self.staff.replace_router(index, second);
+            self.replicas.replace_router(index, second);
         }
     }
 
@@ -372,7 +374,7 @@ impl Run<'_> {
         let looks = self
             .world
             .with(|state| std::mem::take(&mut state.tales[0].looks));
-        if looks > (MOST_IN_A_SECOND * self.staff.present().max(1)) as u64 {
+        if looks > (MOST_IN_A_SECOND * self.replicas.present().max(1)) as u64 {
             self.finds(format!("busy: {looks} reconciles within a second"));
             return true;
         }

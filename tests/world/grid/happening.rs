@@ -13,11 +13,11 @@ use crate::{
     faults::Fault,
     hpa::Hpa,
     kinds::{Key, Kind},
-    model::IRIS,
+    model_ref::IRIS,
     objects::Objects,
     prometheus::Illness,
+    replicas::Replicas,
     routers::ROUTER_COUNT,
-    staff::Staff,
     story::Deed,
     world::{State, World},
 };
@@ -68,14 +68,14 @@ struct Counted {
 }
 
 impl Counted {
-    fn now(state: &State, staff: &Staff) -> Self {
+    fn now(state: &State, replicas: &Replicas) -> Self {
         Self {
             refused: state.admission.refused.len(),
             weight: trial_weight(&state.objects),
             mutated: state.admission.mutated,
             denied: state.nodes.denied,
             unplaced: state.nodes.unplaced,
-            ended: staff.ended(),
+            ended: replicas.ended(),
             answered: state.traffic.answered,
             lists: state.lists_of_models,
             gone: 0,
@@ -85,12 +85,12 @@ impl Counted {
 
 impl Happening {
     /// It begins.
-    pub fn begin(event: Event, world: &Arc<World>, staff: &mut Staff, second: u64) -> Self {
+    pub fn begin(event: Event, world: &Arc<World>, replicas: &mut Replicas, second: u64) -> Self {
         let mut this = Self {
             event,
             since: second,
             effect: None,
-            before: world.with(|state| Counted::now(state, staff)),
+            before: world.with(|state| Counted::now(state, replicas)),
             asked: String::new(),
             went_back: false,
         };
@@ -98,7 +98,7 @@ impl Happening {
             state.note("event", &format!("{event:?} begins"));
             this.happens(state);
         });
-        this.goes_on(world, staff, second);
+        this.goes_on(world, replicas, second);
         this
     }
 
@@ -178,7 +178,7 @@ impl Happening {
             }
             Event::StatusDeleted => {
                 // Refusals are lost with it.
-                state.tales[0].judge.forget();
+                state.tales[0].invariants.forget();
                 state.objects.edit(&IRIS.key(), |model| {
                     model.as_object_mut().unwrap().remove("status");
                 });
@@ -234,18 +234,23 @@ impl Happening {
     }
 
     /// Each second: what follows, and whether it took effect.
-    pub fn goes_on(&mut self, world: &Arc<World>, staff: &mut Staff, second: u64) -> Vec<Fault> {
+    pub fn goes_on(
+        &mut self,
+        world: &Arc<World>,
+        replicas: &mut Replicas,
+        second: u64,
+    ) -> Vec<Fault> {
         let age = second - self.since;
         let mut begins = Vec::new();
         match self.event {
             Event::RoutersReplaced
                 if age.is_multiple_of(ROUTER_PAUSE) && age / ROUTER_PAUSE < ROUTER_COUNT as u64 =>
             {
-                staff.replace_router((age / ROUTER_PAUSE) as usize, second);
+                replicas.replace_router((age / ROUTER_PAUSE) as usize, second);
             }
             Event::OperatorReplaced if age == 1 => begins.push(Fault::Sigterm),
             Event::OperatorUpgraded if age == 1 => begins.push(Fault::Upgrade),
-            Event::OperatorKilled if age == 1 => staff.kill(),
+            Event::OperatorKilled if age == 1 => replicas.kill(),
             Event::NodeDrained if age == DRAIN_PAUSE => {
                 world.with(|state| state.nodes.set_full(None));
             }
@@ -256,7 +261,7 @@ impl Happening {
             Event::SpecRefused => world.with(|state| self.goes_back(state, 30)),
             _ => {}
         }
-        if self.effect.is_none() && world.with(|state| self.took_effect(state, staff, age)) {
+        if self.effect.is_none() && world.with(|state| self.took_effect(state, replicas, age)) {
             self.effect = Some(second);
             world.with(|state| state.note("event", &format!("{:?} took effect", self.event)));
         }
@@ -290,8 +295,8 @@ impl Happening {
         }
     }
 
-    fn took_effect(&self, state: &State, staff: &Staff, age: u64) -> bool {
-        let now = Counted::now(state, staff);
+    fn took_effect(&self, state: &State, replicas: &Replicas, age: u64) -> bool {
+        let now = Counted::now(state, replicas);
         let then = &self.before;
         match self.event {
             Event::RoutersReplaced => {
@@ -300,7 +305,7 @@ impl Happening {
                 age > 0 && pods.all(|pod| is_new(&pod.name) && pod.is_ready)
             }
             Event::OperatorReplaced | Event::OperatorKilled | Event::OperatorUpgraded => {
-                now.ended > then.ended && staff.is_complete()
+                now.ended > then.ended && replicas.is_complete()
             }
             Event::Unschedulable | Event::OnePodFits => now.unplaced > then.unplaced,
             Event::PodQuota | Event::NamespaceRelabelled => now.denied > then.denied,

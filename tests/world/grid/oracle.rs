@@ -9,7 +9,7 @@ use super::{event::Event, happening::Happening};
 use crate::{
     hpa::{Hpa, POD_CARRIES, is_ready},
     kinds::{Key, Kind},
-    model::IRIS,
+    model_ref::IRIS,
     objects::{Change, Objects, label, owners},
     routers::shares,
     world::State,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     kinds::Kind,
-    model::IRIS,
+    model_ref::IRIS,
     objects::{Objects, label},
     story::{
         Behaviour, Deed, Start, Story,

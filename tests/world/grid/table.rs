@@ -13,7 +13,7 @@ use super::{
     place::Place,
 };
 use crate::{
-    dice::Dice,
+    rng::Rng,
     tests::{number, on_all_cores},
 };
 
@@ -68,11 +68,11 @@ fn pairs() -> (Vec<Cell>, Vec<(Place, Event, &'static str)>) {
 
 /// A state and two events that may come together, drawn by seed.
 fn triple(seed: u64) -> Option<Cell> {
-    let mut dice = Dice::new(seed, "triple");
-    let row = dice.below(Place::ALL.len() as u64) as usize;
-    let column = dice.below(Event::ALL.len() as u64) as usize;
+    let mut rng = Rng::new(seed, "triple");
+    let row = rng.below(Place::ALL.len() as u64) as usize;
+    let column = rng.below(Event::ALL.len() as u64) as usize;
     let place = Place::ALL[row];
-    let events = [Event::ALL[column], *dice.pick(&Event::ALL)];
+    let events = [Event::ALL[column], *rng.pick(&Event::ALL)];
     let is_possible = events
         .iter()
         .all(|event| event.is_impossible(place).is_none());

@@ -2,11 +2,11 @@
 
 /// A stream of chance.
 #[derive(Clone, Debug)]
-pub struct Dice {
+pub struct Rng {
     state: u64,
 }
 
-impl Dice {
+impl Rng {
     /// The stream of a seed for a purpose.
     pub fn new(seed: u64, purpose: &str) -> Self {
         // FNV-1a: the purpose's name becomes part of the seed.
@@ -15,9 +15,9 @@ impl Dice {
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
                 (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
             });
-        let mut dice = Self { state: seed ^ mark };
-        dice.next();
-        dice
+        let mut rng = Self { state: seed ^ mark };
+        rng.next();
+        rng
     }
 
     fn next(&mut self) -> u64 {

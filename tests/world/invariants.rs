@@ -12,7 +12,7 @@ use serin::router::envoy::RouterModel;
 use crate::{
     faults::{Fault, Faults},
     kinds::Kind,
-    model::Model,
+    model_ref::ModelRef,
     nodes,
     objects::{Change, Objects},
     request::Postmark,
@@ -57,7 +57,7 @@ const DECISION_MS: u64 = 13_000;
 
 /// Watches over one model, and over the world as far as it is its.
 #[derive(Default)]
-pub struct Judge {
+pub struct Invariants {
     /// What was broken.
     pub findings: Vec<String>,
     /// How often each write was checked.
@@ -82,7 +82,7 @@ pub struct Judge {
     now_ms: u64,
 }
 
-impl Judge {
+impl Invariants {
     /// Something that must hold does not.
     pub fn finds(&mut self, invariant: &str, detail: &str) {
         let (_, sentence) = INVARIANTS
@@ -221,7 +221,7 @@ impl Judge {
         self.others(change);
     }
 
-    fn remember_capacity(&mut self, objects: &Objects, model: Model) {
+    fn remember_capacity(&mut self, objects: &Objects, model: ModelRef) {
         let Some(live) = model.of(objects) else {
             return;
         };
@@ -326,7 +326,7 @@ impl Judge {
     /// traffic, or as much of it as `minReady` says.
     fn has_capacity(
         &mut self,
-        model: Model,
+        model: ModelRef,
         revision: &str,
         objects: &Objects,
         faults: &Faults,
@@ -346,7 +346,7 @@ impl Judge {
     }
 
     /// A write of Serin's on the status, as the routers have it.
-    fn answers(&mut self, change: &Change, routers: &[RouterModel], model: Model) {
+    fn answers(&mut self, change: &Change, routers: &[RouterModel], model: ModelRef) {
         let nothing = json!({});
         let old = change.before.as_deref().unwrap_or(&nothing);
         if holds_since(old, "Ready").is_some() || holds_since(&change.after, "Ready").is_none() {
@@ -364,7 +364,7 @@ impl Judge {
     }
 
     /// A write of Serin's on a version's pods, as the routers have it.
-    fn outlasts(&mut self, change: &Change, routers: &[RouterModel], model: Model) {
+    fn outlasts(&mut self, change: &Change, routers: &[RouterModel], model: ModelRef) {
         let Some(before) = &change.before else { return };
         let all_go = change.deleted || replicas(&change.after) == 0 && replicas(before) > 0;
         let sends = |(revision, weight): (&str, u64)| {
@@ -377,7 +377,7 @@ impl Judge {
     }
 
     /// A write of Serin's on a version's pods.
-    fn deployment(&mut self, change: &Change, objects: &Objects, model: Model) {
+    fn deployment(&mut self, change: &Change, objects: &Objects, model: ModelRef) {
         let Some(live) = model.of(objects) else {
             return;
         };

@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use crate::{dice::Dice, faults::Fault, operator::Operator, routers::Routers, world::World};
+use crate::{faults::Fault, operator::Operator, rng::Rng, routers::Routers, world::World};
 
 /// Nobody may lead for so many seconds: 15 until the lease of a dead leader ends, which the others notice within 2.5, and 10
 /// for a try whose answer is lost.
 const LONGEST_VACANCY: u64 = 30;
 
 /// The operators.
-pub struct Staff {
+pub struct Replicas {
     world: Arc<World>,
     running: Vec<Operator>,
     routers: Routers,
@@ -19,7 +19,7 @@ pub struct Staff {
     /// When the next one starts, if one is missing: second.
     start_at: u64,
     image: String,
-    dice: Dice,
+    rng: Rng,
     /// Whether the operators elect their leader. Else there is one alone, and it leads.
     elects: bool,
     /// Names of pods whose process ended, and is started again in the same pod.
@@ -30,7 +30,7 @@ pub struct Staff {
     vacant: u64,
 }
 
-impl Staff {
+impl Replicas {
     pub fn new(world: Arc<World>, seed: u64) -> Self {
         let elects = world.with(|state| state.faults.have_elections());
         Self {
@@ -41,7 +41,7 @@ impl Staff {
             present: 0,
             start_at: 0,
             image: "registry.example.com/serve:1".to_owned(),
-            dice: Dice::new(seed, "staff"),
+            rng: Rng::new(seed, "staff"),
             elects,
             pods: Vec::new(),
             doomed: None,
@@ -149,9 +149,9 @@ impl Staff {
             });
             if self.elects || self.running.is_empty() {
                 let away = self.world.with(|state| state.faults.away());
-                self.start_at = second + self.dice.between(0, 12).max(away);
+                self.start_at = second + self.rng.between(0, 12).max(away);
             }
-            if self.dice.chance(500) {
+            if self.rng.chance(500) {
                 self.pods.extend(operator.pod.clone());
             }
         }
@@ -194,7 +194,7 @@ impl Staff {
                 }
             }
             Fault::Dies(clock_off) => {
-                let at = second + self.dice.between(6, 40); // a renewal later
+                let at = second + self.rng.between(6, 40); // a renewal later
                 if let Some(leader) = self.leader() {
                     let process = &leader.process;
                     process.clock_off.store(clock_off, Ordering::Relaxed);

@@ -11,30 +11,30 @@ use crate::{
 
 /// A ModelDeployment, by its namespace and name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Model {
+pub struct ModelRef {
     pub namespace: &'static str,
     pub name: &'static str,
 }
 
 /// The one that most of what goes wrong is about.
-pub const IRIS: Model = Model {
+pub const IRIS: ModelRef = ModelRef {
     namespace: "ml",
     name: "iris",
 };
 
 /// Those that may live beside it: in its namespace, and under its name in another.
-pub const NEIGHBOURS: [Model; 2] = [
-    Model {
+pub const NEIGHBOURS: [ModelRef; 2] = [
+    ModelRef {
         namespace: "ml",
         name: "wine",
     },
-    Model {
+    ModelRef {
         namespace: "lab",
         name: "iris",
     },
 ];
 
-impl Model {
+impl ModelRef {
     pub fn key(self) -> Key {
         Key::new(Kind::Model, self.namespace, self.name)
     }
@@ -82,7 +82,7 @@ impl Model {
     }
 }
 
-impl fmt::Display for Model {
+impl fmt::Display for ModelRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
     }

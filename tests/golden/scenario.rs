@@ -1,4 +1,4 @@
-//! A small world that a test scripts: one model, its pods, its traffic, and a clock. Nothing in it is random, so a story
+//! A small world that a test scripts: one model, its pods, its traffic, and a clock. Nothing in it is random, so a scenario
 //! gives the same log on every machine.
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
@@ -44,8 +44,8 @@ impl Default for Answers {
     }
 }
 
-/// A story in the making.
-pub struct Story {
+/// A scenario in the making.
+pub struct Scenario {
     pub spec: ModelDeploymentSpec,
     /// Requests a second, both versions together.
     pub rate: f64,
@@ -65,8 +65,8 @@ pub struct Story {
     log: String,
 }
 
-impl Story {
-    /// A story of a model of two pods with these objectives and rollout, told by its title. Version 1 serves already.
+impl Scenario {
+    /// A scenario of a model of two pods with these objectives and rollout, told by its title. Version 1 serves already.
     pub fn new(title: &str, objectives: &Value, mut rollout: Value) -> Self {
         // The stories are about the steps; the watch after the last one would only make each longer.
         if rollout.get("watch").is_none() {
@@ -79,7 +79,7 @@ impl Story {
             "rollout": rollout,
         }))
         .unwrap();
-        let mut story = Self {
+        let mut scenario = Self {
             spec,
             rate: 20.0,
             answers: BTreeMap::new(),
@@ -92,19 +92,19 @@ impl Story {
             due: BTreeMap::new(),
             log: String::new(),
         };
-        story.look();
-        story.pods("1", 2);
-        story.look();
-        story.log = format!("{title}\n");
+        scenario.look();
+        scenario.pods("1", 2);
+        scenario.look();
+        scenario.log = format!("{title}\n");
         let _ = writeln!(
-            story.log,
+            scenario.log,
             "Two pods; a look every {INTERVAL:?}; version 1 serves.\n"
         );
-        story
+        scenario
     }
 
     /// Tells what happens from outside.
-    pub fn tell(&mut self, what: &str) {
+    pub fn note(&mut self, what: &str) {
         let time = self.time();
         let _ = writeln!(self.log, "{time}  -- {what}");
     }
@@ -112,7 +112,7 @@ impl Story {
     /// The user applies a version.
     pub fn apply(&mut self, version: &str) {
         version.clone_into(&mut self.spec.model.version);
-        self.tell(&format!("The user applies version {version}."));
+        self.note(&format!("The user applies version {version}."));
         self.look();
     }
 
@@ -130,7 +130,7 @@ impl Story {
 
     /// None of a version's pods serves from now on, through no fault of its own.
     pub fn trouble(&mut self, version: &str, words: &str) {
-        self.tell(&format!("Of version {version}, {words}."));
+        self.note(&format!("Of version {version}, {words}."));
         let health = VersionHealth {
             desired: 2,
             trouble: Some(words.to_owned()),
@@ -165,7 +165,7 @@ impl Story {
             return;
         };
         let command = command(canary.revision.clone(), canary.weight);
-        self.tell(&format!("{who} annotates: {}", command.annotation()));
+        self.note(&format!("{who} annotates: {}", command.annotation()));
         self.commands = Commands {
             asked: vec![command],
             by: Some(who.to_owned()),
@@ -268,7 +268,7 @@ impl Story {
         spec.revision()
     }
 
-    /// Hours, minutes and seconds of the story.
+    /// Hours, minutes and seconds of the scenario.
     fn time(&self) -> String {
         let seconds = self.now.as_second();
         format!(
