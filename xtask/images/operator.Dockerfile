@@ -20,8 +20,13 @@ COPY Cargo.toml Cargo.lock ./
 COPY serving-image/Cargo.toml serving-image/
 COPY serving-image/kernels serving-image/kernels
 COPY xtask/Cargo.toml xtask/
+COPY xtask/cluster/Cargo.toml xtask/cluster/
+COPY xtask/deploy/Cargo.toml xtask/deploy/
+COPY xtask/lab/Cargo.toml xtask/lab/
 # Cargo wants a source file in every workspace member, also in those that are not built here.
-RUN mkdir xtask/src && touch xtask/src/main.rs xtask/src/lib.rs
+RUN for member in xtask xtask/cluster xtask/deploy xtask/lab; do \
+        mkdir "$member/src" && touch "$member/src/main.rs" "$member/src/lib.rs" || exit 1; \
+    done
 COPY serving-image/src serving-image/src
 COPY src src
 # Naming the target keeps the flags away from proc-macros.

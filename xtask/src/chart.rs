@@ -1,20 +1,20 @@
 //! `cargo xtask chart`: what the chart renders, checked with the programs that will read it.
 //!
-//! helm lints and renders the chart with each set of values below; Envoy validates the routers' bootstrap, promtool
-//! Prometheus' configuration; every pod must meet the `restricted` Pod Security Standard.
+//! helm lints and renders the chart with each set of values below; Envoy validates the routers'
+//! bootstrap, promtool Prometheus' configuration; every pod must meet the `restricted` Pod Security
+//! Standard.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use cluster::{process, repository};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cluster;
-use crate::process;
-
-/// Values that must render, as arguments of `helm template`, with `KIND/NAME` of objects that must and must not be there.
+/// Values that must render, as arguments of `helm template`, with `KIND/NAME` of objects that must
+/// and must not be there.
 const ACCEPTED: &[(&str, &[&str], &[&str])] = &[
     (
         "",
@@ -55,8 +55,9 @@ const ACCEPTED: &[(&str, &[&str], &[&str])] = &[
         &["ClusterRole/serin-view", "ClusterRole/serin-edit"],
     ),
     (
-        "--set imagePullSecrets[0].name=s,operator.podLabels.a=b,operator.podAnnotations.c=d,operator.nodeSelector.e=f,\
-         router.podLabels.a=b,router.podAnnotations.c=d,router.tolerations[0].key=k,prometheus.nodeSelector.e=f",
+        "--set imagePullSecrets[0].name=s,operator.podLabels.a=b,operator.podAnnotations.c=d,\
+         operator.nodeSelector.e=f,router.podLabels.a=b,router.podAnnotations.c=d,\
+         router.tolerations[0].key=k,prometheus.nodeSelector.e=f",
         &["Deployment/serin-operator"],
         &[],
     ),
@@ -148,9 +149,7 @@ struct Chart {
 
 impl Chart {
     fn new() -> Result<Self> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../charts/serin")
-            .canonicalize()?;
+        let folder = repository::root().join("charts/serin");
         Ok(Self {
             helm: cluster::tool("helm")?,
             folder,
@@ -197,7 +196,8 @@ impl Object {
         self.0.get("data")?.get(name)?.as_str()
     }
 
-    /// What the `restricted` standard asks, and a read-only root besides; nothing to check without a pod template.
+    /// What the `restricted` standard asks, and a read-only root besides; nothing to check without
+    /// a pod template.
     fn check_restricted(&self) -> Result<()> {
         let Some(pod) = self.0.pointer("/spec/template/spec") else {
             return Ok(());

@@ -1,26 +1,25 @@
 //! Everything a developer runs: `cargo xtask COMMAND`.
+//!
+//! Nothing here needs the operator's code, so that a cluster ends also while Serin does not
+//! compile. What does need it is in the program `lab`, which is compiled when it is first asked
+//! for.
 
+mod bench;
 mod chart;
-mod cluster;
-mod crds;
-mod encoders;
-mod images;
-mod lab;
-mod process;
-mod progress;
-mod requests;
-mod simulate;
 mod test;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use deploy::{images, lab};
 
 /// Developer commands of Serin.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
-    /// Use the cluster of this kubeconfig context (kind, k3d, a real one) instead of the local cluster.
+    /// Use the cluster of this kubeconfig context (kind, k3d, a real one) instead of the local
+    /// cluster.
     #[arg(long, global = true, value_name = "NAME", env = "SERIN_CONTEXT")]
     context: Option<String>,
     #[command(flatten)]
@@ -36,45 +35,47 @@ enum Command {
     Cluster(cluster::Command),
     /// The container images of the local cluster.
     Images(images::Args),
-    /// A good version promoted and two bad ones rolled back, under live traffic, on a cluster from nothing.
-    Demo(lab::DemoArgs),
+    /// A good version promoted and two bad ones rolled back, under live traffic, on a cluster from
+    /// nothing.
+    Demo(deploy::DemoArgs),
     /// Check what the Helm chart renders, with helm, Envoy and promtool.
     Chart,
     /// Write the CustomResourceDefinition from the types of src/api.
     Crds,
-    /// Whole rollouts on hashed requests: Serin's gate beside Flagger, Argo Rollouts and Kayenta; fails where a bound is broken.
-    Simulate(simulate::Args),
+    /// Whole rollouts on hashed requests: Serin's gate beside Flagger, Argo Rollouts and Kayenta;
+    /// fails where a bound is broken (`simulate --help` names its arguments).
+    #[command(disable_help_flag = true)]
+    Simulate {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// What one decision costs, how fast texts are encoded, and how fast requests are answered.
     #[command(subcommand)]
-    Bench(simulate::bench::Command),
+    Bench(bench::Command),
     /// Every check of the project; ends with the test runners' summaries.
     Test(test::Args),
     /// One scenario of the end-to-end tests; the cluster stays up.
-    Play(lab::PlayArgs),
-    /// One scenario, played inside the cluster's network.
-    #[command(hide = true)]
-    Lab(lab::LabArgs),
+    Play(deploy::PlayArgs),
     /// Process 1 of the cluster's namespaces.
     #[command(hide = true, name = cluster::INIT_COMMAND)]
     ClusterInit(cluster::InitArgs),
 }
 
 fn main() -> ExitCode {
-    // reqwest and kube are built without a provider of their own choice; the first to install one wins.
+    // kube is built without a provider of its own choice.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = Cli::parse();
     let cluster = cluster::Cluster::new(cli.context, cli.local);
     let result = match cli.command {
         Command::Cluster(command) => cluster::run(command, &cluster),
         Command::Images(args) => images::run(args),
-        Command::Demo(args) => lab::demo(&args, &cluster),
-        Command::Play(args) => lab::play(&args, &cluster),
-        Command::Lab(args) => lab::run(&args),
+        Command::Demo(args) => deploy::demo(&args, &cluster),
+        Command::Play(args) => deploy::play(&args, &cluster),
         Command::Chart => chart::check(),
-        Command::Crds => crds::run(&images::repository_root()),
-        Command::Simulate(args) => simulate::run(&args),
-        Command::Bench(command) => simulate::bench::run(&command),
-        Command::Test(args) => test::run(&args, cli.local, &images::repository_root()),
+        Command::Crds => lab::run("crds", [""; 0]),
+        Command::Simulate { args } => lab::run("simulate", args),
+        Command::Bench(command) => bench::run(&command),
+        Command::Test(args) => test::run(&args, cli.local, &cluster::repository::root()),
         Command::ClusterInit(args) => cluster::init(&args),
     };
     match result {

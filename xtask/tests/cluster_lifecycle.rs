@@ -1,7 +1,7 @@
 //! The local cluster comes and goes without a trace, also when it or its start is killed.
 //!
-//! Starts real clusters in a cache of its own, beside any other: as root on Debian 12, about two minutes.
-//! `cargo test -p xtask --test cluster_lifecycle -- --ignored`
+//! Starts real clusters in a cache of its own, beside any other: as root on Debian 12, about two
+//! minutes. `cargo test -p xtask --test cluster_lifecycle -- --ignored`
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -70,7 +70,8 @@ impl Cache {
             .unwrap()
     }
 
-    /// The processes that name this cache on their command line, or live in the namespaces of one that does.
+    /// The processes that name this cache on their command line, or live in the namespaces of one
+    /// that does.
     fn processes(&self) -> BTreeSet<u32> {
         let all = all_processes();
         let named = |pid: &u32| {

@@ -1,10 +1,12 @@
-//! Whole rollouts on a real cluster: the demo's story, and the faults that a rollout must survive. Ignored by default, since
-//! they start a cluster; `cargo xtask test` runs them one after the other.
+//! Whole rollouts on a real cluster: the demo's story, and the faults that a rollout must survive.
+//! Ignored by default, since they start a cluster; `cargo xtask test` runs them one after the
+//! other.
 #![allow(clippy::unwrap_used)]
 
 use std::process::Command;
 
-/// The test's cluster is `cargo xtask cluster up`'s; the first test sets the stage, the others find it.
+/// The test's cluster is `cargo xtask cluster up`'s; the first test sets the stage, the others find
+/// it.
 fn play(scenario: &str) {
     let status = Command::new(env!("CARGO_BIN_EXE_xtask"))
         .args(["play", scenario])

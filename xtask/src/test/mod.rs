@@ -1,7 +1,8 @@
-//! `cargo xtask test`: every check of the project, those first that fail cheapest, and those together that mostly wait.
+//! `cargo xtask test`: every check of the project, those first that fail cheapest, and those
+//! together that mostly wait.
 //!
-//! One target folder, one profile and one selection of packages for everything that is compiled: the same crate with
-//! other features would be another compilation.
+//! One target folder, one profile and one selection of packages for everything that is compiled:
+//! the same crate with other features would be another compilation.
 
 mod runner;
 mod stage;
@@ -14,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use cluster::Wanted;
+use cluster::progress::Progress;
 
 use self::stage::Lane;
 pub use self::stage::Stage;
-use crate::cluster::Wanted;
-use crate::progress::Progress;
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -129,7 +130,8 @@ impl Run<'_> {
     }
 }
 
-/// The time of each stage, the runners' own summaries, and the sum of all tests as the last line; or why stages failed.
+/// The time of each stage, the runners' own summaries, and the sum of all tests as the last line;
+/// or why stages failed.
 fn summarise(outcomes: &[Outcome], planned: usize) -> Result<()> {
     let mut sum = runner::Counts::default();
     println!();

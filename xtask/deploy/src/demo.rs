@@ -1,0 +1,113 @@
+//! `cargo xtask demo`: the story on a cluster, and afterwards only what the caller wants to keep.
+
+use std::process::Command;
+
+use anyhow::Result;
+use cluster::Cluster;
+
+use crate::images::Registry;
+use crate::inventory::Inventory;
+use crate::{preflight, supervise};
+
+/// Arguments of `cargo xtask demo`.
+#[derive(Debug, clap::Args)]
+pub struct DemoArgs {
+    /// Leave the cluster up afterwards
+    #[arg(long)]
+    keep: bool,
+    /// Requests a second
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=2000))]
+    rate: u32,
+    /// Then count the operator's API requests of so many idle minutes
+    #[arg(long, default_value_t = 0)]
+    idle_minutes: u32,
+    /// Push the images to this registry, and let the cluster of `--context` pull them from there
+    #[arg(long, value_name = "HOST/PATH")]
+    registry: Option<Registry>,
+}
+
+/// `cargo xtask demo`: the story, and afterwards nothing of the cluster, also when it fails or is
+/// interrupted.
+pub fn demo(args: &DemoArgs, cluster: &Cluster) -> Result<()> {
+    preflight::check(cluster, args.registry.as_ref())?;
+    let was_up = cluster.is_up()?;
+    let before = match Inventory::of(cluster) {
+        Ok(before) => before,
+        // It is started, or started anew, in a moment.
+        Err(_) if cluster.is_local() => Inventory::default(),
+        Err(error) => return Err(error),
+    };
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .args(cluster.arguments())
+        .args(["play", "story"])
+        .args(["--rate", &args.rate.to_string()])
+        .args(["--idle-minutes", &args.idle_minutes.to_string()]);
+    if let Some(registry) = &args.registry {
+        command.args(["--registry", &registry.to_string()]);
+    }
+    let played = supervise::run(command);
+    if cluster.is_local() && !args.keep && !was_up {
+        let ended = cluster.end();
+        return played.and(ended);
+    }
+    // What the cluster does not answer is no news beside why the story failed.
+    match Inventory::of(cluster) {
+        Ok(now) => print_hints(cluster, was_up, &before, &now),
+        Err(error) => eprintln!("cannot say what the demo left on the cluster: {error:#}"),
+    }
+    played
+}
+
+/// What is left on a cluster that stays, and how to remove it.
+fn print_hints(cluster: &Cluster, was_up: bool, before: &Inventory, now: &Inventory) {
+    let (exec, whose) = match cluster {
+        Cluster::Local(_) => ("cargo xtask cluster exec -- ", ""),
+        Cluster::Context(_) => ("", " that you have"),
+    };
+    let why = if was_up { ", as it was before" } else { "" };
+    println!("The cluster{whose} is still up{why}.");
+    let show = |command: &str| println!("  {exec}{}", on(cluster, command));
+    if now.has_models() {
+        println!("To look around:");
+        show("kubectl describe mdep -n demo iris");
+    }
+    let removal = now.removal(before);
+    if !removal.is_empty() {
+        println!("To remove what the demo brought:");
+        removal.into_iter().for_each(show);
+    }
+    if cluster.is_local() {
+        println!("To end all of it:\n  cargo xtask cluster down");
+    }
+}
+
+/// A command of kubectl or helm that names the cluster, whatever the caller's current context is.
+fn on(cluster: &Cluster, command: &str) -> String {
+    let Cluster::Context(name) = cluster else {
+        return command.to_owned();
+    };
+    match command.split_once(' ') {
+        Some(("helm", rest)) => format!("helm --kube-context {name} {rest}"),
+        Some((program, rest)) => format!("{program} --context {name} {rest}"),
+        None => command.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_name_the_cluster_that_they_are_for() {
+        let elsewhere = Cluster::Context("kind-a".into());
+        let (get, uninstall) = ("kubectl get pods", "helm uninstall serin");
+        let local = Cluster::new(None, cluster::Wanted::default());
+        assert_eq!(on(&local, get), get);
+        assert_eq!(on(&elsewhere, get), "kubectl --context kind-a get pods");
+        assert_eq!(
+            on(&elsewhere, uninstall),
+            "helm --kube-context kind-a uninstall serin"
+        );
+    }
+}

@@ -1,0 +1,116 @@
+//! `cargo xtask play`: one scenario on a cluster that has Serin.
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use cluster::progress::Progress;
+use cluster::{Cluster, REGISTRY, ensure_packages, process};
+
+use crate::images::Registry;
+use crate::{install, lab, upgrade};
+
+/// Arguments of `cargo xtask play`.
+#[derive(Debug, clap::Args)]
+pub struct PlayArgs {
+    /// Which.
+    scenario: Scenario,
+    /// Requests a second of the story
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=2000))]
+    rate: u32,
+    /// Idle minutes after the story
+    #[arg(long, default_value_t = 0)]
+    idle_minutes: u32,
+    /// Push the images to this registry, and let the cluster of `--context` pull them from there
+    #[arg(long, value_name = "HOST/PATH")]
+    registry: Option<Registry>,
+    /// The release that `upgraded` upgrades from, as a revision of this clone
+    #[arg(long, value_name = "REVISION", default_value = upgrade::FROM)]
+    from: String,
+    /// Events of the grid; all of them where none is named
+    #[arg(long = "event", value_parser = EVENTS)]
+    events: Vec<String>,
+}
+
+/// What `--event` takes: the events of the grid, which the lab plays.
+pub const EVENTS: [&str; 8] = [
+    "routers-replaced",
+    "operators-killed",
+    "deployments-denied",
+    "webhook-times-out",
+    "pods-evicted",
+    "no-new-pods",
+    "status-deleted",
+    "prometheus-stopped",
+];
+
+/// What can be played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// A good version promoted, two bad ones rolled back, one of them refused the second time.
+    Story,
+    /// Every operator killed in the middle of a canary.
+    OperatorKilledInCanary,
+    /// The leading operator killed in the moment of a rollback.
+    LeaderKilledInRollback,
+    /// Prometheus stopped in the middle of a canary, and started again.
+    PrometheusStopped,
+    /// Steps and a promotion agreed to, a rollout undone, aborted, retried, and promoted on a
+    /// person's word.
+    PeopleSpeak,
+    /// Every router pod replaced by a new one in the middle of a canary.
+    RoutersReplaced,
+    /// Models out of a registry, one with a wrong digest; the serving pods restarted; a batch Job
+    /// whose pod is deleted.
+    ModelsFetched,
+    /// A canary that turns bad, without and with a policy that denies every write of a Deployment.
+    PolicyDenies,
+    /// A spec that cannot be used, and then every router pod replaced.
+    InvalidAndRoutersReplaced,
+    /// A quota that denies the canary's pods, and then goes.
+    QuotaDenies,
+    /// The node drained under one of the canary's pods, and then back.
+    NodeDrained,
+    /// An autoscaler on CPU that goes up and down through a whole rollout.
+    HpaScales,
+    /// Operator, chart and CRD upgraded from an earlier release, with a model in each phase.
+    Upgraded,
+    /// A dozen states × all that a cluster does to them.
+    Grid,
+}
+
+/// `cargo xtask play`: sets the stage, then plays a scenario inside the cluster's network, with
+/// this process's output.
+pub fn play(args: &PlayArgs, cluster: &Cluster) -> Result<()> {
+    let mut upgrade = Vec::new();
+    if args.scenario == Scenario::Upgraded {
+        upgrade = upgrade::prepare(cluster, &args.from)?;
+    } else {
+        install::install(cluster, args.registry.as_ref())?;
+    }
+    if args.scenario == Scenario::ModelsFetched {
+        ensure_packages(REGISTRY, &Progress::new("stage"))?;
+    }
+    let name = args
+        .scenario
+        .to_possible_value()
+        .context("every scenario has a name")?;
+    Progress::new("lab").say("compiling the scenarios, where they are not current");
+    let mut command = cluster.command(lab::program()?)?;
+    command
+        .arg("scenario")
+        .arg(name.get_name())
+        .args(["--rate", &args.rate.to_string()])
+        .args(["--idle-minutes", &args.idle_minutes.to_string()]);
+    for event in &args.events {
+        command.args(["--event", event]);
+    }
+    if matches!(cluster, Cluster::Context(_)) {
+        command.arg("--through-port-forward");
+    }
+    if let Some(log) = cluster.audit_log()? {
+        command.arg("--audit-log").arg(log);
+    }
+    if !upgrade.is_empty() {
+        command.arg("--").args(upgrade);
+    }
+    process::run_visibly(&mut command)
+}

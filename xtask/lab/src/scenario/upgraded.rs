@@ -1,0 +1,376 @@
+//! Operator, chart and CRD of an earlier release are upgraded to this one while a model is in each
+//! phase that there is, all under traffic: no pod of a model notices, and no state is lost.
+//!
+//! The earlier operator is compiled from that commit by its own Dockerfile. The serving image is
+//! this tree's before and after: versions keep the one that they were made with.
+
+use std::ffi::OsString;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use deploy::NAMESPACE;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+use serin::api::{SCHEMA, SCHEMA_ANNOTATION};
+use tokio::task::JoinSet;
+
+use super::account::{Subject, compare, judge_end, look, shown};
+use super::checks::Checks;
+use super::faults::{ROLLOUT, state, weight};
+use super::held::{BAD, HOLD, Held, ROOM};
+use super::load::Traffic;
+use super::timeline::{event, headline};
+use super::words::say;
+use super::{Lab, has_ended, is_ready, leader};
+
+/// Requests a second to each model.
+const RATE: u32 = 10;
+/// Longest time from the upgrade until the new operator has written each status.
+const TAKEN_OVER: Duration = Duration::from_secs(90);
+/// Longest time until the pods that the chart replaced have gone: routers drain for up to 60 s.
+const REPLACED: Duration = Duration::from_secs(120);
+/// Between two looks at all models.
+const LOOK: Duration = Duration::from_secs(1);
+/// Every phase, the upgrade, and the end of every rollout.
+pub async fn upgraded(upgrade: &[OsString]) -> Result<()> {
+    let client = Client::try_default().await?;
+    give_room(&client, false).await?;
+    headline("Models of the earlier release, one in each phase");
+    let mut subjects = begin().await?;
+    let began = Instant::now();
+    follow(&subjects, began).await?;
+    let before = look(&subjects).await?;
+    let old = Parts::of(&client).await?;
+    ensure!(
+        old.schema < SCHEMA,
+        "the CRD is this release's already: nothing would be upgraded"
+    );
+
+    headline("helm upgrade");
+    let upgraded_at = Timestamp::now();
+    run(upgrade).await?;
+    event("helm has upgraded the chart");
+    let new = Parts::replaced(&client, &old).await?;
+    let written = written(&subjects).await?;
+    let taken_over = Timestamp::now();
+    let after = look(&subjects).await?;
+    ensure!(
+        began.elapsed() < HOLD,
+        "reaching the phases and the upgrade took longer than the {} s for which phases are held",
+        HOLD.as_secs()
+    );
+    let mut checks = Checks::default();
+    old.judge(&new, &mut checks);
+    checks.claim(
+        written.is_empty(),
+        "statuses that the new operator has not written",
+        shown(&written),
+    );
+    compare(&subjects, &before, &after, &mut checks);
+
+    headline("Every rollout ends");
+    release(&client, &mut subjects).await?;
+    let ended = end(&subjects).await?;
+    checks.claim(
+        ended.is_empty(),
+        "rollouts that did not end as they would have",
+        shown(&ended),
+    );
+    let last = look(&subjects).await?;
+    judge_end(&subjects, &after, &last, &mut checks);
+    give_room(&client, false).await?;
+    judge_answers(subjects, upgraded_at, taken_over, &mut checks).await;
+    checks.finish()
+}
+
+/// Counts the failures of all models. 1d584f3 leaves the address of a model whose spec cannot be
+/// used to routers that are gone: those of the time until this release's operator led are its own.
+async fn judge_answers(
+    subjects: Vec<Subject>,
+    upgraded_at: Timestamp,
+    taken_over: Timestamp,
+    checks: &mut Checks,
+) {
+    let (mut all, mut failed, mut earlier) = (0, Vec::new(), 0);
+    for Subject { held, traffic, .. } in subjects {
+        let Some(traffic) = traffic else { continue };
+        for answer in traffic.settled().await.0 {
+            // The bad version's own errors are why it was rolled back.
+            if answer.version.as_deref() == Some(BAD) {
+                continue;
+            }
+            all += 1;
+            let due = traffic.moment(answer.sent);
+            if answer.is_ok() {
+                continue;
+            }
+            if held == Held::InvalidSpec && due < taken_over {
+                earlier += 1;
+                continue;
+            }
+            let seconds = due.duration_since(upgraded_at).as_secs_f64();
+            let after = answer.latency().as_millis();
+            failed.push(format!(
+                "{held:?} at {seconds:.1} s after {after} ms: {:?}",
+                answer.status
+            ));
+        }
+        traffic.finish().await;
+    }
+    checks.claim(
+        failed.is_empty(),
+        format!(
+            "of {all} requests to all models, until the end of each rollout, those that failed"
+        ),
+        shown(&failed),
+    );
+    checks.tell(
+        "failed requests to the model with an invalid spec while the earlier operator led",
+        earlier,
+    );
+}
+
+/// First versions in force and under traffic, then the second ones.
+async fn begin() -> Result<Vec<Subject>> {
+    let mut opened = JoinSet::new();
+    for held in Held::ALL {
+        opened.spawn(async move {
+            let lab = Lab::open(&held.namespace(), "iris").await?;
+            lab.apply_object(held.first()?).await?;
+            anyhow::Ok((held, lab))
+        });
+    }
+    let mut subjects = Vec::new();
+    for opened in opened.join_all().await {
+        let (held, lab) = opened?;
+        let mut traffic = None;
+        if held != Held::Pending {
+            lab.wait("Ready", ROLLOUT, is_ready).await?;
+            traffic = Some(Traffic::start_slow(&lab.url(), RATE)?);
+        }
+        subjects.push(Subject { held, lab, traffic });
+    }
+    subjects.sort_by_key(|subject| subject.held as u8);
+    for subject in &subjects {
+        if let Some(second) = subject.held.second()? {
+            subject.lab.apply_object(second).await?;
+        }
+    }
+    Ok(subjects)
+}
+
+/// Waits until each model is where it is to be held.
+async fn follow(subjects: &[Subject], began: Instant) -> Result<()> {
+    let deadline = began + ROLLOUT;
+    let mut open: Vec<&Subject> = subjects.iter().collect();
+    while !open.is_empty() {
+        let mut left = Vec::new();
+        for subject in open {
+            let (held, lab) = (subject.held, &subject.lab);
+            let model = lab.model().await?;
+            let pauses = held == Held::Paused && !model.spec.rollout.paused;
+            if pauses && weight(&model) == 25 {
+                say(&held.namespace(), &["pause", "iris"]).await?;
+            }
+            let bad = held == Held::Refused && !lab.pods_of(BAD).await?.is_empty();
+            if held.is_reached(&model) && !bad {
+                println!("{:>7.1}s  {held:?}", began.elapsed().as_secs_f64());
+            } else if Instant::now() > deadline {
+                bail!(
+                    "{held:?} is not reached:\n{}",
+                    serin::report::report(&model)
+                );
+            } else {
+                left.push(subject);
+            }
+        }
+        open = left;
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// Serin's own parts.
+struct Parts {
+    operators: Vec<String>,
+    routers: Vec<String>,
+    leader: String,
+    /// The CRD's.
+    schema: u32,
+}
+
+impl Parts {
+    async fn of(client: &Client) -> Result<Self> {
+        let of = |name: &'static str| async move {
+            let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+            let labels = format!("app.kubernetes.io/name={name}");
+            let list = pods.list(&ListParams::default().labels(&labels)).await?;
+            let alive = list.into_iter().filter(|pod| !has_ended(pod));
+            anyhow::Ok(alive.filter_map(|pod| pod.uid()).collect())
+        };
+        let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+        let crd = crds.get("modeldeployments.serin.dev").await?;
+        let schema = crd.annotations().get(SCHEMA_ANNOTATION);
+        Ok(Self {
+            operators: of("serin-operator").await?,
+            routers: of("serin-router").await?,
+            leader: leader(client).await.unwrap_or_default(),
+            schema: schema.and_then(|schema| schema.parse().ok()).unwrap_or(1),
+        })
+    }
+
+    /// The parts once the old ones have gone and a new operator leads, or as they are after 2
+    /// minutes.
+    async fn replaced(client: &Client, old: &Self) -> Result<Self> {
+        let deadline = Instant::now() + REPLACED;
+        loop {
+            let new = Self::of(client).await?;
+            let leads = new.operators.contains(&new.leader);
+            if (old.left_in(&new) == 0 && leads) || Instant::now() > deadline {
+                return Ok(new);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// How many of its pods are among the others'.
+    fn left_in(&self, new: &Self) -> usize {
+        let all = self.operators.iter().chain(&self.routers);
+        all.filter(|uid| new.operators.contains(uid) || new.routers.contains(uid))
+            .count()
+    }
+
+    /// Claims that the upgrade took place.
+    fn judge(&self, new: &Self, checks: &mut Checks) {
+        checks.claim(
+            !self.operators.is_empty() && !self.routers.is_empty() && self.left_in(new) == 0,
+            "operators and routers of the earlier release, and how many of them are left",
+            format!(
+                "{} and {}, {}",
+                self.operators.len(),
+                self.routers.len(),
+                self.left_in(new)
+            ),
+        );
+        checks.claim(
+            new.operators.contains(&new.leader),
+            "an operator of this release leads",
+            format!("{} of {}", new.leader, new.operators.len()),
+        );
+        checks.claim(
+            self.schema < SCHEMA && new.schema == SCHEMA,
+            "the CRD's schema before and after",
+            format!("{}, {}", self.schema, new.schema),
+        );
+    }
+}
+
+/// Waits until the new operator has written each status. Returns the models where it has not.
+async fn written(subjects: &[Subject]) -> Result<Vec<Held>> {
+    let deadline = Instant::now() + TAKEN_OVER;
+    loop {
+        let mut open = Vec::new();
+        for subject in subjects {
+            let status = subject.lab.model().await?.status.unwrap_or_default();
+            // 1d584f3 named the pods of stable alone.
+            if status.selector.as_deref() != Some("serin.dev/model=iris") {
+                open.push(subject.held);
+            }
+        }
+        if open.is_empty() || Instant::now() > deadline {
+            return Ok(open);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Ends what a person or a node holds up.
+async fn release(client: &Client, subjects: &mut [Subject]) -> Result<()> {
+    give_room(client, true).await?;
+    for subject in subjects {
+        match subject.held {
+            Held::Paused => say(&subject.held.namespace(), &["resume", "iris"]).await?,
+            Held::AwaitingApproval => say(&subject.held.namespace(), &["promote", "iris"]).await?,
+            Held::Pending => {
+                subject.lab.wait("Ready", ROLLOUT, is_ready).await?;
+                subject.traffic = Some(Traffic::start_slow(&subject.lab.url(), RATE)?);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Waits until each rollout has ended. Returns those that have not.
+async fn end(subjects: &[Subject]) -> Result<Vec<String>> {
+    let began = Instant::now();
+    let deadline = began + HOLD + ROLLOUT;
+    let mut open: Vec<&Subject> = subjects.iter().collect();
+    while !open.is_empty() && Instant::now() < deadline {
+        let mut left = Vec::new();
+        for subject in open {
+            let model = subject.lab.model().await?;
+            if subject.held.has_ended(&model) {
+                let stable = state(&model)
+                    .stable
+                    .map(|stable| stable.version)
+                    .unwrap_or_default();
+                println!(
+                    "{:>7.1}s  {:?}: {stable}",
+                    began.elapsed().as_secs_f64(),
+                    subject.held
+                );
+            } else {
+                left.push(subject);
+            }
+        }
+        open = left;
+        tokio::time::sleep(LOOK).await;
+    }
+    let mut words = Vec::new();
+    for subject in open {
+        words.push(format!(
+            "{:?}: {}",
+            subject.held,
+            serin::report::report(&subject.lab.model().await?)
+        ));
+    }
+    Ok(words)
+}
+
+/// Whether nodes have the label that pods wait for.
+async fn give_room(client: &Client, given: bool) -> Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let value = if given { json!("true") } else { Value::Null };
+    let patch = json!({"metadata": {"labels": {ROOM: value}}});
+    for node in nodes.list(&ListParams::default()).await? {
+        nodes
+            .patch(
+                &node.name_any(),
+                &PatchParams::default(),
+                &Patch::Merge(&patch),
+            )
+            .await?;
+    }
+    Ok(())
+}
+
+/// Runs a command to its end.
+async fn run(command: &[OsString]) -> Result<()> {
+    let (program, arguments) = command.split_first().context("no command upgrades Serin")?;
+    let output = tokio::process::Command::new(program)
+        .args(arguments)
+        .output()
+        .await?;
+    if !output.status.success() {
+        bail!(
+            "helm cannot upgrade: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(())
+}

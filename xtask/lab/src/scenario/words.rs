@@ -1,0 +1,99 @@
+//! What people say about a rollout, by the plug-in that they say it with, under traffic.
+
+use anyhow::{Context, Result, anyhow};
+use clap::Parser;
+use serin::api::conditions::reasons;
+use serin::api::{ModelDeployment, Phase};
+use serin::cli;
+
+use super::checks::Checks;
+use super::faults::{Play, state, weight};
+use super::timeline::event;
+use super::{condition, decision, is_ready};
+
+const V2_WITH_APPROVAL: &str = include_str!("../../../../examples/demo/v2-with-approval.yaml");
+const NAMESPACE: &str = "words";
+
+/// A step and the promotion agreed to; undone; aborted; retried; promoted on a person's word alone.
+pub async fn people_speak() -> Result<()> {
+    let mut play = Play::begin(NAMESPACE).await?;
+    let mut checks = Checks::default();
+
+    play.lab.apply(V2_WITH_APPROVAL).await?;
+    play.watch(|model| waits(model) && weight(model) == 25)
+        .await?;
+    say(NAMESPACE, &["explain", "iris"]).await?;
+    say(NAMESPACE, &["promote", "iris"]).await?;
+    play.watch(|model| waits(model) && weight(model) == 100)
+        .await?;
+    say(NAMESPACE, &["promote", "iris"]).await?;
+    let model = play.watch(|model| serves(model, "2.0.0")).await?;
+    let who: Vec<_> = state(&model)
+        .decisions
+        .iter()
+        .filter(|record| record.action == reasons::APPROVED)
+        .map(|record| (record.weight, record.by.clone().unwrap_or_default()))
+        .collect();
+    checks.claim(
+        who.iter().map(|(weight, _)| *weight).eq([25, 100])
+            && who.iter().all(|(_, by)| !by.is_empty()),
+        "approvals, and by whom",
+        format!("{who:?}"),
+    );
+
+    say(NAMESPACE, &["undo", "iris"]).await?;
+    play.watch(|model| weight(model) == 25).await?;
+    say(NAMESPACE, &["abort", "iris"]).await?;
+    let model = play
+        .watch(|model| state(model).phase == Phase::Stable && state(model).canary.is_none())
+        .await?;
+    let aborted = decision(&state(&model), reasons::ABORTED, "1.0.0")
+        .context("the abort was not recorded")?
+        .clone();
+    checks.claim(
+        condition(&model, "Stalled").is_some_and(|(status, _)| status == "True"),
+        "aborted, and refused since",
+        aborted.sentence,
+    );
+
+    say(NAMESPACE, &["retry", "iris"]).await?;
+    play.watch(|model| weight(model) == 25).await?;
+    say(NAMESPACE, &["promote", "--full", "iris"]).await?;
+    let model = play.watch(|model| serves(model, "1.0.0")).await?;
+    let promoted = decision(&state(&model), reasons::PROMOTED, "1.0.0")
+        .context("the promotion was not recorded")?
+        .clone();
+    checks.claim(
+        promoted.by.is_some(),
+        "promoted on a person's word",
+        promoted.sentence,
+    );
+    say(NAMESPACE, &["history", "iris"]).await?;
+    play.end(checks, |_| true).await
+}
+
+/// Runs the plug-in as its user does, and shows what it answers.
+pub async fn say(namespace: &str, words: &[&str]) -> Result<()> {
+    event(&format!("kubectl serin {}", words.join(" ")));
+    let line = ["kubectl-serin", "--namespace", namespace];
+    let arguments = cli::Arguments::try_parse_from(line.iter().chain(words))?;
+    let answer = cli::run(arguments)
+        .await
+        .map_err(|error| anyhow!("{error}"))?;
+    for line in answer.lines() {
+        println!("            {line}");
+    }
+    Ok(())
+}
+
+fn waits(model: &ModelDeployment) -> bool {
+    condition(model, "Ready") == Some(("False", reasons::AWAITING_APPROVAL))
+}
+
+/// Whether a version has all traffic, and is what the spec asks for.
+pub fn serves(model: &ModelDeployment, version: &str) -> bool {
+    let state = state(model);
+    is_ready(model)
+        && state.phase == Phase::Stable
+        && state.stable.is_some_and(|stable| stable.version == version)
+}
