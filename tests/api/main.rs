@@ -16,8 +16,6 @@ mod objectives;
 mod objects;
 mod operator;
 mod player;
-#[path = "../support/ports.rs"]
-mod ports;
 mod prometheus;
 mod record;
 mod recordings;

@@ -13,7 +13,9 @@ use serin::{router::envoy::Prober, runtime::settings::Settings};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::{ports::free_port, server::Server};
+use testkit::free_port;
+
+use crate::server::Server;
 
 /// User and pod name of the operator.
 pub const FIRST: &str = "serin-operator-1";

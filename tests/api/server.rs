@@ -13,7 +13,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::{Api, Client, Config, api::PostParams};
 use serde_json::{Value, json};
 
-use crate::ports::free_port;
+use testkit::free_port;
 
 /// Who speaks to the API server; each has a token of that name, and its own lines in the audit log.
 pub const TEST: &str = "test";

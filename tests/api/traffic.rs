@@ -15,7 +15,9 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::{ports::free_port, world::wait};
+use testkit::free_port;
+
+use crate::world::wait;
 
 /// Requests a tenth of a second, over all versions.
 const REQUESTS: f64 = 200.0;

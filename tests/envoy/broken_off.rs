@@ -14,6 +14,7 @@ use serin::{
     observe::metrics::{Client, Objective, Question, Source, read},
     router::envoy::{Backend, ModelRoute, RouterModel},
 };
+use testkit::free_port;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -22,7 +23,6 @@ use tokio::{
 use crate::{
     envoy_or_skip,
     harness::{Envoy, Plane, key, wait},
-    ports::free_port,
 };
 
 const WHOLE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";

@@ -7,11 +7,11 @@ use std::{
 
 use serde_json::{Value, json};
 use serin::router::envoy::{Backend, ModelRoute, RouterModel};
+use testkit::free_port;
 
 use crate::{
     envoy_or_skip,
     harness::{Envoy, Plane, Upstream, client, key, model, predict_once, wait},
-    ports::free_port,
 };
 
 /// Replaces what differs from run to run.

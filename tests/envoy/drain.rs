@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use testkit::free_port;
 use tokio::process::Command;
 
 use crate::{
     envoy_or_skip,
     harness::{Envoy, PATIENCE, Plane, Upstream, client, model, predict_once, wait},
-    ports::free_port,
 };
 
 const DRAIN: &str = concat!(

@@ -4,11 +4,11 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
+use testkit::free_port;
 
 use crate::{
     envoy_or_skip,
     harness::{Envoy, Plane, Upstream, client, model, predict_at, predict_once, wait},
-    ports::free_port,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

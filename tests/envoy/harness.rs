@@ -28,7 +28,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::ports::free_port;
+use testkit::free_port;
 
 const BOOTSTRAP: &str = include_str!("../../charts/serin/files/envoy-bootstrap.yaml");
 const START: &str = concat!(

@@ -9,8 +9,6 @@ mod configuration;
 mod drain;
 mod families;
 mod harness;
-#[path = "../support/ports.rs"]
-mod ports;
 mod protocol;
 mod traffic;
 

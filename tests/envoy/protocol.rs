@@ -8,6 +8,7 @@ use std::{
 };
 
 use serin::router::envoy::ResourceType;
+use testkit::free_port;
 use tokio::{io::AsyncReadExt, net::TcpListener};
 
 use crate::{
@@ -15,7 +16,6 @@ use crate::{
     harness::{
         Envoy, Plane, Traffic, Upstream, client, failures, key, model, predict_once, share, wait,
     },
-    ports::free_port,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,13 +1,13 @@
 //! What clients see: shares, and no failure during any change.
 
 use std::time::{Duration, Instant};
+use testkit::free_port;
 
 use crate::{
     envoy_or_skip,
     harness::{
         Envoy, Plane, Traffic, Upstream, client, failures, key, model, predict_once, share, wait,
     },
-    ports::free_port,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
-use crate::ports::free_port;
+use testkit::free_port;
 
 const CLUSTER: &str = "envoy_cluster_name";
 /// Some of Envoy's bucket edges, ms.

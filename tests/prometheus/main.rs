@@ -8,8 +8,6 @@ mod backtest;
 mod faults;
 mod harness;
 mod measurable;
-#[path = "../support/ports.rs"]
-mod ports;
 mod query;
 mod recorded;
 mod replicas;

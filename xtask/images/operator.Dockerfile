@@ -19,12 +19,13 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY serving-image/Cargo.toml serving-image/
 COPY serving-image/kernels serving-image/kernels
+COPY tests/testkit/Cargo.toml tests/testkit/
 COPY xtask/Cargo.toml xtask/
 COPY xtask/cluster/Cargo.toml xtask/cluster/
 COPY xtask/deploy/Cargo.toml xtask/deploy/
 COPY xtask/lab/Cargo.toml xtask/lab/
 # Cargo wants a source file in every workspace member, also in those that are not built here.
-RUN for member in xtask xtask/cluster xtask/deploy xtask/lab; do \
+RUN for member in tests/testkit xtask xtask/cluster xtask/deploy xtask/lab; do \
         mkdir "$member/src" && touch "$member/src/main.rs" "$member/src/lib.rs" || exit 1; \
     done
 COPY serving-image/src serving-image/src

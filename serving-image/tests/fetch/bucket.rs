@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::ports::free_port;
 use crate::server::{Reply, Server, own_address};
 use crate::support::{Artefact, Outcome, Place, needs};
+use testkit::free_port;
 
 /// Where `scripts/install_moto.py` puts Python with moto.
 fn python() -> Option<PathBuf> {

@@ -8,10 +8,10 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::authority::certify;
-use crate::ports::free_port;
 use crate::server::{Reply, Server, own_address};
 use crate::support::{Artefact, Outcome, Place};
+use testkit::certify;
+use testkit::free_port;
 
 #[test]
 fn a_folder_is_fetched_file_by_file() {

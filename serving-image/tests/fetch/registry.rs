@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use serin_serve::artefact::Digest;
 use tempfile::TempDir;
 
-use crate::ports::free_port;
 use crate::server::{Reply, Server, own_address};
 use crate::support::{Artefact, Outcome, Place, needs};
+use testkit::free_port;
 
 const PROGRAM: &str = "/usr/bin/docker-registry";
 /// `hunter2` as htpasswd writes it, by bcrypt with cost 5.

@@ -2,8 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod artefact;
-#[path = "../common/authority.rs"]
-mod authority;
 #[cfg(feature = "batch-parquet")]
 mod batch;
 mod batching;

@@ -29,11 +29,12 @@ pub enum Image {
 }
 
 /// Manifests that cargo reads whichever package it builds.
-const MANIFESTS: [&str; 8] = [
+const MANIFESTS: [&str; 9] = [
     "Cargo.toml",
     "Cargo.lock",
     "serving-image/Cargo.toml",
     "serving-image/kernels/Cargo.toml",
+    "tests/testkit/Cargo.toml",
     "xtask/Cargo.toml",
     "xtask/cluster/Cargo.toml",
     "xtask/deploy/Cargo.toml",

@@ -6,11 +6,12 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// They lie below those that systems give to outgoing connections (32,768 and up on Linux): of those, one that was free a
-/// moment ago may be any connection's of any test.
+/// They lie below those that systems give to outgoing connections (32,768 and up on Linux): of
+/// those, one that was free a moment ago may be any connection's of any test.
 const FIRST: u16 = 10_000;
 const COUNT: u32 = 20_000;
-/// Tests run in processes of their own, whose numbers follow each other: from one's first port to the next one's.
+/// Tests run in processes of their own, whose numbers follow each other: from one's first port to
+/// the next one's.
 const STRIDE: u32 = 53;
 
 /// A port on which nothing listens now, and that this process has not been given before.
