@@ -10,7 +10,7 @@ FROM ${BUILD_IMAGE} AS build
 ARG RUST_TARGET=x86_64-unknown-linux-gnu
 # Every x86-64 processor.
 ARG TARGET_CPU=x86-64
-# What cargo builds. Whoever needs this image and the serving image names both packages, and one
+# What cargo builds. To build this image and the serving image, name both packages, and one
 # TARGET_CPU, in both builds: the first then compiles for both, and what both depend on is compiled
 # once. The caches are the same.
 ARG BUILD="--package serin --bin serin-operator"

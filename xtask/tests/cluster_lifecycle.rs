@@ -383,7 +383,7 @@ fn a_cluster_leaves_no_trace_however_it_ends() {
     cache.succeed(&["up"]);
     cache.succeed(&["status"]);
 
-    // A crash: the keeper of the namespaces is killed, and nobody says `down` before the next `up`.
+    // A crash: the keeper of the namespaces is killed, and no `down` comes before the next `up`.
     let held = cache.processes();
     let keeper = held
         .iter()

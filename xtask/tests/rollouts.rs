@@ -1,4 +1,4 @@
-//! Whole rollouts on a real cluster: the demo's story, and the faults that a rollout must survive.
+//! Whole rollouts on a real cluster: the demo, and the faults that a rollout must survive.
 //! Ignored by default, since they start a cluster; `cargo xtask test` runs them one after the
 //! other.
 #![allow(clippy::unwrap_used)]
@@ -21,7 +21,7 @@ fn play(scenario: &str) {
 #[test]
 #[ignore = "starts a cluster: cargo xtask test --only cluster"]
 fn a_good_version_is_promoted_and_two_bad_ones_are_rolled_back() {
-    play("story");
+    play("demo");
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn models_are_fetched_from_a_registry_and_restarts_fail_no_request() {
 #[test]
 #[ignore = "starts a cluster: cargo xtask test --only cluster"]
 fn what_people_say_is_done_and_recorded() {
-    play("people-speak");
+    play("commands");
 }
 
 #[test]

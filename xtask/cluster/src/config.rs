@@ -1,4 +1,4 @@
-//! What each component is told: configuration files and command lines.
+//! The configuration files and command lines of the components.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

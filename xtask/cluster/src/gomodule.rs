@@ -225,7 +225,7 @@ impl Module {
         let go = tools::go(self.go()?)?;
         let log = work.join("build.log");
         let output = fs::File::create(&log)?;
-        let mut command = process::leashed("nice");
+        let mut command = process::killed_with_parent("nice");
         command
             .args(["-n", "5"])
             .arg(&go)
@@ -254,7 +254,7 @@ impl Module {
 /// Waits for a build, with a word each half minute.
 fn wait(child: &mut Child, what: &str, progress: &Progress, log: &Path) -> Result<()> {
     let started = Instant::now();
-    let mut next_word = Duration::from_secs(30);
+    let mut next_line_at = Duration::from_secs(30);
     loop {
         if let Some(status) = child.try_wait()? {
             if !status.success() {
@@ -266,9 +266,9 @@ fn wait(child: &mut Child, what: &str, progress: &Progress, log: &Path) -> Resul
             progress.say(format!("built in {} s", started.elapsed().as_secs()));
             return Ok(());
         }
-        if started.elapsed() > next_word {
-            progress.say(format!("{what}, {} s so far", next_word.as_secs()));
-            next_word += Duration::from_secs(30);
+        if started.elapsed() > next_line_at {
+            progress.say(format!("{what}, {} s so far", next_line_at.as_secs()));
+            next_line_at += Duration::from_secs(30);
         }
         thread::sleep(Duration::from_millis(100));
     }

@@ -304,7 +304,7 @@ impl Supervisor {
                     }
                 }
                 Ok(None) | Err(rustix::io::Errno::INTR) => {}
-                // All components are dead. The namespaces stay for whoever wants to look.
+                // All components are dead. The namespaces stay, to be looked at.
                 Err(rustix::io::Errno::CHILD) => thread::sleep(Duration::from_secs(1)),
                 Err(error) => return Err(error.into()),
             }

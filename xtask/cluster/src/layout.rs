@@ -66,7 +66,7 @@ impl Layout {
         }
     }
 
-    /// Held by whoever changes the cluster.
+    /// Held by the process that changes the cluster.
     pub fn lock(&self) -> PathBuf {
         self.cache.join("cluster.lock")
     }

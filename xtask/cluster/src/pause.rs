@@ -15,7 +15,7 @@ use crate::progress::Progress;
 /// The name that containerd looks for.
 pub const IMAGE: &str = "localhost/pause:3.9";
 
-/// Sleeps until it is told to end, and reaps what a pod with a shared pid namespace leaves to it.
+/// Sleeps until SIGTERM, and reaps what a pod with a shared pid namespace leaves to it.
 const SOURCE: &str = r"
 #include <signal.h>
 #include <sys/wait.h>

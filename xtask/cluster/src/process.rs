@@ -43,7 +43,7 @@ pub fn run_visibly(command: &mut Command) -> Result<()> {
 ///
 /// It gets a pid namespace whose keeper is killed with its parent, which takes the namespace with
 /// it. Call it from the main thread: the kernel watches the thread that started it.
-pub fn leashed(program: impl AsRef<OsStr>) -> Command {
+pub fn killed_with_parent(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL", "unshare", "--pid", "--fork"])

@@ -181,7 +181,7 @@ impl Cluster {
 }
 
 /// The program that gives a cluster's nodes images from archives. kind and k3d name contexts after
-/// their clusters, minikube calls its own `minikube` unless told otherwise.
+/// their clusters, minikube calls its own `minikube` by default.
 fn loader(context: &str) -> Result<Command> {
     let (program, args) = if let Some(name) = context.strip_prefix("kind-") {
         ("kind", ["load", "image-archive", "--name", name])

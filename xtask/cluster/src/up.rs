@@ -1,4 +1,4 @@
-//! Starting the cluster, ending it, and telling how it is.
+//! Starting the cluster, ending it, and its status.
 
 use std::fs;
 use std::io::Write as _;
@@ -58,7 +58,7 @@ pub fn up(layout: &Layout, wanted: Wanted) -> Result<()> {
         let status = Status::read(&state)?;
         if let Some(dead) = status.dead() {
             bail!(
-                "the cluster is up but its {} died: `cargo xtask cluster status` tells more",
+                "the cluster is up but its {} died: `cargo xtask cluster status` says more",
                 dead.name
             );
         }
@@ -68,7 +68,7 @@ pub fn up(layout: &Layout, wanted: Wanted) -> Result<()> {
         }
     }
     if holders.init.is_some() {
-        progress.say("a start was interrupted: going on with it");
+        progress.say("a start was interrupted: continuing it");
     } else {
         clear(&state)?;
         packages::ensure(packages::CLUSTER, &progress)?;
@@ -182,7 +182,7 @@ fn start(state: &State, flavour: Flavour) -> Result<()> {
 
 fn wait_for(state: &State, progress: &Progress, phase: Phase) -> Result<()> {
     let started = Instant::now();
-    let mut next_word = Duration::from_secs(15);
+    let mut next_line_at = Duration::from_secs(15);
     loop {
         let status = Status::read(state);
         if let Ok(status) = &status {
@@ -212,9 +212,9 @@ fn wait_for(state: &State, progress: &Progress, phase: Phase) -> Result<()> {
                 state.path("logs").display()
             );
         }
-        if started.elapsed() > next_word {
+        if started.elapsed() > next_line_at {
             progress.say(format!("still waiting: {}", waiting_for(phase)));
-            next_word += Duration::from_secs(15);
+            next_line_at += Duration::from_secs(15);
         }
         thread::sleep(Duration::from_millis(100));
     }

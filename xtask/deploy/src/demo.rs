@@ -1,12 +1,13 @@
-//! `cargo xtask demo`: the story on a cluster, and afterwards only what the caller wants to keep.
+//! `cargo xtask demo`: the scenario on a cluster, and afterwards only what the caller wants to
+//! keep.
 
 use std::process::Command;
 
 use anyhow::Result;
 use cluster::Cluster;
 
-use crate::images::Registry;
 use crate::inventory::Inventory;
+use crate::play::Options;
 use crate::{preflight, supervise};
 
 /// Arguments of `cargo xtask demo`.
@@ -15,21 +16,13 @@ pub struct DemoArgs {
     /// Leave the cluster up afterwards
     #[arg(long)]
     keep: bool,
-    /// Requests a second
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=2000))]
-    rate: u32,
-    /// Then count the operator's API requests of so many idle minutes
-    #[arg(long, default_value_t = 0)]
-    idle_minutes: u32,
-    /// Push the images to this registry, and let the cluster of `--context` pull them from there
-    #[arg(long, value_name = "HOST/PATH")]
-    registry: Option<Registry>,
+    #[command(flatten)]
+    options: Options,
 }
 
-/// `cargo xtask demo`: the story, and afterwards nothing of the cluster, also when it fails or is
-/// interrupted.
+/// Plays the demo and ends the cluster that it started, also when it fails or is interrupted.
 pub fn demo(args: &DemoArgs, cluster: &Cluster) -> Result<()> {
-    preflight::check(cluster, args.registry.as_ref())?;
+    preflight::check(cluster, args.options.registry.as_ref())?;
     let was_up = cluster.is_up()?;
     let before = match Inventory::of(cluster) {
         Ok(before) => before,
@@ -40,18 +33,14 @@ pub fn demo(args: &DemoArgs, cluster: &Cluster) -> Result<()> {
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args(cluster.arguments())
-        .args(["play", "story"])
-        .args(["--rate", &args.rate.to_string()])
-        .args(["--idle-minutes", &args.idle_minutes.to_string()]);
-    if let Some(registry) = &args.registry {
-        command.args(["--registry", &registry.to_string()]);
-    }
+        .args(["play", "demo"])
+        .args(args.options.arguments());
     let played = supervise::run(command);
     if cluster.is_local() && !args.keep && !was_up {
         let ended = cluster.end();
         return played.and(ended);
     }
-    // What the cluster does not answer is no news beside why the story failed.
+    // What the cluster does not answer is no news beside why the demo failed.
     match Inventory::of(cluster) {
         Ok(now) => print_hints(cluster, was_up, &before, &now),
         Err(error) => eprintln!("cannot say what the demo left on the cluster: {error:#}"),

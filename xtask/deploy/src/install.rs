@@ -14,8 +14,8 @@ use crate::{OURS, preflight};
 /// Namespace of the operator.
 pub const NAMESPACE: &str = "serin-system";
 
-/// Brings everything about; what is there already is left as it is. Images go to the nodes, or to
-/// `registry`.
+/// Starts the cluster, builds the images and installs the chart; what is there already stays as it
+/// is. Images go to the nodes, or to `registry`.
 pub fn install(cluster: &Cluster, registry: Option<&Registry>) -> Result<()> {
     let progress = Progress::new("stage");
     preflight::check(cluster, registry)?;
@@ -75,8 +75,8 @@ pub fn load(cluster: &Cluster, image: &BuiltImage) -> Result<()> {
     Ok(())
 }
 
-/// What helm is told to bring a chart about with these values, in words that helm 3 and helm 4 both
-/// know.
+/// The arguments of helm that install or upgrade a chart with these values; helm 3 and helm 4 both
+/// know them.
 pub fn helm_arguments(chart: &Path, values: &[String]) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = ["upgrade", "--install", "serin"].map(Into::into).to_vec();
     arguments.push(chart.into());

@@ -8,20 +8,40 @@ use cluster::{Cluster, REGISTRY, ensure_packages, process};
 use crate::images::Registry;
 use crate::{install, lab, upgrade};
 
+/// What `demo` and `play` take alike.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Requests a second of the demo
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=2000))]
+    pub rate: u32,
+    /// After the demo, count the operator's API requests of so many idle minutes
+    #[arg(long, default_value_t = 0)]
+    pub idle_minutes: u32,
+    /// Push the images to this registry, and let the cluster of `--context` pull them from there
+    #[arg(long, value_name = "HOST/PATH")]
+    pub registry: Option<Registry>,
+}
+
+impl Options {
+    /// The same on another command line.
+    pub fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec![
+            format!("--rate={}", self.rate),
+            format!("--idle-minutes={}", self.idle_minutes),
+        ];
+        let registry = self.registry.iter();
+        arguments.extend(registry.map(|registry| format!("--registry={registry}")));
+        arguments
+    }
+}
+
 /// Arguments of `cargo xtask play`.
 #[derive(Debug, clap::Args)]
 pub struct PlayArgs {
-    /// Which.
+    /// Which
     scenario: Scenario,
-    /// Requests a second of the story
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=2000))]
-    rate: u32,
-    /// Idle minutes after the story
-    #[arg(long, default_value_t = 0)]
-    idle_minutes: u32,
-    /// Push the images to this registry, and let the cluster of `--context` pull them from there
-    #[arg(long, value_name = "HOST/PATH")]
-    registry: Option<Registry>,
+    #[command(flatten)]
+    options: Options,
     /// The release that `upgraded` upgrades from, as a revision of this clone
     #[arg(long, value_name = "REVISION", default_value = upgrade::FROM)]
     from: String,
@@ -46,7 +66,7 @@ pub const EVENTS: [&str; 8] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
     /// A good version promoted, two bad ones rolled back, one of them refused the second time.
-    Story,
+    Demo,
     /// Every operator killed in the middle of a canary.
     OperatorKilledInCanary,
     /// The leading operator killed in the moment of a rollback.
@@ -55,7 +75,7 @@ pub enum Scenario {
     PrometheusStopped,
     /// Steps and a promotion agreed to, a rollout undone, aborted, retried, and promoted on a
     /// person's word.
-    PeopleSpeak,
+    Commands,
     /// Every router pod replaced by a new one in the middle of a canary.
     RoutersReplaced,
     /// Models out of a registry, one with a wrong digest; the serving pods restarted; a batch Job
@@ -84,7 +104,7 @@ pub fn play(args: &PlayArgs, cluster: &Cluster) -> Result<()> {
     if args.scenario == Scenario::Upgraded {
         upgrade = upgrade::prepare(cluster, &args.from)?;
     } else {
-        install::install(cluster, args.registry.as_ref())?;
+        install::install(cluster, args.options.registry.as_ref())?;
     }
     if args.scenario == Scenario::ModelsFetched {
         ensure_packages(REGISTRY, &Progress::new("stage"))?;
@@ -98,8 +118,8 @@ pub fn play(args: &PlayArgs, cluster: &Cluster) -> Result<()> {
     command
         .arg("scenario")
         .arg(name.get_name())
-        .args(["--rate", &args.rate.to_string()])
-        .args(["--idle-minutes", &args.idle_minutes.to_string()]);
+        .args(["--rate", &args.options.rate.to_string()])
+        .args(["--idle-minutes", &args.options.idle_minutes.to_string()]);
     for event in &args.events {
         command.args(["--event", event]);
     }

@@ -65,10 +65,10 @@ pub fn check(cluster: &Cluster, registry: Option<&Registry>) -> Result<()> {
     .into_iter()
     .flatten()
     .collect();
-    // Who may not list nodes or Secrets has been told so above.
+    // A missing right to list nodes or Secrets is among the problems already.
     if problems.is_empty() {
         problems.extend(architecture(cluster)?);
-        problems.extend(somebody_elses(cluster)?);
+        problems.extend(foreign_release(cluster)?);
     }
     if problems.is_empty() {
         return Ok(());
@@ -217,7 +217,7 @@ fn unfit_nodes(nodes: &str) -> Result<Option<String>> {
 }
 
 /// Serin is there, and the demo did not install it: its values would be replaced.
-fn somebody_elses(cluster: &Cluster) -> Result<Option<String>> {
+fn foreign_release(cluster: &Cluster) -> Result<Option<String>> {
     if !Inventory::of(cluster)?.has_release() {
         return Ok(None);
     }
@@ -251,8 +251,11 @@ mod tests {
         assert!(parse_version("latest").is_err());
         assert_eq!(old((1, 36), (1, 34)), None);
         assert_eq!(old((1, 34), (1, 34)), None);
-        let told = old((1, 9), (1, 34)).unwrap();
-        assert!(told.contains("1.9") && told.contains("1.34"), "{told}");
+        let problem = old((1, 9), (1, 34)).unwrap();
+        assert!(
+            problem.contains("1.9") && problem.contains("1.34"),
+            "{problem}"
+        );
         assert!(chart_minimum().unwrap() >= (1, 20));
     }
 
@@ -274,10 +277,10 @@ mod tests {
         let good = node("a", "linux", "amd64");
         let mut arm = node("b", "linux", "arm64");
         assert_eq!(unfit(std::slice::from_ref(&good)), None);
-        let told = unfit(&[good.clone(), arm.clone()]).unwrap();
+        let problem = unfit(&[good.clone(), arm.clone()]).unwrap();
         assert!(
-            told.contains("b (linux/arm64)") && !told.contains("a ("),
-            "{told}"
+            problem.contains("b (linux/arm64)") && !problem.contains("a ("),
+            "{problem}"
         );
         assert!(unfit(&[node("w", "windows", "amd64")]).is_some());
 

@@ -1,4 +1,4 @@
-//! Running a part of this program so that whatever ends it, there is somebody left to tidy up.
+//! Running a part of this program such that the caller can clean up, whatever ends that part.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Time that a told process has to end before it is made to.
+/// Time from SIGTERM to SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Runs `command` with this process's output until it ends; an interruption of this process ends
@@ -49,7 +49,7 @@ pub fn run(mut command: Command) -> Result<()> {
 
 fn verdict(status: ExitStatus) -> Result<()> {
     if !status.success() {
-        bail!("the story did not end as it should ({status}); the reason is above");
+        bail!("the demo failed ({status}); the reason is above");
     }
     Ok(())
 }

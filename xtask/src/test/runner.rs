@@ -1,4 +1,5 @@
-//! Running a test runner: its output goes on as it comes, and its own summary is kept for the end.
+//! Running a test runner: its output passes through as it comes, and its summary is kept for the
+//! end.
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Read};
@@ -13,9 +14,9 @@ use super::{Lane, Stage};
 /// How nextest's summary begins.
 const NEXTEST: &str = "Summary [";
 
-/// Lines of each of its outputs that are told again of a runner that failed: the assertion, or the
+/// Lines of each of its outputs that are repeated of a runner that failed: the assertion, or the
 /// claims, and the summary.
-const LAST_WORDS: usize = 40;
+const LAST_LINES: usize = 40;
 
 /// Tests by how they ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,7 +51,7 @@ pub struct Report {
     summaries: Vec<String>,
     /// Reasons of tests that ended early: to their runner they passed.
     skips: Vec<String>,
-    told: Counts,
+    counted: Counts,
     /// nextest sums up what each test's process says for itself.
     by_nextest: bool,
 }
@@ -69,7 +70,7 @@ impl Report {
                 };
             }
             if by_nextest == self.by_nextest {
-                self.told += counts;
+                self.counted += counts;
                 self.summaries.push(line.to_owned());
             }
         } else if line.starts_with("skipped: ") {
@@ -95,9 +96,9 @@ impl Report {
     pub fn counts(&self) -> Counts {
         let skipped = self.skips.len() as u64;
         Counts {
-            passed: self.told.passed.saturating_sub(skipped),
-            skipped: self.told.skipped + skipped,
-            ..self.told
+            passed: self.counted.passed.saturating_sub(skipped),
+            skipped: self.counted.skipped + skipped,
+            ..self.counted
         }
     }
 }
@@ -153,10 +154,10 @@ fn lines(stage: Stage, command: &mut Command) -> Result<Vec<String>> {
 
 /// The last lines that are not empty.
 fn last_of(lines: &[String]) -> Vec<&str> {
-    let told = lines.iter().map(|line| line.trim_end());
-    let told: Vec<&str> = told.filter(|line| !line.is_empty()).collect();
-    let first = told.len().saturating_sub(LAST_WORDS);
-    told[first..].to_vec()
+    let filled = lines.iter().map(|line| line.trim_end());
+    let filled: Vec<&str> = filled.filter(|line| !line.is_empty()).collect();
+    let first = filled.len().saturating_sub(LAST_LINES);
+    filled[first..].to_vec()
 }
 
 /// Prints the lines as they come, and returns them.

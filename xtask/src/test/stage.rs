@@ -40,8 +40,8 @@ pub enum Stage {
 pub enum Lane {
     /// One after the other, before all else: what fails here fails everything.
     First,
-    /// Uses every core, so it runs at the lowest priority: nobody's deadlines are late because of
-    /// it.
+    /// Uses every core, so it runs at the lowest priority: so that no deadline of the others is
+    /// late because of it.
     Computing,
     /// Waits for scrapes, then for a cluster of its own.
     Scraping,
@@ -70,7 +70,7 @@ impl Stage {
         }
     }
 
-    /// What a reader of the log is told.
+    /// What the log says of it.
     pub fn purpose(self) -> &'static str {
         match self {
             Self::Format => "rustfmt changes nothing",
@@ -97,7 +97,7 @@ impl Stage {
         let xtask = |args: &[&str]| {
             let mut command = Command::new(program);
             command.args(args);
-            unhurried(&command)
+            low_priority(&command)
         };
         let silent = |result: Result<()>| result.map(|()| Report::default());
         match self {
@@ -157,7 +157,7 @@ const LIFECYCLE: &str = "package(xtask) and binary(cluster_lifecycle)";
 const ROLLOUTS: &str = "package(xtask) and binary(rollouts)";
 
 /// The command at the lowest priority: it takes what the others leave.
-fn unhurried(command: &Command) -> Command {
+fn low_priority(command: &Command) -> Command {
     let mut nice = Command::new("nice");
     nice.args(["-n", "19"])
         .arg(command.get_program())
@@ -270,7 +270,7 @@ fn world(repository: &Path) -> Command {
 fn in_a_world(repository: &Path) -> Result<Report> {
     let mut command = world(repository);
     command.args(["--", "--show-output", "--test-threads", "1"]);
-    runner::run(Stage::World, &mut unhurried(&command))
+    runner::run(Stage::World, &mut low_priority(&command))
 }
 
 /// A cluster of its own, beside any other.

@@ -14,7 +14,7 @@ use cluster::{BUILDAH, process};
 use super::logged;
 use super::publish::Place;
 
-/// What one `buildah bud` is told.
+/// The arguments of one `buildah bud`.
 #[derive(Debug)]
 pub struct Recipe {
     /// The Dockerfile.

@@ -166,7 +166,7 @@ impl Image {
         Ok(scratch.to_owned())
     }
 
-    /// What buildah is told, once the context lies there.
+    /// The arguments of buildah, once the context is there.
     pub(super) fn recipe(self, repository: &Path, context: PathBuf) -> Result<Recipe> {
         let version = match self {
             Self::Operator | Self::Serve | Self::ServeOnnx | Self::ServeExamples => {

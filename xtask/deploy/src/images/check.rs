@@ -57,7 +57,7 @@ const PROMISES: [Promise; 2] = [
 /// latter.
 pub fn run() -> Result<()> {
     let progress = Progress::new("images");
-    // Not in one call: whoever waits for the cluster's images need not wait for the other.
+    // Not in one call: a process that waits for the cluster's images does not wait for the others.
     build(&Image::CLUSTER)?;
     cluster::ensure_packages(cluster::CLUSTER, &progress)?; // `ip`
     for promise in PROMISES {
@@ -306,7 +306,7 @@ struct Started {
 
 /// Runs the image with a model, asks for its health, and ends it.
 fn run_image(unpacked: &Unpacked, model: &Path, environment: &[String]) -> Result<Started> {
-    let mut command = process::leashed("unshare");
+    let mut command = process::killed_with_parent("unshare");
     command
         .args(["--mount", "--net", "sh", "-c", RUN_IMAGE, "run-image"])
         .arg(unpacked.root())

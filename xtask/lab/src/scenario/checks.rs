@@ -14,8 +14,8 @@ impl Checks {
         self.lines.push((holds, format!("{}: {seen}", what.into())));
     }
 
-    /// A figure that is told without a bound.
-    pub fn tell(&mut self, what: impl Into<String>, seen: impl std::fmt::Display) {
+    /// A figure without a bound.
+    pub fn note(&mut self, what: impl Into<String>, seen: impl std::fmt::Display) {
         self.lines.push((true, format!("{}: {seen}", what.into())));
     }
 

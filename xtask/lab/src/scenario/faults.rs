@@ -13,9 +13,9 @@ use serin::api::conditions::reasons;
 use serin::api::{ModelDeployment, Phase, State};
 
 use super::checks::Checks;
-use super::load::Traffic;
-use super::story::{V1, V2, V3};
+use super::demo::{V1, V2, V3};
 use super::timeline::{Timeline, event};
+use super::traffic::Traffic;
 use super::{Lab, condition, decision, is_ready};
 
 const RATE: u32 = 100;
@@ -107,7 +107,7 @@ pub async fn leader_killed_in_rollback() -> Result<()> {
     let back = play.traffic.at(back);
     let answers = play.traffic.settled().await;
     let last = answers.of("3.0.0").0.iter().map(|answer| answer.sent).max();
-    checks.tell(
+    checks.note(
         "from the rollback to the last request that the refused version got",
         format!(
             "{} ms",
@@ -118,7 +118,7 @@ pub async fn leader_killed_in_rollback() -> Result<()> {
         .await
 }
 
-/// Prometheus frozen while the canary has weight: nothing moves; thawed: the rollout goes on, and
+/// Prometheus frozen while the canary has weight: nothing moves; thawed: the rollout continues, and
 /// nothing was lost.
 pub async fn prometheus_stopped() -> Result<()> {
     let mut play = Play::begin("fault-metrics").await?;
@@ -127,10 +127,10 @@ pub async fn prometheus_stopped() -> Result<()> {
     let stopped = Timestamp::now();
     let prometheus = processes("prometheus")?;
     signal(&prometheus, Signal::STOP)?;
-    event("Prometheus stands still");
+    event("Prometheus is stopped");
     let held = play.hold(OUTAGE).await;
     signal(&prometheus, Signal::CONT)?;
-    event("Prometheus goes on");
+    event("Prometheus runs again");
     let held = held?;
     let mut checks = Checks::default();
     checks.claim(
@@ -138,18 +138,19 @@ pub async fn prometheus_stopped() -> Result<()> {
         "weight before and after the outage",
         format!("{} %, {} %", held.0, held.1),
     );
-    // All that was answered before Prometheus went on must be counted in the end, and before the
+    // All that was answered before Prometheus ran again must be counted in the end, and before the
     // next weight.
     let answered = play.traffic.settled().await.of("2.0.0").count() as u64;
     let model = play
         .watch(|model| weight(model) > held.1 || counted(model) >= answered)
         .await?;
     let seen = state(&model);
-    let told = |action: &str| decision(&seen, action, "2.0.0").filter(|record| record.at > stopped);
-    let outage = told(reasons::METRICS_OUTAGE);
+    let recorded =
+        |action: &str| decision(&seen, action, "2.0.0").filter(|record| record.at > stopped);
+    let outage = recorded(reasons::METRICS_OUTAGE);
     checks.claim(
-        outage.is_some() && told(reasons::METRICS_BACK).is_some(),
-        "the outage and its end were told",
+        outage.is_some() && recorded(reasons::METRICS_BACK).is_some(),
+        "the outage and its end were recorded",
         outage.map_or("", |record| &record.sentence),
     );
     let so_far = play.traffic.settled().await.of("2.0.0").count() as u64;
@@ -166,7 +167,7 @@ pub async fn prometheus_stopped() -> Result<()> {
     play.end(checks, |_| true).await
 }
 
-/// Every router pod replaced while the canary has a quarter of the traffic: nobody notices.
+/// Every router pod replaced while the canary has a quarter of the traffic: no client notices.
 pub async fn routers_replaced() -> Result<()> {
     let mut play = Play::begin("fault-routers").await?;
     play.lab.apply_object(second_version()?).await?;
@@ -242,10 +243,10 @@ impl Play {
     pub async fn end(
         self,
         mut checks: Checks,
-        must_be_good: impl Fn(&super::load::Answer) -> bool,
+        must_be_good: impl Fn(&super::traffic::Answer) -> bool,
     ) -> Result<()> {
         let answers = self.traffic.finish().await;
-        let judged = super::load::Answers(answers.0.into_iter().filter(must_be_good).collect());
+        let judged = super::traffic::Answers(answers.0.into_iter().filter(must_be_good).collect());
         checks.claim(
             judged.failed() == 0,
             "failed requests",

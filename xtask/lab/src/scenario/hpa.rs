@@ -18,12 +18,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::checks::Checks;
+use super::command_scenario::serves;
+use super::demo::{V1, V2};
 use super::faults::{Play, state, weight};
-use super::load::Answers;
-use super::platform::create;
-use super::story::{V1, V2};
+use super::platform_faults::create;
 use super::timeline::event;
-use super::words::serves;
+use super::traffic::Answers;
 use super::{Args, Lab};
 
 /// CPU that a pod asks for. Small: the load of a machine with two cores must be several pods' work.
@@ -263,7 +263,7 @@ enum Part {
     Weighted,
     /// Promoted, while version 1.0.0 keeps its pods.
     Promoted,
-    /// It serves, and version 1.0.0's pods are told to go.
+    /// It serves, and version 1.0.0's pods are deleted.
     Alone,
 }
 

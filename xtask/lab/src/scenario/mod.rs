@@ -1,26 +1,25 @@
-//! Rollouts on a real cluster under real traffic: the story of `cargo xtask demo`, and the faults
-//! of the end-to-end tests.
+//! Rollouts on a real cluster under real traffic: what `cargo xtask demo` shows, and the faults of
+//! the end-to-end tests.
 //!
 //! `cargo xtask play` prepares the cluster from outside. This runs inside its network, so that
 //! Services have their names.
 
-mod account;
 mod audit;
+mod batch_job;
 mod checks;
+mod command_scenario;
+mod demo;
 mod faults;
-mod forward;
 mod grid;
-mod held;
 mod hpa;
-mod job;
-mod load;
-mod platform;
+mod models_fetched;
+mod platform_faults;
+mod port_forward;
 mod registry;
-mod sources;
-mod story;
+mod situation;
 mod timeline;
-mod upgraded;
-mod words;
+mod traffic;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -39,8 +38,8 @@ use serin::{
     runtime::leader::LEASE,
 };
 
-use self::forward::Forward;
-use self::load::Traffic;
+use self::port_forward::Forward;
+use self::traffic::Traffic;
 
 /// Arguments of `lab scenario`.
 #[derive(Debug, clap::Args)]
@@ -68,19 +67,21 @@ pub fn run(args: &Args) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         match args.scenario {
-            Scenario::Story => story::play(args).await,
+            Scenario::Demo => demo::play(args).await,
             Scenario::OperatorKilledInCanary => faults::operator_killed_in_canary().await,
             Scenario::LeaderKilledInRollback => faults::leader_killed_in_rollback().await,
             Scenario::PrometheusStopped => faults::prometheus_stopped().await,
-            Scenario::PeopleSpeak => Box::pin(words::people_speak()).await,
+            Scenario::Commands => Box::pin(command_scenario::commands()).await,
             Scenario::RoutersReplaced => faults::routers_replaced().await,
-            Scenario::ModelsFetched => sources::models_fetched().await,
-            Scenario::PolicyDenies => platform::policy_denies().await,
-            Scenario::InvalidAndRoutersReplaced => platform::invalid_and_routers_replaced().await,
-            Scenario::QuotaDenies => platform::quota_denies().await,
-            Scenario::NodeDrained => platform::node_drained().await,
+            Scenario::ModelsFetched => models_fetched::models_fetched().await,
+            Scenario::PolicyDenies => platform_faults::policy_denies().await,
+            Scenario::InvalidAndRoutersReplaced => {
+                platform_faults::invalid_and_routers_replaced().await
+            }
+            Scenario::QuotaDenies => platform_faults::quota_denies().await,
+            Scenario::NodeDrained => platform_faults::node_drained().await,
             Scenario::HpaScales => hpa::hpa_scales(args).await,
-            Scenario::Upgraded => upgraded::upgraded(&args.upgrade).await,
+            Scenario::Upgraded => upgrade::upgraded(&args.upgrade).await,
             Scenario::Grid => Box::pin(grid::play(&args.events)).await,
         }
     })
@@ -97,6 +98,11 @@ pub struct Lab {
 impl Lab {
     /// A namespace of its own for one model, empty.
     pub async fn open(namespace: &str, name: &str) -> Result<Self> {
+        Self::open_in("true", namespace, name).await
+    }
+
+    /// The same, of a group of namespaces: the value of their label [`OURS`].
+    pub async fn open_in(group: &str, namespace: &str, name: &str) -> Result<Self> {
         let client = Client::try_default()
             .await
             .context("KUBECONFIG names no cluster")?;
@@ -125,7 +131,7 @@ impl Lab {
             }
         }
         let object = serde_json::from_value(serde_json::json!({
-            "metadata": {"name": namespace, "labels": {OURS: "true"}},
+            "metadata": {"name": namespace, "labels": {OURS: group}},
         }))?;
         namespaces.create(&PostParams::default(), &object).await?;
         Ok(lab)
@@ -301,7 +307,7 @@ pub async fn leader(client: &Client) -> Result<String> {
     pod.uid().context("a pod has a UID")
 }
 
-/// Whether a pod that was told to go runs no container any more: kubelet keeps its object for up to
+/// Whether a deleted pod runs no container any more: kubelet keeps its object for up to
 /// a minute longer.
 fn has_ended(pod: &Pod) -> bool {
     let mut statuses = pod

@@ -62,7 +62,7 @@ impl Registry {
         let file = folder.join("config.yml");
         fs::write(&file, config.to_string())?; // JSON is YAML
         let log = fs::File::create(folder.join("log"))?;
-        let mut command = process::leashed("docker-registry");
+        let mut command = process::killed_with_parent("docker-registry");
         command
             .arg("serve")
             .arg(file)

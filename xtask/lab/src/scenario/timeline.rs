@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serin::api::{ModelDeployment, State};
 
 use super::Lab;
-use super::load::{Answers, Traffic};
+use super::traffic::{Answers, Traffic};
 
 /// Width of the bar that shows the weight.
 const BAR: usize = 20;
@@ -19,7 +19,7 @@ const BAR: usize = 20;
 const LINE: Duration = Duration::from_secs(2);
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(250);
-/// Characters after which a sentence goes on in the next line.
+/// Characters after which a sentence is wrapped.
 const WIDTH: usize = 96;
 /// Where a sentence begins.
 const INDENT: &str = "            ";
@@ -28,7 +28,7 @@ const BOLD: &str = "1";
 const RED: &str = "31";
 const CYAN: &str = "36";
 
-/// A headline between two parts of a story.
+/// A headline between two parts of a scenario.
 pub fn headline(text: &str) {
     println!("\n{}", paint(BOLD, &format!("── {text} ──")));
 }
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_sentence_goes_on_in_the_next_line() {
+    fn a_long_sentence_is_wrapped() {
         assert_eq!(wrapped("1 of 20 ≈ 5 %", 7), ["1 of 20", "≈ 5 %"]);
         assert_eq!(wrapped("unbreakable word", 4), ["unbreakable", "word"]);
     }

@@ -1,4 +1,4 @@
-//! One model in one state, and what it and its clients see of one event.
+//! One model in one situation, and what it and its clients see of one event.
 
 use std::time::Duration;
 
@@ -7,18 +7,19 @@ use clap::ValueEnum;
 use serin::api::conditions::reasons;
 
 use super::super::faults::{state, weight};
-use super::super::load::Traffic;
+use super::super::situation::Situation;
+use super::super::traffic::Traffic;
 use super::super::{Lab, condition, decision, is_ready};
-use super::event::Event;
-use super::place::{Place, first};
+use super::event::{Event, GROUP};
+use super::states::{self, first};
 
 /// Requests a second to each of a dozen models, and to the one that turns bad.
 const RATE: u32 = 12;
 const RATE_OF_A_BAD_ONE: u32 = 24;
 /// Longest time to a first version: a dozen models start side by side.
 const FIRST_VERSION: Duration = Duration::from_secs(400);
-/// How long an event is borne at the least.
-const BORNE: Duration = Duration::from_secs(20);
+/// Shortest time that an event lasts.
+const EVENT_LASTS: Duration = Duration::from_secs(20);
 /// Longest time from the first request of a bad version to all traffic on stable: evidence for it
 /// comes at one request in a second or two, and a dozen models share two cores.
 const BACK_WITHIN: Duration = Duration::from_secs(60);
@@ -27,7 +28,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// One model.
 pub struct Cell {
-    place: Place,
+    situation: Situation,
     pub lab: Lab,
     traffic: Option<Traffic>,
     /// The canary's share before the event, in percent.
@@ -39,23 +40,23 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// Brings a model into the state, under traffic.
-    pub async fn reach(place: Place, event: Event) -> Result<Self> {
+    /// Brings a model into the situation, under traffic.
+    pub async fn reach(situation: Situation, event: Event) -> Result<Self> {
         let name = |value: Option<clap::builder::PossibleValue>| {
             value.map_or_else(String::new, |value| value.get_name().to_owned())
         };
-        let namespace = format!("grid-{}-{place:?}", name(event.to_possible_value()));
-        let lab = Lab::open(&namespace.to_lowercase(), "iris").await?;
+        let namespace = format!("grid-{}-{situation:?}", name(event.to_possible_value()));
+        let lab = Lab::open_in(GROUP, &namespace.to_lowercase(), "iris").await?;
         lab.apply_object(first()?).await?;
         lab.wait("Ready", FIRST_VERSION, is_ready).await?;
-        let traffic = match place {
-            Place::TurningBad => None,
+        let traffic = match situation {
+            Situation::TurningBad => None,
             _ => Some(lab.traffic(RATE, false).await?),
         };
-        place.reach(&lab).await?;
+        states::reach(situation, &lab).await?;
         let (weight, pods) = (weight(&lab.model().await?), lab.pods("1.0.0").await?);
         Ok(Self {
-            place,
+            situation,
             lab,
             traffic,
             weight,
@@ -65,27 +66,27 @@ impl Cell {
         })
     }
 
-    /// Sees the event through: no weight is raised, and a bad version is taken back in the midst.
-    pub async fn bear(mut self, event: Event) -> Self {
-        if let Err(error) = self.look_on(event).await {
+    /// Watches the model through the event: no weight is raised, and a bad version is rolled back.
+    pub async fn watch(mut self, event: Event) -> Self {
+        if let Err(error) = self.watch_event(event).await {
             self.find(format!("{error:#}"));
         }
         self
     }
 
-    async fn look_on(&mut self, event: Event) -> Result<()> {
+    async fn watch_event(&mut self, event: Event) -> Result<()> {
         if self.traffic.is_none() {
             self.traffic = Some(self.lab.traffic(RATE_OF_A_BAD_ONE, false).await?);
         }
         let began = std::time::Instant::now();
-        let must_go_back = self.place == Place::TurningBad && !event.blinds();
+        let must_go_back = self.situation == Situation::TurningBad && !event.blinds();
         let mut back = None;
-        while began.elapsed() < BORNE
+        while began.elapsed() < EVENT_LASTS
             || (must_go_back && back.is_none() && began.elapsed() < BACK_WITHIN)
         {
             let model = self.lab.model().await?;
             let now = weight(&model);
-            if now > self.weight && !event.forgets(self.place) {
+            if now > self.weight && !event.forgets(self.situation) {
                 self.find(format!("its weight rose from {} to {now} %", self.weight));
             }
             let available = condition(&model, "Available");
@@ -95,7 +96,7 @@ impl Cell {
                 self.find(format!("Available={status} {reason}"));
             }
             let rolled_back = decision(&state(&model), reasons::ROLLED_BACK, "3.0.0").is_some();
-            if self.place == Place::TurningBad && now == 0 && rolled_back {
+            if self.situation == Situation::TurningBad && now == 0 && rolled_back {
                 back = back.or(Some(began.elapsed()));
             }
             tokio::time::sleep(LOOK).await;
@@ -121,27 +122,27 @@ impl Cell {
         Ok(())
     }
 
-    /// Sees the model to its end. Returns what was seen, or what is wrong.
-    pub async fn leave(mut self, event: Event) -> (Place, Result<String>) {
-        let outcome = self.see_out(event).await;
-        (self.place, outcome)
+    /// Waits for the end of the rollout. Returns what was seen, or what is wrong.
+    pub async fn finish(mut self, event: Event) -> (Situation, Result<String>) {
+        let outcome = self.try_finish(event).await;
+        (self.situation, outcome)
     }
 
-    async fn see_out(&mut self, event: Event) -> Result<String> {
+    async fn try_finish(&mut self, event: Event) -> Result<String> {
         let mut traffic = self.traffic.take();
-        if self.place == Place::Deleting {
+        if self.situation == Situation::Deleting {
             // Its address goes with it.
             self.count(traffic.take()).await;
         }
-        self.place.let_go(&self.lab).await?;
-        let ended = self.place.end(&self.lab).await;
+        states::release(self.situation, &self.lab).await?;
+        let ended = states::end(self.situation, &self.lab).await;
         self.count(traffic).await;
         ended?;
         self.lab.close().await?;
         if !self.findings.is_empty() {
             bail!("{}", self.findings.join("; "));
         }
-        if event.blinds() && self.place == Place::TurningBad {
+        if event.blinds() && self.situation == Situation::TurningBad {
             self.seen
                 .push("rolled back once there was evidence".to_owned());
         }

@@ -14,16 +14,18 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::super::faults::{OPERATOR, processes, signal};
-use super::super::platform::{create, freeze_deployments, is_counted, thaw_deployments};
+use super::super::platform_faults::{create, freeze_deployments, is_counted, thaw_deployments};
+use super::super::situation::Situation;
 use super::super::{Lab, OURS};
 use super::all;
-use super::place::Place;
 
 /// Longest time until what was done takes effect; router pods drain one after the other.
 const EFFECT: Duration = Duration::from_secs(240);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(200);
-const WEBHOOK: &str = "serin-lab-deaf";
+/// The grid's own namespaces.
+pub const GROUP: &str = "grid";
+const WEBHOOK: &str = "serin-lab-silent";
 const QUOTA: &str = "full";
 
 /// What happens.
@@ -69,8 +71,8 @@ impl Event {
 
     /// Whether it takes away what is known of a version that was rolled back: the spec asks for it,
     /// so it is tried and rolled back once more.
-    pub fn forgets(self, place: Place) -> bool {
-        self == Self::StatusDeleted && place == Place::Refused
+    pub fn forgets(self, situation: Situation) -> bool {
+        self == Self::StatusDeleted && situation == Situation::Refused
     }
 
     /// Whether pods of models end by it.
@@ -93,11 +95,11 @@ impl Event {
                 Trouble::Refusal(words, None)
             }
             Self::WebhookTimesOut => {
-                let deaf = TcpListener::bind("127.0.0.1:0").await?;
-                let url = format!("https://{}/", deaf.local_addr()?);
+                let silent = TcpListener::bind("127.0.0.1:0").await?;
+                let url = format!("https://{}/", silent.local_addr()?);
                 let webhooks: Api<ValidatingWebhookConfiguration> = Api::all(lab.client.clone());
                 create(&webhooks, webhook(&url)).await?;
-                Trouble::Refusal("failed calling webhook", Some(deaf))
+                Trouble::Refusal("failed calling webhook", Some(silent))
             }
             Self::PodsEvicted => {
                 let mut evicted = Vec::new();
@@ -218,7 +220,7 @@ impl Trouble {
                 }
                 Ok(format!("{} pods were evicted", pods.len()))
             }
-            Self::Refusal(words, _deaf) => {
+            Self::Refusal(words, _silent) => {
                 let denied = labs.iter().cloned();
                 let denied = all(denied.map(|lab| async move { lab.until_refused(words).await }));
                 denied.await?.into_iter().collect::<Result<Vec<_>>>()?;
@@ -240,15 +242,15 @@ async fn pause(deadline: Instant, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Selects the namespaces of the lab.
+/// Selects the grid's namespaces.
 fn ours() -> Value {
-    json!({"matchLabels": {OURS: "true"}})
+    json!({"matchLabels": {OURS: GROUP}})
 }
 
-/// For writes of Deployments and Services by whomever.
+/// For all writes of Deployments and Services.
 fn webhook(url: &str) -> Value {
     json!({"metadata": {"name": WEBHOOK}, "webhooks": [{
-        "name": "deaf.serin.dev",
+        "name": "silent.serin.dev",
         "clientConfig": {"url": url},
         "rules": [{
             "apiGroups": ["apps", ""], "apiVersions": ["v1"],
@@ -309,5 +311,19 @@ async fn fill(lab: Lab) -> Result<()> {
         Err(error) if error.to_string().contains("exceeded quota") => Ok(()),
         Err(error) => Err(error.into()),
         Ok(_) => bail!("{}: the quota takes a pod more", lab.namespace),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_knows_every_event() {
+        let names: Vec<String> = Event::value_variants()
+            .iter()
+            .filter_map(|event| Some(event.to_possible_value()?.get_name().to_owned()))
+            .collect();
+        assert_eq!(names, deploy::EVENTS);
     }
 }

@@ -6,7 +6,7 @@
 
 mod cell;
 mod event;
-mod place;
+mod states;
 
 use std::future::Future;
 
@@ -15,8 +15,8 @@ use clap::ValueEnum;
 
 use self::cell::Cell;
 pub use self::event::Event;
-use self::place::Place;
 use super::checks::Checks;
+use super::situation::Situation;
 use super::timeline::{self, headline};
 
 /// Plays a round of each event; all events where none is named.
@@ -30,30 +30,33 @@ pub async fn play(events: &[Event]) -> Result<()> {
     for event in events {
         Box::pin(round(*event, &mut checks)).await?;
     }
-    checks.tell(
-        "states × events",
-        format!("{} × {}", Place::ALL.len(), events.len()),
+    checks.note(
+        "situations × events",
+        format!("{} × {}", states::ALL.len(), events.len()),
     );
     checks.finish()
 }
 
 async fn round(event: Event, checks: &mut Checks) -> Result<()> {
     headline(&format!("{event:?}"));
-    let seated = Box::pin(all(Place::ALL.map(|place| Cell::reach(place, event)))).await?;
+    let reached = Box::pin(all(
+        states::ALL.map(|situation| Cell::reach(situation, event))
+    ))
+    .await?;
     let mut cells = Vec::new();
-    for (place, cell) in Place::ALL.into_iter().zip(seated) {
+    for (situation, cell) in states::ALL.into_iter().zip(reached) {
         match cell {
             Ok(cell) => cells.push(cell),
-            Err(error) => claim(checks, event, place, &Err(error)),
+            Err(error) => claim(checks, event, situation, &Err(error)),
         }
     }
-    timeline::event(&format!("{} states are reached", cells.len()));
+    timeline::event(&format!("{} situations are reached", cells.len()));
     let labs: Vec<_> = cells.iter().map(|cell| cell.lab.clone()).collect();
     let begun = event.begin(&labs).await;
     // Whatever comes of it, what was done to the cluster is undone.
-    let borne = match begun {
+    let watched = match begun {
         Ok(trouble) => {
-            let cells = cells.into_iter().map(|cell| cell.bear(event));
+            let cells = cells.into_iter().map(|cell| cell.watch(event));
             let (effect, cells) = tokio::join!(trouble.took_effect(&labs), all(cells));
             effect.map(|words| timeline::event(&words)).and(cells)
         }
@@ -61,15 +64,15 @@ async fn round(event: Event, checks: &mut Checks) -> Result<()> {
     };
     event.end().await?;
     timeline::event("it is over");
-    for (place, outcome) in all(borne?.into_iter().map(|cell| cell.leave(event))).await? {
-        claim(checks, event, place, &outcome);
+    for (situation, outcome) in all(watched?.into_iter().map(|cell| cell.finish(event))).await? {
+        claim(checks, event, situation, &outcome);
     }
     Ok(())
 }
 
 /// One cell's outcome: what was seen, or what is wrong.
-fn claim(checks: &mut Checks, event: Event, place: Place, outcome: &Result<String>) {
-    let name = format!("{event:?} × {place:?}");
+fn claim(checks: &mut Checks, event: Event, situation: Situation, outcome: &Result<String>) {
+    let name = format!("{event:?} × {situation:?}");
     let words = match outcome {
         Ok(words) => words.clone(),
         Err(error) => format!("{error:#}"),

@@ -42,7 +42,7 @@ impl Forward {
         let address = tokio::time::timeout(OPEN_WITHIN, opened)
             .await
             .context("kubectl port-forward opens no way")??;
-        // It says a line for each connection; nobody else reads them.
+        // It says a line for each connection; nothing else reads them.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok(Self {
             address,

@@ -13,14 +13,15 @@ use serde_json::Value;
 use serin::api::Phase;
 use serin::api::conditions::reasons;
 
-use super::checks::Checks;
-use super::held::{HOLD, Held};
-use super::load::Traffic;
-use super::{Lab, has_ended};
+use super::super::checks::Checks;
+use super::super::situation::Situation;
+use super::super::traffic::Traffic;
+use super::super::{Lab, has_ended};
+use super::states::{HOLD, final_version};
 
-/// A model that is held in a phase.
+/// A model that is held in a situation.
 pub struct Subject {
-    pub held: Held,
+    pub situation: Situation,
     pub lab: Lab,
     /// None while no version serves.
     pub traffic: Option<Traffic>,
@@ -28,7 +29,7 @@ pub struct Subject {
 
 /// What must be the same before and after.
 #[derive(Debug, PartialEq)]
-struct Account {
+struct Preserved {
     phase: Phase,
     weight: u8,
     /// Index of the step, and since when it lasts.
@@ -41,26 +42,26 @@ struct Account {
 /// Pods by UID, with version and restarts.
 type Pods = BTreeMap<String, (String, i32)>;
 
-/// All that is looked at of one model.
-pub struct Found {
-    account: Account,
+/// All that is compared of one model.
+pub struct Observed {
+    preserved: Preserved,
     pods: Pods,
     /// ControllerRevisions by name, with UID, number and data.
     history: BTreeMap<String, (Option<String>, i64, Value)>,
     decisions: Vec<(Timestamp, String)>,
 }
 
-/// All models.
-pub async fn look(subjects: &[Subject]) -> Result<Vec<Found>> {
+/// Reads all models.
+pub async fn observe(subjects: &[Subject]) -> Result<Vec<Observed>> {
     let mut found = Vec::new();
     for subject in subjects {
-        found.push(subject.look().await?);
+        found.push(subject.observe().await?);
     }
     Ok(found)
 }
 
 impl Subject {
-    async fn look(&self) -> Result<Found> {
+    async fn observe(&self) -> Result<Observed> {
         let lab = &self.lab;
         let state = lab.state().await?;
         let progress = state
@@ -78,8 +79,8 @@ impl Subject {
             );
             (one.name_any(), entry)
         });
-        Ok(Found {
-            account: Account {
+        Ok(Observed {
+            preserved: Preserved {
                 phase: state.phase,
                 weight: state.canary.as_ref().map_or(0, |canary| canary.weight),
                 step: progress.map(|progress| (progress.step, progress.step_since)),
@@ -121,14 +122,17 @@ async fn pods(lab: &Lab) -> Result<Pods> {
         .collect())
 }
 
-/// What a person would see: nothing.
-pub fn compare(subjects: &[Subject], before: &[Found], after: &[Found], checks: &mut Checks) {
+/// Claims that the upgrade changed nothing.
+pub fn compare(subjects: &[Subject], before: &[Observed], after: &[Observed], checks: &mut Checks) {
     let all = || subjects.iter().zip(before).zip(after);
     let count: usize = before.iter().map(|found| found.pods.len()).sum();
     let replaced: Vec<String> = all()
         .filter(|((_, before), after)| before.pods != after.pods)
         .map(|((subject, before), after)| {
-            format!("{:?}: {:?}, {:?}", subject.held, before.pods, after.pods)
+            format!(
+                "{:?}: {:?}, {:?}",
+                subject.situation, before.pods, after.pods
+            )
         })
         .collect();
     checks.claim(
@@ -137,11 +141,11 @@ pub fn compare(subjects: &[Subject], before: &[Found], after: &[Found], checks: 
         shown(&replaced),
     );
     let moved: Vec<String> = all()
-        .filter(|((_, before), after)| before.account != after.account)
+        .filter(|((_, before), after)| before.preserved != after.preserved)
         .map(|((subject, before), after)| {
             format!(
                 "{:?}: {:?}, {:?}",
-                subject.held, before.account, after.account
+                subject.situation, before.preserved, after.preserved
             )
         })
         .collect();
@@ -149,7 +153,7 @@ pub fn compare(subjects: &[Subject], before: &[Found], after: &[Found], checks: 
         .map(|((subject, _), after)| {
             format!(
                 "{:?} {:?} {} %",
-                subject.held, after.account.phase, after.account.weight
+                subject.situation, after.preserved.phase, after.preserved.weight
             )
         })
         .collect();
@@ -161,9 +165,9 @@ pub fn compare(subjects: &[Subject], before: &[Found], after: &[Found], checks: 
         ),
         shown(&moved),
     );
-    let rewritten: Vec<Held> = all()
+    let rewritten: Vec<Situation> = all()
         .filter(|((_, before), after)| before.history != after.history || before.history.is_empty())
-        .map(|((subject, _), _)| subject.held)
+        .map(|((subject, _), _)| subject.situation)
         .collect();
     checks.claim(
         rewritten.is_empty(),
@@ -184,7 +188,7 @@ pub fn compare(subjects: &[Subject], before: &[Found], after: &[Found], checks: 
             let more: Vec<_> = news
                 .filter(|(_, action)| !outage.contains(&action.as_str()))
                 .collect();
-            (!kept || !more.is_empty()).then(|| format!("{:?}: {kept} {more:?}", subject.held))
+            (!kept || !more.is_empty()).then(|| format!("{:?}: {kept} {more:?}", subject.situation))
         })
         .collect();
     checks.claim(
@@ -195,26 +199,26 @@ pub fn compare(subjects: &[Subject], before: &[Found], after: &[Found], checks: 
 }
 
 /// The version in force, its pods, and how long the steps took.
-pub fn judge_end(subjects: &[Subject], after: &[Found], last: &[Found], checks: &mut Checks) {
+pub fn judge_end(subjects: &[Subject], after: &[Observed], last: &[Observed], checks: &mut Checks) {
     let all = || subjects.iter().zip(after).zip(last);
     let other: Vec<String> = all()
         .filter(|((subject, _), last)| {
-            last.account.stable.as_deref() != Some(subject.held.in_the_end())
+            last.preserved.stable.as_deref() != Some(final_version(subject.situation))
         })
-        .map(|((subject, _), last)| format!("{:?}: {:?}", subject.held, last.account.stable))
+        .map(|((subject, _), last)| format!("{:?}: {:?}", subject.situation, last.preserved.stable))
         .collect();
     checks.claim(
         other.is_empty(),
         "models with another version in force than was to be",
         shown(&other),
     );
-    let replaced: Vec<Held> = all()
+    let replaced: Vec<Situation> = all()
         .filter(|((_, after), last)| {
             last.pods
                 .iter()
                 .any(|(uid, pod)| after.pods.get(uid) != Some(pod))
         })
-        .map(|((subject, _), _)| subject.held)
+        .map(|((subject, _), _)| subject.situation)
         .collect();
     checks.claim(
         replaced.is_empty(),
@@ -223,13 +227,13 @@ pub fn judge_end(subjects: &[Subject], after: &[Found], last: &[Found], checks: 
     );
     for ((subject, after), last) in all() {
         let held = matches!(
-            subject.held,
-            Held::CanaryAt10 | Held::CanaryAt50 | Held::AtFull
+            subject.situation,
+            Situation::Canary10 | Situation::Canary50 | Situation::Canary100
         );
         if !held {
             continue;
         }
-        let since = after.account.step.map(|(_, since)| since);
+        let since = after.preserved.step.map(|(_, since)| since);
         let moved = last.decisions.iter().find(|(at, action)| {
             let moves = [reasons::STEP_ADVANCED, reasons::PROMOTED];
             since.is_some_and(|since| *at > since) && moves.contains(&action.as_str())
@@ -242,7 +246,7 @@ pub fn judge_end(subjects: &[Subject], after: &[Found], last: &[Found], checks: 
                 .is_some_and(|took| took >= HOLD),
             format!(
                 "{:?}: time in its step, begun before the upgrade and of at least {} s",
-                subject.held,
+                subject.situation,
                 HOLD.as_secs()
             ),
             took.map_or_else(

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serin::evidence::{Look, Tally};
 use tokio::task::JoinSet;
 
-use super::forward::Forward;
+use super::port_forward::Forward;
 
 /// A prediction for one flower.
 const BODY: &str = concat!(
@@ -18,8 +18,8 @@ const BODY: &str = concat!(
 );
 /// No answer within this time is a failure.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A slow client uses no connection that was idle for longer: less than a router serves on for once
-/// it is told to stop.
+/// A slow client uses no connection that was idle for longer: less than a router keeps serving
+/// after SIGTERM.
 const IDLE: Duration = Duration::from_secs(2);
 
 /// What became of one request.
@@ -149,7 +149,7 @@ impl Traffic {
         self.began.elapsed()
     }
 
-    /// The same, of a moment that somebody else wrote down on this machine.
+    /// The same, of a moment that another program recorded on this machine.
     pub fn at(&self, moment: Timestamp) -> Duration {
         Duration::try_from(moment.duration_since(self.began_at)).unwrap_or_default()
     }

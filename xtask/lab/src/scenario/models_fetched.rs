@@ -16,17 +16,16 @@ use serde_json::{Value, json};
 use serin::api::Phase;
 
 use super::checks::Checks;
+use super::command_scenario::serves;
 use super::faults::{Play, processes, state};
 use super::registry::Registry;
 use super::timeline::event;
-use super::words::serves;
-use super::{Lab, job};
+use super::{Lab, batch_job};
 
 const MANIFEST: &str = include_str!("../../../../examples/from-registry.yaml");
 const NAMESPACE: &str = "models";
 const PROGRAM: &str = "/usr/local/bin/serin-serve";
-/// How long every answer of version 2.0.0 takes: some are always under way, also when a pod is told
-/// to end.
+/// How long every answer of version 2.0.0 takes: some are always under way, also at SIGTERM.
 const SLOWLY: &str = "--test-latency=300ms";
 
 /// All of it, on one model under traffic.
@@ -49,13 +48,13 @@ pub async fn models_fetched() -> Result<()> {
         rollout(&mut play, &mut checks).await?;
         restart(&mut play, &mut checks).await
     };
-    let (outcome, ()) = tokio::try_join!(job::run(&client, NAMESPACE), rolled)?;
+    let (outcome, ()) = tokio::try_join!(batch_job::run(&client, NAMESPACE), rolled)?;
     checks.claim(
         outcome.pods >= 2,
         "batch Job, its pods, the first of which was deleted",
         format!("{} (after {} rows)", outcome.pods, outcome.rows_before),
     );
-    checks.tell(
+    checks.note(
         "batch Job, rows in its output, each once and in order",
         outcome.rows,
     );
@@ -119,7 +118,7 @@ fn confinement(process: &Path) -> Result<String> {
     ))
 }
 
-/// A version whose digest is another: told in words, and nobody else notices.
+/// A version whose digest is wrong: the status says so, and clients notice nothing.
 async fn wrong_digest(play: &mut Play, checks: &mut Checks) -> Result<()> {
     let mut wrong = version_2()?;
     wrong["spec"]["model"]["digest"] = format!("sha256:{}", "0".repeat(64)).into();
@@ -139,14 +138,14 @@ async fn wrong_digest(play: &mut Play, checks: &mut Checks) -> Result<()> {
         })
         .await?;
     let state = state(&model);
-    let told = state
+    let record = state
         .decisions
         .iter()
         .find(|record| refused(&record.sentence));
     checks.claim(
         state.stable.is_some_and(|stable| stable.version == "1.0.0"),
         "a wrong digest, as the status tells it",
-        told.map_or("", |record| &record.sentence),
+        record.map_or("", |record| &record.sentence),
     );
     let answered = play.traffic.settled().await;
     checks.claim(
@@ -163,7 +162,7 @@ async fn rollout(play: &mut Play, checks: &mut Checks) -> Result<()> {
     event("version 2.0.0 is applied with its own digest");
     let model = play.watch(|model| serves(model, "2.0.0")).await?;
     let sentence = state(&model).decisions.last().cloned();
-    checks.tell(
+    checks.note(
         "version 2.0.0 out of the registry",
         sentence.map_or_else(String::new, |record| record.sentence),
     );

@@ -4,6 +4,9 @@
 //! The earlier operator is compiled from that commit by its own Dockerfile. The serving image is
 //! this tree's before and after: versions keep the one that they were made with.
 
+mod checks;
+mod states;
+
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
@@ -18,13 +21,14 @@ use serde_json::{Value, json};
 use serin::api::{SCHEMA, SCHEMA_ANNOTATION};
 use tokio::task::JoinSet;
 
-use super::account::{Subject, compare, judge_end, look, shown};
+use self::checks::{Subject, compare, judge_end, observe, shown};
+use self::states::{BAD, HOLD, ROOM};
 use super::checks::Checks;
+use super::command_scenario::kubectl_serin;
 use super::faults::{ROLLOUT, state, weight};
-use super::held::{BAD, HOLD, Held, ROOM};
-use super::load::Traffic;
+use super::situation::Situation;
 use super::timeline::{event, headline};
-use super::words::say;
+use super::traffic::Traffic;
 use super::{Lab, has_ended, is_ready, leader};
 
 /// Requests a second to each model.
@@ -43,7 +47,7 @@ pub async fn upgraded(upgrade: &[OsString]) -> Result<()> {
     let mut subjects = begin().await?;
     let began = Instant::now();
     follow(&subjects, began).await?;
-    let before = look(&subjects).await?;
+    let before = observe(&subjects).await?;
     let old = Parts::of(&client).await?;
     ensure!(
         old.schema < SCHEMA,
@@ -57,10 +61,10 @@ pub async fn upgraded(upgrade: &[OsString]) -> Result<()> {
     let new = Parts::replaced(&client, &old).await?;
     let written = written(&subjects).await?;
     let taken_over = Timestamp::now();
-    let after = look(&subjects).await?;
+    let after = observe(&subjects).await?;
     ensure!(
         began.elapsed() < HOLD,
-        "reaching the phases and the upgrade took longer than the {} s for which phases are held",
+        "reaching the situations and the upgrade took longer than the {} s for which they are held",
         HOLD.as_secs()
     );
     let mut checks = Checks::default();
@@ -80,7 +84,7 @@ pub async fn upgraded(upgrade: &[OsString]) -> Result<()> {
         "rollouts that did not end as they would have",
         shown(&ended),
     );
-    let last = look(&subjects).await?;
+    let last = observe(&subjects).await?;
     judge_end(&subjects, &after, &last, &mut checks);
     give_room(&client, false).await?;
     judge_answers(subjects, upgraded_at, taken_over, &mut checks).await;
@@ -96,7 +100,10 @@ async fn judge_answers(
     checks: &mut Checks,
 ) {
     let (mut all, mut failed, mut earlier) = (0, Vec::new(), 0);
-    for Subject { held, traffic, .. } in subjects {
+    for Subject {
+        situation, traffic, ..
+    } in subjects
+    {
         let Some(traffic) = traffic else { continue };
         for answer in traffic.settled().await.0 {
             // The bad version's own errors are why it was rolled back.
@@ -108,14 +115,14 @@ async fn judge_answers(
             if answer.is_ok() {
                 continue;
             }
-            if held == Held::InvalidSpec && due < taken_over {
+            if situation == Situation::InvalidSpec && due < taken_over {
                 earlier += 1;
                 continue;
             }
             let seconds = due.duration_since(upgraded_at).as_secs_f64();
             let after = answer.latency().as_millis();
             failed.push(format!(
-                "{held:?} at {seconds:.1} s after {after} ms: {:?}",
+                "{situation:?} at {seconds:.1} s after {after} ms: {:?}",
                 answer.status
             ));
         }
@@ -128,7 +135,7 @@ async fn judge_answers(
         ),
         shown(&failed),
     );
-    checks.tell(
+    checks.note(
         "failed requests to the model with an invalid spec while the earlier operator led",
         earlier,
     );
@@ -137,26 +144,30 @@ async fn judge_answers(
 /// First versions in force and under traffic, then the second ones.
 async fn begin() -> Result<Vec<Subject>> {
     let mut opened = JoinSet::new();
-    for held in Held::ALL {
+    for situation in states::ALL {
         opened.spawn(async move {
-            let lab = Lab::open(&held.namespace(), "iris").await?;
-            lab.apply_object(held.first()?).await?;
-            anyhow::Ok((held, lab))
+            let lab = Lab::open(&states::namespace(situation), "iris").await?;
+            lab.apply_object(states::first(situation)?).await?;
+            anyhow::Ok((situation, lab))
         });
     }
     let mut subjects = Vec::new();
     for opened in opened.join_all().await {
-        let (held, lab) = opened?;
+        let (situation, lab) = opened?;
         let mut traffic = None;
-        if held != Held::Pending {
+        if situation != Situation::Pending {
             lab.wait("Ready", ROLLOUT, is_ready).await?;
             traffic = Some(Traffic::start_slow(&lab.url(), RATE)?);
         }
-        subjects.push(Subject { held, lab, traffic });
+        subjects.push(Subject {
+            situation,
+            lab,
+            traffic,
+        });
     }
-    subjects.sort_by_key(|subject| subject.held as u8);
+    subjects.sort_by_key(|subject| subject.situation as u8);
     for subject in &subjects {
-        if let Some(second) = subject.held.second()? {
+        if let Some(second) = states::second(subject.situation)? {
             subject.lab.apply_object(second).await?;
         }
     }
@@ -170,18 +181,18 @@ async fn follow(subjects: &[Subject], began: Instant) -> Result<()> {
     while !open.is_empty() {
         let mut left = Vec::new();
         for subject in open {
-            let (held, lab) = (subject.held, &subject.lab);
+            let (situation, lab) = (subject.situation, &subject.lab);
             let model = lab.model().await?;
-            let pauses = held == Held::Paused && !model.spec.rollout.paused;
+            let pauses = situation == Situation::Paused && !model.spec.rollout.paused;
             if pauses && weight(&model) == 25 {
-                say(&held.namespace(), &["pause", "iris"]).await?;
+                kubectl_serin(&states::namespace(situation), &["pause", "iris"]).await?;
             }
-            let bad = held == Held::Refused && !lab.pods_of(BAD).await?.is_empty();
-            if held.is_reached(&model) && !bad {
-                println!("{:>7.1}s  {held:?}", began.elapsed().as_secs_f64());
+            let bad = situation == Situation::Refused && !lab.pods_of(BAD).await?.is_empty();
+            if situation.is_reached(&model) && !bad {
+                println!("{:>7.1}s  {situation:?}", began.elapsed().as_secs_f64());
             } else if Instant::now() > deadline {
                 bail!(
-                    "{held:?} is not reached:\n{}",
+                    "{situation:?} is not reached:\n{}",
                     serin::report::report(&model)
                 );
             } else {
@@ -270,7 +281,7 @@ impl Parts {
 }
 
 /// Waits until the new operator has written each status. Returns the models where it has not.
-async fn written(subjects: &[Subject]) -> Result<Vec<Held>> {
+async fn written(subjects: &[Subject]) -> Result<Vec<Situation>> {
     let deadline = Instant::now() + TAKEN_OVER;
     loop {
         let mut open = Vec::new();
@@ -278,7 +289,7 @@ async fn written(subjects: &[Subject]) -> Result<Vec<Held>> {
             let status = subject.lab.model().await?.status.unwrap_or_default();
             // 1d584f3 named the pods of stable alone.
             if status.selector.as_deref() != Some("serin.dev/model=iris") {
-                open.push(subject.held);
+                open.push(subject.situation);
             }
         }
         if open.is_empty() || Instant::now() > deadline {
@@ -292,10 +303,11 @@ async fn written(subjects: &[Subject]) -> Result<Vec<Held>> {
 async fn release(client: &Client, subjects: &mut [Subject]) -> Result<()> {
     give_room(client, true).await?;
     for subject in subjects {
-        match subject.held {
-            Held::Paused => say(&subject.held.namespace(), &["resume", "iris"]).await?,
-            Held::AwaitingApproval => say(&subject.held.namespace(), &["promote", "iris"]).await?,
-            Held::Pending => {
+        let namespace = states::namespace(subject.situation);
+        match subject.situation {
+            Situation::Paused => kubectl_serin(&namespace, &["resume", "iris"]).await?,
+            Situation::AwaitingApproval => kubectl_serin(&namespace, &["promote", "iris"]).await?,
+            Situation::Pending => {
                 subject.lab.wait("Ready", ROLLOUT, is_ready).await?;
                 subject.traffic = Some(Traffic::start_slow(&subject.lab.url(), RATE)?);
             }
@@ -314,7 +326,7 @@ async fn end(subjects: &[Subject]) -> Result<Vec<String>> {
         let mut left = Vec::new();
         for subject in open {
             let model = subject.lab.model().await?;
-            if subject.held.has_ended(&model) {
+            if states::has_ended(subject.situation, &model) {
                 let stable = state(&model)
                     .stable
                     .map(|stable| stable.version)
@@ -322,7 +334,7 @@ async fn end(subjects: &[Subject]) -> Result<Vec<String>> {
                 println!(
                     "{:>7.1}s  {:?}: {stable}",
                     began.elapsed().as_secs_f64(),
-                    subject.held
+                    subject.situation
                 );
             } else {
                 left.push(subject);
@@ -335,7 +347,7 @@ async fn end(subjects: &[Subject]) -> Result<Vec<String>> {
     for subject in open {
         words.push(format!(
             "{:?}: {}",
-            subject.held,
+            subject.situation,
             serin::report::report(&subject.lab.model().await?)
         ));
     }

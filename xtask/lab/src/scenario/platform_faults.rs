@@ -21,8 +21,8 @@ use serin::api::conditions::reasons;
 use serin::api::{ModelDeployment, Phase};
 
 use super::checks::Checks;
+use super::demo::{BACK_WITHIN, V2, V3, crossing, sufficed};
 use super::faults::{Play, second_version, state, weight};
-use super::story::{BACK_WITHIN, V2, V3, crossing, sufficed};
 use super::timeline::event;
 use super::{Lab, condition, decision, is_ready};
 
@@ -31,7 +31,7 @@ use super::{Lab, condition, decision, is_ready};
 const SLOW_RATE: u32 = 40;
 /// Longest time until an API server applies a policy that was just made.
 const POLICY_IN_FORCE: Duration = Duration::from_secs(30);
-/// How long a rollout is held up where it must neither fail nor go on.
+/// How long a rollout is held up where it must neither fail nor continue.
 const HELD_UP: Duration = Duration::from_secs(20);
 /// Longest time until pods that are replaced have gone.
 const REPLACED: Duration = Duration::from_secs(180);
@@ -49,7 +49,7 @@ pub async fn policy_denies() -> Result<()> {
     let free = time_back("platform-free", false, &mut checks).await?;
     let denied = time_back("platform-denied", true, &mut checks).await;
     let denied = denied?;
-    checks.tell(
+    checks.note(
         "from evidence that suffices to 100 % on stable, without and with the denial",
         format!("{:.1} s, {:.1} s", free.as_secs_f64(), denied.as_secs_f64()),
     );
@@ -138,7 +138,7 @@ pub async fn invalid_and_routers_replaced() -> Result<()> {
         .watch(|model| condition(model, "Ready") == Some(("False", reasons::INVALID_SPEC)))
         .await?;
     let mut checks = Checks::default();
-    checks.tell("the status", ready_message(&model));
+    checks.note("the status", ready_message(&model));
     let old = play.lab.replace_routers().await?;
     event("every router pod is being replaced");
     let left = play.until_gone(&old).await?;
@@ -384,7 +384,7 @@ pub fn all_messages(model: &ModelDeployment) -> String {
 
 fn messages(model: &ModelDeployment, wanted: impl Fn(&str) -> bool) -> String {
     let conditions = model.status.iter().flat_map(|status| &status.conditions);
-    let told: Vec<String> = conditions
+    let messages: Vec<String> = conditions
         .filter(|condition| wanted(&condition.type_))
         .map(|condition| {
             format!(
@@ -393,5 +393,5 @@ fn messages(model: &ModelDeployment, wanted: impl Fn(&str) -> bool) -> String {
             )
         })
         .collect();
-    told.join("; ")
+    messages.join("; ")
 }

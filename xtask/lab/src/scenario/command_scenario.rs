@@ -12,21 +12,21 @@ use super::timeline::event;
 use super::{condition, decision, is_ready};
 
 const V2_WITH_APPROVAL: &str = include_str!("../../../../examples/demo/v2-with-approval.yaml");
-const NAMESPACE: &str = "words";
+const NAMESPACE: &str = "commands";
 
 /// A step and the promotion agreed to; undone; aborted; retried; promoted on a person's word alone.
-pub async fn people_speak() -> Result<()> {
+pub async fn commands() -> Result<()> {
     let mut play = Play::begin(NAMESPACE).await?;
     let mut checks = Checks::default();
 
     play.lab.apply(V2_WITH_APPROVAL).await?;
     play.watch(|model| waits(model) && weight(model) == 25)
         .await?;
-    say(NAMESPACE, &["explain", "iris"]).await?;
-    say(NAMESPACE, &["promote", "iris"]).await?;
+    kubectl_serin(NAMESPACE, &["explain", "iris"]).await?;
+    kubectl_serin(NAMESPACE, &["promote", "iris"]).await?;
     play.watch(|model| waits(model) && weight(model) == 100)
         .await?;
-    say(NAMESPACE, &["promote", "iris"]).await?;
+    kubectl_serin(NAMESPACE, &["promote", "iris"]).await?;
     let model = play.watch(|model| serves(model, "2.0.0")).await?;
     let who: Vec<_> = state(&model)
         .decisions
@@ -41,9 +41,9 @@ pub async fn people_speak() -> Result<()> {
         format!("{who:?}"),
     );
 
-    say(NAMESPACE, &["undo", "iris"]).await?;
+    kubectl_serin(NAMESPACE, &["undo", "iris"]).await?;
     play.watch(|model| weight(model) == 25).await?;
-    say(NAMESPACE, &["abort", "iris"]).await?;
+    kubectl_serin(NAMESPACE, &["abort", "iris"]).await?;
     let model = play
         .watch(|model| state(model).phase == Phase::Stable && state(model).canary.is_none())
         .await?;
@@ -56,9 +56,9 @@ pub async fn people_speak() -> Result<()> {
         aborted.sentence,
     );
 
-    say(NAMESPACE, &["retry", "iris"]).await?;
+    kubectl_serin(NAMESPACE, &["retry", "iris"]).await?;
     play.watch(|model| weight(model) == 25).await?;
-    say(NAMESPACE, &["promote", "--full", "iris"]).await?;
+    kubectl_serin(NAMESPACE, &["promote", "--full", "iris"]).await?;
     let model = play.watch(|model| serves(model, "1.0.0")).await?;
     let promoted = decision(&state(&model), reasons::PROMOTED, "1.0.0")
         .context("the promotion was not recorded")?
@@ -68,12 +68,12 @@ pub async fn people_speak() -> Result<()> {
         "promoted on a person's word",
         promoted.sentence,
     );
-    say(NAMESPACE, &["history", "iris"]).await?;
+    kubectl_serin(NAMESPACE, &["history", "iris"]).await?;
     play.end(checks, |_| true).await
 }
 
 /// Runs the plug-in as its user does, and shows what it answers.
-pub async fn say(namespace: &str, words: &[&str]) -> Result<()> {
+pub async fn kubectl_serin(namespace: &str, words: &[&str]) -> Result<()> {
     event(&format!("kubectl serin {}", words.join(" ")));
     let line = ["kubectl-serin", "--namespace", namespace];
     let arguments = cli::Arguments::try_parse_from(line.iter().chain(words))?;

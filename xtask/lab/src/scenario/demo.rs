@@ -1,4 +1,4 @@
-//! The story that `cargo xtask demo` tells, and every claim that it makes.
+//! What `cargo xtask demo` shows, and every claim that it makes.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use serin::{
 
 use super::audit::Requests;
 use super::checks::Checks;
-use super::load::{Answer, Answers, Traffic};
 use super::timeline::{Timeline, headline};
+use super::traffic::{Answer, Answers, Traffic};
 use super::{Args, Lab, condition, decision, is_ready};
 
 pub const V1: &str = include_str!("../../../../examples/demo/v1.yaml");
@@ -31,7 +31,7 @@ pub const BACK_WITHIN: Duration = Duration::from_secs(6);
 const SLOW: Duration = Duration::from_millis(250);
 /// Requests under way when a weight changes arrive within this time.
 const SETTLED: Duration = Duration::from_millis(500);
-/// Longest time in which pods that were told to go have gone: 30 s of grace, and as long for a slow
+/// Longest time until deleted pods have gone: 30 s of grace, and as long for a slow
 /// node to notice.
 const PODS_GO_WITHIN: Duration = Duration::from_secs(60);
 /// Between two questions about pods.
@@ -61,7 +61,7 @@ pub async fn play(args: &Args) -> Result<()> {
         .watch(&lab, &traffic, Duration::from_secs(300), promoted)
         .await?;
     let ended_at = Timestamp::now();
-    // The old version's pods have been told to go; the rollout's requests count until the last of
+    // The old version's pods are deleted; the rollout's requests count until the last of
     // them has gone.
     let deadline = traffic.now() + PODS_GO_WITHIN;
     while traffic.now() < deadline && !lab.pods("1.0.0").await?.is_empty() {
@@ -97,7 +97,7 @@ pub async fn play(args: &Args) -> Result<()> {
     shares(&mut checks, &model, &good, &traffic);
     if let Some(log) = &args.audit_log {
         let requests = Requests::between(log, &audit_time(began_at), &audit_time(ended_at))?;
-        checks.tell("good rollout, the operator's API requests", &requests);
+        checks.note("good rollout, the operator's API requests", &requests);
     }
 
     headline("Version 3.0.0: one answer in five fails");
@@ -147,7 +147,7 @@ pub async fn play(args: &Args) -> Result<()> {
     let own = all.of("3.0.0").failed();
     checks.claim(
         all.failed() == own,
-        "the whole story, failed requests that were not version 3.0.0's own errors",
+        "the whole demo, failed requests that were not version 3.0.0's own errors",
         format!("{} of {} {}", all.failed() - own, all.count(), kinds(&all)),
     );
     idle(args, &mut checks).await?;
@@ -219,7 +219,7 @@ async fn bad(
             last.as_secs_f64() - started.as_secs_f64()
         ),
     );
-    checks.tell(
+    checks.note(
         format!("version {version}, bad answers served"),
         format!("{served} of its {}", of_version.count()),
     );
@@ -309,7 +309,7 @@ fn shares(checks: &mut Checks, model: &ModelDeployment, answers: &Answers, traff
     }
 }
 
-/// All answers of the whole story, by version.
+/// All answers of the whole demo, by version.
 fn summary(all: &Answers) {
     println!("\n  version      requests    failed    p99");
     for version in all.versions().into_keys() {
@@ -339,7 +339,7 @@ async fn idle(args: &Args, checks: &mut Checks) -> Result<()> {
     let from = Timestamp::now();
     tokio::time::sleep(Duration::from_secs(u64::from(args.idle_minutes) * 60)).await;
     let requests = Requests::between(log, &audit_time(from), &audit_time(Timestamp::now()))?;
-    checks.tell(
+    checks.note(
         format!(
             "{} idle minutes, the operator's API requests",
             args.idle_minutes
