@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{Resource, ResourceExt};
 
+pub use version::VERSION_ANNOTATION;
+
 use crate::{
     api::{Fetch, ModelDeployment, Revision, State, VersionSpec, validate::is_fetched},
     k8s::{Intent, KnownVersion, Object, in_force},

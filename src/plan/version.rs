@@ -35,7 +35,7 @@ use crate::{
 /// Port of a serving container that names none.
 pub(super) const DEFAULT_PORT: i32 = 8080;
 /// Annotation with the version that the user gave.
-const VERSION_ANNOTATION: &str = "serin.dev/version";
+pub const VERSION_ANNOTATION: &str = "serin.dev/version";
 /// Annotation of the Deployment of a version in use: the generation of the spec that asks for it.
 const GENERATION_ANNOTATION: &str = "serin.dev/generation";
 /// Time for in-flight requests after SIGTERM: 5 s of serving on while routers learn, then up to 25 s to finish.

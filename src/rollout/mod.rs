@@ -23,3 +23,5 @@ pub use decide::{Decision, Unfit, decide, serving_all, withdraw_trial};
 pub use gates::{Finding, Terms};
 pub use pods::accused;
 pub use recording::Recording;
+pub use start::HIGHEST_START;
+pub use trial::{SHARE_CHECK_REQUESTS, SHARE_SETTLES, SHARE_TOLERANCE};

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// A version never starts with more than this share of the traffic, in percent.
-const HIGHEST_START: u8 = 50;
+pub const HIGHEST_START: u8 = 50;
 
 /// Gives the canary its first weight.
 pub(super) fn start(turn: &mut Turn<'_>, canary: &mut CanaryVersion) {

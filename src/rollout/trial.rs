@@ -27,11 +27,11 @@ const WARM_UP: Duration = Duration::from_secs(60);
 /// A scrape may lie in the future by this much and an interval, as far as two machines' clocks may differ.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 /// Requests in a step from which the observed share of traffic must resemble the weight.
-const SHARE_CHECK_REQUESTS: u64 = 200;
+pub const SHARE_CHECK_REQUESTS: u64 = 200;
 /// How many times off the weight the observed share may be before the counts are not believed.
-const SHARE_TOLERANCE: f64 = 3.0;
+pub const SHARE_TOLERANCE: f64 = 3.0;
 /// Scrapes after which a step's own requests outweigh those that stable answered before it: its first scrape counts whole.
-const SHARE_SETTLES: u32 = 2;
+pub const SHARE_SETTLES: u32 = 2;
 
 /// Takes in one look and makes the move that it asks for.
 pub(super) fn judge(

@@ -14,7 +14,7 @@ use crate::evidence::{
 };
 
 /// Evidence whose newest scrape is more than this many scrapes old is stale.
-const STALE_SCRAPES: u32 = 3;
+pub const STALE_SCRAPES: u32 = 3;
 
 /// What one answer shows: scrape targets, and the counters scraped from them.
 #[derive(Debug)]

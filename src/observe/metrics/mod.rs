@@ -50,6 +50,7 @@ use serde::{Deserialize, Serialize};
 
 pub use classes::read_classes;
 pub use client::{Client, ClientError, Transport};
+pub use count::STALE_SCRAPES;
 pub use preflight::{preflight, preflight_classes, preflight_query};
 pub use query::read_value;
 pub use source::Source;

@@ -21,8 +21,7 @@ pub const DOMAIN: &str = "cluster.local";
 /// Where metrics-server listens, on the node's address.
 pub const METRICS_PORT: u16 = 4443;
 
-/// Someone who speaks to the API server. Each has a name of its own, so that the audit log tells
-/// them apart.
+/// A client of the API server. Each has a name, so that the audit log distinguishes them.
 #[derive(Debug)]
 pub struct User {
     /// Name of the kubeconfig.
@@ -31,7 +30,7 @@ pub struct User {
     group: &'static str,
 }
 
-/// Everyone who gets a kubeconfig.
+/// All clients that get a kubeconfig.
 pub const USERS: &[User] = &[
     user("admin", "admin", "system:masters"),
     user("init", "serin:cluster-init", "system:masters"),
@@ -425,7 +424,7 @@ fn kubelet(state: &State, name_server: &str) -> Value {
         "authorization": {"mode": "AlwaysAllow"},
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
         "cgroupDriver": "cgroupfs",
-        // Machines with version 1 are many still.
+        // Many machines still have version 1.
         "failCgroupV1": false,
         "cgroupRoot": format!("/{}", state.cgroup()),
         "failSwapOn": false,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::gomodule::{self, KUBERNETES, Module};
 use super::layout::State;
 
-/// What a caller asks of the local cluster. What is not said is as it is where a cluster is up,
+/// What a caller asks of the local cluster. Without a value: as in the cluster that is up,
 /// else the default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::Args)]
 pub struct Wanted {
@@ -163,7 +163,7 @@ impl IpFamilies {
         &self.families()[0]
     }
 
-    /// One word of each family, with commas between them.
+    /// The words of all families, joined by commas.
     pub fn list(self, word: impl Fn(&Family) -> &'static str) -> String {
         let words: Vec<_> = self.families().iter().map(word).collect();
         words.join(",")

@@ -251,7 +251,7 @@ impl Module {
     }
 }
 
-/// Waits for a build, with a word each half minute.
+/// Waits for a build, and reports every 30 s.
 fn wait(child: &mut Child, what: &str, progress: &Progress, log: &Path) -> Result<()> {
     let started = Instant::now();
     let mut next_line_at = Duration::from_secs(30);

@@ -286,7 +286,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Waits for the end of any child for ever: components, and orphans that fell to process 1.
+    /// Reaps children for ever: components, and orphans that process 1 inherits.
     fn reap(&self) -> Result<()> {
         loop {
             match rustix::process::wait(WaitOptions::empty()) {

@@ -116,7 +116,7 @@ impl State {
     }
 
     /// The cgroup of all pods, in every hierarchy: another for each folder, so that clusters of
-    /// several caches (of several users, of tests) keep their hands off each other's pods.
+    /// several caches (of several users, of tests) leave each other's pods alone.
     pub fn cgroup(&self) -> String {
         let digest = Sha256::digest(self.dir.as_os_str().as_bytes());
         format!(

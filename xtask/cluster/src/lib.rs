@@ -48,9 +48,9 @@ pub enum Command {
     /// Start it, installing and building what is missing (12 CPU-minutes at first, 12 seconds
     /// later).
     Up,
-    /// End it, or what a crash left of it, without a trace but its logs.
+    /// End it, or what a crash left of it; only its logs stay.
     Down,
-    /// Say whether it is up and every part of it alive.
+    /// Show whether it and each of its components run.
     Status,
     /// Print the path of its kubeconfig, which works inside its network (`exec`).
     Kubeconfig,

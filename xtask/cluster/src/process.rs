@@ -1,4 +1,4 @@
-//! Running other programs and saying well what went wrong.
+//! Runs other programs; their errors carry the end of the output.
 
 use std::ffi::OsStr;
 use std::path::Path;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-/// Says on stderr what is being done and when, so that stdout carries only results.
+/// Reports progress on stderr; stdout carries only results.
 #[derive(Debug)]
 pub struct Progress {
     topic: &'static str,

@@ -21,7 +21,7 @@ use crate::progress::Progress;
 /// The longest that a start may take on a slow machine; 12 s are usual.
 const START_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Why the local cluster cannot run here, in one line that names the alternative.
+/// Fails where the local cluster cannot run; the error names the alternative.
 pub fn check_machine() -> Result<()> {
     let other = "use a cluster you have instead: --context NAME (a context of your kubeconfig)";
     if !rustix::process::geteuid().is_root() {
@@ -198,7 +198,7 @@ fn wait_for(state: &State, progress: &Progress, phase: Phase) -> Result<()> {
                 return Ok(());
             }
         }
-        // It is not there at once: between `setsid` and process 1 lie a few milliseconds.
+        // Process 1 appears a few milliseconds after `setsid`.
         if started.elapsed() > Duration::from_secs(2) && running::Holders::find(state)?.is_none() {
             bail!(
                 "process 1 of the cluster ended:\n{}",
@@ -251,7 +251,7 @@ pub fn import(layout: &Layout, archive: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Prints how the cluster is. It is an error if it is not up or a component of it died.
+/// Prints the status of the cluster. An error where it is not up or a component died.
 pub fn print_status(layout: &Layout) -> Result<()> {
     let state = layout.state();
     running::init_pid(&state)?;

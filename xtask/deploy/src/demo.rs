@@ -26,7 +26,7 @@ pub fn demo(args: &DemoArgs, cluster: &Cluster) -> Result<()> {
     let was_up = cluster.is_up()?;
     let before = match Inventory::of(cluster) {
         Ok(before) => before,
-        // It is started, or started anew, in a moment.
+        // It is started later.
         Err(_) if cluster.is_local() => Inventory::default(),
         Err(error) => return Err(error),
     };
@@ -40,7 +40,7 @@ pub fn demo(args: &DemoArgs, cluster: &Cluster) -> Result<()> {
         let ended = cluster.end();
         return played.and(ended);
     }
-    // What the cluster does not answer is no news beside why the demo failed.
+    // Why the demo failed matters more than an inventory that fails, too.
     match Inventory::of(cluster) {
         Ok(now) => print_hints(cluster, was_up, &before, &now),
         Err(error) => eprintln!("cannot say what the demo left on the cluster: {error:#}"),

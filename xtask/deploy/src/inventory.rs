@@ -1,4 +1,4 @@
-//! What of Serin a cluster holds, so that the demo names for removal only what it brought.
+//! Which parts of Serin a cluster holds: the demo names for removal only what it installed.
 
 use anyhow::Result;
 use cluster::{Cluster, process};

@@ -1,4 +1,4 @@
-//! What must be so before the demo builds anything for a cluster that is not the local one.
+//! Checks of a cluster other than the local one, before the demo builds anything for it.
 
 use anyhow::{Context, Result, bail, ensure};
 use cluster::{Cluster, process, repository};
@@ -44,8 +44,7 @@ const RIGHTS: [(&str, &str, &str); 16] = [
     ("create", "modeldeployments.serin.dev", "demo"),
 ];
 
-/// Fails with every reason that is found for which `demo` cannot work there. The local cluster is
-/// always right.
+/// Fails with every reason why `demo` cannot work on this cluster. The local cluster always passes.
 pub fn check(cluster: &Cluster, registry: Option<&Registry>) -> Result<()> {
     let Cluster::Context(context) = cluster else {
         ensure!(

@@ -63,7 +63,7 @@ pub fn run(args: &Args, wanted: Wanted, repository: &Path) -> Result<()> {
         stages: &stages,
         wanted,
         repository,
-        // Now: once the build has replaced its file, Linux calls it deleted.
+        // Now: Linux calls the path deleted once a build has replaced the file.
         program: &std::env::current_exe().context("where is this program?")?,
         keep_going: args.keep_going,
         failed: AtomicBool::new(false),

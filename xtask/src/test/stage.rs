@@ -40,8 +40,7 @@ pub enum Stage {
 pub enum Lane {
     /// One after the other, before all else: what fails here fails everything.
     First,
-    /// Uses every core, so it runs at the lowest priority: so that no deadline of the others is
-    /// late because of it.
+    /// Uses every core, at the lowest priority, so that it delays no deadline of the others.
     Computing,
     /// Waits for scrapes, then for a cluster of its own.
     Scraping,
@@ -156,7 +155,7 @@ const WORLD: &str = "package(serin) and binary(world)";
 const LIFECYCLE: &str = "package(xtask) and binary(cluster_lifecycle)";
 const ROLLOUTS: &str = "package(xtask) and binary(rollouts)";
 
-/// The command at the lowest priority: it takes what the others leave.
+/// The command at the lowest priority.
 fn low_priority(command: &Command) -> Command {
     let mut nice = Command::new("nice");
     nice.args(["-n", "19"])

@@ -18,7 +18,7 @@ impl Registry {
         self.0.split('/').next().unwrap_or(&self.0)
     }
 
-    /// Where an image gets: its name below the path, its content as the tag.
+    /// Where an image is pushed: its name below the path, its content as the tag.
     pub fn place(&self, image: &BuiltImage) -> Result<Place> {
         let name = image.reference.rsplit('/').next().unwrap_or_default();
         let name = name.split(':').next().unwrap_or_default();

@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::Api;
 use kube::api::ListParams;
+use kube::{Api, Resource};
 use serde_json::{Value, json};
 use serin::api::{ModelDeployment, Phase};
 use tokio::sync::oneshot;
@@ -209,7 +209,9 @@ fn autoscaler() -> Value {
         "metadata": {"name": "iris"},
         "spec": {
             "scaleTargetRef": {
-                "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment", "name": "iris",
+                "apiVersion": ModelDeployment::api_version(&()),
+                "kind": ModelDeployment::kind(&()),
+                "name": "iris",
             },
             "minReplicas": FEWEST,
             "maxReplicas": MOST,

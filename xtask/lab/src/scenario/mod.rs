@@ -34,7 +34,8 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use kube_runtime::wait::await_condition;
 use serin::{
-    api::{DecisionRecord, ModelDeployment, State},
+    api::{DecisionRecord, MODEL_LABEL, ModelDeployment, State},
+    plan::VERSION_ANNOTATION,
     runtime::leader::LEASE,
 };
 
@@ -285,10 +286,10 @@ impl Lab {
     pub async fn pods_of(&self, version: &str) -> Result<Vec<Pod>> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         let list = pods
-            .list(&ListParams::default().labels("serin.dev/model"))
+            .list(&ListParams::default().labels(MODEL_LABEL))
             .await?;
         let is_of_version = |pod: &Pod| {
-            let other = pod.annotations().get("serin.dev/version");
+            let other = pod.annotations().get(VERSION_ANNOTATION);
             other.is_some_and(|other| other == version)
         };
         let mut found = list.items;

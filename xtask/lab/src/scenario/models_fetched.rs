@@ -13,7 +13,8 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-use serin::api::Phase;
+use serin::api::{MODEL_LABEL, Phase};
+use serin::plan::VERSION_ANNOTATION;
 
 use super::checks::Checks;
 use super::command_scenario::serves;
@@ -173,12 +174,12 @@ async fn rollout(play: &mut Play, checks: &mut Checks) -> Result<()> {
 async fn restart(play: &mut Play, checks: &mut Checks) -> Result<()> {
     let before = play.lab.pods("2.0.0").await?;
     let deployments: Api<Deployment> = Api::namespaced(play.lab.client.clone(), NAMESPACE);
-    let labels = ListParams::default().labels("serin.dev/model");
+    let labels = ListParams::default().labels(MODEL_LABEL);
     let found = deployments.list(&labels).await?;
     let deployment = found
         .iter()
         .find(|deployment| {
-            let version = deployment.annotations().get("serin.dev/version");
+            let version = deployment.annotations().get(VERSION_ANNOTATION);
             version.is_some_and(|version| version == "2.0.0") && deployment.spec.replicas != Some(0)
         })
         .context("version 2.0.0 has no Deployment")?

@@ -119,7 +119,7 @@ impl Metric {
 }
 
 impl Gate for Argo {
-    fn turn(&mut self, now: u32, prometheus: &Prometheus) -> Move {
+    fn evaluate(&mut self, now: u32, prometheus: &Prometheus) -> Move {
         if !(now - self.since).is_multiple_of(INTERVAL) {
             return Move::Stay;
         }

@@ -102,7 +102,7 @@ fn decision() -> Result<(f64, Decided)> {
             stable,
         });
         let started = Instant::now();
-        let moved = black_box(rollout.turn(second, &prometheus));
+        let moved = black_box(rollout.evaluate(second, &prometheus));
         spent += started.elapsed().as_secs_f64();
         anyhow::ensure!(
             moved == Move::Stay,

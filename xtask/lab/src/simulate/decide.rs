@@ -110,7 +110,7 @@ impl Gate for Decided {
         self.first_weight
     }
 
-    fn turn(&mut self, now: u32, prometheus: &Prometheus) -> Move {
+    fn evaluate(&mut self, now: u32, prometheus: &Prometheus) -> Move {
         let before = self.weight();
         let stable = self.state.stable.clone();
         let readings = match self.reader.read(now, prometheus) {

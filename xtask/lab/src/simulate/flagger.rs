@@ -3,11 +3,11 @@
 //! - every `analysis.interval`, `advanceCanary` first rolls back if `FailedChecks >= threshold`, so
 //!   a rollback comes one interval after the failed check that completes the threshold;
 //! - then it runs the checks in order; the first that fails adds one to `FailedChecks` and ends the
-//!   turn. The number is kept over all steps of a rollout;
+//!   evaluation. The number is kept over all steps of a rollout;
 //! - `request-success-rate` must be at least its minimum and `request-duration` (p99 in whole
 //!   milliseconds) at most its maximum; no value, NaN and a failed query are failed checks
 //!   (`scheduler_metrics.go`, `providers/prometheus.go`);
-//! - a turn whose checks pass takes the next of `stepWeights`; past the last one it promotes.
+//! - an evaluation whose checks pass takes the next of `stepWeights`; past the last one it promotes.
 //!
 //! One thing is ours: each weight is held for five passed checks, so that all gates have the same
 //! steps of five minutes. Flagger itself would take a step with each passed check.
@@ -36,7 +36,7 @@ pub struct Flagger {
 }
 
 impl Gate for Flagger {
-    fn turn(&mut self, now: u32, prometheus: &Prometheus) -> Move {
+    fn evaluate(&mut self, now: u32, prometheus: &Prometheus) -> Move {
         if !now.is_multiple_of(INTERVAL) {
             return Move::Stay;
         }

@@ -31,10 +31,10 @@ pub trait Gate {
     }
 
     /// Called each 15 s, `now` seconds after the rollout began.
-    fn turn(&mut self, now: u32, prometheus: &Prometheus) -> Move;
+    fn evaluate(&mut self, now: u32, prometheus: &Prometheus) -> Move;
 }
 
-/// Seconds between two scrapes, and between two turns of a gate.
+/// Seconds between two scrapes, and between two evaluations of a gate.
 pub const SCRAPE: u32 = 15;
 
 /// The gates that are compared, in the tables' order.
@@ -162,7 +162,7 @@ pub mod tests {
         let mut prometheus = Prometheus::default();
         for second in (SCRAPE..=7_200).step_by(SCRAPE as usize) {
             world(second, &mut prometheus);
-            let next = gate.turn(second, &prometheus);
+            let next = gate.evaluate(second, &prometheus);
             if matches!(next, Move::Promote | Move::RollBack) {
                 return (next, second);
             }

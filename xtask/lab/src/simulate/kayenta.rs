@@ -59,7 +59,7 @@ pub struct Kayenta {
 }
 
 impl Gate for Kayenta {
-    fn turn(&mut self, now: u32, prometheus: &Prometheus) -> Move {
+    fn evaluate(&mut self, now: u32, prometheus: &Prometheus) -> Move {
         if !now.is_multiple_of(POINT) {
             return Move::Stay;
         }

@@ -5,12 +5,15 @@
 //! 1945, with his approximations made exact by Lorden 1971). Tests of power a little below 1 may be
 //! a little faster; none is by much.
 
+use serin::rollout::gate::GatePolicy;
+
+use super::gate::STEPS;
 use super::serin::{BUDGET, GATES};
 
-/// The chance of a wrong rollback that one gate may have: 1 % for the whole rollout.
-const ALPHA: f64 = 0.01 / GATES as f64;
-/// The chance of a wrong advance.
-const BETA: f64 = 0.05;
+/// The certainties of Serin's own gates.
+fn policy() -> GatePolicy {
+    GatePolicy::new(BUDGET, GATES, STEPS.len() as u32)
+}
 
 /// Kullback-Leibler divergence of two shares, in nats.
 fn divergence(p: f64, p0: f64) -> f64 {
@@ -20,13 +23,13 @@ fn divergence(p: f64, p0: f64) -> f64 {
 
 /// Canary requests that proving a share of `p` to be over the budget takes on average.
 pub fn to_fail(p: f64) -> f64 {
-    (1.0 / ALPHA).ln() / divergence(p, BUDGET)
+    policy().fail_threshold().ln() / divergence(p, BUDGET)
 }
 
 /// Canary requests that proving a share of `p` to fit the budget at `weight` percent takes on
 /// average.
 pub fn to_pass(p: f64, weight: u8) -> f64 {
-    (1.0 / BETA).ln() / divergence(p, BUDGET * 100.0 / f64::from(weight))
+    (1.0 / policy().beta).ln() / divergence(p, BUDGET * 100.0 / f64::from(weight))
 }
 
 #[cfg(test)]

@@ -81,7 +81,7 @@ pub fn play(
                 });
             }
             if (now + SLICE).is_multiple_of(SCRAPE) {
-                player.turn(now + SLICE);
+                player.evaluate(now + SLICE);
             }
         }
         now += SLICE;
@@ -131,8 +131,8 @@ impl Player {
         }
     }
 
-    fn turn(&mut self, now: u32) {
-        let end = match self.gate.turn(now, &self.prometheus) {
+    fn evaluate(&mut self, now: u32) {
+        let end = match self.gate.evaluate(now, &self.prometheus) {
             Move::Stay => return,
             Move::Weight(weight) => {
                 self.weight = weight;

@@ -8,7 +8,11 @@
 
 use serin::{
     evidence::{GateState, Look, MarginState, Tally},
-    rollout::gate::{GatePolicy, GateVerdict},
+    observe::metrics::STALE_SCRAPES,
+    rollout::{
+        HIGHEST_START, SHARE_CHECK_REQUESTS, SHARE_SETTLES, SHARE_TOLERANCE,
+        gate::{GatePolicy, GateVerdict},
+    },
 };
 
 use super::gate::{Gate, Move, SCRAPE, STEPS};
@@ -31,14 +35,7 @@ const HOLD: u32 = 600;
 /// `onInsufficientData.after`.
 const PATIENCE: u32 = 1_800;
 /// A sample as old as this is stale.
-const STALE: u32 = 3 * SCRAPE;
-/// The share of traffic is compared with the weight from so many requests on…
-const SHARE_CHECK_REQUESTS: u64 = 200;
-/// …and may be so many times off.
-const SHARE_TOLERANCE: f64 = 3.0;
-
-/// `firstStep: Adaptive` never starts above this weight.
-const HIGHEST_START: u8 = 50;
+const STALE: u32 = STALE_SCRAPES * SCRAPE;
 
 /// How Serin is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -235,7 +232,7 @@ impl Serin {
         }
         let share = step.canary.requests as f64 / step.requests() as f64;
         let weight = f64::from(STEPS[self.step]) / 100.0;
-        let settled = now - self.step_since >= 2 * SCRAPE;
+        let settled = now - self.step_since >= SHARE_SETTLES * SCRAPE;
         share > weight * SHARE_TOLERANCE || (settled && share < weight / SHARE_TOLERANCE)
     }
 
@@ -276,7 +273,7 @@ impl Gate for Serin {
         STEPS[self.step]
     }
 
-    fn turn(&mut self, now: u32, prometheus: &Prometheus) -> Move {
+    fn evaluate(&mut self, now: u32, prometheus: &Prometheus) -> Move {
         let looks = self.reader.read(now, prometheus);
         let said = self.judge(now, looks.as_ref());
         if said.fail {
@@ -293,9 +290,9 @@ impl Gate for Serin {
         if let Some(since) = self.blind_since.take() {
             self.blind += now - since;
         }
-        let baked = now - self.step_since - self.blind;
-        let patient = baked >= PATIENCE && self.setting == Setting::Advance;
-        if said.pass && baked >= MIN_DURATION || !said.pass && patient && !said.suspect {
+        let time_in_step = now - self.step_since - self.blind;
+        let patient = time_in_step >= PATIENCE && self.setting == Setting::Advance;
+        if said.pass && time_in_step >= MIN_DURATION || !said.pass && patient && !said.suspect {
             return self.advance(now);
         }
         Move::Stay

@@ -10,8 +10,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde_json::Value;
-use serin::api::Phase;
 use serin::api::conditions::reasons;
+use serin::api::{MODEL_LABEL, Phase};
+use serin::plan::VERSION_ANNOTATION;
 
 use super::super::checks::Checks;
 use super::super::situation::Situation;
@@ -103,12 +104,12 @@ impl Subject {
 async fn pods(lab: &Lab) -> Result<Pods> {
     let pods: Api<Pod> = Api::namespaced(lab.client.clone(), &lab.namespace);
     let list = pods
-        .list(&ListParams::default().labels("serin.dev/model"))
+        .list(&ListParams::default().labels(MODEL_LABEL))
         .await?;
     let alive = list.into_iter().filter(|pod| !has_ended(pod));
     Ok(alive
         .map(|pod| {
-            let version = pod.annotations().get("serin.dev/version").cloned();
+            let version = pod.annotations().get(VERSION_ANNOTATION).cloned();
             let statuses = pod
                 .status
                 .iter()

@@ -16,9 +16,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ListParams, Patch, PatchParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, CustomResourceExt, ResourceExt};
 use serde_json::{Value, json};
-use serin::api::{SCHEMA, SCHEMA_ANNOTATION};
+use serin::api::{MODEL_LABEL, ModelDeployment, SCHEMA, SCHEMA_ANNOTATION};
 use tokio::task::JoinSet;
 
 use self::checks::{Subject, compare, judge_end, observe, shown};
@@ -224,7 +224,7 @@ impl Parts {
             anyhow::Ok(alive.filter_map(|pod| pod.uid()).collect())
         };
         let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-        let crd = crds.get("modeldeployments.serin.dev").await?;
+        let crd = crds.get(ModelDeployment::crd_name()).await?;
         let schema = crd.annotations().get(SCHEMA_ANNOTATION);
         Ok(Self {
             operators: of("serin-operator").await?,
@@ -282,13 +282,14 @@ impl Parts {
 
 /// Waits until the new operator has written each status. Returns the models where it has not.
 async fn written(subjects: &[Subject]) -> Result<Vec<Situation>> {
+    let selector = format!("{MODEL_LABEL}=iris");
     let deadline = Instant::now() + TAKEN_OVER;
     loop {
         let mut open = Vec::new();
         for subject in subjects {
             let status = subject.lab.model().await?.status.unwrap_or_default();
             // 1d584f3 named the pods of stable alone.
-            if status.selector.as_deref() != Some("serin.dev/model=iris") {
+            if status.selector.as_deref() != Some(selector.as_str()) {
                 open.push(subject.situation);
             }
         }
