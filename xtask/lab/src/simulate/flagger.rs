@@ -7,7 +7,8 @@
 //! - `request-success-rate` must be at least its minimum and `request-duration` (p99 in whole
 //!   milliseconds) at most its maximum; no value, NaN and a failed query are failed checks
 //!   (`scheduler_metrics.go`, `providers/prometheus.go`);
-//! - an evaluation whose checks pass takes the next of `stepWeights`; past the last one it promotes.
+//! - an evaluation whose checks pass takes the next of `stepWeights`; past the last one it
+//!   promotes.
 //!
 //! One thing is ours: each weight is held for five passed checks, so that all gates have the same
 //! steps of five minutes. Flagger itself would take a step with each passed check.
