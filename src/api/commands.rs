@@ -1,8 +1,9 @@
-//! What people say about a trial: annotations, so that `kubectl annotate`, `kubectl serin` and Git can all say it.
+//! Commands of people about a trial. They are annotations, so that `kubectl annotate`, `kubectl
+//! serin` and Git can all give them.
 //!
-//! Each names the trial it is for, by the version's revision, so it means nothing to any other. It is heeded once: from
-//! then on the state remembers it as *spent* for as long as it stands there unchanged, so a version that is tried again
-//! is neither approved nor aborted by what was said the first time.
+//! Each names its trial by the version's revision and has no effect on any other. Each is obeyed
+//! once: the state then remembers it as *spent* while the annotation is unchanged, so the command
+//! of one trial neither approves nor aborts the next trial of the same version.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -10,18 +11,21 @@ use serde::{Deserialize, Serialize};
 
 use super::Revision;
 
-/// `<revision>@<weight>`: yes to leaving that step, once its evidence passes; at 100, to the promotion.
+/// `<revision>@<weight>`: approves leaving that step once its evidence passes; at 100, the
+/// promotion.
 pub const APPROVE: &str = "serin.dev/approve";
-/// `<revision>@<weight>`: leave that step now, without its evidence; not while the evidence speaks against the version.
+/// `<revision>@<weight>`: leave that step now, without waiting for its evidence. Has no effect
+/// while the evidence fails.
 pub const SKIP: &str = "serin.dev/skip";
 /// `<revision>`: promote the version now.
 pub const PROMOTE_FULL: &str = "serin.dev/promote-full";
-/// `<revision>`: take the version's traffic away, and refuse it until `spec.rollout.retryToken` changes.
+/// `<revision>`: take the version's traffic away, and refuse it until `spec.rollout.retryToken`
+/// changes.
 pub const ABORT: &str = "serin.dev/abort";
-/// Who says so; free text that is recorded with the decision.
+/// Who gives the command: free text that is recorded with the decision.
 pub const REQUESTED_BY: &str = "serin.dev/requested-by";
 
-/// The annotations that ask for something.
+/// The annotations that hold commands.
 pub const VERBS: [&str; 4] = [APPROVE, SKIP, PROMOTE_FULL, ABORT];
 
 /// Longest name of a person that is kept, in characters.
@@ -29,28 +33,29 @@ const LONGEST_NAME: usize = 128;
 /// Longest part of a malformed value that is repeated to the user, in characters.
 const LONGEST_QUOTE: usize = 40;
 
-/// What is asked for, and by whom; and what could not be understood.
+/// The commands of a resource, who gave them, and the annotations that could not be read.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Commands {
-    /// What is asked for.
+    /// The commands.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub asked: Vec<Command>,
-    /// The person who asks, where named.
+    /// The person who gives them, where named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// What is wrong with annotations that cannot be understood, and what to write instead. They ask for nothing.
+    /// What is wrong with annotations that cannot be read, and what to write instead. They are
+    /// ignored.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub malformed: Vec<String>,
 }
 
-/// One thing that a person asks for.
+/// One command.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub enum Command {
-    /// Yes to leaving the step of this weight, once its evidence passes.
+    /// Approves leaving the step of this weight once its evidence passes.
     Approve(Revision, u8),
-    /// Leave the step of this weight without its evidence.
+    /// Leave the step of this weight without waiting for its evidence.
     Skip(Revision, u8),
     /// Promote the version now.
     PromoteFull(Revision),
@@ -76,7 +81,7 @@ impl Command {
         })
     }
 
-    /// The annotation that says it.
+    /// The name of its annotation.
     pub fn annotation(&self) -> &'static str {
         match self {
             Self::Approve(..) => APPROVE,
@@ -86,7 +91,7 @@ impl Command {
         }
     }
 
-    /// What the annotation then holds.
+    /// The value of its annotation.
     pub fn value(&self) -> String {
         match self {
             Self::Approve(revision, weight) | Self::Skip(revision, weight) => {
@@ -107,7 +112,7 @@ impl Command {
     }
 }
 
-/// As it is remembered once it is spent: `serin.dev/abort=1a2b3c4d`.
+/// The form in which state remembers a spent command: `serin.dev/abort=1a2b3c4d`.
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={}", self.annotation(), self.value())
@@ -115,7 +120,7 @@ impl fmt::Display for Command {
 }
 
 impl Commands {
-    /// Reads a resource's annotations. Nothing that they hold can fail it.
+    /// Reads a resource's annotations. Never fails: what cannot be read is in `malformed`.
     pub fn read(annotations: &BTreeMap<String, String>) -> Self {
         let mut commands = Self {
             by: annotations.get(REQUESTED_BY).and_then(|name| person(name)),
@@ -133,12 +138,12 @@ impl Commands {
         commands
     }
 
-    /// Whether exactly this is asked for.
+    /// Whether exactly this command is given.
     pub fn ask(&self, command: &Command) -> bool {
         self.asked.contains(command)
     }
 
-    /// The same without what is spent.
+    /// The same without spent commands.
     #[must_use]
     pub fn without(mut self, spent: &[String]) -> Self {
         self.asked
@@ -164,7 +169,7 @@ fn revision(value: &str) -> Option<Revision> {
     (value.len() == 8 && value.bytes().all(hex)).then(|| Revision(value.to_owned()))
 }
 
-/// A name without line breaks and the like, and not longer than a name is.
+/// A name without control characters, at most [`LONGEST_NAME`] characters long.
 fn person(name: &str) -> Option<String> {
     let name: String = name
         .trim()
@@ -201,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn each_annotation_is_read_as_the_command_it_is() {
+    fn each_annotation_is_parsed_as_its_command() {
         let revision = || Revision("1a2b3c4d".to_owned());
         let commands = read(&[
             (APPROVE, "1a2b3c4d@25"),
@@ -227,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_asks_for_nothing_and_is_told_with_a_remedy() {
+    fn malformed_annotations_are_ignored_and_reported_with_a_remedy() {
         for (annotation, value) in [
             (APPROVE, ""),
             (APPROVE, "yes"),
@@ -244,18 +249,18 @@ mod tests {
         ] {
             let commands = read(&[(annotation, value)]);
             assert_eq!(commands.asked, [], "{annotation}: {value}");
-            let [told] = commands.malformed.as_slice() else {
+            let [message] = commands.malformed.as_slice() else {
                 panic!("{annotation}: {value}: {:?}", commands.malformed)
             };
             assert!(
-                told.contains(annotation) && told.contains("expected"),
-                "{told}"
+                message.contains(annotation) && message.contains("expected"),
+                "{message}"
             );
         }
     }
 
     #[test]
-    fn what_is_spent_asks_for_nothing_more() {
+    fn spent_commands_are_left_out() {
         let commands = read(&[(APPROVE, "1a2b3c4d@25"), (ABORT, "1a2b3c4d")]);
         let left = commands.without(&["serin.dev/abort=1a2b3c4d".to_owned()]);
         let approve = Command::Approve(Revision("1a2b3c4d".to_owned()), 25);
@@ -263,13 +268,17 @@ mod tests {
     }
 
     proptest! {
-        /// Annotations come from anybody who may edit the resource (CVE-2026-40886: one crash-looped a controller).
+        /// Whoever may edit the resource can set annotations (CVE-2026-40886: one crash-looped a
+        /// controller).
         #[test]
-        fn no_annotation_whatever_crashes_or_floods(value in "\\PC{0,300}|[0-9a-f@\\n]{0,12}", name in "\\PC{0,400}") {
+        fn no_annotation_panics_or_floods_the_status(
+            value in "\\PC{0,300}|[0-9a-f@\\n]{0,12}",
+            name in "\\PC{0,400}",
+        ) {
             for annotation in VERBS {
                 let commands = read(&[(annotation, &value), (REQUESTED_BY, &name)]);
                 prop_assert_eq!(commands.asked.len() + commands.malformed.len(), 1);
-                prop_assert!(commands.malformed.iter().all(|told| told.chars().count() < 500));
+                prop_assert!(commands.malformed.iter().all(|message| message.chars().count() < 500));
                 prop_assert!(commands.by.is_none_or(|by| by.chars().count() <= LONGEST_NAME));
             }
         }

@@ -1,4 +1,5 @@
-//! Types and reasons of conditions and events: one place, so that no two spellings exist.
+//! Types and reasons of conditions and events. They are defined once, so that each has one
+//! spelling.
 
 /// Condition types. `Ready`, `Reconciling` and `Stalled` are those of kstatus.
 pub mod types {
@@ -6,15 +7,15 @@ pub mod types {
     pub const READY: &str = "Ready";
     /// Some version serves, and routers can reach a pod of it.
     pub const AVAILABLE: &str = "Available";
-    /// Serin is on the way to what the spec asks for.
+    /// Serin is working towards the spec.
     pub const RECONCILING: &str = "Reconciling";
-    /// A router refuses what it is told of this model. Absent while none does.
+    /// A router refuses this model's configuration. Absent while none does.
     pub const ROUTER_REFUSED: &str = "RouterRefused";
-    /// Serin will not get there unless a person changes something.
+    /// Serin cannot reach the spec until a person changes something.
     pub const STALLED: &str = "Stalled";
 }
 
-/// Reasons of conditions, and of the events that tell the same story.
+/// Reasons of conditions, and of the events about the same change.
 pub mod reasons {
     /// The spec's version serves all traffic.
     pub const PROMOTED: &str = "Promoted";
@@ -32,19 +33,20 @@ pub mod reasons {
     pub const PAUSED: &str = "Paused";
     /// `spec.rollout.paused` holds the weight no longer.
     pub const RESUMED: &str = "Resumed";
-    /// The evidence passes, and a person has to agree before the version goes on.
+    /// The evidence passes, and a person has to approve the next step.
     pub const AWAITING_APPROVAL: &str = "AwaitingApproval";
     /// A person agreed.
     pub const APPROVED: &str = "Approved";
-    /// The evidence fails, and `onFailure: Pause` (or the objective's `then: Pause`) leaves it to a person what follows.
+    /// The evidence fails, and `onFailure: Pause` (or the objective's `then: Pause`) leaves the
+    /// decision to a person.
     pub const FAILURE_HELD: &str = "FailureHeld";
     /// A person ended the rollout; the version is refused.
     pub const ABORTED: &str = "Aborted";
     /// The steps were edited, and the version's weight with them.
     pub const STEPS_CHANGED: &str = "StepsChanged";
-    /// The step stayed without enough evidence, and the policy says to wait.
+    /// The step lacks evidence, and the policy is to wait.
     pub const INSUFFICIENT_DATA: &str = "InsufficientData";
-    /// An objective cannot be measured as things are, so the new version gets no traffic.
+    /// An objective cannot be measured, so the new version gets no traffic.
     pub const NOT_MEASURABLE: &str = "NotMeasurable";
     /// The metrics cannot be trusted; nothing moves.
     pub const METRICS_OUTAGE: &str = "MetricsOutage";
@@ -54,18 +56,18 @@ pub mod reasons {
     pub const ROLLED_BACK: &str = "RolledBack";
     /// A newer spec replaced the version under trial.
     pub const SUPERSEDED: &str = "Superseded";
-    /// Trouble of the platform ended a trial. Nothing is held against the version, and it is tried
-    /// again.
+    /// A problem of the platform ended a trial. The version is not refused, and is tried again.
     pub const PLATFORM_TROUBLE: &str = "PlatformTrouble";
     /// The spec asks for a version that was rolled back before.
     pub const REFUSED: &str = "VersionRefused";
     /// The spec cannot be used; the serving version is untouched.
     pub const INVALID_SPEC: &str = "InvalidSpec";
-    /// An annotation that should be a command cannot be understood, and is ignored.
+    /// A command annotation cannot be read and is ignored.
     pub const COMMAND_IGNORED: &str = "CommandIgnored";
-    /// A name that Serin needs belongs to somebody else's object.
+    /// A name that Serin needs belongs to an object that Serin does not own.
     pub const NAME_TAKEN: &str = "NameTaken";
-    /// A name that Serin needs belongs to an object of an earlier ModelDeployment of this name, which is being deleted.
+    /// A name that Serin needs belongs to an object of an earlier ModelDeployment of this name,
+    /// which is being deleted.
     pub const AWAITING_DELETION: &str = "AwaitingDeletion";
     /// The status was lost, and the version in force was found again in the history.
     pub const RESTORED: &str = "StatusRestored";
@@ -85,7 +87,7 @@ pub mod reasons {
     pub const NOT_ANSWERING: &str = "AddressNotAnswering";
     /// No pod of the serving version can be reached.
     pub const NO_ENDPOINT: &str = "NoEndpoint";
-    /// A router cannot take over what it is told: its port is in use, for example.
+    /// A router refuses its configuration: its port is in use, for example.
     pub const ROUTER_REFUSED: &str = "RouterRefused";
     /// All pods of the serving version are ready.
     pub const ALL_READY: &str = "AllPodsReady";

@@ -8,30 +8,32 @@ use super::ModelDeployment;
 
 /// Annotation of the CRD with the number of its schema.
 pub const SCHEMA_ANNOTATION: &str = "serin.dev/schema";
-/// Number of this schema; 1d584f3 has 1, and says nothing. It rises with each release that changes the schema, so that an
-/// operator knows an older CRD, which it upgrades, from a newer one, which it leaves alone.
+/// Number of this schema. It rises with each release that changes the schema, so that an operator
+/// upgrades an older CRD and leaves a newer one alone. A CRD without the annotation (1d584f3) has
+/// 1.
 pub const SCHEMA: u32 = 2;
 
 /// Formats that the API server knows; it warns about others on every apply.
 const FORMATS: [&str; 6] = ["int32", "int64", "float", "double", "date-time", "byte"];
 
-/// The CRD as it is installed.
+/// Returns the CRD as it is installed.
 pub fn crd() -> Result<CustomResourceDefinition, serde_json::Error> {
     let mut crd = serde_json::to_value(ModelDeployment::crd())?;
     drop_unknown_formats(&mut crd);
     let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
     if let Some(spec) = crd.pointer_mut(spec) {
         without_defaults(spec);
-        // The scale subresource reads it: absent, an autoscaler would see 0 pods wanted, and do nothing.
+        // The scale subresource reads `replicas`: where it is absent, an autoscaler sees 0 desired
+        // pods and does nothing.
         spec["properties"]["replicas"]["default"] = 1.into();
     }
     crd["metadata"]["annotations"] = json!({SCHEMA_ANNOTATION: SCHEMA.to_string()});
     serde_json::from_value(crd)
 }
 
-/// Says in a field's description what is assumed where it is absent, and does not write it into the object: `kubectl apply`
-/// replaces lists as a whole, so a list with defaults written into its elements would differ from the manifest for ever.
-/// A null is refused: rules ask whether a field is there.
+/// Moves each default from the schema into the field's description. `kubectl apply` replaces lists
+/// as a whole, so a list with defaults written into its elements would always differ from the
+/// manifest. A null is refused: rules ask whether a field is there.
 fn without_defaults(node: &mut Value) {
     let Value::Object(map) = node else {
         if let Value::Array(list) = node {

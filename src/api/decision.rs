@@ -1,5 +1,5 @@
-//! A decision as it is written down: what was asked, counted and concluded, so that a person understands it without
-//! the operator, and bounded, so that status stays small.
+//! The record of a decision: the question, the counts and the conclusion. Its size is bounded, so
+//! that status stays small.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -14,16 +14,17 @@ const DECISIONS_KEPT: usize = 10;
 const EVIDENCE_KEPT: usize = 3;
 /// Objectives whose evidence a record in status keeps.
 const OBJECTIVES_KEPT: usize = 16;
-/// Longest sentence in status, in characters. One of the gates is about 150, so all eight of them fit.
+/// Longest sentence in status, in characters. A gate's sentence has about 150, so all eight fit.
 const LONGEST_SENTENCE: usize = 1_500;
 /// Longest sentence of one objective, in characters.
 const LONGEST_PART: usize = 400;
-/// Longest query in status, in characters: those that Serin builds are below 450 with names of usual length.
+/// Longest query in status, in characters. Queries that Serin builds stay below 450 with names of
+/// usual length.
 const LONGEST_QUERY: usize = 600;
 /// Longest name in status, in characters: of a person, an objective, a version or a limit.
 const LONGEST_NAME: usize = 128;
 
-/// What a look at the evidence says.
+/// The verdict on the evidence.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The objectives hold, and would at the next weight.
@@ -36,7 +37,7 @@ pub enum Verdict {
     Blind,
 }
 
-/// One decision, with all that is needed to understand it.
+/// One decision, with all that a reader needs to understand it.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct DecisionRecord {
@@ -49,16 +50,16 @@ pub struct DecisionRecord {
     pub version: String,
     /// The canary's weight from now on, in percent.
     pub weight: u8,
-    /// What the evidence said, where the decision was one on evidence.
+    /// The verdict, where the decision was one on evidence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
     /// The decision in plain words, with the numbers.
     pub sentence: String,
-    /// The person on whose word it was taken; absent where Serin decided by itself.
+    /// The person who asked for it; absent where Serin decided by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// What was known of each objective at that moment; empty where the decision was one on something else. In status,
-    /// only the newest three such decisions have it; the log has all.
+    /// The evidence for each objective at that time; empty where the decision was not one on
+    /// evidence. Status keeps it for the newest three such decisions; the log has all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<ObjectiveRecord>,
     /// When the next look was due; absent where only a change could bring one.
@@ -67,17 +68,18 @@ pub struct DecisionRecord {
     pub next_check: Option<Timestamp>,
 }
 
-/// What was asked, counted and concluded about one objective.
+/// The question, the counts and the conclusion of one objective.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectiveRecord {
     /// The objective, such as `latency-p99`.
     pub objective: String,
-    /// What its evidence says.
+    /// The verdict on its evidence.
     pub verdict: Verdict,
     /// The limit in words, such as `p99 ≤ 250 ms (share over 250 ms ≤ 1 %)`.
     pub threshold: String,
-    /// The PromQL that was counted, for a person to repeat; empty where it was not answered.
+    /// The PromQL whose answer was counted, for a person to repeat; empty where there was no
+    /// answer.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub query: String,
     /// How far back that query reached, in seconds.
@@ -91,7 +93,8 @@ pub struct ObjectiveRecord {
     /// What was measured, where the objective measures a value instead of counting requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<f64>,
-    /// The canary's true share of bad requests is below this (0 to 1), by the whole rollout's counts.
+    /// The canary's true share of bad requests is below this (0 to 1), by the whole rollout's
+    /// counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upper_bound: Option<f64>,
     /// What `upperBound` must be at or below for the next weight (0 to 1).
@@ -103,7 +106,7 @@ pub struct ObjectiveRecord {
 }
 
 impl DecisionRecord {
-    /// The record as status keeps it: the same, with its longest texts shortened.
+    /// The record as status keeps it: long texts are shortened.
     fn bounded(mut self) -> Self {
         shorten(&mut self.version, LONGEST_NAME);
         shorten(&mut self.sentence, LONGEST_SENTENCE);
@@ -121,7 +124,8 @@ impl DecisionRecord {
     }
 }
 
-/// Adds a record to those in status: the last 10 stay, and the evidence of the last 3 that have any.
+/// Adds a record to those in status. The last 10 are kept, with the evidence of the last 3 that
+/// have any.
 pub fn remember(decisions: &mut Vec<DecisionRecord>, record: DecisionRecord) {
     decisions.push(record.bounded());
     decisions.drain(..decisions.len().saturating_sub(DECISIONS_KEPT));
@@ -133,7 +137,7 @@ pub fn remember(decisions: &mut Vec<DecisionRecord>, record: DecisionRecord) {
         .for_each(|record| record.evidence = Vec::new());
 }
 
-/// Cuts a text to at most `limit` characters, the last of which says that something is missing.
+/// Cuts a text to at most `limit` characters. A text that was cut ends in `…`.
 fn shorten(text: &mut String, limit: usize) {
     if let Some((end, _)) = text.char_indices().nth(limit) {
         let last = text[..end].char_indices().next_back();
@@ -181,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_ten_stay_and_the_evidence_of_the_last_three_that_have_any() {
+    fn ten_decisions_are_kept_with_the_evidence_of_the_last_three() {
         let mut decisions = Vec::new();
         for number in 0..20 {
             let mut record = record(10, usize::from(number % 2 == 0));
@@ -199,14 +203,14 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_records_take_a_bounded_part_of_status() {
+    fn the_size_of_records_in_status_is_bounded() {
         let mut decisions = Vec::new();
         for _ in 0..20 {
             remember(&mut decisions, record(100_000, 100));
         }
         let bytes = serde_json::to_vec(&decisions).unwrap().len();
-        // 3 records · 16 objectives · (1,256 characters of two bytes + 400 bytes of numbers), and 10 sentences. etcd
-        // takes 1.5 MB an object.
+        // 3 records · 16 objectives · (1,256 characters of two bytes + 400 bytes of numbers), and
+        // 10 sentences. etcd takes 1.5 MB an object.
         assert!(bytes < 200_000, "{bytes}");
         assert_eq!(decisions[0].sentence.chars().count(), LONGEST_SENTENCE);
         assert!(decisions[0].sentence.ends_with('…'));
@@ -214,7 +218,8 @@ mod tests {
 
     #[test]
     fn a_record_of_an_older_operator_is_read() {
-        let old = r#"{"at":"2026-01-01T00:00:00Z","action":"Promoted","version":"1","weight":0,"sentence":"It serves."}"#;
+        let old = r#"{"at": "2026-01-01T00:00:00Z", "action": "Promoted", "version": "1",
+            "weight": 0, "sentence": "It serves."}"#;
         let record: DecisionRecord = serde_json::from_str(old).unwrap();
         assert_eq!((record.by, record.evidence.len()), (None, 0));
     }

@@ -1,4 +1,4 @@
-//! The custom resource `ModelDeployment`: what a user writes, what Serin answers, and the checks on both.
+//! The custom resource `ModelDeployment`: spec, status, conditions, and the validation of the spec.
 
 pub mod commands;
 pub mod conditions;

@@ -1,4 +1,4 @@
-//! Shares written the way people write them: `1%`, `0.5%`.
+//! Shares written as percentages: `1%`, `0.5%`.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
@@ -12,7 +12,7 @@ const RULE: &str = "self.matches('^(100([.]0{1,4})?|[0-9]{1,2}([.][0-9]{1,4})?)%
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Percent(f64);
 
-/// Why a text is no percentage.
+/// A text is not a percentage.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("expected a percentage from 0% to 100%, such as 1% or 0.5%")]
 pub struct NotAPercent;
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn other_texts_are_refused() {
         for text in [
             "1", "", "%", "-1%", "101%", "NaN%", "inf%", "1e1%", "1 %", "+1%",
         ] {

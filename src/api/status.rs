@@ -1,4 +1,4 @@
-//! What Serin answers: the persisted state of the rollout, and its account for people and tools.
+//! Status: the persisted state of the rollout, and conditions for people and tools.
 
 use std::collections::BTreeSet;
 
@@ -14,28 +14,28 @@ use crate::evidence::{Cursors, Memory, Snapped};
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ModelDeploymentStatus {
-    /// The generation of the spec that this status answers.
+    /// The generation of the spec that this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// The state of the rollout: all that the next decision builds on.
+    /// The state of the rollout: the persisted input of the next decision.
     #[serde(flatten)]
     pub state: State,
 
-    /// `Ready`, `Available`, `Reconciling`, `Stalled`: read by kstatus, `kubectl wait`, Argo CD, Flux and helm.
+    /// `Ready`, `Available`, `Reconciling`, `Stalled`: read by kstatus, `kubectl wait`, Argo CD,
+    /// Flux and helm.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 
     /// Ready pods of the stable version.
     pub ready_replicas: i32,
 
-    /// Pods that the stable version is asked to have, for the scale subresource: the number that an
-    /// autoscaler compares with `spec.replicas`. A canary's pods come on top.
+    /// Desired pods of the stable version, for the scale subresource: an autoscaler compares it
+    /// with `spec.replicas`. A canary's pods are not included.
     pub replicas: i32,
 
-    /// Label selector of all pods of the model, of whichever version, for the scale subresource. An
-    /// autoscaler adds up the work of all of them, so that its answer is the same at every split of
-    /// the traffic.
+    /// Label selector of the model's pods of all versions, for the scale subresource. An autoscaler
+    /// adds up the load of all of them, so its result does not depend on the split of the traffic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
 }
@@ -44,10 +44,10 @@ pub struct ModelDeploymentStatus {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct State {
-    /// Where the rollout stands.
+    /// The phase of the rollout.
     pub phase: Phase,
 
-    /// The version that serves all traffic the canary does not get.
+    /// The version that serves all traffic but the canary's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stable: Option<VersionRef>,
 
@@ -55,16 +55,16 @@ pub struct State {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub canary: Option<CanaryVersion>,
 
-    /// Versions without weight that keep their pods until their time is over.
+    /// Versions without weight that keep their pods until their scale-down time.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retiring: Vec<RetiringVersion>,
 
-    /// Versions that were rolled back; not tried again before `spec.rollout.retryToken` changes. The last 20.
+    /// Versions that were rolled back; not tried again before `spec.rollout.retryToken` changes.
+    /// The last 20.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedVersion>,
 
-    /// The version that the spec asks for, where trouble of the platform ended its trial. Nothing
-    /// is held against it.
+    /// The spec's version, where a problem of the platform ended its trial. It is not refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub postponed: Option<PostponedVersion>,
 
@@ -73,7 +73,8 @@ pub struct State {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas_floor: Option<i32>,
 
-    /// Commands of people (`serin.dev/…` annotations) that have had their effect, for as long as they stand there.
+    /// Commands of people (`serin.dev/…` annotations) that were obeyed, kept while the annotations
+    /// exist.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub spent: Vec<String>,
 
@@ -81,11 +82,12 @@ pub struct State {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ignored: Vec<String>,
 
-    /// `spec.rollout.paused`, as it was last told.
+    /// `spec.rollout.paused`, as last reported by an event.
     #[serde(skip_serializing_if = "is_false")]
     pub paused: bool,
 
-    /// When the trial has been looked at without a break, while it may end for what has lasted too long.
+    /// The time during which looks at the trial followed each other without a gap. Kept while a
+    /// deadline runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attended: Option<Attended>,
 
@@ -93,17 +95,18 @@ pub struct State {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub router_port: Option<u16>,
 
-    /// What is thought of the rollout right now, in words.
+    /// The present assessment of the rollout, as a sentence.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
 
-    /// The last decisions, oldest first. The last 10, and the evidence of the last 3 that looked at any.
+    /// The last 10 decisions, oldest first, with the evidence of the last 3 that have any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub decisions: Vec<DecisionRecord>,
 }
 
 impl State {
-    /// Versions that have pods: those with weight, and those that may still have requests.
+    /// Returns the versions that have pods: those with weight, and those that may still have
+    /// requests.
     pub fn in_use(&self) -> BTreeSet<Revision> {
         let stable = self.stable.iter().map(|version| &version.revision);
         let canary = self.canary.iter().map(|version| &version.revision);
@@ -111,7 +114,7 @@ impl State {
         stable.chain(canary).chain(retiring).cloned().collect()
     }
 
-    /// The last decision that was one about a version: whoever pauses or resumes decides nothing about it.
+    /// Returns the last decision about a version; `Paused` and `Resumed` are not about one.
     pub fn last_move(&self) -> Option<&DecisionRecord> {
         let moves = |record: &&DecisionRecord| {
             ![reasons::PAUSED, reasons::RESUMED].contains(&record.action.as_str())
@@ -120,21 +123,23 @@ impl State {
     }
 }
 
-/// Where a rollout stands.
+/// The phase of a rollout.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// No version serves yet; the first one is being started and goes to 100 % once Ready.
+    /// No version serves yet; the first one is starting and gets 100 % once Ready.
     #[default]
     Pending,
     /// A new version's pods are starting; it has no weight.
     Preparing,
     /// A new version has the weight of its step.
     Canary,
-    /// The new version is stable and has all traffic; the old one keeps its pods for `scaleDownDelay`.
+    /// The new version is stable and has all traffic; the old one keeps its pods for
+    /// `scaleDownDelay`.
     Promoting,
-    /// All traffic is back on stable; the refused version keeps its pods until its last requests are answered.
+    /// All traffic is back on stable; the refused version keeps its pods until its last requests
+    /// are answered.
     RollingBack,
-    /// One version serves everything, and nothing is under way.
+    /// One version serves everything, and no rollout is under way.
     Stable,
 }
 
@@ -144,7 +149,7 @@ pub enum Phase {
 pub struct VersionRef {
     /// The digest that names its objects.
     pub revision: Revision,
-    /// The version that the user gave it.
+    /// The version that the user declared.
     pub version: String,
 }
 
@@ -154,14 +159,14 @@ pub struct VersionRef {
 pub struct CanaryVersion {
     /// The digest that names its objects.
     pub revision: Revision,
-    /// The version that the user gave it.
+    /// The version that the user declared.
     pub version: String,
     /// Its share of traffic, in percent: 0 or a declared step's.
     pub weight: u8,
     /// When its trial began.
     #[schemars(schema_with = "time_schema")]
     pub since: Timestamp,
-    /// How far the trial is; absent while it has no weight.
+    /// Progress through the steps; absent while the version has no weight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
 }
@@ -185,14 +190,15 @@ pub struct Progress {
     /// When the current step began.
     #[schemars(schema_with = "time_schema")]
     pub step_since: Timestamp,
-    /// Time in this step during which metrics were unreadable, outages that are over, in milliseconds.
+    /// Time in this step during which metrics were unreadable, in milliseconds. Outages that are
+    /// over only.
     #[serde(default)]
     pub blind_ms: i64,
     /// Since when the metrics have been unreadable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time_schema")]
     pub blind_since: Option<Timestamp>,
-    /// A person's yes to leaving this step.
+    /// A person's approval to leave this step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved: Option<Approved>,
     /// Since when the canary has had no ready pod.
@@ -203,37 +209,37 @@ pub struct Progress {
     pub gates: Vec<GateRecord>,
 }
 
-/// A time in which looks followed each other, whichever process looked.
+/// A time during which looks followed each other, by any process.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Attended {
     /// The first look.
     #[schemars(schema_with = "time_schema")]
     pub since: Timestamp,
-    /// The last look, noted once in 30 seconds.
+    /// The last look, recorded once in 30 seconds.
     #[schemars(schema_with = "time_schema")]
     pub until: Timestamp,
 }
 
-/// A person's yes.
+/// A person's approval.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Approved {
-    /// When it was heard.
+    /// When it was read.
     #[schemars(schema_with = "time_schema")]
     pub at: Timestamp,
-    /// Whose it is, where `serin.dev/requested-by` said so.
+    /// The person, where `serin.dev/requested-by` names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
 }
 
-/// A gate's memory: what has been counted, and up to where.
+/// A gate's memory: its counts, and the samples up to which they were taken.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct GateRecord {
     /// The objective it judges, such as `latency-p99`.
     pub objective: String,
-    /// The edge of the latency histogram that stands for the objective's limit.
+    /// The bucket edge of the latency histogram that is used for the objective's limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "opaque_schema")]
     pub threshold: Option<Snapped>,
@@ -265,26 +271,26 @@ pub struct RetiringVersion {
 pub struct RefusedVersion {
     /// The digest that names it.
     pub revision: Revision,
-    /// The version that the user gave it.
+    /// The version that the user declared.
     pub version: String,
     /// When it was rolled back.
     #[schemars(schema_with = "time_schema")]
     pub at: Timestamp,
     /// Why, with the numbers.
     pub reason: String,
-    /// `spec.rollout.retryToken` of that time: another value allows another try.
+    /// `spec.rollout.retryToken` at that time: another value allows another try.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_token: Option<String>,
 }
 
-/// A version whose trial ended through no fault of its own, such as a quota or a cluster without
-/// room. It is tried again.
+/// A version whose trial a problem of the platform ended, such as a quota or a full cluster. It is
+/// tried again.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct PostponedVersion {
     /// The digest that names it.
     pub revision: Revision,
-    /// The version that the user gave it.
+    /// The version that the user declared.
     pub version: String,
     /// Trials that ended so, in a row.
     pub attempts: u32,
@@ -292,9 +298,9 @@ pub struct PostponedVersion {
     /// one, at most 1 hour.
     #[schemars(schema_with = "time_schema")]
     pub retry_at: Timestamp,
-    /// What the trouble was, in the words of the scheduler or the API server.
+    /// The problem, as the scheduler or the API server reported it.
     pub reason: String,
-    /// `spec.rollout.retryToken` of that time: another value allows another try at once.
+    /// `spec.rollout.retryToken` at that time: another value allows another try at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_token: Option<String>,
 }
@@ -307,7 +313,7 @@ pub(super) fn optional_time_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "format": "date-time", "nullable": true})
 }
 
-/// State that only Serin reads; its shape may change without a new API version.
+/// The schema of state that only Serin reads; its shape may change without a new API version.
 fn opaque_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }

@@ -1,7 +1,7 @@
-//! `{{name}}` and the like in texts of the resource.
+//! Variables such as `{{name}}` in texts of the resource.
 
-/// `text` with each `{{variable}}` replaced by its value. An unknown variable stays as it is; [`unknown`] finds it
-/// beforehand.
+/// `text` with each `{{variable}}` replaced by its value. An unknown variable stays as it is;
+/// [`unknown`] finds it beforehand.
 pub fn filled(text: &str, values: &[(&str, &str)]) -> String {
     let mut filled = String::with_capacity(text.len());
     let mut rest = text;
@@ -18,7 +18,7 @@ pub fn filled(text: &str, values: &[(&str, &str)]) -> String {
     filled
 }
 
-/// The first variable in `text` that is none of `known`.
+/// Returns the first variable in `text` that is not in `known`.
 pub fn unknown<'a>(text: &'a str, known: &[&str]) -> Option<&'a str> {
     let mut rest = text;
     while let Some((_, variable, after)) = next(rest) {
@@ -30,7 +30,7 @@ pub fn unknown<'a>(text: &'a str, known: &[&str]) -> Option<&'a str> {
     None
 }
 
-/// What stands before the first variable, the variable, and what stands after it.
+/// Splits a text into what is before its first variable, the variable's name, and what is after it.
 fn next(text: &str) -> Option<(&str, &str, &str)> {
     let (before, rest) = text.split_once("{{")?;
     let (variable, after) = rest.split_once("}}")?;

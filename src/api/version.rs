@@ -1,4 +1,4 @@
-//! What makes a version, and the name it gets from it.
+//! The content of a version, and the revision that is computed from it.
 
 use std::fmt;
 
@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::{ModelArtefact, ModelDeploymentSpec, Serving};
 
-/// The first 8 hex digits of a version's digest; they name everything that is made for it.
+/// The first 8 hex digits of a version's digest. Every object made for the version has them in its
+/// name.
 #[derive(
     Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash,
 )]
@@ -21,52 +22,57 @@ impl fmt::Display for Revision {
     }
 }
 
-/// All that belongs to a version: artefact, serving image, configuration. Kept in a ControllerRevision, so that a
-/// version can be rebuilt when the spec has long moved on.
+/// All that belongs to a version: artefact, serving image, configuration. A ControllerRevision
+/// keeps it, so that a version can be rebuilt after the spec has changed.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct VersionSpec {
     /// The artefact.
     pub model: ModelArtefact,
-    /// How it is served. An absent image is filled in once, when the version is first made: an upgrade of the operator
-    /// brings a new default to new versions and leaves old ones alone.
+    /// How it is served. An absent image is filled in once, when the version is made: the new
+    /// default of an upgraded operator applies to new versions only.
     pub serving: Serving,
-    /// How the artefact is fetched into pods, for schemes that are. Never declared, and no part of the revision: the platform's
-    /// settings of the day are filled in as the image is, so that a change of them leaves running pods alone.
+    /// How the artefact is fetched into pods; absent for schemes that are not fetched. Not declared
+    /// and not part of the revision: filled in from the platform's settings when the version is
+    /// made, so that a change of the settings leaves running pods alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetch: Option<Fetch>,
 }
 
-/// The platform's settings for fetching artefacts, as a version was made with them.
+/// The platform's settings for fetching artefacts, at the time a version was made.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Fetch {
-    /// The image of the init container: the bundled serving image, also beside an inference server of the user's own.
+    /// The image of the init container: the bundled serving image, also beside an inference server
+    /// of the user's own.
     pub image: String,
-    /// Hosts and private networks that may be connected to, in the words of `serin-serve fetch --allow-host`.
+    /// Hosts and private networks that a fetch may connect to, in the syntax of `serin-serve fetch
+    /// --allow-host`.
     pub hosts: Vec<String>,
     /// Largest artefact, in bytes.
     pub max_size: u64,
-    /// Where artefacts are kept for the pods to come; nowhere where absent.
+    /// Where fetched artefacts are cached for later pods; absent disables the cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<Cache>,
-    /// Most bytes that the cache keeps.
+    /// Size limit of the cache, in bytes. Above it, the least recently used artefacts are evicted;
+    /// absent means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_limit: Option<u64>,
 }
 
-/// A volume that keeps artefacts by digest.
+/// A volume that caches artefacts by digest.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub enum Cache {
-    /// A directory of the node. Pods that mount one are outside of the `restricted` Pod Security Standard.
+    /// A directory of the node. Pods that mount one are outside of the `restricted` Pod Security
+    /// Standard.
     HostPath(String),
     /// A PersistentVolumeClaim of the model's namespace.
     Claim(String),
 }
 
 impl VersionSpec {
-    /// The version that a spec asks for.
+    /// The version that a spec declares.
     pub fn of(spec: &ModelDeploymentSpec) -> Self {
         Self {
             model: spec.model.clone(),
@@ -75,14 +81,16 @@ impl VersionSpec {
         }
     }
 
-    /// The revision: a digest of the declaration, so equal declarations are the same version wherever they are applied.
-    /// `replicas`, `objectives`, `rollout` and `traffic` are no part of it: changing them rolls nothing out.
+    /// The revision: a digest of the declaration, so equal declarations are the same version in
+    /// every cluster. `replicas`, `objectives`, `rollout` and `traffic` are not part of it:
+    /// changing them starts no rollout.
     pub fn revision(&self) -> Revision {
         let declared = Self {
             fetch: None,
             ..self.clone()
         };
-        // serde_json writes struct fields in declaration order and maps of BTreeMap in key order: the text is canonical.
+        // serde_json writes struct fields in declaration order and BTreeMaps in key order, so the
+        // text is canonical.
         let text = serde_json::to_vec(&declared).unwrap_or_default();
         let digest = Sha256::digest(&text);
         let [a, b, c, d, ..]: [u8; 32] = digest.into();
@@ -100,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_revision_follows_the_declaration_and_nothing_else() {
+    fn the_revision_depends_only_on_the_declaration() {
         let model = serde_json::json!({"uri": "file:///m", "version": "1", "digest": "sha256:00"});
         let a = version(serde_json::json!({"model": model, "serving": {}}));
         let b = version(serde_json::json!({"model": model, "serving": {"port": 9000}}));
@@ -109,9 +117,10 @@ mod tests {
         assert_eq!(a.revision().0.len(), 8);
     }
 
-    /// Names of objects in clusters: a release that gives an old declaration another name would roll every model out anew.
+    /// Objects in clusters have these names: a release that computed another revision would roll
+    /// out every model again.
     #[test]
-    fn revisions_of_earlier_releases_stay() {
+    fn revisions_of_earlier_releases_are_unchanged() {
         let digest = format!("sha256:{}", "0".repeat(64));
         for (uri, revision) in [
             ("pvc://models/iris/1", "2c6a771f"),

@@ -1,26 +1,28 @@
-//! A canary that is exactly as good as the version that served: that version's own requests, dealt out by weight.
+//! Makes a canary exactly as good as the version that served, from that version's own requests,
+//! dealt out by weight.
 //!
-//! Each request goes to the canary with the weight's probability, however it ended. Requests differ only in being good or
-//! bad, so dealing `n` of them one by one is the same as drawing two binomial numbers: how many of the bad ones and how
-//! many of the good ones the canary gets.
+//! Each request goes to the canary with the weight's probability, whatever its outcome. Requests
+//! differ only in being good or bad, so dealing them one by one equals drawing two binomial
+//! numbers: the canary's bad and good requests.
 
 use std::collections::BTreeMap;
 
 use crate::evidence::{Classes, Look, Reading, Tally, Window};
 
-/// Up to so many requests each is dealt by itself; of more, a normal distribution rounded to whole requests says how many
-/// the canary gets. Its standard deviation is then at least 20 at any weight from 10 to 90 %, so the difference cannot be
-/// seen; what matters most, bad requests, are seldom so many in one look.
+/// Up to this many requests, each is dealt singly; above, the canary's number is drawn from a
+/// normal distribution and rounded. Its standard deviation is then at least 20 at any weight from
+/// 10 to 90 %, so the difference is negligible. Bad requests, which matter most, are seldom so many
+/// in one look.
 const DEALT_SINGLY: u64 = 5_000;
 
-/// Random numbers that are the same for the same seed on any machine: SplitMix64 (Steele, Lea, Flood 2014).
+/// Random numbers that depend only on the seed: SplitMix64 (Steele, Lea, Flood 2014).
 #[derive(Clone, Debug)]
 pub struct Dealer {
     state: u64,
 }
 
 impl Dealer {
-    /// A dealer of one look: `path` tells it apart from all others of the same seed.
+    /// Makes the dealer of one look; `path` identifies it among all looks of the same seed.
     pub fn new(seed: u64, path: [u64; 3]) -> Self {
         let mut dealer = Self { state: seed };
         for part in path {
@@ -29,8 +31,8 @@ impl Dealer {
         dealer
     }
 
-    /// What the canary would have been seen to answer at a weight (percent), had it served beside the version that all
-    /// requests in `reading` were answered by.
+    /// Returns the reading of a canary with this weight (percent), had it served beside the version
+    /// that answered all requests in `reading`.
     pub fn deal(&mut self, reading: &Reading, weight: u8) -> Reading {
         match reading {
             Reading::Counts(window) => {
@@ -64,7 +66,7 @@ impl Dealer {
         }
     }
 
-    /// How many of `all` requests go to the canary: binomial.
+    /// Draws how many of `all` requests go to the canary: binomial.
     fn share_of(&mut self, all: u64, weight: u8) -> u64 {
         if weight >= 100 {
             return all;
@@ -81,12 +83,12 @@ impl Dealer {
         (drawn.max(0.0) as u64).min(all)
     }
 
-    /// In [0, 1), of 53 bits.
+    /// Draws from [0, 1), with 53 bits.
     fn uniform(&mut self) -> f64 {
         (self.draw() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Of mean 0 and variance 1 (Box and Muller).
+    /// Draws from the normal distribution of mean 0 and variance 1 (Box and Muller).
     fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.uniform()).cos()
@@ -107,17 +109,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_seed_deals_the_same_and_another_path_does_not() {
+    fn the_seed_and_the_path_determine_the_deal() {
         let deal = |seed, path| Dealer::new(seed, path).share_of(1_000, 30);
         assert_eq!(deal(1, [2, 3, 4]), deal(1, [2, 3, 4]));
         let others: Vec<u64> = (0..20).map(|look| deal(1, [2, look, 4])).collect();
         assert!(others.iter().any(|other| *other != others[0]), "{others:?}");
     }
 
-    /// Both ways of dealing, by mean and variance over 2,000 looks: 4.4 standard errors each way, so a right dealer fails
-    /// once in 100,000 seeds, and this is one seed.
+    /// Both ways of dealing, by mean and variance over 2,000 looks, to 4.4 standard errors: a
+    /// correct dealer fails with one seed in 100,000, and the seed is fixed.
     #[test]
-    fn the_canary_gets_the_weights_share_with_a_binomial_spread() {
+    fn the_canarys_share_is_binomial() {
         for all in [200_u64, 50_000] {
             for weight in [10_u8, 50] {
                 let share = f64::from(weight) / 100.0;
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn no_request_is_lost_or_invented() {
+    fn the_number_of_requests_is_unchanged() {
         for weight in [1, 10, 99, 100] {
             for all in [0, 1, 4_999, 5_001, 1_000_000] {
                 let canary = Dealer::new(3, [all, u64::from(weight), 0]).share_of(all, weight);

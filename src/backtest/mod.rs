@@ -1,5 +1,5 @@
-//! What a policy would have done to versions that deserved to be promoted: its false rollbacks and its time to promote,
-//! measured on the past of the version that served, before anyone trusts it.
+//! Scores a policy on the past of the version that served: how often it would have rolled back a
+//! version that is as good, and how long promotions would have taken.
 //!
 //! ```text
 //! past ─► the operator's own reader, look by look ─► the serving version's requests
@@ -7,7 +7,7 @@
 //!                                                        ▼
 //!                   rollouts from many starts ◄─ the operator's own decisions (rollout.rs)
 //! ```
-//! It says nothing about bad versions: those are not in that past.
+//! It cannot score how bad versions are found: that past has none.
 
 mod deal;
 mod past;
@@ -36,21 +36,28 @@ use crate::{
 pub use past::PastLook;
 pub use rollout::{End, Simulated};
 
-/// Between two lines that tell how far the reading is.
-const TELL_EVERY: usize = 500;
+/// Looks between two lines of progress.
+const PROGRESS_EVERY: usize = 500;
 
-/// What to score, on what.
+/// Arguments of a backtest.
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
-    /// Base URL of the Prometheus that has the past.
+    /// Base URL of the Prometheus to read.
     #[arg(long = "prometheus", env = "SERIN_PROMETHEUS_URL", value_parser = settings::base_url)]
     pub prometheus_url: String,
 
     /// A header of every request to it, such as `X-Scope-OrgID: ml`. May be given several times.
-    #[arg(long, env = "SERIN_PROMETHEUS_HEADERS", hide_env_values = true, value_delimiter = '\n', value_parser = settings::header)]
+    #[arg(
+        long,
+        env = "SERIN_PROMETHEUS_HEADERS",
+        hide_env_values = true,
+        value_delimiter = '\n',
+        value_parser = settings::header
+    )]
     pub prometheus_header: Vec<(HeaderName, HeaderValue)>,
 
-    /// Beginning of the period: a moment such as 2026-11-20T00:00:00Z, or how long ago, such as 24h.
+    /// Start of the period: a time such as 2026-11-20T00:00:00Z, or a duration before now, such as
+    /// 24h.
     #[arg(long, value_parser = moment)]
     pub from: Timestamp,
 
@@ -66,38 +73,44 @@ pub struct Arguments {
     #[arg(long)]
     pub name: String,
 
-    /// A manifest of the ModelDeployment with the policy to score: `spec.objectives` and `spec.rollout`. What the cluster has
-    /// where absent.
+    /// A manifest of the ModelDeployment with the policy to score: `spec.objectives` and
+    /// `spec.rollout`. The cluster's where absent.
     #[arg(long)]
     pub policy: Option<PathBuf>,
 
-    /// The revision (8 hex digits) that served in that period. Where absent: the one that serves now, or the one that the
-    /// manifest makes.
+    /// The revision (8 hex digits) that served in that period. Where absent, the one that serves
+    /// now, or the manifest's.
     #[arg(long)]
     pub revision: Option<String>,
 
-    /// How often that Prometheus scrapes, and hence the time between two looks.
-    #[arg(long, env = "SERIN_SCRAPE_INTERVAL", default_value = "15s", value_parser = settings::duration)]
+    /// Scrape interval of that Prometheus, which is the time between two looks.
+    #[arg(
+        long,
+        env = "SERIN_SCRAPE_INTERVAL",
+        default_value = "15s",
+        value_parser = settings::duration
+    )]
     pub scrape_interval: Duration,
 
-    /// Namespace of the bundled routers, whose counters are read unless the policy says otherwise.
+    /// Namespace of the bundled routers, whose counters are read unless `spec.traffic.evidence`
+    /// names another source.
     #[arg(long, env = "POD_NAMESPACE", default_value = "serin-system")]
     pub router_namespace: String,
 
-    /// The name that the router's Service and Deployment share.
+    /// Name of the router's Service and Deployment.
     #[arg(long, env = "SERIN_ROUTER_SERVICE", default_value = "serin-router")]
     pub router_service: String,
 
-    /// How many rollouts to simulate; their starts are spread evenly over the period.
+    /// Number of rollouts to simulate; their starts are spread evenly over the period.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub rollouts: u32,
 
-    /// Seed of the dealing: the same seed gives the same report.
+    /// Seed of the random numbers: the same seed gives the same report.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 }
 
-/// Why there is no report.
+/// Why a backtest failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BacktestError {
     /// The manifest cannot be read.
@@ -116,15 +129,16 @@ pub enum BacktestError {
         /// What is wrong.
         cause: String,
     },
-    /// The policy cannot be used.
-    #[error("the policy cannot be used: {0}")]
+    /// The policy is invalid.
+    #[error("invalid policy: {0}")]
     Invalid(String),
-    /// Prometheus' address cannot be used.
-    #[error("cannot use --prometheus: {0}")]
+    /// Prometheus' address is invalid.
+    #[error("invalid --prometheus: {0}")]
     Prometheus(#[from] ClientError),
-    /// The period is too short to look twice.
+    /// The period is too short for two looks.
     #[error(
-        "the period from {from} to {to} has no room for two looks: make it longer than two scrape intervals"
+        "the period from {from} to {to} has no room for two looks: make it longer than two scrape \
+         intervals"
     )]
     NoPeriod {
         /// Its beginning.
@@ -137,7 +151,7 @@ pub enum BacktestError {
     NothingRead(String),
 }
 
-/// Scores a policy; the report is for a person to read.
+/// Scores a policy and returns the report as text.
 pub async fn run(arguments: &Arguments) -> Result<String, BacktestError> {
     let (mut model, serving) = match &arguments.policy {
         Some(file) => (from_manifest(file)?, None),
@@ -163,8 +177,8 @@ pub async fn run(arguments: &Arguments) -> Result<String, BacktestError> {
     let spec = unattended(&model.spec);
     let (from, to) = (arguments.from, arguments.to.unwrap_or_else(Timestamp::now));
     let looks = past::read(&evidence, &model, &revision, from, to, |done, all| {
-        if done % TELL_EVERY == 0 {
-            // To standard error: the report is what goes to standard output.
+        if done % PROGRESS_EVERY == 0 {
+            // Standard output is for the report.
             let _ = writeln!(std::io::stderr(), "read {done} of {all} looks");
         }
     })
@@ -200,7 +214,7 @@ pub async fn run(arguments: &Arguments) -> Result<String, BacktestError> {
     Ok(findings.text())
 }
 
-/// The first ModelDeployment in a file of YAML documents.
+/// Reads the first ModelDeployment in a file of YAML documents.
 fn from_manifest(file: &PathBuf) -> Result<ModelDeployment, BacktestError> {
     let failed = |cause: String| BacktestError::Policy {
         path: file.display().to_string(),
@@ -214,10 +228,10 @@ fn from_manifest(file: &PathBuf) -> Result<ModelDeployment, BacktestError> {
             return serde_norway::from_value(value).map_err(|error| failed(error.to_string()));
         }
     }
-    Err(failed("it holds no ModelDeployment".to_owned()))
+    Err(failed("it has no ModelDeployment".to_owned()))
 }
 
-/// What the cluster has: the resource, and the revision that serves now.
+/// Reads the resource from the cluster, and the revision that serves now.
 async fn from_cluster(
     arguments: &Arguments,
 ) -> Result<(ModelDeployment, Option<Revision>), BacktestError> {
@@ -254,7 +268,7 @@ fn check(model: &ModelDeployment) -> Result<(), BacktestError> {
     }
 }
 
-/// Why nothing was read, where nothing was.
+/// The most frequent reason, where no look could be read.
 fn nothing_read(looks: &[PastLook]) -> Option<String> {
     let mut readings = looks.iter().flat_map(|look| &look.readings);
     if readings.any(Result::is_ok) {
@@ -272,8 +286,8 @@ fn nothing_read(looks: &[PastLook]) -> Option<String> {
     )
 }
 
-/// The policy without what waits for a person: whoever is asked agrees at once, and evidence that fails rolls back, so that
-/// it is counted.
+/// The policy without waits for a person: approvals are given at once, and failing evidence rolls
+/// back, so that it is counted.
 fn unattended(spec: &ModelDeploymentSpec) -> ModelDeploymentSpec {
     let mut spec = spec.clone();
     let rollout = &mut spec.rollout;
@@ -294,7 +308,8 @@ fn unattended(spec: &ModelDeploymentSpec) -> ModelDeploymentSpec {
     spec
 }
 
-/// Looks from which a rollout starts, spread evenly; a rollout would not start while the metrics are away.
+/// Looks from which a rollout starts, spread evenly. A rollout does not start while metrics are
+/// away.
 fn starts(looks: &[PastLook], count: u32) -> impl Iterator<Item = usize> {
     let count = (count as usize).min(looks.len());
     let all = looks.len();
@@ -306,7 +321,7 @@ fn starts(looks: &[PastLook], count: u32) -> impl Iterator<Item = usize> {
     })
 }
 
-/// A moment, or how long ago it was.
+/// Parses a time, or a duration before now.
 fn moment(text: &str) -> Result<Timestamp, String> {
     if let Ok(at) = text.parse::<Timestamp>() {
         return Ok(at);
@@ -316,6 +331,7 @@ fn moment(text: &str) -> Result<Timestamp, String> {
         .and_then(|ago| SignedDuration::try_from(ago).ok())
         .and_then(|ago| Timestamp::now().checked_sub(ago).ok());
     ago.ok_or_else(|| {
-        "expected a moment such as 2026-11-20T00:00:00Z, or how long ago, such as 24h".to_owned()
+        "expected a time such as 2026-11-20T00:00:00Z, or a duration before now, such as 24h"
+            .to_owned()
     })
 }

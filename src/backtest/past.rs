@@ -1,4 +1,4 @@
-//! The past of the version that served, look by look, through the operator's own reader.
+//! Reads the past of the version that served, look by look, with the operator's own queries.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -10,25 +10,26 @@ use crate::{
     observe::Evidence,
 };
 
-/// What was read at one moment: one reading an objective, of all requests since the look before.
+/// One look: a reading for each objective, of all requests since the previous look.
 #[derive(Clone, Debug)]
 pub struct PastLook {
-    /// The moment.
+    /// The time of the look.
     pub at: Timestamp,
-    /// The readings. All requests are the canary's, since that is the side on which the serving version is put.
+    /// The readings. All requests are the canary's, since the serving version is read as the
+    /// canary.
     pub readings: Vec<Result<Reading, BlindReason>>,
 }
 
-/// Reads a stretch of the past of one revision, as the operator would have read it at the time: a look after each
-/// interval, each counting what no look before it has counted. `told` is called after each look with how many are done,
-/// and how many there are.
+/// Reads a period of one revision's past as the operator would have read it: a look after each
+/// interval, each counting what no earlier look has counted. After each look, `progress` is called
+/// with the number of looks done and in all.
 pub async fn read(
     evidence: &Evidence,
     model: &ModelDeployment,
     revision: &Revision,
     from: Timestamp,
     to: Timestamp,
-    mut told: impl FnMut(usize, usize),
+    mut progress: impl FnMut(usize, usize),
 ) -> Vec<PastLook> {
     let interval = SignedDuration::try_from(evidence.interval()).unwrap_or(SignedDuration::MAX);
     let count = to.duration_since(from).as_millis() / interval.as_millis().max(1);
@@ -48,12 +49,12 @@ pub async fn read(
             take_over(gate, reading);
         }
         looks.push(PastLook { at, readings });
-        told(number, count);
+        progress(number, count);
     }
     looks
 }
 
-/// The serving version in a canary's place, so that the reader counts its requests.
+/// A state with the serving version as canary, so that its requests are counted.
 fn serving_on_trial(gates: &[Gate], revision: &Revision, from: Timestamp) -> State {
     let serving = VersionRef {
         revision: revision.clone(),
@@ -87,7 +88,8 @@ fn serving_on_trial(gates: &[Gate], revision: &Revision, from: Timestamp) -> Sta
     }
 }
 
-/// Keeps up to where has been counted, and drops from the reading what a backtest of 40,000 looks has no room for.
+/// Keeps the cursors, and drops from the reading what would take too much memory in a backtest of
+/// 40,000 looks.
 fn take_over(gate: &mut GateRecord, reading: &mut Result<Reading, BlindReason>) {
     let drained = || Cursors::starting_at(0);
     match reading {

@@ -1,4 +1,4 @@
-//! One rollout that might have been: the real decisions, on dealt-out requests.
+//! Simulates one rollout: the operator's decisions on requests dealt out between two versions.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,22 +15,22 @@ use crate::{
     rollout::decide,
 };
 
-/// Looks before a rollout's start from which the rate of requests is known.
+/// Looks before a rollout's start from which the rate of requests is taken.
 const RATE_LOOKS: usize = 5;
 
 /// How a rollout ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum End {
-    /// The version was promoted, as a version as good as the serving one should be.
+    /// The version was promoted, which is right: it is as good as the serving one.
     Promoted,
-    /// The version was rolled back, and should not have been.
+    /// The version was rolled back, which is wrong.
     RolledBack {
-        /// On what.
+        /// The verdict.
         verdict: Option<Verdict>,
         /// The decision's sentence.
         sentence: String,
     },
-    /// The data ended before the rollout.
+    /// The data ended before the rollout did.
     Unfinished,
 }
 
@@ -39,17 +39,18 @@ pub enum End {
 pub struct Simulated {
     /// When the canary got its first weight.
     pub started: Timestamp,
-    /// How long it took to its end, or to the end of the data.
+    /// Time to its end, or to the end of the data.
     pub took: SignedDuration,
     /// How it ended.
     pub end: End,
-    /// Time spent at each weight that was left for a higher one or for promotion.
+    /// Time at each weight that was followed by a higher one or by promotion.
     pub steps: Vec<(u8, SignedDuration)>,
-    /// Whether it had to say that a step proves nothing for too long.
+    /// Whether a step stayed inconclusive for longer than `onInsufficientData.after`.
     pub lacked_data: bool,
 }
 
-/// Rolls a version out that is exactly as good as the one that served, beginning at the look with the index `start`.
+/// Simulates the rollout of a version exactly as good as the serving one, from the look with index
+/// `start`.
 pub fn simulate(
     spec: &ModelDeploymentSpec,
     looks: &[PastLook],
@@ -128,8 +129,8 @@ pub fn simulate(
     rollout
 }
 
-/// Requests a second in the looks before a rollout's start (a minute and a quarter at 15 s), for a policy that starts where
-/// traffic suffices.
+/// Requests per second in the looks before a rollout's start (75 s at 15 s intervals), for
+/// `firstStep: Adaptive`.
 fn rate_before(looks: &[PastLook], start: usize, interval: Duration) -> Option<f64> {
     let before = looks.get(start.saturating_sub(RATE_LOOKS)..start)?;
     let requests: Vec<u64> = before
@@ -154,7 +155,7 @@ fn version(revision: &str, version: &str) -> VersionRef {
     }
 }
 
-/// The canary's pods are Ready, and it has no weight yet.
+/// The state in which the canary's pods are Ready, and it has no weight yet.
 fn about_to_start(stable: &VersionRef, canary: &VersionRef, now: Timestamp) -> State {
     State {
         phase: Phase::Preparing,
@@ -171,7 +172,7 @@ fn about_to_start(stable: &VersionRef, canary: &VersionRef, now: Timestamp) -> S
     }
 }
 
-/// All pods of both versions are Ready, all the time: this is about the metrics.
+/// Health in which all pods of both versions are Ready: a backtest is about metrics only.
 fn healthy(
     spec: &ModelDeploymentSpec,
     versions: [&VersionRef; 2],

@@ -1,4 +1,5 @@
-//! The kubectl plug-in's process: `kubectl serin status NAME`, `kubectl serin promote NAME` and the others.
+//! The kubectl plug-in's process: `kubectl serin status NAME`, `kubectl serin promote NAME` and the
+//! others.
 
 use std::process::ExitCode;
 

@@ -9,7 +9,7 @@ use serin::{
 };
 
 fn main() -> ExitCode {
-    // Two TLS providers may be compiled in through dependencies; one must be named before the first connection.
+    // Dependencies may compile in two TLS providers, so one is chosen before the first connection.
     let named_a_provider = rustls::crypto::ring::default_provider()
         .install_default()
         .is_ok();
@@ -19,7 +19,8 @@ fn main() -> ExitCode {
     let settings = Settings::parse();
     if let Err(error) = log::start(&settings.log_level, settings.log_format) {
         eprintln!(
-            "--log-level: {error}; expected a level such as info, or directives such as info,serin=debug"
+            "--log-level: {error}; expected a level such as info, or directives such as \
+             info,serin=debug"
         );
         return ExitCode::from(2);
     }

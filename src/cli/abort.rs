@@ -11,7 +11,8 @@ use kube::ResourceExt;
 pub(super) fn abort(model: &ModelDeployment) -> Result<Change, CliError> {
     let (canary, stable) = trial(model, "abort")?;
     let sentence = format!(
-        "All traffic goes back to version {}. Version {} is refused until `kubectl serin retry {}`.",
+        "All traffic goes back to version {}. Version {} is refused until `kubectl serin \
+         retry {}`.",
         stable.version,
         canary.version,
         model.name_any()

@@ -1,4 +1,4 @@
-//! A change to the resource: the fields and annotations that say something, and what follows from them.
+//! A change of the resource by a verb: annotations, spec fields and the sentence for the user.
 
 use std::collections::BTreeMap;
 
@@ -11,19 +11,19 @@ use crate::api::{
     commands::{Command, REQUESTED_BY},
 };
 
-/// A change, and what it means.
+/// A change of the resource, and its effect.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Change {
     /// Annotations to be set, or removed where `None`.
     annotations: BTreeMap<String, Option<String>>,
     /// A merge patch of `spec`.
     spec: Value,
-    /// What follows, for the user.
+    /// The effect, as a sentence for the user.
     pub(super) sentence: String,
 }
 
 impl Change {
-    /// Nothing has to be written: things are as they should be.
+    /// No write is needed.
     pub(super) fn nothing(sentence: String) -> Self {
         Self {
             annotations: BTreeMap::new(),
@@ -32,7 +32,7 @@ impl Change {
         }
     }
 
-    /// Says a command.
+    /// Sets a command's annotation.
     pub(super) fn command(command: &Command, sentence: String) -> Self {
         let annotation = command.annotation().to_owned();
         Self {
@@ -49,7 +49,7 @@ impl Change {
         }
     }
 
-    /// Removes an annotation besides.
+    /// Also removes an annotation.
     pub(super) fn removing(mut self, annotation: &str) -> Self {
         self.annotations.insert(annotation.to_owned(), None);
         self
@@ -59,7 +59,7 @@ impl Change {
         self.annotations.is_empty() && self.spec.is_null()
     }
 
-    /// The merge patch, which applies to this very version of the resource alone.
+    /// Returns the merge patch, whose precondition is the resource's version.
     pub(super) fn patch(&self, model: &ModelDeployment, by: Option<&str>) -> Value {
         let mut annotations = json!(self.annotations);
         annotations[REQUESTED_BY] = json!(by);
@@ -74,7 +74,7 @@ impl Change {
     }
 }
 
-/// The merge patch (RFC 7386) that makes `new` of `old`.
+/// Returns the merge patch (RFC 7386) that turns `old` into `new`.
 pub(super) fn difference(old: &Value, new: &Value) -> Value {
     let (Value::Object(old), Value::Object(new)) = (old, new) else {
         return new.clone();
@@ -97,18 +97,20 @@ pub(super) fn difference(old: &Value, new: &Value) -> Value {
     Value::Object(patch)
 }
 
-/// The state that the operator wrote last.
+/// Returns the state that the operator wrote last. Fails where there is none.
 pub(super) fn state(model: &ModelDeployment) -> Result<&State, CliError> {
     let status = model.status.as_ref().ok_or_else(|| {
         CliError::Pointless(format!(
-            "the operator has not looked at {} yet; is it running? `kubectl get pods -A -l app.kubernetes.io/name=serin`",
+            "the operator has not reconciled {} yet; is it running? `kubectl get pods -A -l \
+             app.kubernetes.io/name=serin`",
             model.name_any()
         ))
     })?;
     Ok(&status.state)
 }
 
-/// The version on trial and the one that it would replace; where there is none, why there is nothing to `verb`.
+/// Returns the version on trial and the one that it would replace. Fails without a trial, with why
+/// there is nothing to `verb`.
 pub(super) fn trial<'a>(
     model: &'a ModelDeployment,
     verb: &str,
@@ -121,7 +123,8 @@ pub(super) fn trial<'a>(
             first.version
         ),
         (None, Some(stable)) => format!(
-            "version {} serves all traffic and no other is on trial; to start one, change spec.model",
+            "version {} serves all traffic and no other is on trial; to start one, change \
+             spec.model",
             stable.version
         ),
         (None, None) => "no version has been started yet".to_owned(),

@@ -1,4 +1,4 @@
-//! `history`: the versions that are kept, as ControllerRevisions.
+//! `history`: the versions that are kept as ControllerRevisions.
 
 use std::fmt::Write as _;
 
@@ -11,20 +11,20 @@ use crate::{
     k8s::is_child,
 };
 
-/// A version that can be gone back to.
+/// One kept version.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Entry {
-    /// Its place in the history, from 1.
+    /// Its number in the history, from 1.
     pub(super) number: i64,
     /// Its digest.
     pub(super) revision: Revision,
-    /// Its declaration, as it has to stand in a spec to be this very version.
+    /// Its declaration: a spec with it has this revision.
     pub(super) declared: VersionSpec,
     /// When it was first started.
     since: Option<Timestamp>,
 }
 
-/// The model's own entries, oldest first. What cannot be read is left out.
+/// Returns the model's entries, oldest first. Unreadable ones are left out.
 pub(super) fn entries(model: &ModelDeployment, found: Vec<ControllerRevision>) -> Vec<Entry> {
     let own = found.into_iter().filter(|found| is_child(found, model));
     let mut entries: Vec<_> = own.filter_map(entry).collect();
@@ -44,7 +44,8 @@ fn entry(found: ControllerRevision) -> Option<Entry> {
     })
 }
 
-/// The history keeps the image that a version without one was given, and how its artefact is fetched. Declared with it, it would be another version.
+/// Removes what the operator filled in: the image, and how the artefact is fetched. A spec that
+/// declared them would have another revision.
 fn as_declared(kept: VersionSpec, revision: &Revision) -> VersionSpec {
     let kept = VersionSpec {
         fetch: None,
@@ -88,7 +89,7 @@ pub(super) fn table(model: &ModelDeployment, entries: &[Entry]) -> String {
     text
 }
 
-/// What a version is doing.
+/// The state of a version in words.
 fn standing(state: &State, revision: &Revision) -> String {
     let is = |other: &Revision| other == revision;
     if state

@@ -1,7 +1,7 @@
-//! The kubectl plug-in: what a person can see of a rollout, and say about it.
+//! The kubectl plug-in: shows rollouts and gives commands about them.
 //!
-//! Each verb is a pure function from the resource to a [`Change`]: the one patch that says it, as Git could say it too,
-//! and in a sentence or two what follows from it. Only this file speaks to the API server.
+//! Each verb is a pure function from the resource to a [`Change`]: one patch, which Git could hold
+//! too, and a sentence or two about its effect. Only this file calls the API server.
 
 mod abort;
 mod change;
@@ -35,14 +35,14 @@ use history::Entry;
 
 /// Field manager of what the plug-in writes.
 const MANAGER: &str = "kubectl-serin";
-/// How often a change is made anew because somebody else wrote at the same time.
+/// Attempts at a change when others write the resource at the same time.
 const TRIES: usize = 5;
 
-/// Looks at rollouts of ModelDeployments, and says what people decide about them.
+/// Shows rollouts of ModelDeployments, and gives commands about them.
 #[derive(Parser)]
 #[command(name = "kubectl serin", version)]
 pub struct Arguments {
-    /// What to do.
+    /// The verb.
     #[command(subcommand)]
     pub verb: Verb,
     /// The kubeconfig's context to use; the current one where absent.
@@ -53,85 +53,89 @@ pub struct Arguments {
     namespace: Option<String>,
 }
 
-/// What to do.
+/// The verb.
 #[derive(Subcommand)]
 pub enum Verb {
-    /// Where a rollout stands, what its gates say, and what was decided and why.
+    /// Show the state of a rollout, its gates and its decisions.
     Status(Name),
-    /// Why: the last decisions with all that was asked and counted, what comes next, and what you can do.
+    /// Explain the last decisions with their evidence, what comes next, and what you can do.
     Explain(Name),
-    /// Raise no weight until `resume`; a version that breaks its objectives is still rolled back.
+    /// Hold the weight until `resume`; a version that breaks its objectives is still rolled back.
     Pause(Name),
-    /// Go on after `pause`.
+    /// Continue after `pause`.
     Resume(Name),
-    /// Agree that the version on trial leaves its step once its evidence passes (where the step waits for a person).
+    /// Approve that the version on trial leaves its step once its evidence passes (where the step
+    /// waits for a person).
     #[command(visible_alias = "approve")]
     Promote {
-        /// Which model.
+        /// The model.
         #[command(flatten)]
         name: Name,
-        /// Leave the step now, without its evidence; refused while the evidence speaks against the version.
+        /// Leave the step now, without waiting for its evidence; refused while the evidence fails.
         #[arg(long, conflicts_with = "full")]
         skip_step: bool,
-        /// All traffic and promoted now, whatever the evidence says; only the version's pods must be Ready.
+        /// Promote to all traffic now, whatever the evidence says; the version's pods must be
+        /// Ready.
         #[arg(long)]
         full: bool,
     },
-    /// End the trial: traffic back to the version before, and the one on trial refused until `retry`.
+    /// End the trial: all traffic goes back to the stable version, and the one on trial is refused
+    /// until `retry`.
     Abort(Name),
     /// Try the spec's version again after it was rolled back or aborted.
     Retry(Name),
-    /// Go back to an earlier version; without a revision, to the one before.
+    /// Go back to an earlier version; without a revision, to the previous one.
     Undo {
-        /// Which model.
+        /// The model.
         #[command(flatten)]
         name: Name,
         /// A revision of `history`: its 8 hex digits, its number, or its model version.
         #[arg(long, value_name = "REVISION")]
         to_revision: Option<String>,
     },
-    /// The versions that can be gone back to.
+    /// List the versions that are kept for `undo`.
     History(Name),
 }
 
-/// Which model.
+/// The model.
 #[derive(Args, Clone)]
 pub struct Name {
     /// The ModelDeployment's name.
     name: String,
 }
 
-/// Why a verb did nothing.
+/// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// No cluster is configured.
-    #[error("no cluster to speak to: {0}; set KUBECONFIG or --context")]
+    #[error("no cluster is configured: {0}; set KUBECONFIG or --context")]
     Kubeconfig(#[from] kube::config::KubeconfigError),
-    /// There is no such model.
+    /// The model does not exist.
     #[error(
-        "there is no ModelDeployment {name} in namespace {namespace}; `kubectl get mdep --all-namespaces` lists all"
+        "there is no ModelDeployment {name} in namespace {namespace}; `kubectl get mdep \
+         --all-namespaces` lists all"
     )]
     NotFound {
         /// Its name.
         name: String,
-        /// Where it was looked for.
+        /// The namespace that was searched.
         namespace: String,
     },
-    /// The verb makes no sense as things stand; the sentence says what does.
+    /// The verb does not apply to the present state; the sentence says which does.
     #[error("{0}")]
     Pointless(String),
-    /// Somebody else kept writing.
-    #[error("somebody else changed {0} {TRIES} times in a row; try again")]
+    /// Others kept writing the resource.
+    #[error("{0} was changed by others {TRIES} times in a row; try again")]
     Contended(String),
     /// The API server refused, or could not be reached.
     #[error("{}", words(.0))]
     Api(#[from] kube::Error),
-    /// A text could not be made of the resource.
+    /// The resource could not be serialised.
     #[error("the resource cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
 
-/// Does what the command line says; the text is for its user.
+/// Runs the command line and returns the text for the user.
 pub async fn run(arguments: Arguments) -> Result<String, CliError> {
     let kubeconfig = Kubeconfig::read()?;
     let user = person::of_kubeconfig(&kubeconfig, arguments.context.as_deref());
@@ -147,7 +151,7 @@ pub async fn run(arguments: Arguments) -> Result<String, CliError> {
     session.perform(&arguments.verb).await
 }
 
-/// One user's way to one namespace.
+/// A client of one namespace.
 pub struct Session {
     client: Client,
     namespace: String,
@@ -155,7 +159,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Speaks to a namespace. `user` is who that is where the API server cannot say it.
+    /// Makes a session. `user` is the user's name for API servers that cannot tell it.
     pub fn new(client: Client, namespace: String, user: Option<String>) -> Self {
         Self {
             client,
@@ -164,7 +168,7 @@ impl Session {
         }
     }
 
-    /// Does one thing; the text says what it shows, or what follows.
+    /// Runs one verb. Returns its output, or the effect of its change.
     pub async fn perform(&self, verb: &Verb) -> Result<String, CliError> {
         match verb {
             Verb::Status(Name { name }) => Ok(report(&self.model(name).await?)),
@@ -233,7 +237,7 @@ impl Session {
         Ok(history::entries(model, found.items))
     }
 
-    /// Makes a change, on exactly the resource that it was thought out for.
+    /// Writes a change, with the version of the resource that it was computed from as precondition.
     async fn change(
         &self,
         name: &str,

@@ -1,14 +1,15 @@
-//! Who speaks: as the API server knows it, else as the kubeconfig calls it.
+//! The user's name: from the API server, else from the kubeconfig.
 
 use kube::{Client, config::Kubeconfig};
 use serde_json::Value;
 
 use crate::k8s::is_code;
 
-/// Versions of SelfSubjectReview, newest first: Kubernetes has it since 1.26, under its final name since 1.28.
+/// Versions of SelfSubjectReview, newest first: Kubernetes has it since 1.26, under its final name
+/// since 1.28.
 const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];
 
-/// Asks the API server who this is. `None` where it cannot say, as before 1.26.
+/// Asks the API server for the user's name. `None` where it cannot tell, as before 1.26.
 pub(super) async fn ask(client: &Client) -> Option<String> {
     for version in VERSIONS {
         let body = serde_json::json!({

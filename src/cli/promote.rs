@@ -10,7 +10,7 @@ use crate::api::{
     CanaryVersion, ModelDeployment, Progress, commands::Command, conditions::reasons,
 };
 
-/// Agrees that the version leaves its step once its evidence passes.
+/// Approves that the version leaves its step once its evidence passes.
 pub(super) fn approve(model: &ModelDeployment) -> Result<Change, CliError> {
     let name = model.name_any();
     let (canary, _) = trial(model, "promote")?;
@@ -19,20 +19,21 @@ pub(super) fn approve(model: &ModelDeployment) -> Result<Change, CliError> {
     let step = progress.step as usize;
     if !model.spec.rollout.needs_approval(step) {
         return Err(CliError::Pointless(format!(
-            "nothing to approve: version {} at {} % goes on by itself once its evidence passes. \
-             To leave the step without it: `kubectl serin promote {name} --skip-step`; to promote the version now: `--full`",
+            "nothing to approve: version {} at {} % advances by itself once its evidence passes. \
+             To leave the step without it: `kubectl serin promote {name} --skip-step`; to promote \
+             the version now: `--full`",
             canary.version, canary.weight
         )));
     }
     if let Some(approved) = &progress.approved {
-        let by = approved.by.as_deref().unwrap_or("somebody");
+        let by = approved.by.as_deref().unwrap_or("another person");
         return Ok(Change::nothing(format!(
             "{by} approved it already, at {}; it waits for its evidence alone.",
             approved.at.strftime("%F %TZ")
         )));
     }
     let sentence = format!(
-        "You agree: version {} {} once its evidence passes.{}",
+        "Approved: version {} {} once its evidence passes.{}",
         canary.version,
         what_follows(model, step),
         if_paused(model)
@@ -41,13 +42,13 @@ pub(super) fn approve(model: &ModelDeployment) -> Result<Change, CliError> {
     Ok(Change::command(&command, sentence))
 }
 
-/// Leaves the step without its evidence.
+/// Leaves the step without waiting for its evidence.
 pub(super) fn skip_step(model: &ModelDeployment) -> Result<Change, CliError> {
     let (canary, _) = trial(model, "skip")?;
     let progress = progress(canary, &model.name_any())?;
     refuse_failing(model, canary)?;
     let sentence = format!(
-        "Version {} {} now, without the evidence of its step of {} %, unless what is known speaks against it.{}",
+        "Version {} {} now, without the evidence of its step of {} %, unless the evidence fails.{}",
         canary.version,
         what_follows(model, progress.step as usize),
         canary.weight,
@@ -61,8 +62,9 @@ pub(super) fn skip_step(model: &ModelDeployment) -> Result<Change, CliError> {
 pub(super) fn full(model: &ModelDeployment) -> Result<Change, CliError> {
     let (canary, stable) = trial(model, "promote")?;
     let sentence = format!(
-        "Version {} gets all traffic and is promoted as soon as its pods are Ready, whatever its evidence says. \
-         Version {} keeps its pods for {} more; `kubectl serin undo {}` goes back to it.",
+        "Version {} gets all traffic and is promoted as soon as its pods are Ready, whatever its \
+         evidence says. Version {} keeps its pods for {} more; `kubectl serin undo {}` goes back \
+         to it.",
         canary.version,
         stable.version,
         model.spec.rollout.scale_down_delay,
@@ -75,14 +77,15 @@ pub(super) fn full(model: &ModelDeployment) -> Result<Change, CliError> {
 fn progress<'a>(canary: &'a CanaryVersion, name: &str) -> Result<&'a Progress, CliError> {
     canary.progress.as_ref().ok_or_else(|| {
         CliError::Pointless(format!(
-            "version {} has no traffic yet, so there is no step to leave: it starts once its pods are Ready. \
-             To promote it then without any evidence: `kubectl serin promote {name} --full`",
+            "version {} has no traffic yet, so there is no step to leave: it starts once its pods \
+             are Ready. To promote it then without any evidence: `kubectl serin promote {name} \
+             --full`",
             canary.version
         ))
     })
 }
 
-/// Only a promotion in full or an abort ends a failure that is held.
+/// Fails while a failure is held, which only `--full` or an abort ends.
 fn refuse_failing(model: &ModelDeployment, canary: &CanaryVersion) -> Result<(), CliError> {
     let last = state(model)?.last_move();
     if last.is_none_or(|last| last.action != reasons::FAILURE_HELD) {
@@ -90,8 +93,9 @@ fn refuse_failing(model: &ModelDeployment, canary: &CanaryVersion) -> Result<(),
     }
     let name = model.name_any();
     Err(CliError::Pointless(format!(
-        "version {} fails its objectives at {} % and is held there (spec.rollout.onFailure: Pause). \
-         Either `kubectl serin abort {name}`, or, against the evidence, `kubectl serin promote {name} --full`",
+        "version {} fails its objectives at {} % and is held there (spec.rollout.onFailure: \
+         Pause). Either `kubectl serin abort {name}`, or, against the evidence, `kubectl serin \
+         promote {name} --full`",
         canary.version, canary.weight
     )))
 }

@@ -1,4 +1,4 @@
-//! `retry`: another `spec.rollout.retryToken`.
+//! `retry`: sets a new `spec.rollout.retryToken`.
 
 use kube::ResourceExt;
 use serde_json::json;
@@ -9,8 +9,8 @@ use super::{
 };
 use crate::api::{Commands, ModelDeployment, VersionSpec};
 
-/// Tries the spec's version again: one that was rolled back, or that waits for its next trial. What
-/// was said about it the last time goes.
+/// Tries the spec's version again: one that was rolled back, or that waits for its next trial.
+/// Removes the commands of its last trial.
 pub(super) fn retry(model: &ModelDeployment, token: &str) -> Result<Change, CliError> {
     let name = model.name_any();
     let state = state(model)?;
@@ -19,7 +19,8 @@ pub(super) fn retry(model: &ModelDeployment, token: &str) -> Result<Change, CliE
     let on_trial = state.canary.as_ref();
     if on_trial.is_some_and(|canary| canary.revision == desired) {
         return Err(CliError::Pointless(format!(
-            "nothing to retry: version {version} is on trial; `kubectl serin status {name}` shows how far"
+            "nothing to retry: version {version} is on trial; `kubectl serin status {name}` \
+             shows how far"
         )));
     }
     let refused = |revision| {
@@ -34,7 +35,8 @@ pub(super) fn retry(model: &ModelDeployment, token: &str) -> Result<Change, CliE
     if !is_postponed && !refused(desired.clone()) {
         let another = state.refused.last().map(|refused| {
             format!(
-                "; to try version {} again: `kubectl serin undo {name} --to-revision {}`, then retry",
+                "; to try version {} again: `kubectl serin undo {name} --to-revision {}`, \
+                 then retry",
                 refused.version, refused.revision
             )
         });

@@ -1,4 +1,4 @@
-//! What `serin-operator` does besides operating: `replay` and `backtest`.
+//! The subcommands of `serin-operator`: `replay` and `backtest`.
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -9,7 +9,7 @@ use crate::{
     report::replay::{self, ReplayError},
 };
 
-/// Looks back: takes recorded decisions again, and scores a policy on the past.
+/// Replays recorded decisions, and scores a policy on past metrics.
 #[derive(Parser, Debug)]
 #[command(name = "serin-operator", version, max_term_width = 110)]
 pub struct Arguments {
@@ -19,28 +19,30 @@ pub struct Arguments {
 
 #[derive(Subcommand, Debug)]
 enum Tool {
-    /// Takes recorded decisions again, in words, and compares each with what was decided then.
+    /// Replays recorded decisions as text, and compares each with the recorded one.
     ///
-    /// The file is what GET /snapshots/NAMESPACE/NAME of the operator's HTTP port answers. The exit status is 1 if a decision
-    /// differs.
+    /// The file is the answer of GET /snapshots/NAMESPACE/NAME at the operator's HTTP port. The
+    /// exit status is 1 if a decision differs.
     Replay {
         /// The file; `-` for standard input.
         file: PathBuf,
     },
-    /// Scores a policy on the past: how often it would have rolled a good version back, and how long a promotion takes.
+    /// Scores a policy on past metrics: how often it would have rolled a good version back, and how
+    /// long a promotion takes.
     ///
-    /// Reads what the serving version answered from Prometheus, as the operator would have read it, deals those requests out
-    /// between it and a canary that is exactly as good, and lets the operator's own decisions run from many starting points.
+    /// Reads the serving version's requests from Prometheus as the operator would have, deals them
+    /// out between it and a canary that is exactly as good, and runs the operator's own decisions
+    /// from many starting points.
     Backtest(Box<backtest::Arguments>),
 }
 
-/// Whether these arguments of the process name a tool; else they are the operator's own.
+/// Whether the arguments of the process name a subcommand; otherwise they are the operator's own.
 pub fn is_named(arguments: impl IntoIterator<Item = OsString>) -> bool {
     let first = arguments.into_iter().nth(1);
     first.is_some_and(|first| first == "replay" || first == "backtest")
 }
 
-/// Runs the tool that the process was asked for.
+/// Runs a subcommand. Returns 0 on success, 1 if a decision differs, 2 on an error.
 pub fn run(arguments: &Arguments) -> ExitCode {
     match &arguments.tool {
         Tool::Replay { file } => match read(file).and_then(|text| replay::parse(&text)) {
@@ -96,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_flags_are_consistent_and_the_operators_own_are_left_to_it() {
+    fn subcommands_are_separate_from_the_operators_own_flags() {
         Arguments::command().debug_assert();
         let is_named = |words: &[&str]| is_named(words.iter().map(OsString::from));
         assert!(is_named(&["serin-operator", "replay", "x.json"]));

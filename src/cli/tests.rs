@@ -1,4 +1,4 @@
-//! Every verb in every situation: what it says, and what it writes.
+//! Every verb in every situation: its sentence, and its patch.
 
 use std::fmt::Write as _;
 
@@ -39,7 +39,8 @@ fn model(version: &str, rollout: Value, status: Value) -> ModelDeployment {
         "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
         "metadata": {"name": "churn", "namespace": "ml", "uid": "u1", "resourceVersion": "7"},
         "spec": {
-            "model": declared(version), "objectives": [{"errorRate": {"max": "1%"}}], "rollout": rollout,
+            "model": declared(version), "objectives": [{"errorRate": {"max": "1%"}}],
+            "rollout": rollout,
         },
         "status": status,
     }))
@@ -81,7 +82,8 @@ fn situations() -> Vec<(&'static str, ModelDeployment)> {
     progress(&mut approved);
     let mut failing = on_trial(json!({"onFailure": "Pause"}), 1, 25);
     let held = json!({
-        "at": "2026-11-21T02:10:00Z", "action": "FailureHeld", "version": "2", "weight": 25, "sentence": "",
+        "at": "2026-11-21T02:10:00Z", "action": "FailureHeld", "version": "2", "weight": 25,
+        "sentence": "",
     });
     let state = &mut failing.status.as_mut().unwrap().state;
     state.decisions.push(serde_json::from_value(held).unwrap());
@@ -133,14 +135,17 @@ fn situations() -> Vec<(&'static str, ModelDeployment)> {
     ]
 }
 
-/// The history of versions 0, 1 and 2, as the operator keeps it: with the image that they were given.
+/// The history of versions 0, 1 and 2, as the operator keeps it: with the image that they were
+/// given.
 fn versions(model: &ModelDeployment) -> Vec<Entry> {
     let kept = |(index, version): (usize, &&str)| -> ControllerRevision {
         serde_json::from_value(json!({
             "metadata": {
-                "name": format!("churn-{version}"), "namespace": "ml", "creationTimestamp": "2026-11-20T00:00:00Z",
+                "name": format!("churn-{version}"), "namespace": "ml",
+                "creationTimestamp": "2026-11-20T00:00:00Z",
                 "labels": {"serin.dev/revision": revision(version)},
-                "ownerReferences": [{"apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment", "name": "churn", "uid": "u1"}],
+                "ownerReferences": [{"apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
+                        "name": "churn", "uid": "u1"}],
             },
             "revision": index + 1,
             "data": {"model": declared(version), "serving": {"image": "serin-serve:0.1"}},
@@ -156,7 +161,7 @@ fn versions(model: &ModelDeployment) -> Vec<Entry> {
 }
 
 #[test]
-fn every_verb_says_what_follows_or_what_to_do_instead() {
+fn every_verb_states_its_effect_or_the_alternative() {
     let mut text = String::new();
     for (situation, model) in situations() {
         writeln!(text, "{situation}").unwrap();
@@ -184,7 +189,7 @@ fn every_verb_says_what_follows_or_what_to_do_instead() {
 }
 
 #[test]
-fn what_a_verb_writes_names_the_trial_and_the_person() {
+fn a_patch_names_the_trial_and_the_person() {
     let model = on_trial(json!({"approval": "BeforePromotion"}), 3, 100);
     let change = promote::approve(&model).unwrap();
     assert_eq!(
@@ -206,7 +211,7 @@ fn what_a_verb_writes_names_the_trial_and_the_person() {
 }
 
 #[test]
-fn a_retry_takes_away_what_was_said_about_the_version_and_only_that() {
+fn a_retry_removes_only_the_commands_about_the_version() {
     let status = json!({"stable": reference("1"), "refused": [refused("2")]});
     let mut model = model("2", json!({}), status);
     model.metadata.annotations = Some(
@@ -231,7 +236,7 @@ fn a_retry_takes_away_what_was_said_about_the_version_and_only_that() {
 }
 
 #[test]
-fn an_undo_declares_the_very_version_that_the_history_keeps() {
+fn an_undo_declares_exactly_the_kept_version() {
     let status = json!({"stable": reference("2")});
     let mut now = model("2", json!({}), status);
     now.spec.serving.port = Some(9000);
@@ -256,7 +261,7 @@ fn an_undo_declares_the_very_version_that_the_history_keeps() {
 }
 
 #[test]
-fn a_merge_patch_takes_away_what_is_not_wanted_any_more() {
+fn a_merge_patch_removes_absent_fields() {
     let old = json!({"a": 1, "b": {"c": [1], "d": 2}, "e": 3});
     let new = json!({"a": 1, "b": {"c": [2], "f": null}, "g": 4});
     assert_eq!(
@@ -267,7 +272,7 @@ fn a_merge_patch_takes_away_what_is_not_wanted_any_more() {
 }
 
 #[test]
-fn the_history_says_what_each_version_does() {
+fn the_history_shows_the_state_of_each_version() {
     let status = json!({
         "stable": reference("1"), "canary": canary("2", 0, 10), "refused": [refused("0")],
     });
@@ -276,7 +281,7 @@ fn the_history_says_what_each_version_does() {
 }
 
 #[test]
-fn the_person_of_a_kubeconfig_is_the_contexts_user() {
+fn the_user_of_a_kubeconfig_is_the_contexts() {
     let kubeconfig: kube::config::Kubeconfig = serde_json::from_value(json!({
         "current-context": "b",
         "contexts": [
@@ -291,17 +296,17 @@ fn the_person_of_a_kubeconfig_is_the_contexts_user() {
     assert_eq!(of(Some("c")), None);
 }
 
-/// No API server of 1.26 or later is at hand for tests: this one answers as theirs do (KEP-3325).
+/// A stand-in for an API server of 1.26 or later, which answers as KEP-3325 specifies.
 async fn api_server(known: &'static str) -> kube::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let path = format!("/apis/authentication.k8s.io/{known}/selfsubjectreviews");
     let answer = || async {
-        axum::Json(
-            json!({"kind": "SelfSubjectReview", "status": {"userInfo": {"username": "ada@example.com"}}}),
-        )
+        axum::Json(json!({"kind": "SelfSubjectReview",
+                    "status": {"userInfo": {"username": "ada@example.com"}}}))
     };
     let missing = || async {
-        let status = json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": ""});
+        let status = json!({"kind": "Status", "status": "Failure", "code": 404,
+                "reason": "NotFound", "message": ""});
         (http::StatusCode::NOT_FOUND, axum::Json(status))
     };
     let app = axum::Router::new()
@@ -314,7 +319,7 @@ async fn api_server(known: &'static str) -> kube::Client {
 }
 
 #[tokio::test]
-async fn the_api_server_says_who_speaks_where_it_can() {
+async fn the_api_server_names_the_user_where_it_can() {
     for version in ["v1", "v1beta1", "v1alpha1"] {
         let name = person::ask(&api_server(version).await).await;
         assert_eq!(name.as_deref(), Some("ada@example.com"), "{version}");

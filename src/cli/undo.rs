@@ -1,4 +1,4 @@
-//! `undo`: `spec.model` and `spec.serving` of an earlier version.
+//! `undo`: sets `spec.model` and `spec.serving` to those of an earlier version.
 
 use kube::ResourceExt;
 use serde_json::json;
@@ -10,7 +10,8 @@ use super::{
 };
 use crate::api::{ModelDeployment, State, VersionSpec};
 
-/// Goes back to an earlier version: the named one; else the stable one if another is on trial; else the one before.
+/// Goes back to an earlier version: the named one, else the stable one if another is on trial, else
+/// the previous one.
 pub(super) fn undo(
     model: &ModelDeployment,
     entries: &[Entry],
@@ -26,7 +27,8 @@ pub(super) fn undo(
     let version = format!("{} ({})", entry.declared.model.version, entry.revision);
     if entry.declared == desired {
         return Err(CliError::Pointless(format!(
-            "nothing to undo: the spec asks for version {version} already; `kubectl serin history {name}` lists the others"
+            "nothing to undo: the spec asks for version {version} already; `kubectl serin history \
+             {name}` lists the others"
         )));
     }
     let serves = state.stable.as_ref();
@@ -43,39 +45,44 @@ pub(super) fn undo(
         }
     } else if let Some(refused) = refused {
         format!(
-            "The spec asks for version {version} again. It was rolled back at {}, so it starts only after `kubectl serin retry {name}`.",
+            "The spec asks for version {version} again. It was rolled back at {}, so it starts \
+             only after `kubectl serin retry {name}`.",
             refused.at.strftime("%F %TZ")
         )
     } else {
         format!(
-            "Version {version} is rolled out again, step by step on its evidence; `kubectl serin promote {name} --full` brings it at once."
+            "Version {version} is rolled out again, step by step on its evidence; `kubectl serin \
+             promote {name} --full` brings it at once."
         )
     };
     let patch = json!({
-        "model": difference(&serde_json::to_value(&desired.model)?, &serde_json::to_value(&entry.declared.model)?),
-        "serving": difference(&serde_json::to_value(&desired.serving)?, &serde_json::to_value(&entry.declared.serving)?),
+        "model": difference(&serde_json::to_value(&desired.model)?,
+            &serde_json::to_value(&entry.declared.model)?),
+        "serving": difference(&serde_json::to_value(&desired.serving)?,
+            &serde_json::to_value(&entry.declared.serving)?),
     });
     Ok(Change::spec(patch, sentence))
 }
 
-/// The entry of this revision, number or model version.
+/// Finds the entry with this revision, number or model version.
 fn named<'a>(entries: &'a [Entry], to: &str, name: &str) -> Result<&'a Entry, CliError> {
     let by_revision = entries.iter().find(|entry| entry.revision.0 == to);
     let number = to.parse::<i64>().ok();
     let by_number = || entries.iter().find(|entry| number == Some(entry.number));
-    // The newest of that name, should two configurations bear it.
+    // The newest, where several revisions have this model version.
     let by_version = || {
         let mut newest_first = entries.iter().rev();
         newest_first.find(|entry| entry.declared.model.version == to)
     };
     by_revision.or_else(by_number).or_else(by_version).ok_or_else(|| {
         CliError::Pointless(format!(
-            "there is no revision {to} of {name}; `kubectl serin history {name}` lists those that are kept (spec.revisionHistoryLimit)"
+            "there is no revision {to} of {name}; `kubectl serin history {name}` lists those that \
+             are kept (spec.revisionHistoryLimit)"
         ))
     })
 }
 
-/// Where to go without a name.
+/// Finds the entry to go back to where none is named.
 fn before<'a>(
     entries: &'a [Entry],
     state: &State,
@@ -92,14 +99,15 @@ fn before<'a>(
         let mut newest_first = entries.iter().rev();
         newest_first.find(|entry| entry.revision != desired && !refused(entry))
     } else {
-        // Another version is on trial, or was refused: back to what serves.
+        // Another version is on trial, or was refused: go back to the stable one.
         entries
             .iter()
             .find(|entry| Some(&entry.revision) == serving)
     };
     found.ok_or_else(|| {
         CliError::Pointless(format!(
-            "nothing to undo: no earlier version is kept that was not rolled back; `kubectl serin history {name}` lists all"
+            "nothing to undo: no earlier version is kept that was not rolled back; `kubectl serin \
+             history {name}` lists all"
         ))
     })
 }

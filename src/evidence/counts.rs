@@ -1,9 +1,9 @@
-//! Requests, and the bad ones among them.
+//! Counts of requests, and of bad ones among them.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What one version answered.
+/// Counts of one version's requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tally {
@@ -26,7 +26,7 @@ impl Tally {
         self.requests.saturating_sub(self.bad)
     }
 
-    /// The share of bad requests, 0 if there were none at all.
+    /// The share of bad requests, 0 to 1; 0 where there were no requests.
     pub fn bad_share(self) -> f64 {
         if self.requests == 0 {
             0.0
@@ -35,14 +35,14 @@ impl Tally {
         }
     }
 
-    /// Adds what another tally counted.
+    /// Adds another tally's counts.
     pub(crate) fn add(&mut self, other: Self) {
         self.requests = self.requests.saturating_add(other.requests);
         self.bad = self.bad.saturating_add(other.bad);
     }
 }
 
-/// What the two versions answered at the same time: in one scrape, one step or a whole rollout.
+/// Counts of both versions over the same time: one scrape, one step or a whole rollout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Look {
@@ -58,13 +58,13 @@ impl Look {
         self.canary.requests.saturating_add(self.stable.requests)
     }
 
-    /// Adds what another look counted.
+    /// Adds another look's counts.
     pub(crate) fn add(&mut self, other: &Self) {
         self.canary.add(other.canary);
         self.stable.add(other.stable);
     }
 
-    /// The same look with no more bad requests than requests.
+    /// The same counts, with `bad` capped at `requests`.
     pub(crate) fn consistent(&self) -> Self {
         Self {
             canary: Tally::new(self.canary.requests, self.canary.bad),

@@ -1,6 +1,7 @@
-//! What gates remember between scrapes: part of status, so its form on the wire must not change.
+//! What gates remember between scrapes. It is part of status, so its serialised form must not
+//! change.
 //!
-//! Plain data. The module `rollout::gate` takes looks in and judges.
+//! Plain data; `rollout::gate` updates and judges it.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ pub(crate) const SLO_ALTERNATIVES: usize = 6;
 /// Alternatives to "no worse than stable" that a gate bets on.
 pub(crate) const RELATIVE_ALTERNATIVES: usize = 5;
 
-/// The memory of one gate, of whichever kind its objective needs.
+/// The memory of one gate; the objective determines the kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Memory {
@@ -29,8 +30,8 @@ pub enum Memory {
     Value(ValueState),
 }
 
-/// The memory of a gate that counts bad requests, over one rollout. It is kept in the resource's
-/// status, so an operator that starts anew goes on exactly where the one before it stopped.
+/// The memory of a gate that counts bad requests, over one rollout. The resource's status keeps it,
+/// so a restarted operator continues exactly where the previous one stopped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GateState {
@@ -41,8 +42,8 @@ pub struct GateState {
     /// Evidence for each alternative "a canary request is ω times as likely bad as a stable one";
     /// at full weight: as stable's were before, or as the objective allows.
     pub(crate) relative: [f64; RELATIVE_ALTERNATIVES],
-    /// What the canary answered while it was warming up, all scrapes together; gone with the first
-    /// look after that.
+    /// The canary's requests while it was warming up, over all scrapes. Cleared by the first look
+    /// after that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) warm_up: Option<Look>,
 }
@@ -65,7 +66,7 @@ pub struct MarginState {
 pub struct DriftState {
     /// The canary's weight in this step, in percent.
     pub(crate) weight: u8,
-    /// Evidence of the earlier steps, and what was staked for this one.
+    /// Evidence of the earlier steps, and the stake of this one.
     pub(crate) playing: f64,
     /// The part of the evidence's unit that is not staked yet.
     pub(crate) kept: f64,
@@ -98,12 +99,12 @@ pub struct ValueState {
     /// Scrapes in a row beyond a limit.
     #[serde(default)]
     pub(crate) breaches: u32,
-    /// Whether they were enough in this step. Kept until the next one.
+    /// Whether they were enough to fail in this step. Kept until the next step.
     #[serde(default)]
     pub(crate) failed: bool,
 }
 
-/// The books of one gate over one rollout.
+/// The counts of one gate over one rollout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Ledger {

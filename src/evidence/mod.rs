@@ -1,9 +1,7 @@
-//! Evidence as plain data: what was read, what was counted, up to where, and what gates remember of
-//! it.
+//! Evidence as plain data: readings, counts, cursors, thresholds and the memory of gates.
 //!
-//! The ground floor: it imports nothing of ours. [`crate::api`] keeps this data in status, the
-//! module
-//! `observe` reads it from Prometheus, and `rollout` judges it.
+//! The lowest layer: it imports no other module of this crate. [`crate::api`] keeps this data in
+//! status, `observe` reads it from Prometheus, and `rollout` judges it.
 
 mod blind;
 mod counts;

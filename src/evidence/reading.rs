@@ -1,4 +1,4 @@
-//! What one look brings for one gate: requests, a value, or predictions by class.
+//! One reading for one gate: requests, a value, or predictions by class.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cursors, Look, Snapped};
 
-/// What one look brings for one gate. Which kind follows from the objective.
+/// One reading for one gate. The objective determines the kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Reading {
     /// Requests of both versions, good and bad: of `latency`, `errorRate` and `noWorseThanStable`.
@@ -20,7 +20,7 @@ pub enum Reading {
 }
 
 impl Reading {
-    /// The PromQL whose answer this is, for people to repeat.
+    /// The PromQL whose answer this is, for a person to repeat.
     pub fn query(&self) -> &str {
         match self {
             Self::Counts(window) => &window.query,
@@ -30,12 +30,12 @@ impl Reading {
     }
 }
 
-/// The one value that a query gave.
+/// The single value of a query.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Value {
     /// The value: finite.
     pub value: f64,
-    /// The moment that the query was evaluated at.
+    /// The time at which the query was evaluated.
     pub at: Timestamp,
     /// The PromQL that was sent: the user's, confined to the namespace.
     pub query: String,
@@ -48,37 +48,38 @@ pub struct Classes {
     pub canary: BTreeMap<String, u64>,
     /// The same of stable.
     pub stable: BTreeMap<String, u64>,
-    /// To be kept, and given to the next reading. Losing it loses or repeats evidence.
+    /// To be passed to the next reading. Losing it loses or repeats evidence.
     pub cursors: Cursors,
     /// The scrape up to which both versions were seen: the older of the two versions' newest.
     pub newest_sample: Timestamp,
     /// The PromQL whose answer was counted.
     pub query: String,
-    /// How far back evidence was fetched after an outage; `None` in the normal course.
+    /// How far back evidence was fetched after an outage; `None` without one.
     pub replayed: Option<Duration>,
-    /// How much of an outage was too long ago to be fetched (see [`Span::lost`](super::Span::lost)).
+    /// The part of an outage that was too long ago to be fetched (see
+    /// [`Span::lost`](super::Span::lost)).
     pub lost: Option<Duration>,
 }
 
 /// One window of evidence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Window {
-    /// The requests that no earlier window has counted. Zeros mean that none came, not that none
-    /// was seen.
+    /// The requests that no earlier window has counted. Zero means that there were none, not that
+    /// they were unreadable.
     pub look: Look,
-    /// To be kept, and given to the next reading. Losing it loses or repeats evidence.
+    /// To be passed to the next reading. Losing it loses or repeats evidence.
     pub cursors: Cursors,
     /// The scrape up to which both versions were seen: the older of the two versions' newest.
     pub newest_sample: Timestamp,
-    /// The latency threshold really used. `None` for an error rate, and while no request has been
-    /// timed yet.
+    /// The latency threshold used. `None` for an error rate, and while no request has been timed
+    /// yet.
     pub threshold: Option<Snapped>,
     /// The PromQL whose answer was counted, for people to repeat.
     pub query: String,
     /// How far back evidence was fetched after an outage of Prometheus or of the operator; `None`
-    /// in the normal course.
+    /// without an outage.
     pub replayed: Option<Duration>,
-    /// How much of an outage was too long ago to be fetched (see
+    /// The part of an outage that was too long ago to be fetched (see
     /// [`Span::lost`](super::Span::lost)).
     pub lost: Option<Duration>,
 }

@@ -1,4 +1,4 @@
-//! The limit that a latency objective really counts by.
+//! The limit by which a latency objective counts.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 /// A latency threshold, snapped down to the nearest bucket edge.
 ///
-/// A histogram can only tell how many requests took longer than one of its edges. Snapping down is
-/// the strict side: every request slower than the objective is bad, and some that are faster, by
-/// less than one bucket, are bad too.
+/// A histogram counts only requests that took longer than one of its edges. Snapping down is the
+/// strict side: every request slower than the objective is bad, and some that are faster, by less
+/// than one bucket, are bad too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapped {
     /// The objective.

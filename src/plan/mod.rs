@@ -1,4 +1,5 @@
-//! From the persisted state to the objects that should exist. Pure, so planning twice is planning once.
+//! Computes the objects that should exist from the persisted state. Pure, so applying a plan twice
+//! is harmless.
 
 mod artefact;
 mod security;
@@ -18,43 +19,45 @@ use crate::{
     router::{Report, Route, Router},
 };
 
-/// Settings of the operator that shape objects.
+/// Settings of the operator that are used where a version declares none.
 #[derive(Clone, Debug)]
 pub struct PlatformDefaults {
-    /// The serving image of versions that name none.
+    /// The serving image of versions that declare none.
     pub serving_image: String,
     /// How pods fetch artefacts that are not mounted.
     pub fetch: Fetch,
 }
 
-/// The objects that should exist, in the order in which they are applied, and those that should not.
+/// The objects to apply, in order, and the versions to delete.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// Name of the model's Service. While somebody else's Service has it, no EndpointSlice is applied: it would feed whatever
-    /// Service bears its label.
+    /// Name of the model's Service. While a Service that Serin does not own has it, no
+    /// EndpointSlice is applied: the slice would add endpoints to that Service.
     pub name: String,
-    /// To be applied.
+    /// Objects to apply.
     pub apply: Vec<Intent>,
-    /// Versions beyond the history limit: their Deployment, Service and ControllerRevision go.
+    /// Versions beyond the history limit: their Deployment, Service and ControllerRevision are
+    /// deleted.
     pub forget: Vec<Revision>,
 }
 
-/// Everything that a plan is made from, besides the model itself.
+/// The input of a plan, besides the model.
 #[derive(Clone)]
 pub struct PlanInput<'a> {
     /// The state as persisted.
     pub state: &'a State,
     /// Every version that has a ControllerRevision.
     pub known: &'a BTreeMap<Revision, KnownVersion>,
-    /// Whether that is all there is. Else a new version waits: its number would be another's.
+    /// Whether `known` is complete. If not, no new version is recorded: its number could be taken.
     pub known_is_all: bool,
-    /// Whether the spec can be used. Else no version is recorded from it, and none is forgotten by its limit.
+    /// Whether the spec is valid. If not, no version is recorded from it, and its history limit
+    /// deletes none.
     pub usable: bool,
     /// The router that moves the model's traffic.
     pub router: &'a dyn Router,
-    /// What is known of it.
+    /// The router's last report.
     pub report: &'a Report,
-    /// The operator's settings.
+    /// Settings used where a version declares none.
     pub defaults: &'a PlatformDefaults,
 }
 
@@ -68,7 +71,7 @@ pub fn plan(model: &ModelDeployment, input: &PlanInput<'_>) -> Plan {
         return plan;
     };
     if input.state.stable.is_none() && in_force(input.known).is_some() {
-        return plan; // a state that was lost: until it is restored, nothing is taken away by it
+        return plan; // the state was lost: until it is restored, take nothing away
     }
     let builder = ObjectBuilder {
         model,
@@ -85,23 +88,23 @@ pub fn plan(model: &ModelDeployment, input: &PlanInput<'_>) -> Plan {
     }
     let live = input.state.in_use();
     if live.is_empty() {
-        return plan; // a new state: what orphans have is not taken from them before a version is named
+        return plan; // a new state: take nothing from orphaned versions before it names one
     }
     let versions = versions(&builder, input);
     for (revision, version) in &versions {
         let is_live = live.contains(revision);
         let reign = reign(input.state, &versions, revision);
         plan.push(
-            "the version's place in the history",
+            "the version's record in the history",
             Object::ControllerRevision(builder.history(revision, version, reign)),
         );
         let reason = if is_live {
             "a version in use"
         } else {
-            "a version kept for going back to"
+            "a version kept for undo"
         };
         plan.push(
-            "the version's name",
+            "the version's Service",
             Object::Service(builder.version_service(revision, &version.spec)),
         );
         plan.push(
@@ -122,7 +125,8 @@ pub fn plan(model: &ModelDeployment, input: &PlanInput<'_>) -> Plan {
     plan
 }
 
-/// The Deployment that the spec's version would get, were it recorded now; to be tried before it is.
+/// Returns the Deployment that the spec's version would get, for a dry run before the version is
+/// recorded.
 pub fn draft(
     model: &ModelDeployment,
     defaults: &PlatformDefaults,
@@ -142,7 +146,7 @@ pub fn draft(
 }
 
 impl Plan {
-    /// Kind and name of every object in the plan.
+    /// Returns kind and name of every object in the plan, such as `Service/churn`.
     pub fn keys(&self) -> BTreeSet<String> {
         let objects = self.apply.iter().map(|intent| intent.object.key());
         objects.chain([format!("Service/{}", self.name)]).collect()
@@ -153,24 +157,26 @@ impl Plan {
     }
 }
 
-/// What all objects of one model share.
+/// Builds the objects of one model.
 struct ObjectBuilder<'a> {
     model: &'a ModelDeployment,
     owner: OwnerReference,
     defaults: &'a PlatformDefaults,
-    /// Pods of each version in use: while a rollout is under way never fewer than they were.
+    /// Pods of each version in use. Never lowered while a rollout is under way.
     replicas: i32,
 }
 
-/// Whether a version has traffic or may get some. One that was withdrawn before it was recorded never is.
+/// Whether a version is stable or the canary. A version withdrawn before it was recorded is
+/// neither.
 fn is_in_force_or_on_trial(state: &State, revision: &Revision) -> bool {
     let stable = state.stable.as_ref().map(|version| &version.revision);
     let canary = state.canary.as_ref().map(|version| &version.revision);
     [stable, canary].contains(&Some(revision))
 }
 
-/// A version's place among those that have been in force. The stable one's is the highest: where it is not, it has come
-/// into force since that was written. One write a promotion, and after a crash the same one.
+/// A version's number among those that have been stable. The stable version has the highest: if its
+/// recorded number is not, it was promoted since, and gets the next one. One write a promotion;
+/// repeated after a crash, it gives the same number.
 fn reign(
     state: &State,
     versions: &BTreeMap<Revision, KnownVersion>,
@@ -187,7 +193,8 @@ fn reign(
     own.filter(|own| *own > highest).or(Some(highest + 1))
 }
 
-/// Every version that can be built: those of the history, and the spec's if it is in use, not yet there, and can be numbered.
+/// Returns every version that can be built: those of the history, and the spec's if it is in use,
+/// not recorded yet, and can be numbered.
 fn versions(
     builder: &ObjectBuilder<'_>,
     input: &PlanInput<'_>,
@@ -210,7 +217,7 @@ fn versions(
     versions
 }
 
-/// Fills in the platform's settings of today, so that tomorrow's leave this version alone.
+/// Fills in the platform's present settings, so that later settings leave this version alone.
 fn pin(mut version: VersionSpec, defaults: &PlatformDefaults) -> VersionSpec {
     version
         .serving
@@ -222,7 +229,7 @@ fn pin(mut version: VersionSpec, defaults: &PlatformDefaults) -> VersionSpec {
     version
 }
 
-/// The oldest versions without pods, beyond `spec.revisionHistoryLimit`.
+/// Returns the oldest versions without pods, beyond `spec.revisionHistoryLimit`.
 fn beyond_history(
     model: &ModelDeployment,
     known: &BTreeMap<Revision, KnownVersion>,
@@ -243,137 +250,4 @@ fn beyond_history(
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::router::envoy::{Envoy, Prober, refusals::Refusals};
-
-    fn defaults() -> PlatformDefaults {
-        let fetch = json!({"image": "serve:1", "hosts": [], "maxSize": 1});
-        PlatformDefaults {
-            serving_image: "serve:1".to_owned(),
-            fetch: serde_json::from_value(fetch).unwrap(),
-        }
-    }
-
-    #[test]
-    fn no_version_in_use_has_fewer_pods_than_it_had_in_the_rollout() {
-        let version = |version: &str| {
-            let model = json!({"uri": "file:///m", "version": version, "digest": "sha256:0"});
-            serde_json::from_value::<VersionSpec>(json!({"model": model, "serving": {}})).unwrap()
-        };
-        let known = |spec: VersionSpec, number| {
-            let data = serde_json::to_value(&spec).unwrap();
-            let version = KnownVersion {
-                number,
-                spec,
-                template: None,
-                reign: None,
-                data,
-            };
-            (version.spec.revision(), version)
-        };
-        let known: BTreeMap<_, _> = (1..=4)
-            .map(|number| known(version(&number.to_string()), number))
-            .collect();
-        let revision = |number: &str| version(number).revision().0;
-        let defaults = defaults();
-        let replicas = |wanted: i32, floor: Option<i32>| {
-            let model: ModelDeployment = serde_json::from_value(json!({
-                "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
-                "metadata": {"name": "churn", "namespace": "ml", "uid": "u", "generation": 1},
-                "spec": {
-                    "model": {"uri": "file:///m", "version": "2", "digest": "sha256:0"},
-                    "replicas": wanted, "objectives": [{"errorRate": {"max": "1%"}}],
-                },
-            }))
-            .unwrap();
-            let state: State = serde_json::from_value(json!({
-                "phase": "Canary", "stable": {"revision": revision("1"), "version": "1"},
-                "canary": {"revision": revision("2"), "version": "2", "weight": 10, "since": "1970-01-01T00:00:00Z"},
-                "retiring": [{"revision": revision("3"), "scaleDownAt": "1970-01-01T00:00:00Z"}],
-                "replicasFloor": floor,
-            }))
-            .unwrap();
-            let input = PlanInput {
-                state: &state,
-                known: &known,
-                known_is_all: true,
-                usable: true,
-                router: &Envoy::new(Prober::by_tcp(), Refusals::default()),
-                report: &Report::default(),
-                defaults: &defaults,
-            };
-            let plan = plan(&model, &input);
-            let deployments = plan
-                .apply
-                .into_iter()
-                .filter_map(|intent| match intent.object {
-                    Object::Deployment(deployment) => Some(deployment),
-                    _ => None,
-                });
-            let of = |deployment: Deployment| {
-                let version = &deployment.metadata.annotations.unwrap()["serin.dev/version"];
-                (version.clone(), deployment.spec.replicas.unwrap())
-            };
-            let mut replicas: Vec<_> = deployments.map(of).collect();
-            replicas.sort();
-            replicas
-                .into_iter()
-                .map(|(_, replicas)| replicas)
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(replicas(3, None), [3, 3, 3, 0]);
-        assert_eq!(
-            replicas(1, Some(5)),
-            [5, 5, 5, 0],
-            "an autoscaler goes down"
-        );
-        assert_eq!(replicas(7, Some(5)), [7, 7, 7, 0], "and up");
-    }
-
-    #[test]
-    fn a_state_that_names_no_version_takes_no_pods_from_any() {
-        let model: ModelDeployment = serde_json::from_value(json!({
-            "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
-            "metadata": {"name": "churn", "namespace": "ml", "uid": "u", "generation": 1},
-            "spec": {
-                "model": {"uri": "file:///m", "version": "1", "digest": "sha256:0"},
-                "objectives": [{"errorRate": {"max": "1%"}}],
-            },
-        }))
-        .unwrap();
-        let spec = VersionSpec::of(&model.spec);
-        let orphan = KnownVersion {
-            number: 1,
-            data: serde_json::to_value(&spec).unwrap(),
-            spec,
-            template: None,
-            reign: None,
-        };
-        let of = |state: &State, orphan: &KnownVersion| {
-            let input = PlanInput {
-                state,
-                known: &[(orphan.spec.revision(), orphan.clone())].into(),
-                known_is_all: true,
-                usable: true,
-                router: &Envoy::new(Prober::by_tcp(), Refusals::default()),
-                report: &Report::default(),
-                defaults: &defaults(),
-            };
-            plan(&model, &input).apply.len()
-        };
-        assert_eq!(of(&State::default(), &orphan), 0);
-        let on_trial: State = serde_json::from_value(json!({
-            "phase": "Preparing",
-            "canary": {"revision": "2", "version": "2", "weight": 0, "since": "1970-01-01T00:00:00Z"},
-        }))
-        .unwrap();
-        let in_force = KnownVersion {
-            reign: Some(1),
-            ..orphan
-        };
-        assert_eq!(of(&on_trial, &in_force), 0, "a state that was lost");
-    }
-}
+mod tests;

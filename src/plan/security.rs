@@ -1,9 +1,9 @@
-//! What every container of ours runs under.
+//! The security context of every container.
 
 use k8s_openapi::api::core::v1::{Capabilities, SecurityContext};
 
-/// What the `restricted` Pod Security Standard asks of a container, and a root that cannot be
-/// written.
+/// The context that the `restricted` Pod Security Standard requires, with a read-only root
+/// filesystem.
 pub(super) fn restricted() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),

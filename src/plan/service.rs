@@ -1,4 +1,4 @@
-//! A version's own name.
+//! The Service of each version.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,8 @@ use crate::{
 };
 
 impl ObjectBuilder<'_> {
-    /// A version's own Service: headless, since only its endpoints are wanted, by the router and by people who debug.
+    /// Builds a version's Service. It is headless: the router and people who debug need only its
+    /// endpoints.
     pub(super) fn version_service(&self, revision: &Revision, version: &VersionSpec) -> Service {
         let model = self.model.name_any();
         let port = version.serving.port.unwrap_or(super::version::DEFAULT_PORT);
@@ -40,7 +41,7 @@ impl ObjectBuilder<'_> {
         }
     }
 
-    /// Name, namespace, labels, and the owner whose deletion takes the object along.
+    /// Name, namespace, labels and owner, whose deletion deletes the object.
     pub(super) fn metadata(&self, name: String, labels: BTreeMap<String, String>) -> ObjectMeta {
         owned(self.model, &self.owner, name, labels)
     }

@@ -1,9 +1,11 @@
-//! One version's Deployment and its place in the history. Both are made once; of a Deployment only `replicas` and an
-//! annotation change, and of its place in the history only the annotation that says when it came into force.
+//! One version's Deployment and ControllerRevision. Both are made once. Of the Deployment only
+//! `replicas` and an annotation change, of the ControllerRevision only the annotation with its
+//! number among the versions that have been stable.
 //!
-//! A version's pods are rendered when it is recorded, and never again: an operator that renders pods otherwise would
-//! restart every model at once. Versions that 1d584f3 recorded hold no pods. They are rendered here, and must stay as
-//! that release rendered them (`tests/golden/release.rs`).
+//! A version's pod template is rendered once, when the version is recorded: an operator that
+//! rendered it differently later would restart every model at once. Versions recorded by 1d584f3
+//! have no template. Theirs is rendered here, and must stay as that release rendered it
+//! (`tests/golden/release.rs`).
 
 use std::collections::BTreeMap;
 
@@ -32,17 +34,18 @@ use crate::{
     },
 };
 
-/// Port of a serving container that names none.
+/// Port of a serving container that declares none.
 pub(super) const DEFAULT_PORT: i32 = 8080;
 /// Annotation with the version that the user gave.
 pub const VERSION_ANNOTATION: &str = "serin.dev/version";
 /// Annotation of the Deployment of a version in use: the generation of the spec that asks for it.
 const GENERATION_ANNOTATION: &str = "serin.dev/generation";
-/// Time for in-flight requests after SIGTERM: 5 s of serving on while routers learn, then up to 25 s to finish.
+/// Time for in-flight requests after SIGTERM: 5 s of further serving until routers have the news,
+/// then up to 25 s to finish.
 const GRACE_SECONDS: i64 = 30;
 
 impl ObjectBuilder<'_> {
-    /// A version that is about to get its place in the history: all that is needed to build it again.
+    /// Makes the record of a new version: all that is needed to build it again.
     pub(super) fn new_version(
         &self,
         revision: &Revision,
@@ -61,7 +64,7 @@ impl ObjectBuilder<'_> {
         }
     }
 
-    /// The version's ControllerRevision. `data` can never be changed, so it is what was read.
+    /// The version's ControllerRevision. Its `data` is immutable, so it is passed through as read.
     pub(super) fn history(
         &self,
         revision: &Revision,
@@ -85,11 +88,12 @@ impl ObjectBuilder<'_> {
         }
     }
 
-    /// The version's pods; none where it is not in use.
+    /// The version's Deployment, with 0 replicas where it is not in use.
     ///
-    /// A request to take pods away may arrive minutes after its sender gave it up. It is bound to the object as its sender
-    /// saw it, which a version that is tried again, or that keeps its pods after all, would still be if nothing were written
-    /// to it. So each new word of the spec is: whatever was under way before it fails.
+    /// Stamps each spec change on the Deployment, so that late writes fail their precondition. A
+    /// request to scale down may arrive minutes after its sender gave it up, and has the
+    /// resourceVersion that the sender saw as precondition. Without the stamp, a version that is
+    /// tried again would still match it.
     pub(super) fn deployment(
         &self,
         revision: &Revision,
@@ -127,7 +131,7 @@ impl ObjectBuilder<'_> {
         }
     }
 
-    /// The version's pods as they are rendered today.
+    /// Renders the version's pod template.
     fn template(&self, revision: &Revision, version: &VersionSpec) -> PodTemplateSpec {
         PodTemplateSpec {
             metadata: Some(ObjectMeta {
@@ -213,7 +217,8 @@ impl ObjectBuilder<'_> {
         }
     }
 
-    /// What the server must know, as environment: an image that is not ours ignores it. The user's own come last and win.
+    /// The settings of the bundled server, as environment; other images ignore them. The user's
+    /// variables come last and win.
     fn environment(&self, version: &VersionSpec, directory: &str, port: i32) -> Vec<EnvVar> {
         let ours = [
             ("SERIN_SERVE_MODEL_DIR", directory.to_owned()),

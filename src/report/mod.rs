@@ -1,4 +1,4 @@
-//! A rollout for a person with one terminal: where it stands, what the gates say, what was decided and why.
+//! Plain-text reports about rollouts for a terminal.
 
 mod explain;
 pub mod replay;
@@ -13,7 +13,8 @@ use crate::api::ModelDeployment;
 pub use explain::explain;
 pub use text::terminal_width;
 
-/// The rollout of one model in plain text, for `kubectl serin status`.
+/// Returns the state, gates and decisions of one model's rollout as plain text, for `kubectl serin
+/// status`.
 pub fn report(model: &ModelDeployment) -> String {
     let mut text = String::new();
     // Writing into a String cannot fail, so the results below are dropped.
@@ -24,7 +25,7 @@ pub fn report(model: &ModelDeployment) -> String {
         model.name_any()
     );
     let Some(status) = &model.status else {
-        let _ = writeln!(text, "  The operator has not looked at it yet.");
+        let _ = writeln!(text, "  The operator has not reconciled it yet.");
         return text;
     };
     let state = &status.state;
@@ -102,10 +103,12 @@ mod tests {
             "status": {
                 "phase": "Canary",
                 "stable": {"revision": "aaaaaaaa", "version": "1"},
-                "canary": {"revision": "bbbbbbbb", "version": "2", "weight": 10, "since": "2026-01-01T00:00:00Z"},
+                "canary": {"revision": "bbbbbbbb", "version": "2", "weight": 10,
+                    "since": "2026-01-01T00:00:00Z"},
                 "message": "0 errors in 40 requests.",
                 "decisions": [{
-                    "at": "2026-01-01T00:00:00Z", "action": "CanaryStarted", "version": "2", "weight": 10,
+                    "at": "2026-01-01T00:00:00Z", "action": "CanaryStarted", "version": "2",
+                    "weight": 10,
                     "sentence": "Version 2 gets 10 % of the traffic.",
                 }],
             },

@@ -1,24 +1,25 @@
-//! Words and columns for a terminal.
+//! Formatting of text and numbers for a terminal.
 
 use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Columns of a text that goes to no terminal, as into a file.
+/// Columns of a text that is not written to a terminal.
 const USUAL: usize = 100;
-/// Widest text: longer lines are hard to read, however wide the terminal is.
+/// Most columns of a text: longer lines are hard to read.
 const WIDEST: usize = 140;
-/// A percent sign that no line breaks before: a non-breaking space in front.
+/// A percent sign after a non-breaking space.
 const UNIT_GLUE: &str = "\u{a0}%";
-/// Narrowest text that is wrapped at all; on less, lines run over.
+/// Fewest columns at which text is wrapped; in narrower terminals, lines overflow.
 const NARROWEST: usize = 40;
 
-/// Columns of a text on standard output.
+/// Returns the columns of a text on standard output: the terminal's, at most [`WIDEST`].
 pub fn terminal_width() -> usize {
     terminal_size::terminal_size().map_or(USUAL, |(width, _)| usize::from(width.0).min(WIDEST))
 }
 
-/// Writes `text` behind `label`, wrapped at `width` columns; further lines are indented as deep as the label reaches.
+/// Writes `text` after `label`, wrapped at `width` columns. Further lines are indented by the
+/// label's width.
 pub(crate) fn labelled(out: &mut String, indent: usize, label: &str, text: &str, width: usize) {
     let depth = indent + label.chars().count();
     let room = width.saturating_sub(depth).max(NARROWEST);
@@ -32,8 +33,8 @@ pub(crate) fn labelled(out: &mut String, indent: usize, label: &str, text: &str,
     }
 }
 
-/// The lines of `text`, broken at spaces, and after commas where a word (a query) is longer than a line. A word that is
-/// longer still stays whole.
+/// Breaks `text` into lines at spaces, and after commas within a word that is longer than a line (a
+/// query). A part that is still longer stays whole.
 fn wrapped(text: &str, room: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut used = 0;
@@ -66,7 +67,7 @@ fn wrapped(text: &str, room: usize) -> Vec<String> {
     lines
 }
 
-/// A count with separators: "1,350".
+/// Formats a count with separators: "1,350".
 pub(crate) fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
@@ -79,7 +80,7 @@ pub(crate) fn count(value: u64) -> String {
     text
 }
 
-/// A share in percent with at most three significant digits: "21.3 %", "0.04 %".
+/// Formats a share (0 to 1) in percent with at most three significant digits: "21.3 %", "0.04 %".
 pub(crate) fn percent(share: f64) -> String {
     if share <= 0.0 {
         return "0 %".to_owned();
@@ -95,7 +96,7 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{text} %")
 }
 
-/// A span of time in its largest fitting unit: "45 s", "12 min", "3.5 h", "2 d".
+/// Formats a duration in its largest fitting unit: "45 s", "12 min", "3.5 h", "2 d".
 pub(crate) fn span(time: SignedDuration) -> String {
     let seconds = time.as_secs_f64().abs();
     match seconds {
@@ -106,12 +107,13 @@ pub(crate) fn span(time: SignedDuration) -> String {
     }
 }
 
-/// A duration of the spec, likewise.
+/// Formats a duration of the spec, likewise.
 pub(crate) fn declared(time: kube::core::Duration) -> String {
     span(SignedDuration::try_from(std::time::Duration::from(time)).unwrap_or(SignedDuration::MAX))
 }
 
-/// A moment, and how far from `now` it is: "14:02:11Z (3 min ago)"; with its day where that is another.
+/// Formats a time and its distance from `now`: "14:02:11Z (3 min ago)", with the date where it is
+/// not today.
 pub(crate) fn moment(at: Timestamp, now: Timestamp) -> String {
     let today = at.strftime("%F").to_string() == now.strftime("%F").to_string();
     let form = if today { "%H:%M:%SZ" } else { "%F %H:%M:%SZ" };
@@ -131,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_read_well() {
+    fn numbers_are_formatted_for_people() {
         let counts = [0, 999, 1_350, 1_000_000].map(count);
         assert_eq!(counts, ["0", "999", "1,350", "1,000,000"]);
         let shares = [0.0, 0.000_4, 0.01, 0.213_4, 0.999_6, 1.0].map(percent);
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_says_how_far_it_is() {
+    fn a_time_is_shown_with_its_distance() {
         let now: Timestamp = "2026-11-21T12:00:00Z".parse().unwrap();
         let at = |text: &str| moment(text.parse().unwrap(), now);
         assert_eq!(at("2026-11-21T11:57:00Z"), "11:57:00Z (3 min ago)");
@@ -153,7 +155,10 @@ mod tests {
     #[test]
     fn a_query_breaks_after_commas_and_still_parses() {
         let mut out = String::new();
-        let query = r#"{__name__=~"requests|up",namespace="serin-system",pod=~"router-[a-z]+",envoy_cluster_name=~"|ml/churn/bbbbbbbb"}[60s]"#;
+        let query = concat!(
+            r#"{__name__=~"requests|up",namespace="serin-system",pod=~"router-[a-z]+","#,
+            r#"envoy_cluster_name=~"|ml/churn/bbbbbbbb"}[60s]"#,
+        );
         labelled(&mut out, 2, "asked  ", query, 70);
         assert!(out.lines().all(|line| line.chars().count() <= 70), "{out}");
         assert_eq!(

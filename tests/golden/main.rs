@@ -1,6 +1,7 @@
-//! Rollouts that a person can read from beginning to end: scripted worlds, the real decisions, and the whole log of each.
+//! Golden logs: scripted rollouts with the real decisions, each as a whole log.
 //!
-//! A change of any sentence, number or moment shows here as a difference to review (`cargo insta review`).
+//! A change of any sentence, number or moment shows here as a difference to review (`cargo insta
+//! review`).
 #![allow(clippy::unwrap_used)]
 
 mod release;
@@ -19,7 +20,7 @@ fn errors_and_latency() -> Value {
     json!([{"errorRate": {"max": "1%"}}, {"latency": {"quantile": 0.99, "max": "250ms"}}])
 }
 
-/// Steps of 10, 25, 50 and 100 %, of at least a minute each, and whatever else is said.
+/// Steps of 10, 25, 50 and 100 %, of at least a minute each, merged with `more`.
 fn rollout(more: &Value) -> Value {
     let steps = [10, 25, 50, 100].map(|weight| json!({"weight": weight, "minDuration": "1m"}));
     let mut rollout = json!({"steps": steps});
@@ -122,7 +123,8 @@ fn bad_under_load() {
 #[test]
 fn bad_like_stable() {
     let mut scenario = Scenario::new(
-        "Both versions break the objective: nothing is gained by going back, and nothing is promoted.",
+        "Both versions break the objective: nothing is gained by going back, and nothing is \
+         promoted.",
         &errors(),
         rollout(&json!({"onInsufficientData": {"after": "10m", "then": "Pause"}})),
     );
@@ -136,7 +138,8 @@ fn bad_like_stable() {
 #[test]
 fn prometheus_is_away_and_comes_back() {
     let mut scenario = Scenario::new(
-        "Prometheus is away for five minutes: nothing moves, nothing is lost, and the rollout goes on.",
+        "Prometheus is away for five minutes: nothing moves, nothing is lost, and the rollout \
+         goes on.",
         &errors(),
         rollout(&json!({})),
     );
@@ -213,7 +216,8 @@ fn a_newer_version_in_mid_rollout() {
 #[test]
 fn back_to_stable() {
     let mut scenario = Scenario::new(
-        "The user goes back to the version that serves: its traffic is back at once, and nothing is refused.",
+        "The user goes back to the version that serves: its traffic is back at once, and nothing \
+         is refused.",
         &errors(),
         rollout(&json!({})),
     );
@@ -251,7 +255,11 @@ fn a_crash_loop() {
     );
     scenario.apply("2");
     scenario.pass(30);
-    scenario.crash("2", "pod churn-5e1d-x7k2p is in CrashLoopBackOff: back-off 10s (it ended with exit code 1: no such model)");
+    scenario.crash(
+        "2",
+        "pod churn-5e1d-x7k2p is in CrashLoopBackOff: back-off 10s (it ended with \
+        exit code 1: no such model)",
+    );
     scenario.look();
     golden!(a_crash_loop, scenario);
 }
@@ -272,7 +280,8 @@ fn pods_that_do_not_get_ready() {
 #[test]
 fn a_cluster_without_room() {
     let mut scenario = Scenario::new(
-        "A cluster without room ends two trials, is held against no version, and has room in the end.",
+        "A cluster without room ends two trials, is held against no version, and has room in \
+         the end.",
         &errors(),
         rollout(&json!({"progressDeadline": "2m"})),
     );
@@ -314,7 +323,8 @@ fn a_node_is_drained() {
 #[test]
 fn refused_then_retried() {
     let mut scenario = Scenario::new(
-        "A version that was rolled back is not tried again, until its owner asks for it by a token.",
+        "A version that was rolled back is not tried again, until its owner asks for it by \
+         a token.",
         &errors(),
         rollout(&json!({})),
     );
@@ -327,9 +337,9 @@ fn refused_then_retried() {
     scenario.apply("2");
     scenario.pass(600);
     scenario.look();
-    scenario.note("What it depends on was mended; the user sets spec.rollout.retryToken.");
+    scenario.note("What it depends on was fixed; the user sets spec.rollout.retryToken.");
     scenario.answer("2", Answers::default());
-    scenario.spec.rollout.retry_token = Some("mended".to_owned());
+    scenario.spec.rollout.retry_token = Some("fixed".to_owned());
     scenario.look();
     scenario.pass(15);
     scenario.look();
@@ -357,7 +367,8 @@ fn people_agree() {
     let mut rollout = rollout(&json!({"approval": "BeforePromotion"}));
     rollout["steps"][1]["pause"] = json!(true);
     let mut scenario = Scenario::new(
-        "A step and the promotion wait for people: one agrees before the evidence passes, one long after.",
+        "A step and the promotion wait for people: one agrees before the evidence passes, one \
+         long after.",
         &errors(),
         rollout,
     );
@@ -420,7 +431,8 @@ fn a_failure_is_held_for_a_person() {
 #[test]
 fn starting_where_traffic_suffices() {
     let mut scenario = Scenario::new(
-        "With firstStep: Adaptive and two requests a second, a version starts as high as half of the traffic.",
+        "With firstStep: Adaptive and two requests a second, a version starts as high as half of \
+         the traffic.",
         &errors(),
         rollout(&json!({"firstStep": "Adaptive"})),
     );
@@ -433,7 +445,8 @@ fn starting_where_traffic_suffices() {
 #[test]
 fn no_worse_than_stable() {
     let mut scenario = Scenario::new(
-        "Stable fails 3 % of its requests. A version that fails as many passes beside it; one that fails 6 % does not.",
+        "Stable fails 3 % of its requests. A version that fails as many passes beside it; one that \
+         fails 6 % does not.",
         &json!([{"noWorseThanStable": {"errorRate": "1%"}}]),
         rollout(&json!({})),
     );
@@ -451,7 +464,8 @@ fn no_worse_than_stable() {
 #[test]
 fn predictions_drift() {
     let mut scenario = Scenario::new(
-        "A version that predicts half as many churning customers again is held for a person, who finds it right.",
+        "A version that predicts half as many churning customers again is held for a person, who \
+         finds it right.",
         &json!([{"errorRate": {"max": "1%"}}, {"predictionDrift": {"max": 0.1}}]),
         rollout(&json!({})),
     );
@@ -471,8 +485,10 @@ fn predictions_drift() {
 #[test]
 fn a_query_of_ones_own() {
     let mut scenario = Scenario::new(
-        "A version that exceeds the limit of a query of one's own is rolled back after three scrapes.",
-        &json!([{"query": {"name": "gpu-memory", "promql": "max(gpu_memory_used_bytes) / 1e9", "max": 3.0}}]),
+        "A version that exceeds the limit of a query of one's own is rolled back after three \
+         scrapes.",
+        &json!([{"query": {"name": "gpu-memory", "promql": "max(gpu_memory_used_bytes) / 1e9",
+                        "max": 3.0}}]),
         rollout(&json!({})),
     );
     scenario.roll_out("2");

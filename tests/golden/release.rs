@@ -1,5 +1,5 @@
-//! What release 1d584f3 left in clusters, and what becomes of it today: a version keeps its name and its pods, and a
-//! rollout goes on from the status that it finds.
+//! Upgrades from release 1d584f3: a version keeps its name and its pods, and a rollout continues
+//! from its status.
 
 use std::collections::BTreeMap;
 
@@ -122,7 +122,7 @@ fn versions_of_the_release_keep_their_names_and_their_pods() {
 }
 
 #[test]
-fn a_version_keeps_the_pods_that_it_was_recorded_with() {
+fn a_version_keeps_its_recorded_pod_template() {
     for case in cases() {
         let new = planned(&case, &BTreeMap::new());
         let mut history = history(&new);
@@ -143,7 +143,7 @@ fn a_version_keeps_the_pods_that_it_was_recorded_with() {
 }
 
 #[test]
-fn a_rollout_goes_on_from_the_status_that_the_release_left_in_the_middle_of_it() {
+fn a_rollout_continues_from_the_status_of_the_earlier_release() {
     let old: Value = serde_json::from_str(include_str!("release/status.json")).unwrap();
     let status: ModelDeploymentStatus = serde_json::from_value(old.clone()).unwrap();
     let now = serde_json::to_value(&status).unwrap();
@@ -157,7 +157,7 @@ fn a_rollout_goes_on_from_the_status_that_the_release_left_in_the_middle_of_it()
     assert_eq!(
         scenario.weight(),
         25,
-        "the step goes on and does not begin anew"
+        "the step continues and does not start again"
     );
     let mut weights = vec![25];
     while scenario.state.canary.is_some() {

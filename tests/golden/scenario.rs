@@ -1,5 +1,5 @@
-//! A small world that a test scripts: one model, its pods, its traffic, and a clock. Nothing in it is random, so a scenario
-//! gives the same log on every machine.
+//! A scripted rollout: one model, its pods, its traffic and a clock. Nothing is random, so a
+//! scenario gives the same log on every machine.
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
@@ -20,7 +20,7 @@ pub const INTERVAL: Duration = Duration::from_secs(15);
 /// Longest line of a log.
 const WIDTH: usize = 110;
 
-/// What requests to one version come to.
+/// The answers of one version.
 #[derive(Clone, Copy)]
 pub struct Answers {
     /// Share of them that fail.
@@ -49,11 +49,11 @@ pub struct Scenario {
     pub spec: ModelDeploymentSpec,
     /// Requests a second, both versions together.
     pub rate: f64,
-    /// What becomes of them, by version; well answered where nothing is said.
+    /// The answers of each version; healthy where absent.
     pub answers: BTreeMap<String, Answers>,
     /// Whether Prometheus answers.
     pub prometheus_is_up: bool,
-    /// What people ask for.
+    /// Commands of people.
     pub commands: Commands,
     pub state: State,
     health: BTreeMap<Revision, VersionHealth>,
@@ -66,9 +66,11 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// A scenario of a model of two pods with these objectives and rollout, told by its title. Version 1 serves already.
+    /// Makes a scenario with this title, for a model of two pods with these objectives and rollout.
+    /// Version 1 serves already.
     pub fn new(title: &str, objectives: &Value, mut rollout: Value) -> Self {
-        // The stories are about the steps; the watch after the last one would only make each longer.
+        // The stories are about the steps; the watch after the last one would only make each
+        // longer.
         if rollout.get("watch").is_none() {
             rollout["watch"] = json!("1m");
         }
@@ -103,7 +105,7 @@ impl Scenario {
         scenario
     }
 
-    /// Tells what happens from outside.
+    /// Writes an event from outside into the log.
     pub fn note(&mut self, what: &str) {
         let time = self.time();
         let _ = writeln!(self.log, "{time}  -- {what}");
@@ -139,7 +141,7 @@ impl Scenario {
         self.health.insert(self.revision(version), health);
     }
 
-    /// A version's pods fail for a reason that no waiting mends.
+    /// A version's pods fail for a permanent reason.
     pub fn crash(&mut self, version: &str, failure: &str) {
         self.pods(version, 0);
         let health = self.health.entry(self.revision(version)).or_default();
@@ -196,7 +198,7 @@ impl Scenario {
         self.now += SignedDuration::from_secs(seconds);
     }
 
-    /// One look: decides, writes down what was decided, and takes it over.
+    /// One look: decides, logs the decision, and takes over the next state.
     pub fn look(&mut self) {
         let snapshot = Snapshot {
             desired: VersionRef {
@@ -364,7 +366,7 @@ impl Scenario {
         self.rate * self.now.duration_since(self.counted).as_secs_f64() * share
     }
 
-    /// What a version answered since the last look that could be read.
+    /// A version's requests since the last readable look.
     fn tally(&mut self, gate: &Gate, (version, share): (&str, f64)) -> Tally {
         let (answers, arrived) = (self.answers(version), self.arrived(share));
         let bad_share = match gate {
@@ -377,7 +379,7 @@ impl Scenario {
         Tally::new(requests, bad)
     }
 
-    /// What a version predicted since the last look that could be read.
+    /// A version's predictions since the last readable look.
     fn classes(&mut self, (version, share): (&str, f64)) -> BTreeMap<String, u64> {
         let (churns, arrived) = (self.answers(version).churns, self.arrived(share));
         [("churns", churns), ("stays", 1.0 - churns)]
@@ -388,7 +390,8 @@ impl Scenario {
             .into()
     }
 
-    /// So many more of something: its whole part; the fraction is due later, and so is all of it while it cannot be read.
+    /// So many more of something: its whole part; the fraction is due later, and so is all of it
+    /// while it cannot be read.
     fn whole(&mut self, version: &str, of: &str, kind: &str, more: f64) -> u64 {
         let due = self
             .due

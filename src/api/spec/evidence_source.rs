@@ -1,4 +1,4 @@
-//! Whose counters the gates read.
+//! Which counters the gates read.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,8 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// Whose counters the gates read. Each is read as the project that exports it names its metrics.
+/// Which counters the gates read. Each source is read under the metric names of the project that
+/// exports it.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EvidenceSource {
     /// The bundled router's, one Envoy cluster a version.
@@ -33,8 +34,8 @@ pub enum EvidenceSource {
     Custom,
 }
 
-/// Metrics of your own. Prometheus must keep the target label `namespace`: only series of the ModelDeployment's own
-/// namespace are read.
+/// Metrics of your own. Prometheus must keep the target label `namespace`: only series of the
+/// ModelDeployment's own namespace are read.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.requests) || has(self.latency)")
@@ -48,17 +49,17 @@ pub struct CustomEvidence {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<CustomLatency>,
 
-    /// How the series of the two versions are told apart: by the pods that export them where absent.
+    /// The label that separates the two versions' series; where absent, the pods that export them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<CustomVersion>,
 
-    /// Labels that the series must have besides, with their values.
+    /// Further labels that the series must have, with their values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "labels_schema")]
     pub labels: BTreeMap<String, String>,
 }
 
-/// A counter of answers, by a label that tells what became of them.
+/// A counter of answers, with a label for the outcome.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct CustomRequests {
@@ -67,16 +68,16 @@ pub struct CustomRequests {
     #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z_:][a-zA-Z0-9_:]*$')")
         .message("expected the name of a metric: letters, digits, _ and :, no digit first"))]
     pub metric: String,
-    /// The label that tells what became of a request, such as `code`.
+    /// The label that holds the outcome of a request, such as `code`.
     #[schemars(length(max = 100))]
     #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z_][a-zA-Z0-9_]*$')")
         .message("expected the name of a label: letters, digits and _, no digit first"))]
     pub label: String,
-    /// The label's values of bad answers; a `*` at the end stands for any end. `5*` where absent.
+    /// The label's values for bad answers; a trailing `*` matches any ending. `5*` where absent.
     #[serde(default = "server_errors")]
     #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 64)))]
     pub bad: Vec<String>,
-    /// The label's values of answers that say nothing about the version. Shed load, `429`, where absent.
+    /// The label's values for answers that do not count. `429`, which is shed load, where absent.
     #[serde(default = "shed_load")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 64)))]
     pub ignored: Vec<String>,
@@ -111,7 +112,7 @@ pub enum LatencyUnit {
 }
 
 impl LatencyUnit {
-    /// How many of it make a second.
+    /// How many of the unit make a second.
     pub fn per_second(self) -> f64 {
         match self {
             Self::Seconds => 1.0,
@@ -125,24 +126,27 @@ impl LatencyUnit {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.value.contains('{{revision}}')")
-    .message("spec.traffic.custom.version.value: without {{revision}} the two versions cannot be told apart"))]
+    .message("spec.traffic.custom.version.value: without {{revision}} the two versions cannot be \
+        told apart"))]
 pub struct CustomVersion {
     /// The label, such as `service`.
     #[schemars(length(max = 100))]
     #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z_][a-zA-Z0-9_]*$')")
         .message("expected the name of a label: letters, digits and _, no digit first"))]
     pub label: String,
-    /// Its value for a version, in which `{{name}}`, `{{namespace}}` and `{{revision}}` are filled in:
-    /// `{{name}}-{{revision}}` is the name of the version's Deployment and of its Service.
+    /// Its value for a version, in which `{{name}}`, `{{namespace}}` and `{{revision}}` are filled
+    /// in: `{{name}}-{{revision}}` is the name of the version's Deployment and of its Service.
     #[schemars(length(min = 1, max = 200))]
     pub value: String,
 }
 
 fn labels_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "type": "object", "maxProperties": 8, "additionalProperties": {"type": "string", "maxLength": 200},
+        "type": "object", "maxProperties": 8,
+        "additionalProperties": {"type": "string", "maxLength": 200},
         "x-kubernetes-validations": [{
-            "rule": "self.all(l, l.matches('^[a-zA-Z_][a-zA-Z0-9_]*$') && !(l in ['namespace', 'le']))",
+            "rule": "self.all(l, l.matches('^[a-zA-Z_][a-zA-Z0-9_]*$') && !(l in \
+                ['namespace', 'le']))",
             "message": "a label's name is letters, digits and _, and neither namespace nor le",
         }],
     })

@@ -45,16 +45,31 @@ pub use rollout::{
         status_replicas_path = ".status.replicas",
         label_selector_path = ".status.selector"
     ),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "Stable", type_ = "string", json_path = ".status.stable.version"),
     printcolumn(name = "Canary", type_ = "string", json_path = ".status.canary.version"),
     printcolumn(name = "Weight", type_ = "integer", json_path = ".status.canary.weight"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
-    printcolumn(name = "Message", type_ = "string", priority = 1, json_path = ".status.conditions[?(@.type==\"Ready\")].message"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        priority = 1,
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("size(self.metadata.name) <= 48 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
-        .message("metadata.name: at most 48 characters, a DNS label that starts with a letter, since `<name>-<revision>` names a Service")
+    validation = Rule::new("size(self.metadata.name) <= 48 && \
+        self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("metadata.name: at most 48 characters, a DNS label that starts with a letter, \
+            since `<name>-<revision>` names a Service")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ModelDeploymentSpec {
@@ -65,9 +80,9 @@ pub struct ModelDeploymentSpec {
     #[serde(default)]
     pub serving: Serving,
 
-    /// Pods of the serving version; a canary runs as many, so that it can take all traffic and give
-    /// it all back. More take effect at once, fewer once no rollout is under way and the version
-    /// before is gone.
+    /// Pods of the serving version. A canary runs as many, so that either version can take all
+    /// traffic. A higher number takes effect at once, a lower one when no rollout is under way and
+    /// the previous version is gone.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000))]
     pub replicas: i32,
@@ -76,13 +91,18 @@ pub struct ModelDeploymentSpec {
     #[serde(default)]
     pub traffic: Traffic,
 
-    /// What a new version must hold to be promoted. Each is judged by a gate of its own.
+    /// The objectives that a new version must meet to be promoted. Each is judged by a gate of its
+    /// own.
     #[schemars(length(min = 1, max = 8))]
-    #[x_kube(validation = Rule::new("self.filter(o, has(o.errorRate)).size() <= 1").message("spec.objectives: errorRate is declared twice; keep one"))]
-    #[x_kube(validation = Rule::new("self.filter(a, has(a.latency)).all(a, self.filter(b, has(b.latency) && b.latency.quantile == a.latency.quantile).size() == 1)")
+    #[x_kube(validation = Rule::new("self.filter(o, has(o.errorRate)).size() <= 1")
+        .message("spec.objectives: errorRate is declared twice; keep one"))]
+    #[x_kube(validation = Rule::new("self.filter(a, has(a.latency)).all(a, self.filter(b, \
+        has(b.latency) && b.latency.quantile == a.latency.quantile).size() == 1)")
         .message("spec.objectives: a latency quantile is declared twice; keep one"))]
-    #[x_kube(validation = Rule::new("self.filter(o, has(o.predictionDrift)).size() <= 1").message("spec.objectives: predictionDrift is declared twice; keep one"))]
-    #[x_kube(validation = Rule::new("self.filter(a, has(a.query)).all(a, self.filter(b, has(b.query) && b.query.name == a.query.name).size() == 1)")
+    #[x_kube(validation = Rule::new("self.filter(o, has(o.predictionDrift)).size() <= 1")
+        .message("spec.objectives: predictionDrift is declared twice; keep one"))]
+    #[x_kube(validation = Rule::new("self.filter(a, has(a.query)).all(a, self.filter(b, \
+        has(b.query) && b.query.name == a.query.name).size() == 1)")
         .message("spec.objectives: two queries have the same name; rename one"))]
     pub objectives: Vec<Objective>,
 
@@ -90,14 +110,16 @@ pub struct ModelDeploymentSpec {
     #[serde(default)]
     pub rollout: Rollout,
 
-    /// Old versions that are kept (scaled to zero) for going back to, besides those in use.
+    /// Old versions that are kept, scaled to zero, for `kubectl serin undo`; versions in use are
+    /// not counted.
     #[serde(default = "ten")]
     #[schemars(range(min = 0, max = 100))]
     pub revision_history_limit: i32,
 }
 
 impl ModelDeploymentSpec {
-    /// Pods of a version that must be Ready for a forward move (`spec.rollout.minReady`).
+    /// Returns the pods of a version that must be Ready for a forward move
+    /// (`spec.rollout.minReady`).
     pub fn pods_needed(&self) -> i32 {
         let needed = f64::from(self.replicas) * self.rollout.min_ready.share();
         ((needed - 1e-9).ceil() as i32).max(1) // 7 % of 100 is 7.000000000000001
@@ -105,7 +127,7 @@ impl ModelDeploymentSpec {
 }
 
 impl ModelDeployment {
-    /// Namespace and name, by which a model is remembered.
+    /// Namespace and name, the key of a model in all of the operator's maps.
     pub fn key(&self) -> (String, String) {
         (self.namespace().unwrap_or_default(), self.name_any())
     }
@@ -114,34 +136,49 @@ impl ModelDeployment {
 /// A model artefact, pinned.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.credentials) || !(self.uri.startsWith('pvc://') || self.uri.startsWith('file://'))")
-    .message("spec.model.credentials: pvc:// and file:// are not fetched and take none; remove it"))]
+#[x_kube(validation = Rule::new("!has(self.credentials) || !(self.uri.startsWith('pvc://') || \
+    self.uri.startsWith('file://'))")
+    .message("spec.model.credentials: pvc:// and file:// are not fetched and take none; \
+        remove it"))]
 pub struct ModelArtefact {
-    /// Where the artefact is. `pvc://CLAIM/PATH`: a directory on a PersistentVolumeClaim of the same namespace, mounted as it is.
-    /// `oci://HOST/REPOSITORY:TAG`, `s3://BUCKET/PREFIX`, `https://HOST/PATH`, `hf://OWNER/REPOSITORY@REVISION`: fetched into the
-    /// pod by an init container and verified by digest. `file:///PATH`: a directory inside the serving image, for development.
-    /// The operator's user decides which schemes and hosts are allowed.
+    /// Where the artefact is. `pvc://CLAIM/PATH`: a directory on a PersistentVolumeClaim of the
+    /// same namespace, mounted as it is. `oci://HOST/REPOSITORY:TAG`, `s3://BUCKET/PREFIX`,
+    /// `https://HOST/PATH`, `hf://OWNER/REPOSITORY@REVISION`: fetched into the pod by an init
+    /// container and verified by digest. `file:///PATH`: a directory inside the serving image, for
+    /// development. The operator's settings decide which schemes and hosts are allowed.
     #[schemars(length(max = 1024))]
-    #[x_kube(validation = Rule::new("self.matches('^(pvc://[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[^/]|file:///[^/]|oci://[-.A-Za-z0-9]+(:[0-9]+)?/[-._a-z0-9]+(/[-._a-z0-9]+)*(:[-._A-Za-z0-9]+|(:[-._A-Za-z0-9]+)?@sha256:[0-9a-f]{64})$|s3://[-._A-Za-z0-9]+/[^/?#][^?#]*$|https?://[^/@?#]+/[^?#]+$|hf://[-._A-Za-z0-9]+/[-._A-Za-z0-9]+@[-._A-Za-z0-9]+(/[^?#]*)?$)') && !self.contains('..')")
-        .message("spec.model.uri: expected pvc://CLAIM/PATH, oci://HOST/REPOSITORY:TAG, s3://BUCKET/PREFIX, https://HOST/PATH, hf://OWNER/REPOSITORY@REVISION or file:///PATH, without `..`, user, query or fragment"))]
+    #[x_kube(validation = Rule::new("self.matches('^(pvc://[a-z0-9]([-a-z0-9]*[a-z0-9])\
+        ?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[^/]|file:///[^/]|oci://[-.A-Za-z0-9]+(:[0-9]+)?/\
+        [-._a-z0-9]+(/[-._a-z0-9]+)*(:[-._A-Za-z0-9]+|(:[-._A-Za-z0-9]+)?@sha256:[0-9a-f]{64})$|\
+        s3://[-._A-Za-z0-9]+/[^/?#][^?#]*$|https?://[^/@?#]+/[^?#]+$|hf://[-._A-Za-z0-9]+/\
+        [-._A-Za-z0-9]+@[-._A-Za-z0-9]+(/[^?#]*)?$)') && !self.contains('..')")
+        .message("spec.model.uri: expected pvc://CLAIM/PATH, oci://HOST/REPOSITORY:TAG, \
+            s3://BUCKET/PREFIX, https://HOST/PATH, hf://OWNER/REPOSITORY@REVISION or file:///PATH, \
+            without `..`, user, query or fragment"))]
     pub uri: String,
 
-    /// The version, said in every answer and metric. Explicit: names that move (`latest`, `main` and the like) are refused.
+    /// The version, which every answer and metric carries. Names that move, such as `latest` or
+    /// `main`, are refused.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')")
-        .message("spec.model.version: 1 to 63 letters, digits, dots, dashes and underscores, starting and ending with a letter or digit"))]
-    #[x_kube(validation = Rule::new("!(self.lowerAscii() in ['latest','main','master','head','dev','nightly','stable','current','newest'])")
-        .message("spec.model.version: name one fixed version such as 2.3.1, not a name that moves"))]
+        .message("spec.model.version: 1 to 63 letters, digits, dots, dashes and underscores, \
+            starting and ending with a letter or digit"))]
+    #[x_kube(validation = Rule::new("!(self.lowerAscii() in \
+        ['latest','main','master','head','dev','nightly','stable','current','newest'])")
+        .message("spec.model.version: name one fixed version such as 2.3.1, not a name \
+            that moves"))]
     pub version: String,
 
-    /// A Secret of this namespace with credentials for a source that is fetched. Its keys: `.dockerconfigjson`, or `username` and
-    /// `password`, or `token`, or `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` (also `AWS_SESSION_TOKEN`, `AWS_REGION`,
-    /// `AWS_ENDPOINT_URL_S3`); and `ca.crt` for an authority of one's own. Only the init container sees it.
+    /// A Secret of this namespace with credentials for a source that is fetched. Its keys:
+    /// `.dockerconfigjson`, or `username` and `password`, or `token`, or `AWS_ACCESS_KEY_ID` and
+    /// `AWS_SECRET_ACCESS_KEY` (also `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL_S3`); and
+    /// `ca.crt` for a private certificate authority. Only the init container sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "pods::credentials")]
     pub credentials: Option<String>,
 
-    /// `sha256:` and 64 hex digits of the artefact's manifest, which holds the digests of all its files. Verified before a pod is Ready.
+    /// `sha256:` and 64 hex digits of the artefact's manifest, which holds the digests of all its
+    /// files. Verified before a pod is Ready.
     #[schemars(length(max = 71))]
     #[x_kube(validation = Rule::new("self.matches('^sha256:[0-9a-f]{64}$')")
         .message("spec.model.digest: expected sha256: and 64 hex digits in lower case"))]
@@ -152,13 +189,17 @@ pub struct ModelArtefact {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Serving {
-    /// The inference server's image, by tag or digest; the operator's bundled one where absent.
+    /// The inference server's image, by tag or digest; the operator's bundled image where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
-    #[x_kube(validation = Rule::new("self.contains('@') || (self.matches(':[^/:]+$') && !self.endsWith(':latest'))")
+    #[x_kube(validation = Rule::new("self.contains('@') || (self.matches(':[^/:]+$') && \
+        !self.endsWith(':latest'))")
         .message("spec.serving.image: name a tag other than `latest`, or a digest"))]
-    #[x_kube(validation = Rule::new("self.matches('^([a-zA-Z0-9]([-.a-zA-Z0-9]*[a-zA-Z0-9])?(:[0-9]+)?/)?[a-z0-9]+([-._/]+[a-z0-9]+)*(:[A-Za-z0-9_][-.A-Za-z0-9_]{0,127})?(@sha256:[0-9a-f]{64})?$')")
-        .message("spec.serving.image: expected [HOST[:PORT]/]REPOSITORY:TAG or @sha256: and 64 hex digits, the repository in small letters"))]
+    #[x_kube(validation = Rule::new("self.matches('^([a-zA-Z0-9]([-.a-zA-Z0-9]*[a-zA-Z0-9])\
+        ?(:[0-9]+)?/)?[a-z0-9]+([-._/]+[a-z0-9]+)*(:[A-Za-z0-9_][-.A-Za-z0-9_]{0,127})\
+        ?(@sha256:[0-9a-f]{64})?$')")
+        .message("spec.serving.image: expected [HOST[:PORT]/]REPOSITORY:TAG or @sha256: and 64 hex \
+            digits, the repository in small letters"))]
     pub image: Option<String>,
 
     /// When the kubelet pulls the image. Kubernetes' default where absent.
@@ -171,7 +212,7 @@ pub struct Serving {
     #[schemars(schema_with = "pods::pull_secrets")]
     pub image_pull_secrets: Vec<LocalObjectReference>,
 
-    /// Arguments after those that Serin gives.
+    /// Arguments of the container, after those that Serin sets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "pods::arguments")]
     pub args: Vec<String>,
@@ -201,7 +242,8 @@ pub struct Serving {
     #[schemars(schema_with = "pods::http_path")]
     pub liveness_path: Option<String>,
 
-    /// ServiceAccount of the pods; the namespace's default where absent. Its token is never mounted.
+    /// ServiceAccount of the pods; the namespace's default where absent. Its token is never
+    /// mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "pods::service_account")]
     pub service_account_name: Option<String>,
@@ -220,15 +262,16 @@ pub struct Serving {
 /// The traffic router, and where the evidence about traffic is read.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.custom) == (has(self.evidence) && self.evidence == 'Custom')")
+#[x_kube(validation = Rule::new("has(self.custom) == (has(self.evidence) && self.evidence == \
+    'Custom')")
     .message("spec.traffic.custom: set it together with evidence: Custom, and only then"))]
 pub struct Traffic {
     /// The bundled Envoy router.
     #[serde(default)]
     pub envoy: EnvoyTraffic,
 
-    /// Whose counters are judged. The bundled router's (`Envoy`) see what clients see; the serving pods' own do not see
-    /// a pod that cannot be reached.
+    /// Which counters are judged. The bundled router's (`Envoy`) count what clients see; the
+    /// serving pods' own miss the requests to a pod that cannot be reached.
     #[serde(default)]
     pub evidence: EvidenceSource,
 
@@ -255,7 +298,7 @@ impl Default for EnvoyTraffic {
     }
 }
 
-/// Go's duration format without signs and with so few digits that no sum of it can overflow.
+/// Go's duration format, without signs and with few enough digits that no sum overflows.
 fn duration_schema(_: &mut SchemaGenerator) -> Schema {
     let rule = pods::matches(DURATION);
     let message = "expected a duration such as 90s, 10m or 1h30m";
@@ -265,7 +308,7 @@ fn duration_schema(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// The same above zero.
+/// A duration above zero.
 fn positive_duration(_: &mut SchemaGenerator) -> Schema {
     let rule = format!("{} && self.matches('[1-9]')", pods::matches(DURATION));
     let message = "expected a duration above zero, such as 250ms or 60s";

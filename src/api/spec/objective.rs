@@ -1,4 +1,4 @@
-//! What a new version must hold to be promoted.
+//! The objectives that a new version must meet to be promoted.
 
 use kube::{KubeSchema, core::Duration};
 use serde::{Deserialize, Serialize};
@@ -6,11 +6,14 @@ use serde::{Deserialize, Serialize};
 use super::{OnFailure, positive_duration};
 use crate::api::Percent;
 
-/// One thing that a new version must hold. Exactly one member is set.
+/// One objective that a new version must meet. Exactly one member is set.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("(has(self.latency) ? 1 : 0) + (has(self.errorRate) ? 1 : 0) + (has(self.noWorseThanStable) ? 1 : 0) + (has(self.predictionDrift) ? 1 : 0) + (has(self.query) ? 1 : 0) == 1")
-    .message("spec.objectives: each entry sets exactly one of latency, errorRate, noWorseThanStable, predictionDrift and query"))]
+#[x_kube(validation = Rule::new("(has(self.latency) ? 1 : 0) + (has(self.errorRate) ? 1 : 0) + \
+    (has(self.noWorseThanStable) ? 1 : 0) + (has(self.predictionDrift) ? 1 : 0) + (has(self.query) \
+    ? 1 : 0) == 1")
+    .message("spec.objectives: each entry sets exactly one of latency, errorRate, \
+        noWorseThanStable, predictionDrift and query"))]
 pub struct Objective {
     /// A quantile of latency stays at or below a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -33,15 +36,18 @@ pub struct Objective {
     pub query: Option<QueryObjective>,
 }
 
-/// "The `quantile` of latency is at most `max`", judged as "at most 1 − quantile of requests are slower than `max`".
+/// "The `quantile` of latency is at most `max`", judged as "at most 1 − quantile of requests are
+/// slower than `max`".
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.quantile > 0.0 && self.quantile < 1.0")
-    .message("spec.objectives[].latency.quantile: expected a number between 0 and 1 (both excluded), such as 0.99"))]
+    .message("spec.objectives[].latency.quantile: expected a number between 0 and 1 (both \
+        excluded), such as 0.99"))]
 pub struct LatencyObjective {
     /// The quantile, between 0 and 1 (both excluded).
     pub quantile: f64,
-    /// The limit. Snapped down to an edge of the latency histogram, which status then says.
+    /// The limit. It is snapped down to a bucket edge of the latency histogram; status shows the
+    /// edge.
     #[schemars(schema_with = "positive_duration")]
     pub max: Duration,
 }
@@ -50,7 +56,8 @@ pub struct LatencyObjective {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.max.matches('[1-9]') && !self.max.startsWith('100')")
-    .message("spec.objectives[].errorRate.max: above 0% and below 100%; an objective of 0% could never be shown to hold"))]
+    .message("spec.objectives[].errorRate.max: above 0% and below 100%; an objective of 0% could \
+        never be shown to hold"))]
 pub struct ErrorRateObjective {
     /// The limit, above 0% and below 100%.
     pub max: Percent,
@@ -61,23 +68,28 @@ pub struct ErrorRateObjective {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.latency) || has(self.errorRate)")
     .message("spec.objectives[].noWorseThanStable: set latency, errorRate or both"))]
-#[x_kube(validation = Rule::new("!has(self.errorRate) || (self.errorRate.matches('[1-9]') && !self.errorRate.startsWith('100'))")
-    .message("spec.objectives[].noWorseThanStable.errorRate: above 0% and below 100%; that two versions are exactly alike could never be shown"))]
+#[x_kube(validation = Rule::new("!has(self.errorRate) || (self.errorRate.matches('[1-9]') && \
+    !self.errorRate.startsWith('100'))")
+    .message("spec.objectives[].noWorseThanStable.errorRate: above 0% and below 100%; that two \
+        versions are exactly alike could never be shown"))]
 pub struct NoWorseThanStableObjective {
     /// A quantile of latency is at most so much above stable's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<LatencyMargin>,
-    /// The share of answers 5xx is at most so many percentage points above stable's, above 0% and below 100%.
+    /// The share of answers 5xx is at most so many percentage points above stable's, above 0% and
+    /// below 100%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_rate: Option<Percent>,
 }
 
-/// "The `quantile` of latency is at most `by` above stable's." Stable's is read from the last hour before the trial, up
-/// to a bucket of its histogram; the limit is snapped down to a bucket edge, which status then says.
+/// "The `quantile` of latency is at most `by` above stable's." Stable's is read from the last hour
+/// before the trial, to the precision of its histogram's buckets. The limit is snapped down to a
+/// bucket edge; status shows the edge.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.quantile > 0.0 && self.quantile < 1.0")
-    .message("spec.objectives[].noWorseThanStable.latency.quantile: expected a number between 0 and 1 (both excluded), such as 0.99"))]
+    .message("spec.objectives[].noWorseThanStable.latency.quantile: expected a number between 0 \
+        and 1 (both excluded), such as 0.99"))]
 pub struct LatencyMargin {
     /// The quantile, between 0 and 1 (both excluded).
     pub quantile: f64,
@@ -85,18 +97,20 @@ pub struct LatencyMargin {
     pub by: Percent,
 }
 
-/// "Both versions predict their classes about as often." Read from `model_predictions_total`, which the serving pods
-/// export with a label `class`.
+/// "Both versions predict their classes about as often." Read from `model_predictions_total`, which
+/// the serving pods export with a label `class`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.max) || (self.max > 0.0 && self.max <= 10.0)")
-    .message("spec.objectives[].predictionDrift.max: expected a population stability index above 0 and at most 10, such as 0.2"))]
+    .message("spec.objectives[].predictionDrift.max: expected a population stability index above 0 \
+        and at most 10, such as 0.2"))]
 pub struct PredictionDriftObjective {
-    /// The largest population stability index (PSI) between the two versions' classes; or a tenth of it, in bit, for
-    /// their Jensen-Shannon divergence. 0.2 where absent, which is called a significant shift; above 0, at most 10.
+    /// The largest population stability index (PSI) between the two versions' classes; a tenth of
+    /// it, in bits, is the limit of their Jensen-Shannon divergence. Above 0, at most 10; 0.2 where
+    /// absent, which is commonly called a significant shift.
     #[serde(default = "significant_shift")]
     pub max: f64,
-    /// What a proven drift does. `Pause` where absent, since a new model may differ on purpose.
+    /// What follows a proven drift; `Pause` where absent, since a new model may differ on purpose.
     #[serde(default = "pause")]
     pub then: OnFailure,
 }
@@ -109,14 +123,15 @@ pub struct PredictionDriftObjective {
 #[x_kube(validation = Rule::new("!has(self.min) || !has(self.max) || self.min <= self.max")
     .message("spec.objectives[].query: min is above max"))]
 pub struct QueryObjective {
-    /// The name under which status and events speak of it.
+    /// The name by which status and events refer to it.
     #[schemars(length(min = 1, max = 40))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
-        .message("spec.objectives[].query.name: expected at most 40 small letters, digits and dashes"))]
+        .message("spec.objectives[].query.name: expected at most 40 small letters, digits \
+            and dashes"))]
     pub name: String,
-    /// PromQL that gives exactly one value. Every selector in it is confined to the namespace. In its strings,
-    /// `{{name}}`, `{{namespace}}`, `{{canary}}` and `{{stable}}` (the two revisions) are filled in; a version's pods
-    /// are `{{name}}-{{canary}}-.*`.
+    /// PromQL that gives exactly one value. Every selector in it is confined to the namespace. In
+    /// its strings, `{{name}}`, `{{namespace}}`, `{{canary}}` and `{{stable}}` (the two revisions)
+    /// are filled in; a version's pods are `{{name}}-{{canary}}-.*`.
     #[schemars(length(min = 1, max = 2048))]
     pub promql: String,
     /// The lowest value that is good.
@@ -125,7 +140,7 @@ pub struct QueryObjective {
     /// The highest value that is good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<f64>,
-    /// What three scrapes in a row beyond the limits do; `Rollback` where absent.
+    /// What follows three scrapes in a row beyond the limits; `Rollback` where absent.
     #[serde(default)]
     pub then: OnFailure,
 }

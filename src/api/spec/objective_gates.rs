@@ -1,4 +1,4 @@
-//! The gates that follow from the objectives.
+//! The gates of each objective.
 
 use kube::core::Duration;
 
@@ -7,7 +7,8 @@ use super::{
     PredictionDriftObjective, QueryObjective,
 };
 
-/// What one gate judges. Each objective is one gate; `noWorseThanStable` is one for each of its members.
+/// What one gate judges. Each objective is one gate; `noWorseThanStable` is one for each of its
+/// members.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Gate {
     /// `latency`.
@@ -26,12 +27,13 @@ pub enum Gate {
     LatencyOfStable {
         /// The quantile, 0 to 1.
         quantile: f64,
-        /// How much longer than stable's it may be: 0.2 for 20 %.
+        /// The latency allowed above stable's, as a share of it: 0.2 for 20 %.
         by: f64,
     },
     /// `noWorseThanStable.errorRate`.
     ErrorRateOfStable {
-        /// How much higher than stable's the share of bad answers may be: 0.005 for 0.5 %.
+        /// The share of bad answers allowed above stable's, absolute: 0.005 for 0.5 percentage
+        /// points.
         margin: f64,
     },
     /// `predictionDrift`.
@@ -41,8 +43,8 @@ pub enum Gate {
 }
 
 impl Gate {
-    /// The name under which status and events speak of it, such as `errorRate` or `latency-p99`. Names are unique in a
-    /// valid spec.
+    /// Returns the name by which status and events refer to it, such as `errorRate` or
+    /// `latency-p99`. Names are unique in a valid spec.
     pub fn name(&self) -> String {
         match self {
             Self::Latency { quantile, .. } => format!("latency-{}", percentile(*quantile)),
@@ -56,7 +58,7 @@ impl Gate {
         }
     }
 
-    /// What its failure does.
+    /// What follows its failure.
     pub fn then(&self) -> OnFailure {
         match self {
             Self::PredictionDrift(drift) => drift.then,
@@ -67,7 +69,7 @@ impl Gate {
 }
 
 impl Objective {
-    /// The gates that judge it; none where it sets nothing, which validation refuses.
+    /// The gates that judge it; none where no member is set, which validation refuses.
     pub fn gates(&self) -> Vec<Gate> {
         let latency = self.latency.as_ref().map(|latency| Gate::Latency {
             quantile: latency.quantile,
@@ -106,7 +108,7 @@ impl ModelDeploymentSpec {
     }
 }
 
-/// `p99`, `p99.9`
+/// Formats a quantile as `p99` or `p99.9`.
 fn percentile(quantile: f64) -> String {
     let text = format!("{:.4}", quantile * 100.0);
     format!("p{}", text.trim_end_matches('0').trim_end_matches('.'))

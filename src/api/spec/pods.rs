@@ -1,29 +1,37 @@
-//! The schema of what goes into a version's pods: what a Deployment would refuse is refused here, by field and remedy.
+//! The schema of a version's pod settings. It refuses what a Deployment would refuse, and names the
+//! field and the remedy.
 //!
-//! Kubernetes' own schema of these types has no rules at all. Lengths are bounded, since the API server refuses a rule
-//! whose cost could exceed its budget.
+//! Kubernetes' own schema of these types has no rules. Lengths are bounded, since the API server
+//! refuses a CRD rule whose estimated cost exceeds its budget.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 /// A DNS subdomain, the name of most objects: Secrets, ConfigMaps, ServiceAccounts.
 const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
-/// A key of labels, taints and resources, but its prefix: `DOMAIN/NAME`, or only the name.
+/// A key of labels, taints and resources: `DOMAIN/NAME`, or only the name.
 const QUALIFIED: &str =
     r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
 /// A value of labels and taints.
 const LABEL_VALUE: &str = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
 /// A key in a Secret or a ConfigMap.
 const DATA_KEY: &str = r"^[-._a-zA-Z0-9]+$";
-/// Fields of a pod that a variable can have.
-const POD_FIELD: &str = r"^(metadata[.](name|namespace|uid|labels\['[^']+'\]|annotations\['[^']+'\])|spec[.](nodeName|serviceAccountName)|status[.](hostIP|hostIPs|podIP|podIPs))$";
-/// Resources of a container that a variable can have.
+/// Fields of a pod that an environment variable can refer to.
+const POD_FIELD: &str = concat!(
+    r"^(metadata[.](name|namespace|uid|labels\['[^']+'\]|annotations\['[^']+'\])|",
+    r"spec[.](nodeName|serviceAccountName)|status[.](hostIP|hostIPs|podIP|podIPs))$",
+);
+/// Resources of a container that an environment variable can refer to.
 const RESOURCE_FIELD: &str =
     r"^(limits|requests)[.](cpu|memory|ephemeral-storage|hugepages-[0-9]+[KMGT]i)$";
 /// Names of resources, beyond those of Kubernetes itself: `nvidia.com/gpu`.
-const RESOURCE_NAME: &str = r"^(cpu|memory|ephemeral-storage|hugepages-[0-9]+[KMGT]i|[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)$";
+const RESOURCE_NAME: &str = concat!(
+    r"^(cpu|memory|ephemeral-storage|hugepages-[0-9]+[KMGT]i|",
+    r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)$",
+);
 
-/// A text of at most `longest` characters that matches; else the remedy.
+/// The schema of a text of at most `longest` characters that matches `pattern`; `remedy` is its
+/// error message.
 pub(super) fn text(longest: u32, pattern: &str, remedy: &str) -> Value {
     json!({
         "type": "string", "maxLength": longest,
@@ -31,7 +39,7 @@ pub(super) fn text(longest: u32, pattern: &str, remedy: &str) -> Value {
     })
 }
 
-/// The rule that a text matches.
+/// The CEL rule that a text matches `pattern`.
 pub(super) fn matches(pattern: &str) -> String {
     format!("self.matches({})", quoted(pattern))
 }
@@ -42,7 +50,8 @@ fn quoted(pattern: &str) -> String {
 
 fn object_name(kind: &str) -> Value {
     let remedy = format!(
-        "expected the name of a {kind} of this namespace: small letters, digits, - and ., a letter or digit at both ends"
+        "expected the name of a {kind} of this namespace: small letters, digits, - and ., a letter \
+         or digit at both ends"
     );
     text(253, OBJECT_NAME, &remedy)
 }
@@ -63,7 +72,8 @@ pub(super) fn credentials(_: &mut SchemaGenerator) -> Schema {
 pub(super) fn pull_secrets(_: &mut SchemaGenerator) -> Schema {
     schema(json!({
         "type": "array", "maxItems": 16,
-        "items": {"type": "object", "required": ["name"], "properties": {"name": object_name("Secret")}},
+        "items": {"type": "object", "required": ["name"],
+            "properties": {"name": object_name("Secret")}},
         "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
     }))
 }
@@ -88,7 +98,8 @@ pub(super) fn environment(_: &mut SchemaGenerator) -> Schema {
     let key_of = |kind: &str| {
         json!({
             "type": "object", "required": ["name", "key"],
-            "properties": {"name": object_name(kind), "key": data_key(kind), "optional": {"type": "boolean"}},
+            "properties": {"name": object_name(kind), "key": data_key(kind),
+                "optional": {"type": "boolean"}},
         })
     };
     let one_source = "[has(self.secretKeyRef), has(self.configMapKeyRef), has(self.fieldRef), \
@@ -98,7 +109,8 @@ pub(super) fn environment(_: &mut SchemaGenerator) -> Schema {
         "items": {
             "type": "object", "required": ["name"],
             "properties": {
-                "name": text(256, "^[ -<>-~]+$", "expected the name of a variable: printable ASCII characters without ="),
+                "name": text(256, "^[ -<>-~]+$", "expected the name of a variable: printable ASCII \
+                    characters without ="),
                 "value": {"type": "string", "maxLength": 32768},
                 "valueFrom": {
                     "type": "object",
@@ -109,24 +121,27 @@ pub(super) fn environment(_: &mut SchemaGenerator) -> Schema {
                             "type": "object", "required": ["fieldPath"],
                             "properties": {
                                 "apiVersion": {"type": "string", "enum": ["v1"]},
-                                "fieldPath": text(400, POD_FIELD, "expected a field that variables can have: metadata.name, \
-                                    .namespace, .uid, .labels['KEY'] or .annotations['KEY'], spec.nodeName or \
-                                    .serviceAccountName, status.hostIP, .hostIPs, .podIP or .podIPs"),
+                                "fieldPath": text(400, POD_FIELD, "expected a field that variables \
+                                    can have: metadata.name, .namespace, .uid, .labels['KEY'] or \
+                                    .annotations['KEY'], spec.nodeName or .serviceAccountName, \
+                                    status.hostIP, .hostIPs, .podIP or .podIPs"),
                             },
                         },
                         "resourceFieldRef": {
                             "type": "object", "required": ["resource"],
                             "properties": {
                                 "containerName": {"type": "string", "maxLength": 63},
-                                "resource": text(64, RESOURCE_FIELD, "expected limits or requests of cpu, memory, \
-                                    ephemeral-storage or hugepages-SIZE, such as limits.memory"),
+                                "resource": text(64, RESOURCE_FIELD, "expected limits or requests \
+                                    of cpu, memory, ephemeral-storage or hugepages-SIZE, such as \
+                                    limits.memory"),
                                 "divisor": quantity(),
                             },
                         },
                     },
                     "x-kubernetes-validations": [{
                         "rule": one_source,
-                        "message": "set exactly one of secretKeyRef, configMapKeyRef, fieldRef and resourceFieldRef",
+                        "message": "set exactly one of secretKeyRef, configMapKeyRef, fieldRef and \
+                            resourceFieldRef",
                     }],
                 },
             },
@@ -150,8 +165,10 @@ fn quantity() -> Value {
 }
 
 pub(super) fn resources(_: &mut SchemaGenerator) -> Schema {
-    // Both quantities of a resource that is named in both; one that is malformed is refused by its own rule.
-    let both = "k in self.limits && isQuantity(string(self.limits[k])) && isQuantity(string(self.requests[k]))";
+    // Compares only resources that both maps name with well-formed quantities; a malformed quantity
+    // is refused by its own rule.
+    let both = "k in self.limits && isQuantity(string(self.limits[k])) && \
+        isQuantity(string(self.requests[k]))";
     let order = "quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k])))";
     let named = |wrong: &str, remedy: &str| {
         json!({
@@ -164,8 +181,10 @@ pub(super) fn resources(_: &mut SchemaGenerator) -> Schema {
         "type": "object", "maxProperties": 16, "additionalProperties": quantity(),
         "x-kubernetes-validations": [
             named(&format!("!k.matches({})", quoted(RESOURCE_NAME)),
-                "expected cpu, memory, ephemeral-storage, hugepages-SIZE or DOMAIN/NAME such as nvidia.com/gpu"),
-            named("k.contains('/') && isQuantity(string(self[k])) && !quantity(string(self[k])).isInteger()",
+                "expected cpu, memory, ephemeral-storage, hugepages-SIZE or DOMAIN/NAME such as \
+                 nvidia.com/gpu"),
+            named("k.contains('/') && isQuantity(string(self[k])) && \
+                !quantity(string(self[k])).isInteger()",
                 "expected a whole number, since devices are not divided"),
         ],
     });
@@ -173,8 +192,10 @@ pub(super) fn resources(_: &mut SchemaGenerator) -> Schema {
     let differs = format!("k.contains('/') && !({both} && {order} == 0)");
     let of_both = |wrong: &str, remedy: &str| {
         json!({
-            "rule": format!("!has(self.requests) || !has(self.limits) || !self.requests.exists(k, {wrong})"),
-            "messageExpression": format!("'requests of ' + self.requests.filter(k, {wrong})[0] + ' {remedy}'"),
+            "rule": format!("!has(self.requests) || !has(self.limits) || !self.requests.exists(k, \
+                {wrong})"),
+            "messageExpression": format!("'requests of ' + self.requests.filter(k, {wrong})[0] + ' \
+                {remedy}'"),
             "message": format!("requests {remedy}"),
         })
     };
@@ -184,10 +205,13 @@ pub(super) fn resources(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-validations": [
             of_both(&above, "are above the limit; lower them, or raise the limit"),
             {
-                "rule": "!has(self.requests) || has(self.limits) || !self.requests.exists(k, k.contains('/'))",
-                "message": "devices such as nvidia.com/gpu need a limit; set limits to the same number",
+                "rule": "!has(self.requests) || has(self.limits) || !self.requests.exists(k, \
+                    k.contains('/'))",
+                "message": "devices such as nvidia.com/gpu need a limit; set limits to the \
+                    same number",
             },
-            of_both(&differs, "differ from the limit, and devices are not overcommitted; set both to the same number"),
+            of_both(&differs, "differ from the limit, and devices are not overcommitted; set both \
+                to the same number"),
         ],
     }))
 }
@@ -199,7 +223,8 @@ pub(super) fn node_selector(_: &mut SchemaGenerator) -> Schema {
     schema(json!({
         "type": "object", "maxProperties": 32,
         "additionalProperties": text(63, LABEL_VALUE,
-            "expected the value of a label: at most 63 letters, digits, -, _ and ., a letter or digit at both ends"),
+            "expected the value of a label: at most 63 letters, digits, -, _ and ., a letter or \
+             digit at both ends"),
         "x-kubernetes-validations": [{
             "rule": format!("!self.exists(k, {wrong})"),
             "messageExpression": format!("self.filter(k, {wrong})[0] + ': {remedy}'"),
@@ -214,23 +239,30 @@ pub(super) fn tolerations(_: &mut SchemaGenerator) -> Schema {
         "items": {
             "type": "object",
             "properties": {
-                "key": text(317, &format!("^$|{QUALIFIED}"), "expected the key of a taint: at most 63 letters, digits, -, _ and ., after DOMAIN/ or not"),
+                "key": text(317, &format!("^$|{QUALIFIED}"), "expected the key of a taint: at most \
+                    63 letters, digits, -, _ and ., after DOMAIN/ or not"),
                 "operator": {"type": "string", "enum": ["Exists", "Equal"]},
-                "value": text(63, LABEL_VALUE, "expected the value of a taint: at most 63 letters, digits, -, _ and ."),
-                "effect": {"type": "string", "enum": ["", "NoSchedule", "PreferNoSchedule", "NoExecute"]},
+                "value": text(63, LABEL_VALUE, "expected the value of a taint: at most 63 letters, \
+                    digits, -, _ and ."),
+                "effect": {"type": "string",
+                    "enum": ["", "NoSchedule", "PreferNoSchedule", "NoExecute"]},
                 "tolerationSeconds": {"type": "integer", "format": "int64"},
             },
             "x-kubernetes-validations": [
                 {
-                    "rule": "(has(self.key) && self.key != '') || (has(self.operator) && self.operator == 'Exists')",
-                    "message": "name the key of a taint; or set operator: Exists to tolerate every taint",
+                    "rule": "(has(self.key) && self.key != '') || (has(self.operator) && \
+                        self.operator == 'Exists')",
+                    "message": "name the key of a taint; or set operator: Exists to tolerate \
+                        every taint",
                 },
                 {
-                    "rule": "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
+                    "rule": "!has(self.operator) || self.operator != 'Exists' || !has(self.value) \
+                        || self.value == ''",
                     "message": "operator: Exists takes no value; remove one",
                 },
                 {
-                    "rule": "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+                    "rule": "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == \
+                        'NoExecute')",
                     "message": "tolerationSeconds needs effect: NoExecute",
                 },
             ],
@@ -239,6 +271,6 @@ pub(super) fn tolerations(_: &mut SchemaGenerator) -> Schema {
 }
 
 fn schema(value: Value) -> Schema {
-    // Every value here is an object.
+    // Every caller passes a JSON object.
     Schema::try_from(value).unwrap_or_default()
 }

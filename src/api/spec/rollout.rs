@@ -1,4 +1,4 @@
-//! The way of a new version from its first request to all of them.
+//! How traffic moves to a new version, from its first request to all of them.
 
 use std::time::Duration as StdDuration;
 
@@ -9,18 +9,22 @@ use serde::{Deserialize, Serialize};
 use super::{duration_schema, minutes};
 use crate::api::Percent;
 
-/// The way from a new version's first request to all of them.
+/// How traffic moves to a new version, from its first request to all of them.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.firstStep) || self.firstStep != 'Adaptive' || !has(self.steps) || self.steps.exists(s, s.weight <= 50)")
-    .message("spec.rollout.firstStep: Adaptive needs a step of at most 50 % to start at; declare one, or set Declared"))]
+#[x_kube(validation = Rule::new("!has(self.firstStep) || self.firstStep != 'Adaptive' || \
+    !has(self.steps) || self.steps.exists(s, s.weight <= 50)")
+    .message("spec.rollout.firstStep: Adaptive needs a step of at most 50 % to start at; declare \
+        one, or set Declared"))]
 pub struct Rollout {
-    /// Weights that the new version gets one after the other; ascending, the last one 100. 10, 25, 50 and 100 where absent.
+    /// The weights that the new version gets, in order: ascending, the last one 100. 10, 25, 50 and
+    /// 100 where absent.
     #[serde(default = "default_steps")]
     #[schemars(length(min = 1, max = 20))]
     #[x_kube(validation = Rule::new("size(self) == 0 || self[size(self) - 1].weight == 100")
         .message("spec.rollout.steps: the last step's weight must be 100"))]
-    #[x_kube(validation = Rule::new("self.all(a, self.filter(b, b.weight == a.weight).size() == 1) && self.map(s, s.weight).isSorted()")
+    #[x_kube(validation = Rule::new("self.all(a, self.filter(b, b.weight == a.weight).size() == 1) \
+        && self.map(s, s.weight).isSorted()")
         .message("spec.rollout.steps: weights must ascend"))]
     pub steps: Vec<Step>,
 
@@ -36,8 +40,8 @@ pub struct Rollout {
     #[serde(default)]
     pub approval: Approval,
 
-    /// Shortest time at 100 % during which the version is still judged and the old one keeps all its pods. It counts
-    /// together with the last step's `minDuration`: the longer of the two.
+    /// Shortest time at 100 % during which the version is still judged and the old one keeps all
+    /// its pods. It counts together with the last step's `minDuration`: the longer of the two.
     #[serde(default = "ten_minutes")]
     #[schemars(schema_with = "duration_schema")]
     pub watch: Duration,
@@ -55,13 +59,14 @@ pub struct Rollout {
     pub on_insufficient_data: InsufficientDataPolicy,
 
     /// Share of `spec.replicas` that must be Ready, and reachable by the routers, for every forward
-    /// move: of the new version, and of the old one, which must be able to take all traffic back.
-    /// One pod at least, and rounded up. The first version ever serves once one of its pods does.
+    /// move. It holds for the new version, and for the old one, which must be able to take all
+    /// traffic back. Rounded up, at least one pod. The very first version serves as soon as one of
+    /// its pods does.
     #[serde(default = "all_pods")]
     pub min_ready: Percent,
 
-    /// Time that a new version has to become Ready. A version that does not although its pods run
-    /// is rolled back; where the platform did not let them run, the trial ends and is tried again
+    /// Time within which a new version must become Ready. After it, a version whose pods run is
+    /// rolled back. Where the platform did not let the pods run, the trial ends and is tried again
     /// later, 1 minute to 1 hour apart.
     #[serde(default = "fifteen_minutes")]
     #[schemars(schema_with = "duration_schema")]
@@ -115,7 +120,8 @@ pub struct Step {
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub min_requests: i64,
 
-    /// Once its evidence passes, the step waits for a person (`kubectl serin promote`, or the annotation `serin.dev/approve`).
+    /// Once its evidence passes, the step waits for a person (`kubectl serin promote`, or the
+    /// annotation `serin.dev/approve`).
     #[serde(default, skip_serializing_if = "is_false")]
     pub pause: bool,
 }
@@ -126,8 +132,9 @@ pub enum FirstStep {
     /// At the first step.
     #[default]
     Declared,
-    /// At the lowest step of at most 50 % at which the traffic that stable has now would bring, within the step's
-    /// `minDuration`, the requests that the next step asks for; at the highest step of at most 50 % where none would.
+    /// At the lowest step of at most 50 % at which stable's present traffic brings the requests
+    /// that the next step needs within the step's `minDuration`; at the highest step of at most 50
+    /// % where no step does.
     Adaptive,
 }
 
@@ -141,8 +148,8 @@ pub enum Approval {
     BeforePromotion,
 }
 
-/// What happens when the evidence says that a version is bad. Pods that cannot run, and a version most of whose requests
-/// fail while stable's do not, are rolled back whatever is chosen.
+/// What happens when the evidence says that a version is bad. A version whose pods cannot run, and
+/// one most of whose requests fail while stable's do not, is rolled back in either case.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnFailure {
     /// All traffic goes back to the stable version at once.
@@ -156,12 +163,12 @@ pub enum OnFailure {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct OutagePolicy {
-    /// Time during which nothing moves, whatever follows.
+    /// Time during which nothing moves.
     #[serde(default = "ten_minutes")]
     #[schemars(schema_with = "duration_schema")]
     pub hold: Duration,
-    /// What follows: `Pause` goes on holding, `Rollback` puts all traffic back on the stable
-    /// version and refuses the new one.
+    /// What follows: `Pause` keeps holding, `Rollback` puts all traffic back on the stable version
+    /// and refuses the new one.
     #[serde(default)]
     #[schemars(schema_with = "outage_schema")]
     pub then: OnDeadline,
@@ -176,7 +183,7 @@ impl Default for OutagePolicy {
     }
 }
 
-/// What happens when a step stays without enough evidence.
+/// What happens when a step lacks evidence for too long.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct InsufficientDataPolicy {
@@ -184,7 +191,8 @@ pub struct InsufficientDataPolicy {
     #[serde(default = "thirty_minutes")]
     #[schemars(schema_with = "duration_schema")]
     pub after: Duration,
-    /// `Pause` goes on waiting, `Advance` takes the next step unless the version is suspect, `Rollback` gives up.
+    /// `Pause` keeps waiting, `Advance` takes the next step unless the version is suspect,
+    /// `Rollback` puts all traffic back on the stable version and refuses the new one.
     #[serde(default)]
     pub then: OnDeadline,
 }
@@ -198,20 +206,22 @@ impl Default for InsufficientDataPolicy {
     }
 }
 
-/// What follows when patience has run out.
+/// What follows when a policy's time is over.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDeadline {
-    /// Hold the weight, and say so.
+    /// Hold the weight, and report it.
     #[default]
     Pause,
     /// Put all traffic back on the stable version.
     Rollback,
-    /// Take the next step although the proof is not complete. Never applies to a suspect version or to an outage.
+    /// Take the next step although the evidence is not sufficient. Never applies to a suspect
+    /// version or to an outage.
     Advance,
 }
 
 impl Rollout {
-    /// The shortest time that the step of this index takes: at 100 % the version is watched besides.
+    /// Returns the shortest time that the step of this index takes. The last step also takes
+    /// `watch`; the longer of the two counts.
     pub fn least_time(&self, step: usize) -> StdDuration {
         let declared = self.steps.get(step).map(|step| step.min_duration.into());
         let watch = (step + 1 >= self.steps.len()).then(|| self.watch.into());
@@ -237,7 +247,7 @@ fn default_steps() -> Vec<Step> {
         .to_vec()
 }
 
-/// An outage may hold or roll back, never advance.
+/// The schema of `onMetricsOutage.then`: an outage may hold or roll back, never advance.
 fn outage_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "enum": ["Pause", "Rollback"]})
 }

@@ -1,5 +1,5 @@
-//! The checks of the schema and of its CEL rules, once more: objects from before an upgrade of the CRD are not checked
-//! again by the API server. Each error names the field and the remedy.
+//! The checks of the schema and of its CEL rules, repeated: the API server does not check objects
+//! again that were stored before an upgrade of the CRD. Each error names the field and the remedy.
 
 mod objectives;
 mod pods;
@@ -8,7 +8,7 @@ use kube::core::Duration;
 
 use super::{FirstStep, ModelDeployment, ModelDeploymentSpec, Rollout};
 
-/// Model schemes that this build can serve.
+/// Schemes of `spec.model.uri` that this build supports.
 pub const SCHEMES: [&str; 6] = ["pvc", "oci", "s3", "https", "hf", "file"];
 
 /// Whether artefacts of a scheme are fetched into the pod, by an init container.
@@ -16,15 +16,15 @@ pub fn is_fetched(uri: &str) -> bool {
     !uri.starts_with("pvc://") && !uri.starts_with("file://")
 }
 
-/// Names that move, and so name no version.
+/// Names that move and so cannot be versions.
 const MOVING: [&str; 9] = [
     "latest", "main", "master", "head", "dev", "nightly", "stable", "current", "newest",
 ];
 
-/// What the operator's user allows.
+/// What the operator's settings allow.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Schemes of `spec.model.uri` that may be used, of [`SCHEMES`].
+    /// Allowed schemes of `spec.model.uri`, a subset of [`SCHEMES`].
     pub allowed_schemes: Vec<String>,
 }
 
@@ -45,14 +45,15 @@ fn invalid(field: impl Into<String>, remedy: impl Into<String>) -> Invalid {
     }
 }
 
-/// All that is wrong with a ModelDeployment; nothing where it can be used.
+/// Returns all errors of a ModelDeployment; empty where it can be used.
 pub fn validate(model: &ModelDeployment, limits: &Limits) -> Vec<Invalid> {
     let name = model.metadata.name.as_deref().unwrap_or_default();
     let mut errors = Vec::new();
     if name.len() > 48 || !is_service_name(name) {
         errors.push(invalid(
             "metadata.name",
-            "at most 48 characters, a DNS label that starts with a letter, since `<name>-<revision>` names a Service",
+            "at most 48 characters, a DNS label that starts with a letter, since \
+             `<name>-<revision>` names a Service",
         ));
     }
     check_model(&model.spec, limits, &mut errors);
@@ -78,12 +79,14 @@ pub fn validate(model: &ModelDeployment, limits: &Limits) -> Vec<Invalid> {
 fn check_model(spec: &ModelDeploymentSpec, limits: &Limits, errors: &mut Vec<Invalid>) {
     let model = &spec.model;
     let (scheme, path) = model.uri.split_once("://").unwrap_or_default();
-    // Without TLS it is the same scheme to the platform; its list of hosts says where that is allowed.
+    // `http` is allowed with `https`; the platform's list of hosts decides where it may be used.
     let scheme = if scheme == "http" { "https" } else { scheme };
     if !is_shaped(scheme, path) || path.contains("..") {
         errors.push(invalid(
             "spec.model.uri",
-            "expected pvc://CLAIM/PATH, oci://HOST/REPOSITORY:TAG, s3://BUCKET/PREFIX, https://HOST/PATH, hf://OWNER/REPOSITORY@REVISION or file:///PATH, without `..`, user, query or fragment",
+            "expected pvc://CLAIM/PATH, oci://HOST/REPOSITORY:TAG, s3://BUCKET/PREFIX, \
+             https://HOST/PATH, hf://OWNER/REPOSITORY@REVISION or file:///PATH, without `..`, \
+             user, query or fragment",
         ));
     } else if !limits
         .allowed_schemes
@@ -93,7 +96,8 @@ fn check_model(spec: &ModelDeploymentSpec, limits: &Limits, errors: &mut Vec<Inv
         errors.push(invalid(
             "spec.model.uri",
             format!(
-                "the scheme {scheme}:// is not allowed here; allowed: {}. The operator's user decides, by --allowed-model-schemes",
+                "the scheme {scheme}:// is not allowed here; allowed: {}. The operator's user \
+                 decides, by --allowed-model-schemes",
                 limits.allowed_schemes.join(", ")
             ),
         ));
@@ -119,7 +123,8 @@ fn check_model(spec: &ModelDeploymentSpec, limits: &Limits, errors: &mut Vec<Inv
     } else if !is_version(&model.version) {
         errors.push(invalid(
             "spec.model.version",
-            "1 to 63 letters, digits, dots, dashes and underscores, starting and ending with a letter or digit",
+            "1 to 63 letters, digits, dots, dashes and underscores, starting and ending with a \
+             letter or digit",
         ));
     }
     let hex = model.digest.strip_prefix("sha256:").unwrap_or_default();
@@ -131,7 +136,7 @@ fn check_model(spec: &ModelDeploymentSpec, limits: &Limits, errors: &mut Vec<Inv
     }
 }
 
-/// Whether an address has the parts that its scheme needs. `serin-serve fetch` looks closer.
+/// Whether an address has the parts that its scheme needs. `serin-serve fetch` checks it in detail.
 fn is_shaped(scheme: &str, path: &str) -> bool {
     let (first, rest) = path.split_once('/').unwrap_or((path, ""));
     let word = |text: &str| {

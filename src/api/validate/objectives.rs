@@ -1,4 +1,4 @@
-//! What is wrong with the objectives, and with the evidence that they are judged by.
+//! Checks of the objectives, and of the evidence source that they need.
 
 use super::{Invalid, invalid, is_positive};
 use crate::api::{
@@ -10,7 +10,7 @@ const QUANTILE: &str = "expected a number between 0 and 1 (both excluded), such 
 const METRIC: &str = "expected the name of a metric: letters, digits, _ and :, no digit first";
 const LABEL: &str = "expected the name of a label: letters, digits and _, no digit first";
 
-/// Checks what is judged.
+/// Checks the objectives.
 pub(super) fn check_objectives(spec: &ModelDeploymentSpec, errors: &mut Vec<Invalid>) {
     let objectives = &spec.objectives;
     if objectives.is_empty() || objectives.len() > 8 {
@@ -50,7 +50,8 @@ fn check_objective(field: &str, objective: &Objective, errors: &mut Vec<Invalid>
     if set.into_iter().filter(|set| *set).count() != 1 {
         wrong(
             "",
-            "each entry sets exactly one of latency, errorRate, noWorseThanStable, predictionDrift and query",
+            "each entry sets exactly one of latency, errorRate, noWorseThanStable, predictionDrift \
+             and query",
         );
         return;
     }
@@ -123,7 +124,7 @@ fn check_query(query: &QueryObjective, wrong: &mut impl FnMut(&str, &str)) {
     }
 }
 
-/// Checks whose counters are read, and that they can tell what the gates ask.
+/// Checks the evidence source, and that it has the metrics that the gates need.
 fn check_traffic(traffic: &Traffic, gates: &[Gate], errors: &mut Vec<Invalid>) {
     let custom = match (traffic.evidence, &traffic.custom) {
         (EvidenceSource::Custom, Some(custom)) => custom,
@@ -205,7 +206,8 @@ fn check_custom(custom: &CustomEvidence, errors: &mut Vec<Invalid>) {
             wrong(
                 ".version.value",
                 &format!(
-                    "there is no variable {{{{{variable}}}}}; there are name, namespace and revision"
+                    "there is no variable {{{{{variable}}}}}; there are name, namespace and \
+                     revision"
                 ),
             );
         }

@@ -1,4 +1,4 @@
-//! What has been counted already, and how far back the next query must reach.
+//! Up to where requests have been counted, and how far back the next query must reach.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,9 +16,9 @@ const LEAST_SCRAPES: u32 = 4;
 const OVERLAP_SCRAPES: u32 = 2;
 /// A query never reaches back further: 2 h at 15 s are 480 samples a series.
 const LONGEST_RANGE: Duration = Duration::from_secs(2 * 60 * 60);
-/// For so long, in the time of the samples, a silent target keeps its cursor: if it was only
-/// unreachable, the requests of the gap are then counted. Longer would make every query reach back
-/// to a pod that is gone.
+/// Time for which a silent target keeps its cursor, by the samples' timestamps. If the target was
+/// only unreachable, the requests of the gap are counted afterwards. A longer time would make every
+/// query reach back to pods that are gone.
 const KEEP: Duration = Duration::from_secs(10 * 60);
 /// Most targets whose cursors are kept; bounds the size of status (256 × about 80 bytes a gate).
 const MOST_TARGETS: usize = 256;
@@ -37,21 +37,21 @@ pub struct Cursors {
     /// Newest counted scrape of each target: its `instance` label, Unix time in milliseconds.
     #[serde(default)]
     targets: BTreeMap<String, i64>,
-    /// What the counters of each target had been counted up to at its cursor, where there are any.
+    /// The counters of each target at its cursor, where known.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     counted: BTreeMap<String, Standing>,
-    /// Bad requests that wait to be counted.
+    /// Bad requests that are not counted yet.
     #[serde(default, skip_serializing_if = "Surplus::is_none")]
     surplus: Surplus,
 }
 
-/// What the counters of one target stand at: the canary's and stable's.
+/// The counters of one target: the canary's and stable's.
 pub(crate) type Standing = [Net; 2];
 
-/// What a look leaves for the next one, besides the cursors.
+/// What a look passes to the next one, besides the cursors.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Carried<'a> {
-    /// What the counters of each target have been counted up to, by `instance`.
+    /// The counters of each target at its cursor, by `instance`.
     pub counted: BTreeMap<&'a str, Standing>,
     /// Bad requests without a request to count them in.
     pub surplus: Surplus,
@@ -75,7 +75,7 @@ impl Surplus {
     }
 }
 
-/// Requests and bad ones, added up over counters of which some subtract.
+/// Requests and bad requests, summed over counters of which some are subtracted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Net(pub i64, pub i64);
 
@@ -89,21 +89,21 @@ impl Net {
     }
 }
 
-/// The stretch of time that a query covers.
+/// The time that a query covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     /// How far back the query reaches: whole seconds.
     pub range: Duration,
-    /// The time since anything was last counted, when that is longer than a normal window.
+    /// The time since the last count, where it is longer than a normal window.
     pub replayed: Option<Duration>,
     /// The part of `replayed` that lies further back than the longest range of 2 hours. Its
-    /// requests still count if their target's counter has a sample at both ends of the range, else
-    /// they are lost.
+    /// requests still count if their target's counter has a sample at both ends of the range;
+    /// otherwise they are lost.
     pub lost: Option<Duration>,
 }
 
 impl Cursors {
-    /// Cursors of a gate that counts nothing scraped at or before `ms`, Unix time in milliseconds.
+    /// Returns cursors of a gate that counts only scrapes after `ms`, Unix time in milliseconds.
     ///
     /// The first scrape after it counts whole, so up to one scrape interval of stable's earlier
     /// traffic is included.
@@ -116,7 +116,8 @@ impl Cursors {
         }
     }
 
-    /// The same cursors, if none of them waits for scrapes after `ms`: a clock that was ahead has set those.
+    /// Returns the cursors without those later than `ms`, Unix time in milliseconds: a clock that
+    /// was ahead has set them.
     #[must_use]
     pub fn not_after(mut self, ms: i64) -> Self {
         self.floor_ms = self.floor_ms.min(ms);
@@ -125,8 +126,8 @@ impl Cursors {
         self
     }
 
-    /// The same cursors where the counters now mean something else: a latency's limit is at another
-    /// edge.
+    /// Returns the cursors without the counters' values, for a gate whose counters changed their
+    /// meaning: the limit of a latency is at another edge.
     #[must_use]
     pub(crate) fn without_standings(mut self) -> Self {
         self.counted.clear();
@@ -139,18 +140,18 @@ impl Cursors {
             .retain(|instance, _| targets.contains_key(instance));
     }
 
-    /// Up to when `instance` has been counted, if it has been.
+    /// Returns the newest counted scrape of `instance`, Unix time in milliseconds.
     pub(crate) fn of(&self, instance: &str) -> Option<i64> {
         self.targets.get(instance).copied()
     }
 
-    /// What the counters of `instance` had been counted up to then, if that is known.
+    /// Returns the counters of `instance` at its cursor, where known.
     pub(crate) fn counted(&self, instance: &str, side: Side) -> Option<Net> {
         Some(self.counted.get(instance)?[side as usize])
     }
 
-    /// The newest counted scrape that an answer should show and does not, with its target: of
-    /// those at or after `since_ms`. `newest` is what the answer shows.
+    /// Returns the newest counted scrape, at or after `since_ms`, that an answer lacks, with its
+    /// target. `newest` holds the newest scrapes of the answer.
     pub(crate) fn unseen(
         &self,
         newest: &BTreeMap<&str, i64>,
@@ -172,18 +173,19 @@ impl Cursors {
         ms > *self.targets.get(instance).unwrap_or(&self.floor_ms)
     }
 
-    /// Bad requests that no look has counted yet.
+    /// Returns the bad requests that no look has counted yet.
     pub(crate) fn surplus(&self) -> Surplus {
         self.surplus
     }
 
-    /// The newest scrape that has been counted; where none has, the moment from which scrapes count.
+    /// Returns the newest counted scrape, or the time from which scrapes count where none has been
+    /// counted.
     pub fn newest(&self) -> Timestamp {
         let newest = self.targets.values().max().unwrap_or(&self.floor_ms);
         Timestamp::from_millisecond(*newest).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
-    /// What a query sent at `at` must cover.
+    /// Returns the time that a query sent at `at` must cover.
     pub fn span(&self, at: Timestamp, scrape: Duration) -> Span {
         let since = |ms: i64| {
             Duration::from_millis(u64::try_from(at.as_millisecond() - ms).unwrap_or_default())
@@ -204,11 +206,11 @@ impl Cursors {
         }
     }
 
-    /// These cursors after the scrapes in `newest` (instance → Unix ms) have been counted.
+    /// Returns the cursors after the scrapes in `newest` (instance → Unix ms) have been counted.
     ///
     /// A cursor is dropped when its target has been silent for 10 minutes, or when there are more
-    /// than 256. The floor then rises to it, so a target that comes back is counted on from there
-    /// and never twice.
+    /// than 256. The floor then rises to it, so the counting of a target that returns continues
+    /// from there, and nothing is counted twice.
     pub(crate) fn advanced(
         &self,
         newest: &BTreeMap<&str, i64>,
@@ -246,108 +248,4 @@ impl Cursors {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    const SCRAPE: Duration = Duration::from_secs(15);
-
-    fn at(ms: i64) -> Timestamp {
-        Timestamp::from_millisecond(ms).unwrap()
-    }
-
-    fn cursors(floor_ms: i64, targets: &[(&str, i64)]) -> Cursors {
-        Cursors {
-            floor_ms,
-            targets: targets
-                .iter()
-                .map(|(i, ms)| ((*i).to_owned(), *ms))
-                .collect(),
-            counted: BTreeMap::new(),
-            surplus: Surplus::default(),
-        }
-    }
-
-    #[test]
-    fn a_normal_poll_reaches_back_four_scrapes() {
-        let span = cursors(0, &[("a", 985_000), ("b", 990_000)]).span(at(1_000_000), SCRAPE);
-        assert_eq!(
-            span,
-            Span {
-                range: Duration::from_secs(60),
-                replayed: None,
-                lost: None
-            }
-        );
-    }
-
-    #[test]
-    fn after_an_outage_the_query_reaches_behind_the_last_counted_scrape() {
-        let span = cursors(0, &[("a", 100_000), ("b", 110_500)]).span(at(1_000_000), SCRAPE);
-        assert_eq!(span.range, Duration::from_secs(930));
-        assert_eq!(span.replayed, Some(Duration::from_millis(889_500)));
-        assert_eq!(span.lost, None);
-    }
-
-    #[test]
-    fn an_outage_beyond_two_hours_says_what_was_lost() {
-        let span = cursors(0, &[("a", 0)]).span(at(9_000_000), SCRAPE);
-        assert_eq!(span.range, Duration::from_secs(7200));
-        assert_eq!(span.lost, Some(Duration::from_secs(1800)));
-    }
-
-    #[test]
-    fn a_clock_that_jumped_back_asks_for_the_least() {
-        let span = cursors(5_000_000, &[]).span(at(1_000_000), SCRAPE);
-        assert_eq!(span.range, Duration::from_secs(60));
-        assert_eq!(span.replayed, None);
-    }
-
-    #[test]
-    fn only_later_scrapes_are_new() {
-        let cursors = cursors(100, &[("a", 200)]);
-        assert!(!cursors.is_new("a", 200));
-        assert!(cursors.is_new("a", 201));
-        assert!(!cursors.is_new("unknown", 100));
-        assert!(cursors.is_new("unknown", 101));
-    }
-
-    #[test]
-    fn cursors_never_go_back() {
-        let before = cursors(0, &[("a", 200)]);
-        assert_eq!(
-            before.advanced(&[("a", 150)].into(), &Carried::default(), SCRAPE),
-            before
-        );
-    }
-
-    #[test]
-    fn a_silent_target_is_forgotten_after_ten_minutes_and_never_counted_twice() {
-        let before = cursors(0, &[("gone", 1_000), ("live", 2_000)]);
-        let kept = before.advanced(&[("live", 600_000)].into(), &Carried::default(), SCRAPE);
-        assert_eq!(kept, cursors(0, &[("gone", 1_000), ("live", 600_000)]));
-        let dropped = kept.advanced(&[("live", 601_000)].into(), &Carried::default(), SCRAPE);
-        assert_eq!(dropped, cursors(1_000, &[("live", 601_000)]));
-        assert!(!dropped.is_new("gone", 1_000));
-    }
-
-    #[test]
-    fn at_most_256_targets_are_kept_and_the_floor_rises_to_the_rest() {
-        let names: Vec<String> = (0..300).map(|i| format!("10.0.0.{i}:8080")).collect();
-        let newest = names.iter().map(String::as_str).zip(1..).collect();
-        let cursors = Cursors::starting_at(0).advanced(&newest, &Carried::default(), SCRAPE);
-        assert_eq!(cursors.targets.len(), 256);
-        assert_eq!(cursors.floor_ms, 44);
-        for (name, ms) in &newest {
-            assert!(!cursors.is_new(name, *ms), "{name}");
-            assert!(cursors.is_new(name, *ms + 300), "{name}");
-        }
-    }
-
-    #[test]
-    fn they_survive_status() {
-        let cursors = cursors(1, &[("10.0.0.1:9902", 2)]);
-        let json = serde_json::to_string(&cursors).unwrap();
-        assert_eq!(json, r#"{"floorMs":1,"targets":{"10.0.0.1:9902":2}}"#);
-        assert_eq!(serde_json::from_str::<Cursors>(&json).unwrap(), cursors);
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! Why a reading gave no evidence.
+//! Why metrics gave no evidence.
 
 use std::time::Duration;
 
@@ -8,15 +8,16 @@ use thiserror::Error;
 
 use super::Side;
 
-/// Most characters of another program's message that are repeated.
+/// Longest part of another program's message that is quoted, in characters.
 const LONGEST_QUOTE: usize = 200;
 
-/// Why nothing can be said about either version. Each sentence ends in what to do about it.
+/// Why there is no evidence about either version. Each message ends with the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum BlindReason {
     /// No connection, or a broken one.
     #[error(
-        "Prometheus cannot be reached ({detail}): check that it runs and that --prometheus-url is right"
+        "Prometheus cannot be reached ({detail}): check that it runs and that --prometheus-url \
+         is right"
     )]
     Unreachable {
         /// The innermost cause.
@@ -32,7 +33,8 @@ pub enum BlindReason {
     },
     /// No whole answer in time.
     #[error(
-        "Prometheus did not answer within {after:?}: check its load, or whether something between stalls"
+        "Prometheus did not answer within {after:?}: check its load, or whether something \
+         between stalls"
     )]
     Timeout {
         /// The time given.
@@ -40,22 +42,21 @@ pub enum BlindReason {
     },
     /// An answer of more bytes than are ever read.
     #[error(
-        "Prometheus' answer is longer than {limit_mib} MiB: check that its scrape interval is no shorter than --scrape-interval"
+        "Prometheus' answer is longer than {limit_mib} MiB: check that its scrape interval is no \
+         shorter than --scrape-interval"
     )]
     TooLarge {
         /// The cap, MiB.
         limit_mib: u64,
     },
-    /// A 200 with warnings: the data may be partial.
-    #[error(
-        "Prometheus answered with a warning, so data may be missing ({first}): mend what it names"
-    )]
+    /// Status 200 with warnings: the data may be partial.
+    #[error("Prometheus answered with a warning, so data may be missing ({first}): fix its cause")]
     Warnings {
         /// The first warning, shortened.
         first: String,
     },
     /// A counter that is NaN, infinite or negative.
-    #[error("{series} has the value {value}, which no counter can have: mend what exports it")]
+    #[error("{series} has the value {value}, which no counter can have: fix its exporter")]
     NotFinite {
         /// Name of the series.
         series: String,
@@ -64,8 +65,8 @@ pub enum BlindReason {
     },
     /// The targets were scraped, but not lately.
     #[error(
-        "the {side} version was last scraped {age:?} ago (limit {limit:?}, 3 scrapes): check Prometheus' targets page, \
-         and that --scrape-interval is its scrape interval"
+        "the {side} version was last scraped {age:?} ago (limit {limit:?}, 3 scrapes): check \
+         Prometheus' targets page, and that --scrape-interval is its scrape interval"
     )]
     Stale {
         /// The version concerned.
@@ -77,14 +78,14 @@ pub enum BlindReason {
     },
     /// No scraped target in the window.
     #[error(
-        "Prometheus has no scraped target for the {side} version: add a scrape job that keeps the labels namespace, pod and instance, \
-         or see on its targets page why the scrapes fail"
+        "Prometheus has no scraped target for the {side} version: add a scrape job that keeps the \
+         labels namespace, pod and instance, or see on its targets page why the scrapes fail"
     )]
     NoTarget {
         /// The version concerned.
         side: Side,
     },
-    /// An answer without scrapes that an earlier answer had, and without newer ones.
+    /// An answer lacks scrapes that an earlier answer had, and has no newer ones.
     #[error(
         "two replicas of Prometheus answer, and they differ: one scraped {instance} at {counted}, \
          this one {}: see on the targets page of each which is behind or lacks the target, \
@@ -99,10 +100,10 @@ pub enum BlindReason {
         /// Its newest scrape in this answer, if there is any.
         newest: Option<Timestamp>,
     },
-    /// Two targets that share their `instance` label at the same time.
+    /// Two targets share one `instance` label at the same time.
     #[error(
-        "two scrape targets share instance=\"{instance}\", so requests may count twice: scrape each pod in one job only \
-         (deduplicate replicas of Prometheus)"
+        "two scrape targets share instance=\"{instance}\", so requests may count twice: scrape \
+         each pod in one job only (deduplicate replicas of Prometheus)"
     )]
     ScrapedTwice {
         /// The shared label.
@@ -110,7 +111,8 @@ pub enum BlindReason {
     },
     /// No bucket edge at or below the latency objective in every series.
     #[error(
-        "{metric} has no bucket edge at or below {max:?} that all pods share ({}): raise the objective, or add a bucket at it",
+        "{metric} has no bucket edge at or below {max:?} that all pods share ({}): raise the \
+         objective, or add a bucket at it",
         smallest_edge(*smallest)
     )]
     NoBucketEdge {
@@ -123,7 +125,8 @@ pub enum BlindReason {
     },
     /// A quantile of stable above all finite bucket edges.
     #[error(
-        "stable's {quantile} is above {highest:?}, the highest bucket edge of {metric}: add buckets above it, or declare the objective latency instead"
+        "stable's {quantile} is above {highest:?}, the highest bucket edge of {metric}: add \
+         buckets above it, or declare the objective latency instead"
     )]
     QuantileAboveEdges {
         /// The histogram.
@@ -133,9 +136,10 @@ pub enum BlindReason {
         /// The highest finite edge.
         highest: Duration,
     },
-    /// The evidence source exports nothing of the kind.
+    /// The evidence source has no metric of this kind.
     #[error(
-        "the evidence source has no {what}: name one in spec.traffic.custom.{setting}, or remove the objective"
+        "the evidence source has no {what}: name one in spec.traffic.custom.{setting}, or remove \
+         the objective"
     )]
     SourceLacks {
         /// What is lacking.
@@ -143,10 +147,10 @@ pub enum BlindReason {
         /// Where it is declared.
         setting: String,
     },
-    /// A metric that counted nothing of a version that serves.
+    /// A metric counted no request of a version that serves.
     #[error(
-        "{metric} counted nothing of the stable version within {within:?}: if it had requests, export that metric, \
-         or name the one that counts them (spec.traffic.evidence)"
+        "{metric} counted nothing of the stable version within {within:?}: if it had requests, \
+         export that metric, or name the one that counts them (spec.traffic.evidence)"
     )]
     NothingCounted {
         /// The metric, or metrics.
@@ -154,24 +158,26 @@ pub enum BlindReason {
         /// How long.
         within: Duration,
     },
-    /// A histogram series without the edge, one that appeared between the two queries of a latency
+    /// A histogram series lacks the edge: it appeared between the two queries of a latency
     /// objective.
     #[error("the buckets of a latency histogram changed while being read: the next scrape will do")]
     BucketsChanged,
-    /// A user's query that cannot be confined to the namespace, or is no PromQL.
-    #[error("the query cannot be used, {detail}: mend its promql")]
+    /// A user's query that is not PromQL, or cannot be confined to the namespace.
+    #[error("invalid query: {detail}; fix `promql`")]
     QueryRefused {
         /// Why.
         detail: String,
     },
     /// A user's query without an answer.
     #[error(
-        "the query gave no value: check that its metric exists in this namespace and carries the labels that it asks for"
+        "the query gave no value: check that its metric exists in this namespace and carries the \
+         labels that it asks for"
     )]
     QueryGaveNothing,
     /// A user's query with more than one answer.
     #[error(
-        "the query gave {count} values where one is due: aggregate them, with sum(…) or max(…) for example"
+        "the query gave {count} values where one is due: aggregate them, with sum(…) or max(…) \
+         for example"
     )]
     QueryGaveSeveral {
         /// How many.
@@ -185,7 +191,8 @@ pub enum BlindReason {
     },
     /// A user's query that gives something else than a vector.
     #[error(
-        "the query gave a {found} where a vector of one value is due: wrap it, with vector(…) or max(…) for example"
+        "the query gave a {found} where a vector of one value is due: wrap it, with vector(…) or \
+         max(…) for example"
     )]
     QueryGaveType {
         /// What it gave.
@@ -197,9 +204,10 @@ pub enum BlindReason {
         /// By how much.
         by: Duration,
     },
-    /// An answer that is no answer to the question.
+    /// An answer of an unexpected shape.
     #[error(
-        "Prometheus' answer makes no sense ({detail}): check that --prometheus-url leads to a Prometheus API"
+        "Prometheus' answer makes no sense ({detail}): check that --prometheus-url leads to a \
+         Prometheus API"
     )]
     BadAnswer {
         /// What is wrong with it.
@@ -208,8 +216,8 @@ pub enum BlindReason {
 }
 
 impl BlindReason {
-    /// Whether only a change of the resource or of what exports the metrics can mend it, so that it
-    /// is better told before a version gets traffic than waited out.
+    /// Whether only a change of the resource or of the exporter helps. Such a reason is reported
+    /// before a version gets traffic, instead of waited for.
     pub fn lasts(&self) -> bool {
         matches!(
             self,
@@ -225,7 +233,7 @@ impl BlindReason {
         )
     }
 
-    /// Whether Prometheus, or the way to it, is at fault, and not what is asked.
+    /// Whether Prometheus or the network is at fault, not the query.
     pub fn is_outage(&self) -> bool {
         matches!(
             self,
@@ -240,7 +248,7 @@ impl BlindReason {
         )
     }
 
-    /// A nonsensical answer.
+    /// An answer of an unexpected shape, with the parser's message.
     pub(crate) fn bad_answer(detail: &(impl ToString + ?Sized)) -> Self {
         Self::BadAnswer {
             detail: shortened(&detail.to_string()),
@@ -266,7 +274,7 @@ fn smallest_edge(smallest: Option<Duration>) -> String {
     )
 }
 
-/// Another program's `text` as a short single line.
+/// Returns another program's `text` as a single line of at most [`LONGEST_QUOTE`] characters.
 pub(crate) fn shortened(text: &str) -> String {
     let line: String = text
         .trim()
@@ -281,36 +289,4 @@ pub(crate) fn shortened(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sentences_name_the_remedy() {
-        let expired = BlindReason::Status {
-            code: 401,
-            message: "token expired".to_owned(),
-        };
-        assert_eq!(
-            expired.to_string(),
-            "Prometheus answered 401 (token expired): renew the credentials with which the operator asks"
-        );
-        let edge = BlindReason::NoBucketEdge {
-            metric: "model_request_duration_seconds_bucket".to_owned(),
-            max: Duration::from_millis(3),
-            smallest: Some(Duration::from_millis(5)),
-        };
-        assert_eq!(
-            edge.to_string(),
-            "model_request_duration_seconds_bucket has no bucket edge at or below 3ms that all pods share \
-             (the smallest is 5ms): raise the objective, or add a bucket at it"
-        );
-    }
-
-    #[test]
-    fn a_foreign_message_is_one_short_line() {
-        assert_eq!(shortened(" a\nb\u{1b}c "), "a b c");
-        let long = shortened(&"é".repeat(10_000));
-        assert_eq!(long.chars().count(), LONGEST_QUOTE + 1);
-        assert!(long.ends_with('…'));
-    }
-}
+mod tests;

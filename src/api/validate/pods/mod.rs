@@ -1,4 +1,5 @@
-//! What a Deployment would refuse of a version's pods, for objects from before the schema refused it.
+//! Checks of a version's pod settings, for objects that were stored before the schema had these
+//! rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,8 +11,8 @@ use k8s_openapi::{
 use super::{Invalid, invalid, is_object_name};
 use crate::api::Serving;
 
-const OBJECT: &str = "expected the name of an object of this namespace: small letters, digits, - and ., a letter or digit \
-                      at both ends";
+const OBJECT: &str = "expected the name of an object of this namespace: small letters, digits, - \
+                      and ., a letter or digit at both ends";
 const AMOUNT: &str = "expected a quantity from 0 on, such as 500m, 2 or 4Gi";
 const KEY: &str = "expected a key: at most 63 letters, digits, -, _ and ., after DOMAIN/ or not";
 const VALUE: &str =
@@ -29,7 +30,8 @@ pub(super) fn check_pods(serving: &Serving, errors: &mut Vec<Invalid>) {
     {
         wrong(
             "image",
-            "expected [HOST[:PORT]/]REPOSITORY:TAG or @sha256: and 64 hex digits, the repository in small letters",
+            "expected [HOST[:PORT]/]REPOSITORY:TAG or @sha256: and 64 hex digits, the repository \
+             in small letters",
         );
     }
     let policies = ["Always", "IfNotPresent", "Never"];
@@ -165,7 +167,8 @@ fn check_resources(resources: &ResourceRequirements, wrong: &mut impl FnMut(&str
             if !is_resource(name) {
                 wrong(
                     &field,
-                    "expected cpu, memory, ephemeral-storage, hugepages-SIZE or DOMAIN/NAME such as nvidia.com/gpu",
+                    "expected cpu, memory, ephemeral-storage, hugepages-SIZE or DOMAIN/NAME such \
+                     as nvidia.com/gpu",
                 );
             }
             match amount(&quantity.0) {
@@ -193,12 +196,13 @@ fn check_resources(resources: &ResourceRequirements, wrong: &mut impl FnMut(&str
             continue;
         };
         let is_device = name.contains('/');
-        // The very same number, since both are read the same way.
+        // Exact comparison is safe, since both are parsed the same way.
         #[allow(clippy::float_cmp)]
         if is_device && limit != Some(requested) {
             wrong(
                 &field,
-                "differs from the limit, and devices are not overcommitted; set both to the same number",
+                "differs from the limit, and devices are not overcommitted; set both to the \
+                 same number",
             );
         } else if limit.is_some_and(|limit| requested > limit) {
             wrong(&field, "is above the limit; lower it, or raise the limit");
@@ -234,7 +238,7 @@ fn wrong_toleration(toleration: &Toleration) -> Option<(&'static str, &'static s
         .then_some(("", "tolerationSeconds needs effect: NoExecute"))
 }
 
-/// Whether a text may name an image; its tag is looked at elsewhere.
+/// Whether a text can be an image reference. `check_serving` checks its tag.
 fn is_image(image: &str) -> bool {
     let (name, digest) = match image.split_once('@') {
         Some((name, digest)) => (name, Some(digest)),
@@ -316,7 +320,8 @@ fn is_label_value(value: &str) -> bool {
         && edge(value.as_bytes().last())
 }
 
-/// A quantity as a number; `None` where it is none, or below zero. Parts are divided, so that 300m is the number 0.3 is.
+/// A quantity as a number; `None` where it is malformed or negative. Sub-units are divided, so that
+/// 300m equals 0.3.
 fn amount(quantity: &str) -> Option<f64> {
     let end = quantity
         .find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '+' | '-'))
@@ -349,50 +354,4 @@ fn amount(quantity: &str) -> Option<f64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantities_are_read_as_kubernetes_reads_them() {
-        for (text, number) in [
-            ("2", 2.0),
-            ("300m", 0.3),
-            ("0.3", 0.3),
-            (".5", 0.5),
-            ("4Gi", 4_294_967_296.0),
-            ("1e3", 1000.0),
-            ("1E", 1e18),
-            ("+1k", 1000.0),
-            ("0", 0.0),
-        ] {
-            assert_eq!(amount(text), Some(number), "{text}");
-        }
-        for text in ["lots", "", "1 Gi", "1GB", "-1", "1e", "Gi", "1..2"] {
-            assert_eq!(amount(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn images_are_read_as_runtimes_read_them() {
-        let pinned = format!("ghcr.io/team/serve@sha256:{:064}", 1);
-        for image in [
-            "serve:1",
-            "registry:5000/a/b_c:v1.0",
-            "Host.example.com/a:1",
-            "a/b:1",
-            &pinned,
-        ] {
-            assert!(is_image(image), "{image}");
-        }
-        for image in [
-            "a b:1",
-            "ghcr.io/Team/serve:1",
-            "a@sha256:1",
-            "https://ghcr.io/a:1",
-            "a/:1",
-            ":1",
-        ] {
-            assert!(!is_image(image), "{image}");
-        }
-    }
-}
+mod tests;

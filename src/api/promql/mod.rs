@@ -1,9 +1,8 @@
 //! A query that a user wrote, confined to the user's namespace.
 //!
-//! The text is parsed, each selector in the tree gets a matcher `namespace="…"` of ours, and what
-//! is sent is the tree printed anew, never the text. What the printed text says is parsed once more
-//! and must be confined, too, so no cleverly named metric or label can open what the tree had
-//! closed.
+//! The text is parsed, each selector in the tree gets a matcher `namespace="…"`, and the query that
+//! is sent is printed from the tree. The printed text is parsed again and must still be confined,
+//! so that no crafted name of a metric or label escapes the matcher.
 
 use promql_parser::label::{Labels, MatchOp, Matcher};
 use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
@@ -18,10 +17,10 @@ pub const VARIABLES: [&str; 4] = ["name", "namespace", "canary", "stable"];
 const NAMESPACE: &str = "namespace";
 /// Deepest nesting of a query; bounds the stack.
 const DEEPEST: usize = 64;
-/// Longest range and offset of a query: what a rollout may need, and no more work than that.
+/// Longest range and offset of a query. A rollout needs no more, and it bounds Prometheus' work.
 const LONGEST: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
 
-/// Why a query cannot be confined, or cannot be understood at all.
+/// Why a query cannot be parsed or confined.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum QueryRefused {
     /// No PromQL.
@@ -36,7 +35,7 @@ pub enum QueryRefused {
     /// `info()` reads series that no selector names.
     #[error("the function {0} reads series that no selector names")]
     Function(String),
-    /// A metric or label whose name is no plain name.
+    /// A metric or label whose name is not a plain identifier.
     #[error("\"{0}\" is no plain name of a metric or a label")]
     Name(String),
     /// `or` between matchers, which Prometheus does not know.
@@ -45,12 +44,12 @@ pub enum QueryRefused {
     /// A variable that does not exist.
     #[error("there is no variable {{{{{0}}}}}; there are name, namespace, canary and stable")]
     Variable(String),
-    /// It would say something else once printed.
+    /// The printed query differs from the parsed one.
     #[error("it cannot be confined to the namespace")]
     Unconfined,
 }
 
-/// Whether a query can be confined; which names it is for does not matter.
+/// Checks that a query can be confined. The names that are filled in do not matter.
 pub fn check(promql: &str) -> Result<(), QueryRefused> {
     let versions = Versions {
         namespace: "namespace".to_owned(),
@@ -61,7 +60,7 @@ pub fn check(promql: &str) -> Result<(), QueryRefused> {
     confined(promql, &versions).map(drop)
 }
 
-/// The query with its variables filled in, and each selector confined to the namespace.
+/// Returns the query with its variables filled in and each selector confined to the namespace.
 pub fn confined(promql: &str, versions: &Versions) -> Result<String, QueryRefused> {
     if let Some(unknown) = variables::unknown(promql, &VARIABLES) {
         return Err(QueryRefused::Variable(unknown.trim().to_owned()));
@@ -72,7 +71,7 @@ pub fn confined(promql: &str, versions: &Versions) -> Result<String, QueryRefuse
         versions.canary.as_str(),
         versions.stable.as_str(),
     ];
-    // Names of objects and revisions: nothing in them means anything to PromQL or to a pattern.
+    // Names of objects and revisions have no character that is special in PromQL or in a pattern.
     if !values.into_iter().all(is_name) {
         return Err(QueryRefused::Unconfined);
     }
@@ -90,11 +89,11 @@ pub fn confined(promql: &str, versions: &Versions) -> Result<String, QueryRefuse
     same.then_some(printed).ok_or(QueryRefused::Unconfined)
 }
 
-/// The matcher that each selector gets.
+/// Adds the matcher to each selector.
 struct Confining(Matcher);
 
 impl Confining {
-    /// Confines an expression and all below it, at most `depth` levels.
+    /// Confines an expression and all below it. Fails beyond `depth` levels.
     fn expression(&self, expression: &mut Expr, depth: usize) -> Result<(), QueryRefused> {
         let depth = depth.checked_sub(1).ok_or(QueryRefused::TooDeep)?;
         match expression {
@@ -110,7 +109,7 @@ impl Confining {
             }
             Expr::Aggregate(aggregate) => {
                 plain_labels(aggregate.modifier.as_ref().map(LabelModifier::labels))?;
-                // The parser's own visitor leaves this one out: topk(scalar(secret), …).
+                // The parser's own visitor skips the parameter: topk(scalar(secret), …).
                 if let Some(parameter) = &mut aggregate.param {
                     self.expression(parameter, depth)?;
                 }
@@ -211,13 +210,14 @@ fn plain_labels(labels: Option<&Labels>) -> Result<(), QueryRefused> {
     }
 }
 
-/// The name of an object: small letters, digits, dashes and dots.
+/// Whether a text can be the name of an object: small letters, digits, dashes and dots.
 fn is_name(text: &str) -> bool {
     let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
     !text.is_empty() && text.bytes().all(fits)
 }
 
-/// Letters, digits and underscores, no digit first; in a metric's name colons, too.
+/// Whether a name is letters, digits and underscores without a leading digit; a metric's may have
+/// colons.
 fn is_plain(name: &str, is_metric: bool) -> bool {
     let fits = |c: char| c == '_' || c.is_ascii_alphanumeric() || (is_metric && c == ':');
     name.starts_with(|c: char| !c.is_ascii_digit()) && name.chars().all(fits)
@@ -225,156 +225,4 @@ fn is_plain(name: &str, is_metric: bool) -> bool {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn versions() -> Versions {
-        Versions {
-            namespace: "ml".to_owned(),
-            name: "churn".to_owned(),
-            canary: "cccccccc".to_owned(),
-            stable: "55555555".to_owned(),
-        }
-    }
-
-    fn sent(promql: &str) -> String {
-        confined(promql, &versions()).unwrap()
-    }
-
-    #[test]
-    fn every_selector_is_confined() {
-        for (written, sent_) in [
-            ("up", r#"up{namespace="ml"}"#),
-            (
-                r#"sum(rate(errors_total{pod=~"{{name}}-{{ canary }}-.*"}[5m])) / sum(rate(requests_total[5m]))"#,
-                r#"sum(rate(errors_total{namespace="ml",pod=~"churn-cccccccc-.*"}[5m])) / sum(rate(requests_total{namespace="ml"}[5m]))"#,
-            ),
-            (
-                "topk(scalar(a), b) + on (pod) group_left (node) c offset 5m",
-                r#"topk(scalar(a{namespace="ml"}), b{namespace="ml"}) + on (pod) group_left (node) c{namespace="ml"} offset 5m"#,
-            ),
-            (
-                "max_over_time((-(a @ 100))[10m:1m])",
-                r#"max_over_time((-(a{namespace="ml"} @ 100.000))[10m:1m])"#,
-            ),
-            (
-                r#"{__name__=~".+"} or vector(0)"#,
-                r#"{__name__=~".+",namespace="ml"} or vector(0)"#,
-            ),
-            // The two must both hold, so this finds nothing.
-            (
-                r#"a{namespace="kube-system"}"#,
-                r#"a{namespace="kube-system",namespace="ml"}"#,
-            ),
-            (
-                r#"count_values("{{stable}}", a)"#,
-                r#"count_values("55555555", a{namespace="ml"})"#,
-            ),
-        ] {
-            assert_eq!(sent(written), sent_);
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_confined_is_refused() {
-        let deep = format!("{}a{}", "(".repeat(500), ")".repeat(500));
-        let minus = format!("{}a", "-".repeat(1_000));
-        let chain = format!("a{}", "+a".repeat(500));
-        for (promql, refused) in [
-            // A metric of this very name.
-            (r#"{"a} or {b"}"#, ""),
-            (r#"{"a", "x=\"\"} or b{y"="1"}"#, "is no plain name"),
-            (r#"sum by ("a) (b) or sum by (c") (d)"#, "is no plain name"),
-            (r#"a{x="1" or y="2"}"#, "cannot be joined with `or`"),
-            ("info(a)", "no selector names"),
-            ("a[25h]", "longer than a day"),
-            ("a offset 2d", "longer than a day"),
-            ("max_over_time(a[2d:1m])", "longer than a day"),
-            ("{{model}}", "no variable {{model}}"),
-            (deep.as_str(), "nested more than 64 deep"),
-            (minus.as_str(), "nested more than 64 deep"),
-            (chain.as_str(), "nested more than 64 deep"),
-            ("", "no PromQL"),
-            ("a{", "no PromQL"),
-            ("sum(", "no PromQL"),
-            ("a # {", ""),
-        ] {
-            match check(promql) {
-                Err(reason) => assert!(reason.to_string().contains(refused), "{promql}: {reason}"),
-                Ok(()) => assert_eq!(refused, "", "{promql}"),
-            }
-        }
-    }
-
-    #[test]
-    fn names_that_are_none_are_refused() {
-        for hostile in [r#""} or b{x=""#, ".*|x", "", "a\nb"] {
-            let mut versions = versions();
-            versions.namespace = hostile.to_owned();
-            assert_eq!(confined("a", &versions), Err(QueryRefused::Unconfined));
-        }
-    }
-
-    #[test]
-    fn a_comment_hides_nothing() {
-        assert_eq!(
-            sent("a # {namespace=\"x\"}\n + b"),
-            r#"a{namespace="ml"} + b{namespace="ml"}"#
-        );
-    }
-
-    proptest! {
-        /// Whatever is accepted: a confined text, each of whose selectors names the namespace.
-        #[test]
-        fn nothing_accepted_reads_elsewhere(parts in prop::collection::vec(prop::sample::select(vec![
-            "a", "{", "}", "(", ")", "[5m]", "=", "=~", "\"x\"", "'y'", "`z`", ",", "+", "or", "sum", "by",
-            "rate", "topk", "scalar", "namespace", "{\"b\"}", "\\\"", "\"", "#", "\n", " ", "1", "-", "@",
-            "offset", "1h", "on", "{{name}}", "\"} or b{\"", "[10m:1m]", "without", "info", ":", "__name__",
-        ]), 0..24)) {
-            let promql: String = parts.join(" ");
-            if let Ok(text) = confined(&promql, &versions()) {
-                let tree = parser::parse(&text).unwrap();
-                let mut found = Vec::new();
-                collect(&tree, &mut found);
-                for selector in found {
-                    prop_assert!(selector.contains(r#"namespace="ml""#), "{promql:?} → {text}");
-                }
-            }
-        }
-
-        #[test]
-        fn no_text_makes_it_panic(promql in any::<String>()) {
-            let _ = check(&promql);
-        }
-
-        #[test]
-        fn no_string_escapes(value in any::<String>()) {
-            let promql = format!("a{{x={}}}", serde_json::to_string(&value).unwrap());
-            if let Ok(text) = confined(&promql, &versions()) {
-                let mut found = Vec::new();
-                collect(&parser::parse(&text).unwrap(), &mut found);
-                prop_assert_eq!(found.len(), 1);
-                prop_assert!(found[0].contains(r#"namespace="ml""#));
-            }
-        }
-    }
-
-    /// All selectors of a tree, by its debug text: independent of the code under test.
-    fn collect(tree: &Expr, found: &mut Vec<String>) {
-        let text = format!("{tree:?}");
-        for (start, _) in text.match_indices("VectorSelector {") {
-            let end = text[start..]
-                .find("offset:")
-                .map_or(text.len(), |end| start + end);
-            let selector = &text[start..end];
-            let confined = selector.contains(r#"op: Equal, name: "namespace", value: "ml""#);
-            found.push(if confined {
-                r#"namespace="ml""#.to_owned()
-            } else {
-                selector.to_owned()
-            });
-        }
-    }
-}
+mod tests;

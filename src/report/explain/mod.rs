@@ -1,5 +1,5 @@
-//! What was decided and why, for a person who was woken: what was asked, what was counted, what was concluded, what comes
-//! next and what can be done. Reads the ModelDeployment and nothing else.
+//! The text of `kubectl serin explain`: the last decisions with their evidence, what comes next and
+//! what the user can do. It reads only the ModelDeployment.
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -13,7 +13,7 @@ use crate::{
     evidence::Tally,
 };
 
-/// The last decisions of one model in plain text of `width` columns, for `kubectl serin explain`.
+/// Returns the last decisions of one model as plain text of `width` columns.
 pub fn explain(model: &ModelDeployment, now: Timestamp, width: usize) -> String {
     let name = model.name_any();
     let mut page = Page {
@@ -23,7 +23,10 @@ pub fn explain(model: &ModelDeployment, now: Timestamp, width: usize) -> String 
     };
     page.line(&format!("{}/{name}", model.namespace().unwrap_or_default()));
     let Some(status) = &model.status else {
-        page.paragraph("The operator has not looked at it yet: is it running, and does it watch this namespace?");
+        page.paragraph(
+            "The operator has not reconciled it yet: is it running, and does it watch \
+            this namespace?",
+        );
         return page.out;
     };
     let state = &status.state;
@@ -65,18 +68,18 @@ pub fn explain(model: &ModelDeployment, now: Timestamp, width: usize) -> String 
     page.out
 }
 
-/// Where the rollout stands.
+/// The state of the rollout.
 fn standing(state: &State, rollout: &Rollout, now: Timestamp) -> String {
     let Some(canary) = &state.canary else {
         return match (&state.stable, state.phase) {
             (Some(stable), Phase::RollingBack) => format!(
-                "All traffic is back on version {}. The version that was taken back keeps its pods until its last \
-                 requests are answered.",
+                "All traffic is back on version {}. The version that was taken back keeps its pods \
+                 until its last requests are answered.",
                 stable.version
             ),
             (Some(stable), Phase::Promoting) => format!(
-                "Version {} serves all traffic. The version before it keeps its pods for {}, so that the way back \
-                 stays warm.",
+                "Version {} serves all traffic. The version before it keeps its pods for {}, so \
+                 that the way back stays warm.",
                 stable.version,
                 declared(rollout.scale_down_delay)
             ),
@@ -121,7 +124,7 @@ fn standing(state: &State, rollout: &Rollout, now: Timestamp) -> String {
     }
 }
 
-/// What would bring the next move, and which.
+/// The conditions of the next move.
 fn prospects(
     state: &State,
     rollout: &Rollout,
@@ -130,13 +133,18 @@ fn prospects(
 ) -> Vec<String> {
     let mut lines = Vec::new();
     match &state.canary {
-        Some(CanaryVersion { progress: Some(progress), version, .. }) => {
+        Some(CanaryVersion {
+            progress: Some(progress),
+            version,
+            ..
+        }) => {
             let held = state
                 .last_move()
                 .is_some_and(|last| last.action == reasons::FAILURE_HELD);
             if held {
                 lines.push(
-                    "It failed and is held for you: its weight stays until you abort it or promote it in full."
+                    "It failed and is held for you: its weight stays until you abort it or promote \
+                     it in full."
                         .to_owned(),
                 );
             } else {
@@ -147,24 +155,33 @@ fn prospects(
             lines.push(without_metrics(progress, rollout, now));
         }
         Some(canary) if state.stable.is_some() => lines.push(format!(
-            "Its first {} % of the traffic once its pods are Ready; its trial ends if they are not by {} \
-             (spec.rollout.progressDeadline), or at once if they cannot run.",
+            "Its first {} % of the traffic once its pods are Ready; its trial ends if they are not \
+             by {} (spec.rollout.progressDeadline), or at once if they cannot run.",
             rollout.steps.first().map_or(0, |step| step.weight),
             moment(after(canary.since, rollout.progress_deadline.into()), now)
         )),
-        Some(_) => lines.push("All traffic once a pod of it is Ready: there is nothing to compare it with.".to_owned()),
-        None if state.postponed.is_some() => lines.extend(state.postponed.iter().map(|postponed| format!(
-            "Version {} is tried again at {} (attempt {}), or at once if spec.rollout.retryToken changes. {}",
-            postponed.version,
-            moment(postponed.retry_at, now),
-            postponed.attempts.saturating_add(1),
-            postponed.reason
-        ))),
+        Some(_) => lines.push(
+            "All traffic once a pod of it is Ready: there is nothing to compare it with."
+                .to_owned(),
+        ),
+        None if state.postponed.is_some() => {
+            lines.extend(state.postponed.iter().map(|postponed| {
+                format!(
+                    "Version {} is tried again at {} (attempt {}), or at once if \
+                     spec.rollout.retryToken changes. {}",
+                    postponed.version,
+                    moment(postponed.retry_at, now),
+                    postponed.attempts.saturating_add(1),
+                    postponed.reason
+                )
+            }));
+        }
         None if refused.is_none() => {
             lines.push("Nothing, until the spec asks for another version.".to_owned());
         }
         None => lines.push(
-            "Nothing, until the spec asks for a version that was not rolled back, or spec.rollout.retryToken changes."
+            "Nothing, until the spec asks for a version that was not rolled back, or \
+             spec.rollout.retryToken changes."
                 .to_owned(),
         ),
     }
@@ -201,16 +218,17 @@ fn forward(progress: &Progress, rollout: &Rollout, version: &str, now: Timestamp
     format!("{target} at the first look in which every objective passes{consent}{not_before}.")
 }
 
-/// What a failure of the evidence leads to.
+/// What follows failing evidence.
 fn backward(rollout: &Rollout) -> &'static str {
     match rollout.on_failure {
         OnFailure::Rollback => {
-            "Back to 0 % in the same look in which an objective is proven broken, a scrape is so bad that no proof is \
-             needed, or its pods fail."
+            "Back to 0 % in the same look in which an objective is proven broken, a scrape is so \
+             bad that no proof is needed, or its pods fail."
         }
         OnFailure::Pause => {
-            "If an objective is proven broken, the weight is held for a person to decide (spec.rollout.onFailure). Back \
-             to 0 % at once if a scrape is so bad that no proof is needed, or its pods fail."
+            "If an objective is proven broken, the weight is held for a person to decide \
+             (spec.rollout.onFailure). Back to 0 % at once if a scrape is so bad that no proof is \
+             needed, or its pods fail."
         }
     }
 }
@@ -220,11 +238,11 @@ fn without_proof(progress: &Progress, rollout: &Rollout, now: Timestamp) -> Stri
     let since = progress.step_since + SignedDuration::from_millis(progress.blind_ms);
     let end = moment(after(since, policy.after.into()), now);
     let then = match policy.then {
-        OnDeadline::Pause => "it goes on waiting, and says so",
-        OnDeadline::Advance => "it takes the next step, unless it is suspect",
-        OnDeadline::Rollback => "it is rolled back",
+        OnDeadline::Pause => "keep waiting",
+        OnDeadline::Advance => "take the next step, unless the version is suspect",
+        OnDeadline::Rollback => "roll back",
     };
-    format!("Without proof until {end}: {then} (spec.rollout.onInsufficientData).")
+    format!("If still inconclusive at {end}: {then} (spec.rollout.onInsufficientData).")
 }
 
 fn without_metrics(progress: &Progress, rollout: &Rollout, now: Timestamp) -> String {
@@ -232,15 +250,15 @@ fn without_metrics(progress: &Progress, rollout: &Rollout, now: Timestamp) -> St
     let goes_back = policy.then == OnDeadline::Rollback;
     match progress.blind_since {
         None if goes_back => format!(
-            "While the metrics cannot be trusted nothing moves; after {} of that all traffic goes back \
-             (spec.rollout.onMetricsOutage).",
+            "While the metrics cannot be trusted nothing moves; after {} of that all traffic goes \
+             back (spec.rollout.onMetricsOutage).",
             declared(policy.hold)
         ),
         None => "While the metrics cannot be trusted nothing moves (spec.rollout.onMetricsOutage)."
             .to_owned(),
         Some(since) if goes_back => format!(
-            "The metrics cannot be trusted since {}, so nothing moves; if that lasts until {}, all traffic goes \
-             back (spec.rollout.onMetricsOutage).",
+            "The metrics cannot be trusted since {}, so nothing moves; if that lasts until {}, all \
+             traffic goes back (spec.rollout.onMetricsOutage).",
             moment(since, now),
             moment(after(since, policy.hold.into()), now)
         ),
@@ -252,7 +270,7 @@ fn without_metrics(progress: &Progress, rollout: &Rollout, now: Timestamp) -> St
     }
 }
 
-/// Verbs of the plug-in that make sense now, and what each does.
+/// The plug-in's verbs that apply now, with their effects.
 fn verbs(
     state: &State,
     rollout: &Rollout,
@@ -287,17 +305,18 @@ fn verbs(
             if rollout.needs_approval(step) && progress.approved.is_none() {
                 verbs.push((
                     "promote NAME",
-                    "agree to the next move; the evidence must still pass".to_owned(),
+                    "approve the next move; the evidence must still pass".to_owned(),
                 ));
             }
             verbs.push((
                 "promote NAME --skip-step",
-                "leave this step without its proof; not while an objective fails or cannot be read"
+                "leave this step without its evidence; not while an objective fails or \
+                 cannot be read"
                     .to_owned(),
             ));
             verbs.push((
                 "promote NAME --full",
-                format!("all traffic on {version} for good, on your word alone"),
+                format!("promote {version} to all traffic now, whatever the evidence says"),
             ));
         }
     } else if let Some(refused) = refused {
@@ -312,10 +331,7 @@ fn verbs(
             "go back to an earlier version; see `history`".to_owned(),
         ));
     }
-    verbs.push((
-        "status NAME",
-        "the gates' numbers of this moment".to_owned(),
-    ));
+    verbs.push(("status NAME", "the present numbers of the gates".to_owned()));
     verbs
 }
 
@@ -323,7 +339,7 @@ fn after(since: Timestamp, time: std::time::Duration) -> Timestamp {
     since.checked_add(time).unwrap_or(Timestamp::MAX)
 }
 
-/// Text as it takes shape.
+/// Builder of the text.
 struct Page {
     out: String,
     now: Timestamp,
@@ -366,10 +382,7 @@ impl Page {
         let verdict = record
             .verdict
             .map(|verdict| format!(", {}", meaning(verdict)));
-        let by = record
-            .by
-            .as_ref()
-            .map(|by| format!(", on the word of {by}"));
+        let by = record.by.as_ref().map(|by| format!(", requested by {by}"));
         let label = format!("{}  ", moment(record.at, self.now));
         let title = format!(
             "{}: version {}, {weight}{}{}",
@@ -456,7 +469,7 @@ impl Page {
     }
 }
 
-/// A verdict in words.
+/// A verdict as text.
 fn meaning(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Pass => "passes",
@@ -468,109 +481,4 @@ fn meaning(verdict: Verdict) -> &'static str {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    const NOW: &str = "2026-11-21T03:14:30Z";
-
-    fn model(status: Value) -> ModelDeployment {
-        let mut model = json!({
-            "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
-            "metadata": {"name": "churn", "namespace": "ml"},
-            "spec": {
-                "model": {"uri": "file:///m", "version": "2.1.0", "digest": "sha256:0"},
-                "objectives": [{"errorRate": {"max": "1%"}}],
-            },
-        });
-        model["status"] = status;
-        serde_json::from_value(model).unwrap()
-    }
-
-    fn evidence(verdict: &str, canary: (u64, u64), stable: (u64, u64)) -> Value {
-        let tally = |(requests, bad)| json!({"requests": requests, "bad": bad});
-        let look = json!({"canary": tally(canary), "stable": tally(stable)});
-        json!([{
-            "objective": "errorRate", "verdict": verdict, "threshold": "1 %", "windowSeconds": 60,
-            "query": r#"{__name__=~"envoy_cluster_upstream_rq_xx|envoy_cluster_upstream_rq|up",namespace="serin-system",pod=~"serin-router-[a-z0-9]+(-[a-z0-9]+)?",envoy_cluster_name=~"|ml/churn/bbbbbbbb|ml/churn/aaaaaaaa"}[60s]"#,
-            "step": look, "rollout": look, "upperBound": 0.0312, "boundNeeded": 0.02,
-            "sentence": "0 errors.",
-        }])
-    }
-
-    fn on_trial() -> Value {
-        json!({
-            "phase": "Canary",
-            "stable": {"revision": "aaaaaaaa", "version": "2.0.0"},
-            "canary": {
-                "revision": "bbbbbbbb", "version": "2.1.0", "weight": 25, "since": "2026-11-21T03:05:00Z",
-                "progress": {"step": 1, "stepSince": "2026-11-21T03:11:00Z", "gates": []},
-            },
-            "message": "0 errors in 140 canary requests (stable 0 of 1,260): the rate is below 3.1 %; moving to 50 % \
-                needs below 2 %, about 86 more clean requests (≈ 4 min at this traffic).",
-            "decisions": [
-                {
-                    "at": "2026-11-21T03:06:00Z", "action": "CanaryStarted", "version": "2.1.0", "weight": 10,
-                    "sentence": "Version 2.1.0 is Ready, verified and warm: it gets 10 % of the traffic.",
-                    "nextCheck": "2026-11-21T03:06:15Z",
-                },
-                {
-                    "at": "2026-11-21T03:11:00Z", "action": "StepAdvanced", "version": "2.1.0", "weight": 25,
-                    "verdict": "Pass", "by": "ada@example.com",
-                    "sentence": "0 errors in 120 canary requests (stable 0 of 1,080): the rate is below 3.6 %; moving \
-                        to 25 % needs below 4 %. Moving to 25 %.",
-                    "evidence": evidence("Pass", (120, 0), (1_080, 2)),
-                    "nextCheck": "2026-11-21T03:11:15Z",
-                },
-            ],
-        })
-    }
-
-    fn explained(status: Value, width: usize) -> String {
-        explain(&model(status), NOW.parse().unwrap(), width)
-    }
-
-    #[test]
-    fn a_rollout_under_way_is_explained() {
-        insta::assert_snapshot!(explained(on_trial(), 100));
-    }
-
-    #[test]
-    fn a_rollback_is_explained() {
-        let status = json!({
-            "phase": "RollingBack",
-            "stable": {"revision": "aaaaaaaa", "version": "2.0.0"},
-            "refused": [{
-                "revision": VersionSpec::of(&model(Value::Null).spec).revision(), "version": "2.1.0", "at": "2026-11-21T03:14:00Z",
-                "reason": "30 of 30 canary requests failed in one scrape.",
-            }],
-            "message": "30 of 30 canary requests failed in one scrape. All traffic is back on version 2.0.0.",
-            "decisions": [{
-                "at": "2026-11-21T03:14:00Z", "action": "RolledBack", "version": "2.1.0", "weight": 0, "verdict": "Fail",
-                "sentence": "30 of 30 canary requests failed in one scrape (100 %, objective 1 %); stable 0 of 270. All \
-                    traffic is back on version 2.0.0.",
-                "evidence": evidence("Fail", (30, 30), (270, 0)),
-            }],
-        });
-        insta::assert_snapshot!(explained(status, 100));
-    }
-
-    #[test]
-    fn no_line_is_wider_than_the_terminal() {
-        // Narrower than 90, the names of the router's metrics do not fit into a line.
-        for width in [90, 100, 140] {
-            let text = explained(on_trial(), width);
-            let widest = text.lines().map(|line| line.chars().count()).max();
-            assert!(widest <= Some(width), "{width}:\n{text}");
-        }
-    }
-
-    #[test]
-    fn a_model_that_nobody_looked_at_says_so() {
-        let text = explained(Value::Null, 100);
-        assert!(text.contains("has not looked at it yet"), "{text}");
-        let text = explained(json!({}), 100);
-        assert!(text.contains("None yet."), "{text}");
-    }
-}
+mod tests;

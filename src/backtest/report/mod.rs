@@ -1,4 +1,4 @@
-//! What a backtest found, in words and numbers.
+//! The report of a backtest.
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
@@ -16,40 +16,40 @@ use crate::{
 
 /// Columns of the report.
 const WIDTH: usize = 110;
-/// Requests that an hour needs before its share of bad ones is told as the worst.
+/// Requests that an hour needs to be considered for the worst hour.
 const FEWEST_OF_AN_HOUR: u64 = 100;
-/// A step that takes this many times its `minDuration` is limited by something else.
+/// A step that takes more than this many times its `minDuration` is reported as slow.
 const SLOW_STEP: f64 = 1.5;
-/// Examples told of one kind.
+/// Most examples of one kind.
 const EXAMPLES: usize = 3;
-/// How sure a bound is.
+/// Confidence level of bounds.
 const CERTAINTY: f64 = 0.95;
 
-/// All that a backtest found.
+/// The results of a backtest.
 pub struct Findings<'a> {
     /// The model, `<namespace>/<name>`, and the revision that served.
     pub title: String,
     /// The policy.
     pub spec: &'a ModelDeploymentSpec,
-    /// Whether the policy would also have waited for people; they are taken to agree at once.
+    /// Whether the policy also waits for people, who are assumed to agree at once.
     pub attended: bool,
     /// The past.
     pub looks: &'a [PastLook],
-    /// The rollouts that might have been.
+    /// The simulated rollouts.
     pub rollouts: &'a [Simulated],
     /// Time between two looks.
     pub interval: Duration,
 }
 
-/// What one objective's past was.
+/// The past of one objective.
 #[derive(Default)]
 struct Past {
     all: Tally,
     hours: BTreeMap<i64, Tally>,
     threshold: Option<Snapped>,
-    /// Reasons why it could not be read, and in how many looks.
+    /// Reasons why it could not be read, each with its number of looks.
     blind: BTreeMap<String, usize>,
-    /// Looks that gave something else than requests.
+    /// Looks that gave a value instead of requests.
     values: usize,
 }
 
@@ -74,13 +74,13 @@ impl Past {
         past
     }
 
-    /// The worst hour that had enough requests: when it began, and its share.
+    /// The worst hour among those with enough requests: its start, and its share of bad requests.
     fn worst_hour(&self) -> Option<(Timestamp, f64)> {
-        let told = self
+        let hours = self
             .hours
             .iter()
             .filter(|(_, tally)| tally.requests >= FEWEST_OF_AN_HOUR);
-        let (hour, tally) = told.max_by(|a, b| a.1.bad_share().total_cmp(&b.1.bad_share()))?;
+        let (hour, tally) = hours.max_by(|a, b| a.1.bad_share().total_cmp(&b.1.bad_share()))?;
         Some((
             Timestamp::from_second(hour * 3_600).ok()?,
             tally.bad_share(),
@@ -89,7 +89,7 @@ impl Past {
 }
 
 impl Findings<'_> {
-    /// The report.
+    /// Returns the report as text.
     pub fn text(&self) -> String {
         let mut page = String::new();
         self.title(&mut page);
@@ -101,7 +101,7 @@ impl Findings<'_> {
         heading(&mut page, "What limits it");
         let limits = self.limits(&pasts);
         if limits.is_empty() {
-            item(&mut page, "Nothing that this past could show.");
+            item(&mut page, "Nothing that this period shows.");
         }
         for limit in limits {
             item(&mut page, &limit);
@@ -112,7 +112,7 @@ impl Findings<'_> {
     fn title(&self, page: &mut String) {
         let ends = (self.looks.first(), self.looks.last());
         let (Some(first), Some(last)) = ends else {
-            let _ = writeln!(page, "{}: no look at all", self.title);
+            let _ = writeln!(page, "{}: no looks", self.title);
             return;
         };
         let weights: Vec<String> = self
@@ -135,8 +135,7 @@ impl Findings<'_> {
         );
         let mut steps = format!("{} %", weights.join(", "));
         if self.attended {
-            steps +=
-                "; people who are asked agree at once, and what fails is rolled back, not held";
+            steps += "; approvals are given at once, and failures are rolled back instead of held";
         }
         row(page, "steps", &steps);
     }
@@ -188,7 +187,8 @@ impl Findings<'_> {
     fn rollouts(&self, page: &mut String) {
         heading(
             page,
-            "Rollouts of a version exactly as good as the one that served: its own requests, dealt out by weight",
+            "Rollouts of a version exactly as good as the one that served: its own requests, dealt \
+             out by weight",
         );
         let all = self.rollouts.len() as u64;
         let apart = self.apart();
@@ -213,8 +213,9 @@ impl Findings<'_> {
             page,
             "rolled back",
             &format!(
-                "{false_ones} ({}), each one falsely. With 95 % certainty the true share is below {}, if what happens \
-                 to one rollout says nothing about the next; by those alone that do not overlap, below {}",
+                "{false_ones} ({}), each one falsely. With 95 % certainty the true share is below \
+                 {}, if what happens to one rollout says nothing about the next; by those alone \
+                 that do not overlap, below {}",
                 percent(false_ones as f64 / all.max(1) as f64),
                 bound(all),
                 bound(apart),
@@ -227,7 +228,7 @@ impl Findings<'_> {
         );
     }
 
-    /// Rollouts that could have run one after the other.
+    /// Number of rollouts that do not overlap in time.
     fn apart(&self) -> u64 {
         let mut free_from = Timestamp::MIN;
         let mut apart = 0;
@@ -287,8 +288,9 @@ impl Findings<'_> {
         let read = past.blind.values().sum::<usize>() < self.looks.len();
         if read && past.all.requests == 0 && past.values == 0 {
             limits.push(format!(
-                "{name}: not one request was counted. Did this revision serve in that period, and is the source of evidence \
-                 (spec.traffic.evidence) the right one? --revision names another."
+                "{name}: not one request was counted. Did this revision serve in that period, and \
+                 is the source of evidence (spec.traffic.evidence) the right one? --revision names \
+                 another."
             ));
         }
         let mut blind: Vec<_> = past.blind.iter().collect();
@@ -300,8 +302,9 @@ impl Findings<'_> {
             && past.all.bad_share() > budget
         {
             limits.push(format!(
-                "{name}: the version that served broke this objective itself ({} bad, allowed {}). A version as good as \
-                 it is held back, however long it is looked at: raise the objective, or mend what serves.",
+                "{name}: the version that served broke this objective itself ({} bad, allowed {}). \
+                 A version as good as it is held back, however long it is looked at: raise the \
+                 objective, or fix the serving version.",
                 percent(past.all.bad_share()),
                 percent(budget)
             ));
@@ -310,13 +313,13 @@ impl Findings<'_> {
             && asked != edge
         {
             limits.push(format!(
-                "{name}: {asked:?} is no edge of the histogram; {edge:?} is judged instead, which is stricter. Add a \
-                 bucket at {asked:?}, or name one that exists."
+                "{name}: {asked:?} is no edge of the histogram; {edge:?} is judged instead, which \
+                 is stricter. Add a bucket at {asked:?}, or name one that exists."
             ));
         }
     }
 
-    /// A period in which no rollout could end.
+    /// Reports a period in which no rollout ended.
     fn short_period(&self, limits: &mut Vec<String>) {
         let unfinished = self.times(|end| *end == End::Unfinished);
         if unfinished.is_empty() || unfinished.len() < self.rollouts.len() {
@@ -325,14 +328,14 @@ impl Findings<'_> {
         let steps = 0..self.spec.rollout.steps.len();
         let least: Duration = steps.map(|step| self.spec.rollout.least_time(step)).sum();
         limits.push(format!(
-            "Period: no rollout came to an end in it. The steps alone ask for {}, and the period has {}: begin earlier \
-             (--from).",
+            "Period: no rollout came to an end in it. The steps alone ask for {}, and the period \
+             has {}: begin earlier (--from).",
             declared(least.into()),
             declared((self.interval * self.looks.len() as u32).into()),
         ));
     }
 
-    /// Steps that take much longer than they are asked to.
+    /// Reports steps that take much longer than `minDuration`.
     fn slow_steps(&self, pasts: &[Past], limits: &mut Vec<String>) {
         let requests = pasts.iter().map(|past| past.all.requests).max();
         let seconds = self.interval.as_secs_f64() * self.looks.len() as f64;
@@ -351,8 +354,8 @@ impl Findings<'_> {
             if median.as_secs_f64() > at_least * SLOW_STEP {
                 let rate = requests.unwrap_or(0) as f64 / seconds.max(1.0) * 60.0;
                 limits.push(format!(
-                    "Traffic: the step at {} % takes {} (median) where {} are asked for: at {:.1} requests a \
-                     minute, its proof takes that long.",
+                    "Traffic: the step at {} % takes {} (median) where {} are asked for: at {:.1} \
+                     requests a minute, its proof takes that long.",
                     step.weight,
                     span(*median),
                     declared(asked.into()),
@@ -363,8 +366,8 @@ impl Findings<'_> {
     }
 }
 
-/// The time within which a share of the rollouts was promoted, of those that were not rolled back. Rollouts that the
-/// data's end cut off count for as long as they were seen (Kaplan and Meier 1958).
+/// The time within which a share of the rollouts was promoted, of those not rolled back. Rollouts
+/// cut off by the end of the data are censored (Kaplan and Meier 1958).
 fn time_until(
     promoted: &[SignedDuration],
     unfinished: &[SignedDuration],
@@ -385,7 +388,8 @@ fn time_until(
     Some("more than this period shows".to_owned())
 }
 
-/// The highest chance with which at most `hits` of `tries` are no surprise (Clopper and Pearson 1934, one-sided).
+/// The upper confidence bound of a probability after `hits` of `tries` (Clopper and Pearson 1934,
+/// one-sided).
 fn upper_bound(hits: u64, tries: u64, certainty: f64) -> f64 {
     if hits >= tries {
         return 1.0;
@@ -402,7 +406,7 @@ fn upper_bound(hits: u64, tries: u64, certainty: f64) -> f64 {
     excluded
 }
 
-/// The chance of at most `hits` of `tries`, each with probability `p` in (0, 1).
+/// The probability of at most `hits` of `tries`, each with probability `p` in (0, 1).
 fn at_most(hits: u64, tries: u64, p: f64) -> f64 {
     let ln_choose = |k: u64| {
         let (n, k) = (tries as f64, k as f64);
@@ -413,19 +417,19 @@ fn at_most(hits: u64, tries: u64, p: f64) -> f64 {
         .sum()
 }
 
-/// A reason without what changes from look to look.
+/// A reason without the parts that change from look to look.
 fn kind(blind: &BlindReason) -> String {
     if let BlindReason::Stale { .. } = blind {
         return "the serving version had not been scraped for over three intervals".to_owned();
     }
-    // Here the serving version stands on both sides.
+    // The serving version is read as both versions.
     let text = blind.to_string();
     ["canary", "stable"].iter().fold(text, |text, side| {
         text.replace(&format!("the {side} version"), "the serving version")
     })
 }
 
-/// The share of bad requests that a gate allows, where it names one.
+/// The share of bad requests that a gate allows; `None` where it has no such limit.
 fn budget(gate: &Gate) -> Option<f64> {
     match gate {
         Gate::ErrorRate { max } => Some(*max),
@@ -461,61 +465,4 @@ fn item(page: &mut String, text: &str) {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_bound_on_no_hits_is_the_rule_of_three() {
-        let bound = upper_bound(0, 300, 0.95);
-        assert!((bound - 0.00994).abs() < 1e-4, "{bound}");
-        let bound = upper_bound(3, 200, 0.95);
-        assert!((bound - 0.0383).abs() < 1e-3, "{bound}");
-        assert!(upper_bound(5, 5, 0.95) >= 1.0);
-    }
-
-    #[test]
-    fn rollouts_that_the_end_cut_off_make_the_times_longer() {
-        let minutes = |list: &[i64]| -> Vec<SignedDuration> {
-            list.iter().map(|m| SignedDuration::from_mins(*m)).collect()
-        };
-        let promoted = minutes(&[10, 20, 30, 40]);
-        let half = |unfinished: &[i64]| time_until(&promoted, &minutes(unfinished), 0.5).unwrap();
-        assert_eq!(half(&[]), "20 min");
-        assert_eq!(half(&[5, 5, 5]), "20 min");
-        assert_eq!(half(&[60, 60]), "30 min");
-        assert_eq!(half(&[60; 9]), "more than this period shows");
-        assert_eq!(time_until(&[], &[], 0.5), None);
-    }
-
-    #[test]
-    fn a_period_in_which_nothing_could_end_is_told() {
-        let spec: ModelDeploymentSpec = serde_json::from_value(serde_json::json!({
-            "model": {"uri": "pvc://models/churn/1", "version": "1", "digest": format!("sha256:{:064}", 1)},
-            "objectives": [{"errorRate": {"max": "1%"}}],
-        }))
-        .unwrap();
-        let rollout = |end| Simulated {
-            started: Timestamp::UNIX_EPOCH,
-            took: SignedDuration::from_mins(9),
-            end,
-            steps: Vec::new(),
-            lacked_data: false,
-        };
-        let limits = |rollouts: &[Simulated]| {
-            let findings = Findings {
-                title: String::new(),
-                spec: &spec,
-                attended: false,
-                looks: &[],
-                rollouts,
-                interval: Duration::from_secs(15),
-            };
-            findings.limits(&[])
-        };
-        let unfinished = [rollout(End::Unfinished), rollout(End::Unfinished)];
-        let told = limits(&unfinished).join("\n");
-        assert!(told.contains("The steps alone ask for 25 min"), "{told}");
-        assert!(limits(&[rollout(End::Unfinished), rollout(End::Promoted)]).is_empty());
-        assert!(limits(&[]).is_empty());
-    }
-}
+mod tests;

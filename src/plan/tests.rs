@@ -1,0 +1,136 @@
+//! Tests of `plan`.
+
+use serde_json::json;
+
+use super::*;
+use crate::router::envoy::{Envoy, Prober, refusals::Refusals};
+
+fn defaults() -> PlatformDefaults {
+    let fetch = json!({"image": "serve:1", "hosts": [], "maxSize": 1});
+    PlatformDefaults {
+        serving_image: "serve:1".to_owned(),
+        fetch: serde_json::from_value(fetch).unwrap(),
+    }
+}
+
+#[test]
+fn replicas_are_never_lowered_during_a_rollout() {
+    let version = |version: &str| {
+        let model = json!({"uri": "file:///m", "version": version, "digest": "sha256:0"});
+        serde_json::from_value::<VersionSpec>(json!({"model": model, "serving": {}})).unwrap()
+    };
+    let known = |spec: VersionSpec, number| {
+        let data = serde_json::to_value(&spec).unwrap();
+        let version = KnownVersion {
+            number,
+            spec,
+            template: None,
+            reign: None,
+            data,
+        };
+        (version.spec.revision(), version)
+    };
+    let known: BTreeMap<_, _> = (1..=4)
+        .map(|number| known(version(&number.to_string()), number))
+        .collect();
+    let revision = |number: &str| version(number).revision().0;
+    let defaults = defaults();
+    let replicas = |wanted: i32, floor: Option<i32>| {
+        let model: ModelDeployment = serde_json::from_value(json!({
+            "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
+            "metadata": {"name": "churn", "namespace": "ml", "uid": "u", "generation": 1},
+            "spec": {
+                "model": {"uri": "file:///m", "version": "2", "digest": "sha256:0"},
+                "replicas": wanted, "objectives": [{"errorRate": {"max": "1%"}}],
+            },
+        }))
+        .unwrap();
+        let state: State = serde_json::from_value(json!({
+            "phase": "Canary", "stable": {"revision": revision("1"), "version": "1"},
+            "canary": {"revision": revision("2"), "version": "2", "weight": 10,
+                "since": "1970-01-01T00:00:00Z"},
+            "retiring": [{"revision": revision("3"), "scaleDownAt": "1970-01-01T00:00:00Z"}],
+            "replicasFloor": floor,
+        }))
+        .unwrap();
+        let input = PlanInput {
+            state: &state,
+            known: &known,
+            known_is_all: true,
+            usable: true,
+            router: &Envoy::new(Prober::by_tcp(), Refusals::default()),
+            report: &Report::default(),
+            defaults: &defaults,
+        };
+        let plan = plan(&model, &input);
+        let deployments = plan
+            .apply
+            .into_iter()
+            .filter_map(|intent| match intent.object {
+                Object::Deployment(deployment) => Some(deployment),
+                _ => None,
+            });
+        let of = |deployment: Deployment| {
+            let version = &deployment.metadata.annotations.unwrap()["serin.dev/version"];
+            (version.clone(), deployment.spec.replicas.unwrap())
+        };
+        let mut replicas: Vec<_> = deployments.map(of).collect();
+        replicas.sort();
+        replicas
+            .into_iter()
+            .map(|(_, replicas)| replicas)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(replicas(3, None), [3, 3, 3, 0]);
+    assert_eq!(
+        replicas(1, Some(5)),
+        [5, 5, 5, 0],
+        "an autoscaler goes down"
+    );
+    assert_eq!(replicas(7, Some(5)), [7, 7, 7, 0], "and up");
+}
+
+#[test]
+fn a_lost_state_scales_no_version_down() {
+    let model: ModelDeployment = serde_json::from_value(json!({
+        "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
+        "metadata": {"name": "churn", "namespace": "ml", "uid": "u", "generation": 1},
+        "spec": {
+            "model": {"uri": "file:///m", "version": "1", "digest": "sha256:0"},
+            "objectives": [{"errorRate": {"max": "1%"}}],
+        },
+    }))
+    .unwrap();
+    let spec = VersionSpec::of(&model.spec);
+    let orphan = KnownVersion {
+        number: 1,
+        data: serde_json::to_value(&spec).unwrap(),
+        spec,
+        template: None,
+        reign: None,
+    };
+    let of = |state: &State, orphan: &KnownVersion| {
+        let input = PlanInput {
+            state,
+            known: &[(orphan.spec.revision(), orphan.clone())].into(),
+            known_is_all: true,
+            usable: true,
+            router: &Envoy::new(Prober::by_tcp(), Refusals::default()),
+            report: &Report::default(),
+            defaults: &defaults(),
+        };
+        plan(&model, &input).apply.len()
+    };
+    assert_eq!(of(&State::default(), &orphan), 0);
+    let on_trial: State = serde_json::from_value(json!({
+        "phase": "Preparing",
+        "canary": {"revision": "2", "version": "2", "weight": 0,
+            "since": "1970-01-01T00:00:00Z"},
+    }))
+    .unwrap();
+    let in_force = KnownVersion {
+        reign: Some(1),
+        ..orphan
+    };
+    assert_eq!(of(&on_trial, &in_force), 0, "a state that was lost");
+}
