@@ -1,4 +1,4 @@
-//! The operator dies, or there are two of it.
+//! The operator dies, or two operators run.
 
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ use crate::{
 /// The operators' lease.
 const LEASE: &str = "serin-operator";
 
-/// Kills the operator as soon as the status is at `phase` and `weight`, starts it again, and expects the usual end.
+/// Kills the operator as soon as the status is at `phase` and `weight`, starts it again, and
+/// expects the usual end.
 async fn promoted_although_killed_at(phase: Phase, weight: u8) {
     let mut world = world!(World::with_metrics()).with_stable("1").await;
     world.roll_out("2").await;
@@ -42,27 +43,27 @@ async fn promoted_although_killed_at(phase: Phase, weight: u8) {
 }
 
 #[tokio::test]
-async fn killed_while_preparing_it_promotes_all_the_same() {
+async fn killed_while_preparing_it_still_promotes() {
     promoted_although_killed_at(Phase::Preparing, 0).await;
 }
 
 #[tokio::test]
-async fn killed_at_the_first_step_it_promotes_all_the_same() {
+async fn killed_at_the_first_step_it_still_promotes() {
     promoted_although_killed_at(Phase::Canary, 10).await;
 }
 
 #[tokio::test]
-async fn killed_at_the_last_step_it_promotes_all_the_same() {
+async fn killed_at_the_last_step_it_still_promotes() {
     promoted_although_killed_at(Phase::Canary, 100).await;
 }
 
 #[tokio::test]
-async fn killed_after_the_promotion_it_still_lets_the_old_version_go() {
+async fn killed_after_the_promotion_it_still_removes_the_old_version() {
     promoted_although_killed_at(Phase::Promoting, 0).await;
 }
 
 #[tokio::test]
-async fn killed_in_mid_rollback_it_ends_rolled_back_all_the_same() {
+async fn killed_during_a_rollback_it_still_ends_rolled_back() {
     let mut world = world!(World::with_metrics()).with_stable("1").await;
     world.fail("2", 0.2);
     world.roll_out("2").await;
@@ -84,7 +85,7 @@ async fn killed_in_mid_rollback_it_ends_rolled_back_all_the_same() {
 }
 
 #[tokio::test]
-async fn of_two_operators_one_acts_and_the_other_takes_over_when_it_dies() {
+async fn the_second_operator_takes_over_when_the_leader_dies() {
     let mut world = world!(World::new()).with_stable("1").await;
     let _second = world.operator_named(SECOND);
     world.roll_out("2").await;
@@ -108,7 +109,8 @@ async fn renewed_by_another(leases: &Api<Lease>, clock_off: SignedDuration, last
         "holderIdentity": "another", "leaseDurationSeconds": lasts,
         "acquireTime": now.to_string(), "renewTime": now.to_string(),
     });
-    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": LEASE}, "spec": spec});
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": LEASE}, "spec": spec});
     let params = PatchParams::apply("another").force();
     leases
         .patch(LEASE, &params, &Patch::Apply(lease))
@@ -117,7 +119,7 @@ async fn renewed_by_another(leases: &Api<Lease>, clock_off: SignedDuration, last
 }
 
 #[tokio::test]
-async fn a_dead_leader_whose_clock_was_an_hour_ahead_is_followed_all_the_same() {
+async fn a_dead_leader_with_a_clock_an_hour_ahead_is_replaced() {
     let mut world = world!(World::without_operator());
     renewed_by_another(&world.api(), SignedDuration::from_hours(1), 5).await;
     world.start_operator();
@@ -141,7 +143,7 @@ async fn a_living_leader_whose_clock_is_an_hour_behind_keeps_its_lease() {
 }
 
 #[tokio::test]
-async fn a_leader_whose_lease_is_deleted_takes_it_again_and_goes_on() {
+async fn a_leader_recreates_its_deleted_lease() {
     let world = world!(World::new()).with_stable("1").await;
     let leases: Api<Lease> = world.api();
     leases

@@ -1,4 +1,5 @@
-//! What the operators of these tests may do: what the chart grants, on a cluster that asks for as much as OpenShift.
+//! The operator's permissions in these tests: the chart's, on a cluster that requires as much as
+//! OpenShift.
 
 use k8s_openapi::api::{
     admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
@@ -10,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::operator::{FIRST, SECOND};
 
-/// The admission plugin that asks whoever sets an ownerReference for a right to the owner's finalizers.
+/// The admission plugin that requires the right to an owner's finalizers for setting an
+/// ownerReference.
 pub const OF_OWNERS: &str = "--enable-admission-plugins=OwnerReferencesPermissionEnforcement";
 
 /// The rules of all roles that the chart gives the operator; there is no template in them.
@@ -31,7 +33,8 @@ pub async fn install(client: &Client) {
     let users = [FIRST, SECOND].map(|user| json!({"kind": "User", "name": user}));
     let binding = json!({
         "metadata": name,
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "serin-operator"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
+            "name": "serin-operator"},
         "subjects": users,
     });
     make::<ClusterRoleBinding>(client, binding).await;
@@ -45,7 +48,8 @@ pub async fn install(client: &Client) {
                 "operations": ["CREATE", "UPDATE"], "resources": ["endpointslices"],
             }]},
             "validations": [{
-                "expression": "authorizer.group('discovery.k8s.io').resource('endpointslices').subresource('restricted')\
+                "expression": "authorizer.group('discovery.k8s.io').resource('endpointslices')\
+                    .subresource('restricted')\
                     .namespace(namespaceObject.metadata.name).check('create').allowed()",
                 "message": "endpoint address 10.244.0.7 is not allowed",
             }],

@@ -1,4 +1,4 @@
-//! The life of a rollout around its steps: how it begins, what is edited under it, how it ends.
+//! Rollouts beyond their steps: start, edits of the spec, end.
 
 use std::time::{Duration, Instant};
 
@@ -113,7 +113,7 @@ async fn no_weight_is_raised_before_stable_can_take_it_all_back() {
     world.hold("2");
     world.roll_out("2").await;
     world.until_canary("2", 0).await;
-    // Stable loses its pods: an eviction, a node, a hand.
+    // Stable loses its pods: by an eviction, a node or a person.
     world.hold("1");
     world
         .until("stable's pods are gone", |status| {
@@ -122,7 +122,7 @@ async fn no_weight_is_raised_before_stable_can_take_it_all_back() {
         .await;
     world.release("2");
     world
-        .until("it is told", |status| {
+        .until("it is reported", |status| {
             condition(status, "Ready")
                 .message
                 .contains("take all traffic back")
@@ -164,7 +164,7 @@ async fn scaled_down_in_mid_rollout_stable_holds_the_weight_and_still_takes_all_
     );
 }
 
-/// The end of a step that can prove nothing, as the policy has it.
+/// The end of a step without sufficient evidence, by policy.
 async fn without_evidence(then: &str) -> Option<World> {
     let world = World::with_metrics().await?.with_stable("1").await;
     let policy = json!({"after": "2s", "then": then});
@@ -176,7 +176,7 @@ async fn without_evidence(then: &str) -> Option<World> {
 }
 
 #[tokio::test]
-async fn without_enough_data_pause_waits_and_says_so() {
+async fn without_enough_data_pause_waits_and_reports_it() {
     let world = world!(without_evidence("Pause"));
     world.until_reason("InsufficientData").await;
     tokio::time::sleep(A_WHILE).await;
@@ -184,14 +184,14 @@ async fn without_enough_data_pause_waits_and_says_so() {
 }
 
 #[tokio::test]
-async fn without_enough_data_advance_goes_on() {
+async fn without_enough_data_advance_takes_the_next_step() {
     let world = world!(without_evidence("Advance"));
     world.until_serves("2").await;
     assert_eq!(world.weights("2"), [0, 10, 50, 100]);
 }
 
 #[tokio::test]
-async fn without_enough_data_rollback_gives_up() {
+async fn without_enough_data_rollback_takes_the_traffic_back() {
     let world = world!(without_evidence("Rollback"));
     world.until_rolled_back().await;
 }
@@ -230,7 +230,8 @@ async fn an_adaptive_start_is_chosen_by_stables_traffic() {
     assert_eq!(world.weights("2"), [0, 50, 100]);
 }
 
-/// Deletes the model as soon as version 2 is at a phase and weight; its name is then free for another.
+/// Deletes the model as soon as version 2 is at a phase and weight; its name is then free for
+/// another.
 async fn deleted_at(phase: Phase, weight: u8) {
     let world = world!(World::with_metrics()).with_stable("1").await;
     if phase == Phase::Preparing {
@@ -244,7 +245,7 @@ async fn deleted_at(phase: Phase, weight: u8) {
         .delete(MODEL, &DeleteParams::default())
         .await
         .unwrap();
-    // Nobody works for a model that is gone.
+    // No operator works for a model that is gone.
     wait("nothing is written any more", async || {
         let before = world.writes(FIRST);
         tokio::time::sleep(A_WHILE).await;

@@ -1,11 +1,12 @@
 //! The operator against a real API server: etcd and kube-apiserver, and nothing else of Kubernetes.
 //!
-//! The tests play the rest of a cluster themselves: what the Deployment and EndpointSlice controllers and the kubelet
-//! would report ([`player`]), and what routers would count ([`traffic`]). The operator runs in this process, in a runtime
-//! of its own that can end as abruptly as a killed process does. Each test has a namespace of its own.
+//! The tests simulate the rest of a cluster: the Deployment and EndpointSlice controllers and the
+//! kubelet ([`player`]), and the routers' counters ([`traffic`]). The operator runs in this
+//! process, in a runtime of its own that can end as abruptly as a killed process does. Each test
+//! has a namespace of its own.
 //!
-//! Needs `etcd` and `kube-apiserver` in `KUBEBUILDER_ASSETS`, else in the cache of `cargo xtask cluster assets`, and
-//! Prometheus for some. Without them a test prints why and passes.
+//! Needs `etcd` and `kube-apiserver` in `KUBEBUILDER_ASSETS`, else in the cache of `cargo xtask
+//! cluster assets`, and Prometheus for some. Without them a test prints why and passes.
 #![allow(clippy::unwrap_used)]
 
 mod faults;

@@ -1,5 +1,5 @@
-//! Objectives judged beside stable and by queries, and those that cannot be measured, on a real API server with a real
-//! Prometheus.
+//! Objectives relative to stable, objectives by queries, and unmeasurable ones, with a real API
+//! server and a real Prometheus.
 
 use serde_json::{Value, json};
 
@@ -52,8 +52,7 @@ async fn a_query_beyond_its_limit_waits_for_a_person_where_its_then_is_pause() {
 }
 
 #[tokio::test]
-async fn an_objective_that_cannot_be_measured_is_told_before_traffic_moves_and_mended_by_the_spec()
-{
+async fn an_unmeasurable_objective_is_reported_before_traffic_moves_until_the_spec_changes() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     let scalar = json!([{"query": {"name": "five", "promql": "5", "max": 3}}]);
     hold_to(&world, scalar).await;
@@ -71,8 +70,8 @@ async fn an_objective_that_cannot_be_measured_is_told_before_traffic_moves_and_m
     );
     assert_eq!(world.weights("2"), [0]);
 
-    let mended = json!([{"query": {"name": "five", "promql": "vector(2)", "max": 3}}]);
-    hold_to(&world, mended).await;
+    let fixed = json!([{"query": {"name": "five", "promql": "vector(2)", "max": 3}}]);
+    hold_to(&world, fixed).await;
     world.until_serves("2").await;
     assert_eq!(world.weights("2"), [0, 10, 50, 100]);
 }

@@ -1,4 +1,4 @@
-//! What is made for a model, and what becomes of it when others touch it.
+//! The objects of a model, and their repair after edits by others.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -110,7 +110,7 @@ async fn the_first_version_gets_its_objects_and_once_ready_all_traffic() {
 }
 
 #[tokio::test]
-async fn a_model_is_ready_once_its_address_answers_or_has_been_asked_in_vain_for_long() {
+async fn a_model_is_ready_once_its_address_answers_or_after_a_timeout() {
     let world = world!(World::new());
     let is_ready = |status: &ModelDeploymentStatus| condition(status, "Ready").status == "True";
     let is_silent = |status: &ModelDeploymentStatus| {
@@ -126,7 +126,7 @@ async fn a_model_is_ready_once_its_address_answers_or_has_been_asked_in_vain_for
     let status = world.until("its address is asked", is_silent).await;
     assert_eq!(condition(&status, "Available").status, "True");
     assert_eq!(condition(&status, "Reconciling").status, "True");
-    assert_eq!(stable(&status), Some("1"), "routers are told of it");
+    assert_eq!(stable(&status), Some("1"), "routers get it");
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!is_ready(&world.status().await));
     world.routers_answer.store(true, Ordering::Relaxed);
@@ -164,7 +164,7 @@ async fn a_change_of_replicas_scales_and_rolls_nothing_out() {
 }
 
 #[tokio::test]
-async fn what_is_edited_scaled_or_deleted_by_hand_is_repaired() {
+async fn manual_edits_scaling_and_deletion_are_repaired() {
     let world = world!(World::new()).with_stable("1").await;
     let revision = world.status().await.state.stable.unwrap().revision;
     let name = format!("{MODEL}-{revision}");
@@ -180,7 +180,7 @@ async fn what_is_edited_scaled_or_deleted_by_hand_is_repaired() {
     .await;
 
     let edited = Patch::Strategic(json!({"spec": {"template": {"spec": {"containers": [
-        {"name": "model", "image": "somebody/else:1"},
+        {"name": "model", "image": "another/image:1"},
     ]}}}}));
     deployments.patch(&name, &by_hand, &edited).await.unwrap();
     wait("its own image again", async || {
@@ -230,7 +230,8 @@ async fn what_is_edited_scaled_or_deleted_by_hand_is_repaired() {
 async fn a_foreign_service_of_the_models_name_is_left_untouched_and_named() {
     let world = world!(World::new());
     let foreign = serde_json::from_value(json!({
-        "metadata": {"name": MODEL}, "spec": {"ports": [{"port": 5432}], "selector": {"app": "database"}},
+        "metadata": {"name": MODEL},
+        "spec": {"ports": [{"port": 5432}], "selector": {"app": "database"}},
     }));
     let services: Api<Service> = world.api();
     let foreign = services
@@ -266,7 +267,8 @@ async fn fields_of_other_managers_survive_a_repair() {
     let name = format!("{MODEL}-{revision}");
     let deployments: Api<Deployment> = world.api();
     let theirs = json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "annotations": {"team": "ml"}},
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name, "annotations": {"team": "ml"}},
         "spec": {"template": {"metadata": {"annotations": {"sidecar.istio.io/inject": "false"}}}},
     });
     deployments
@@ -365,7 +367,7 @@ async fn versions_beyond_the_history_limit_go_and_those_within_keep_no_pods() {
 }
 
 #[tokio::test]
-async fn an_artefact_is_fetched_before_the_server_starts_and_a_refusal_is_told() {
+async fn an_artefact_is_fetched_before_the_server_starts_and_a_refusal_is_reported() {
     let world = world!(World::new()).with_stable("1").await;
     world.hold("2");
     let mut fetched = manifest("2");
@@ -398,7 +400,7 @@ async fn an_artefact_is_fetched_before_the_server_starts_and_a_refusal_is_told()
         ("model", Some(true))
     );
 
-    // What the API server filled in is nobody's to write again.
+    // Defaults of the API server have no owner, and are not written again.
     let writes = || {
         let all = world.server.requests(FIRST, &world.namespace);
         let is_it = |request: &Request| request.resource == "deployments" && request.name == name;
@@ -412,10 +414,13 @@ async fn an_artefact_is_fetched_before_the_server_starts_and_a_refusal_is_told()
     // What a kubelet reports.
     let said = "refused: the host of https://registry.example.com is not on the platform's list";
     let pods: Api<Pod> = world.api();
-    let labels = json!({"serin.dev/model": MODEL, "serin.dev/revision": revision, "app.kubernetes.io/managed-by": "serin"});
+    let labels = json!({"serin.dev/model": MODEL, "serin.dev/revision": revision,
+            "app.kubernetes.io/managed-by": "serin"});
     let pod = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("{name}-x"), "labels": labels},
-        "spec": {"containers": [{"name": "model", "image": "serve:1"}], "initContainers": [{"name": "fetch", "image": "serve:1"}]},
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": format!("{name}-x"), "labels": labels},
+        "spec": {"containers": [{"name": "model", "image": "serve:1"}],
+            "initContainers": [{"name": "fetch", "image": "serve:1"}]},
     });
     pods.create(
         &PostParams::default(),
@@ -425,7 +430,8 @@ async fn an_artefact_is_fetched_before_the_server_starts_and_a_refusal_is_told()
     .unwrap();
     let ended = json!({"terminated": {"exitCode": 3, "reason": "Error", "message": said}});
     let status = json!({"status": {"initContainerStatuses": [{
-        "name": "fetch", "image": "serve:1", "imageID": "", "ready": false, "restartCount": 0, "state": ended,
+        "name": "fetch", "image": "serve:1", "imageID": "", "ready": false, "restartCount": 0,
+        "state": ended,
     }]}});
     pods.patch_status(
         &format!("{name}-x"),

@@ -1,4 +1,4 @@
-//! Plays the Deployment and EndpointSlice controllers and the kubelet for one namespace.
+//! Simulates the Deployment and EndpointSlice controllers and the kubelet for one namespace.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 /// Versions whose pods do not become Ready.
 pub type Held = Arc<Mutex<BTreeSet<String>>>;
 
-/// Reports the pods of every Deployment as Ready, but those of the versions that are held, until the runtime ends.
+/// Reports the pods of every Deployment as Ready, but those of the versions that are held, until
+/// the runtime ends.
 pub async fn play(client: Client, namespace: String, held: Held) {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
     let mut reported: BTreeMap<String, (i64, i32)> = BTreeMap::new();
@@ -51,8 +52,7 @@ pub async fn play(client: Client, namespace: String, held: Held) {
     }
 }
 
-/// A version that is held has a pod that runs and is not Ready: what keeps it from it is its own
-/// fault.
+/// A held version has a pod that runs and is not Ready, which counts as the version's own failure.
 async fn report_silent_pod(client: &Client, deployment: &Deployment, is_silent: bool) -> bool {
     let pods: Api<Pod> = Api::namespaced(client.clone(), &deployment.namespace().unwrap());
     let name = format!("{}-silent", deployment.name_any());
@@ -63,7 +63,8 @@ async fn report_silent_pod(client: &Client, deployment: &Deployment, is_silent: 
         return gone.is_ok() || pods.get_opt(&name).await.is_ok_and(|pod| pod.is_none());
     }
     let pod = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": deployment.labels()},
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "labels": deployment.labels()},
         "spec": {"containers": [{"name": "model", "image": "serve:1"}]},
     });
     let status = json!({"status": {"phase": "Running", "containerStatuses": [{
@@ -81,7 +82,8 @@ async fn report_silent_pod(client: &Client, deployment: &Deployment, is_silent: 
             .is_ok()
 }
 
-/// The slice that the EndpointSlice controller makes of a Service's ready pods; it copies the Service's labels.
+/// The slice that the EndpointSlice controller makes of a Service's ready pods; it copies the
+/// Service's labels.
 async fn report_endpoints(client: &Client, deployment: &Deployment, ready: i32) -> bool {
     let name = deployment.name_any();
     let mut labels = deployment.labels().clone();

@@ -26,7 +26,7 @@ async fn a_good_version_takes_every_step_and_is_promoted() {
 }
 
 #[tokio::test]
-async fn a_version_with_errors_is_rolled_back_and_the_numbers_are_told() {
+async fn a_version_with_errors_is_rolled_back_with_the_numbers() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     world.fail("2", 0.2);
     world.roll_out("2").await;

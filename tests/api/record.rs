@@ -1,4 +1,4 @@
-//! What the history is good for: a status that is lost, and a model that is deleted and made again.
+//! Recovery from the history: a lost status, and a model that is deleted and created again.
 
 use std::fmt::Debug;
 
@@ -91,7 +91,8 @@ async fn a_first_version_whose_status_is_lost_is_still_the_first_one() {
     world.until_serves("1").await;
 }
 
-/// The names of the model's objects of one kind. The slices of its pods are the cluster's, not the model's.
+/// The names of the model's objects of one kind. The slices of its pods are the cluster's, not the
+/// model's.
 async fn children<K>(world: &World) -> Vec<String>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
@@ -114,11 +115,11 @@ where
         + DeserializeOwned,
 {
     for name in children::<K>(world).await {
-        let nobody = Patch::Merge(json!({"metadata": {"ownerReferences": null}}));
+        let without_owner = Patch::Merge(json!({"metadata": {"ownerReferences": null}}));
         let params = PatchParams::default();
         world
             .api::<K>()
-            .patch(&name, &params, &nobody)
+            .patch(&name, &params, &without_owner)
             .await
             .unwrap();
     }
@@ -223,7 +224,8 @@ async fn a_spec_that_no_deployment_can_have_becomes_no_version() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     world.roll_out("2").await;
     world.until_canary("2", 10).await;
-    // Huge pages go with cpu or memory only: a rule of the API server that the schema does not repeat.
+    // Huge pages go with cpu or memory only: a rule of the API server that the schema does not
+    // repeat.
     let pages = json!({"limits": {"hugepages-2Mi": "2Mi"}});
     world
         .change("3", "/spec/serving", json!({"resources": pages}))
@@ -271,7 +273,8 @@ async fn a_spec_that_no_deployment_can_have_becomes_no_version() {
 /// Makes the API server deny the Deployments of one namespace, or not any more.
 async fn deny_deployments(world: &World, denies: bool) {
     let name = format!("deny-{}", world.namespace);
-    let rule = json!({"apiGroups": ["apps"], "apiVersions": ["*"], "operations": ["CREATE"], "resources": ["deployments"]});
+    let rule = json!({"apiGroups": ["apps"], "apiVersions": ["*"], "operations": ["CREATE"],
+            "resources": ["deployments"]});
     let namespace = json!({"matchLabels": {"kubernetes.io/metadata.name": world.namespace}});
     let matches = json!({"resourceRules": [rule], "namespaceSelector": namespace});
     let policy = json!({
@@ -315,9 +318,11 @@ async fn a_version_whose_deployment_is_denied_does_not_begin_until_it_is_allowed
     let world = world!(World::with_metrics()).with_stable("1").await;
     deny_deployments(&world, true).await;
     let tried = json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "tried", "annotations": {"serin.dev/version": "0"}},
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "tried", "annotations": {"serin.dev/version": "0"}},
         "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {
-            "metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]},
+            "metadata": {"labels": {"a": "b"}},
+            "spec": {"containers": [{"name": "c", "image": "i:1"}]},
         }},
     });
     let deployments: Api<Deployment> = world.api();

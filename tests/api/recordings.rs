@@ -1,4 +1,4 @@
-//! What a running operator recorded of its decisions, asked for over HTTP and taken again.
+//! Recordings of a running operator, fetched over HTTP and replayed.
 
 use jiff::Timestamp;
 use kube::Api;

@@ -1,5 +1,5 @@
-//! The API server refuses what a rollout writes, or the spec cannot be used: nothing that serves is disturbed, and nothing that
-//! has to move back waits.
+//! The API server refuses what a rollout writes, or the spec cannot be used: nothing that serves is
+//! disturbed, and nothing that has to move back waits.
 
 use k8s_openapi::api::{
     admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
@@ -86,7 +86,7 @@ impl Denial {
 }
 
 #[tokio::test]
-async fn a_denied_write_is_told_and_neither_rollback_nor_the_end_of_the_denial_needs_a_person() {
+async fn a_denied_write_is_reported_and_needs_no_person_to_roll_back_or_recover() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     let slow = with(
         manifest("2"),
@@ -96,7 +96,8 @@ async fn a_denied_write_is_told_and_neither_rollback_nor_the_end_of_the_denial_n
     world.apply(&slow).await.unwrap();
     world.until_canary("2", 10).await;
     let denial = Denial::begin(&world).await;
-    // More pods are asked for, of both versions: both Deployments have to be written, and are denied.
+    // More pods are asked for, of both versions: both Deployments have to be written, and are
+    // denied.
     let more = with(slow, "/spec/replicas", json!(3));
     world.apply(&more).await.unwrap();
     let status = world.until_reason("AdmissionDenied").await;
@@ -132,7 +133,7 @@ async fn a_denied_write_is_told_and_neither_rollback_nor_the_end_of_the_denial_n
 }
 
 #[tokio::test]
-async fn a_denied_version_is_left_by_reverting_the_spec() {
+async fn reverting_the_spec_ends_the_trial_of_a_denied_version() {
     let world = world!(World::new()).with_stable("1").await;
     let denial = Denial::begin(&world).await;
     world.roll_out("2").await;
@@ -197,7 +198,7 @@ async fn routers_are_followed_while_the_spec_is_invalid_or_paused_or_a_deletion_
     replace_routers(&world, "10.244.9.11").await;
     until_led_to(&world, "10.244.9.11").await;
 
-    let finalizer = "example.com/somebody-else";
+    let finalizer = "example.com/another-team";
     merge(&world, json!({"metadata": {"finalizers": [finalizer]}})).await;
     let models: Api<serin::api::ModelDeployment> = world.api();
     models

@@ -1,4 +1,5 @@
-//! One etcd and one API server for all tests of this process. The kernel ends them with it, however it ends.
+//! One etcd and one API server for all tests of this process. The kernel ends them with it, however
+//! it ends.
 
 use std::{
     fs,
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use testkit::free_port;
 
-/// Who speaks to the API server; each has a token of that name, and its own lines in the audit log.
+/// The users of the API server; each has a token of that name, and its own lines in the audit log.
 pub const TEST: &str = "test";
 /// A person.
 pub const ADA: &str = "ada";
@@ -31,11 +32,11 @@ pub struct Server {
     audit_log: PathBuf,
 }
 
-/// Also how its start failed: all tests then fail with the same words, and no other server is
-/// started.
+/// Or the error of its start: all tests then fail with it, and no other server is started.
 static SERVER: OnceLock<Option<Result<Server, String>>> = OnceLock::new();
 
-/// The API server, started by the first who asks. `None`, with the reason printed, where its programs are missing.
+/// The API server, started by the first who asks. `None`, with the reason printed, where its
+/// programs are missing.
 pub fn server() -> Option<&'static Server> {
     let server = SERVER.get_or_init(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -44,7 +45,8 @@ pub fn server() -> Option<&'static Server> {
     });
     if server.is_none() {
         println!(
-            "skipped: needs etcd and kube-apiserver (KUBEBUILDER_ASSETS, or `cargo xtask cluster assets` once)"
+            "skipped: needs etcd and kube-apiserver (KUBEBUILDER_ASSETS, or `cargo xtask cluster \
+             assets` once)"
         );
     }
     let server = server.as_ref()?;
@@ -98,7 +100,7 @@ impl Server {
             format!("--service-account-signing-key-file={}", path("sa.key")),
             format!("--token-auth-file={}", path("tokens.csv")),
             "--authorization-mode=RBAC".to_owned(),
-            // Nobody here makes ServiceAccounts.
+            // No controller here creates ServiceAccounts.
             "--disable-admission-plugins=ServiceAccount".to_owned(),
             crate::grants::OF_OWNERS.to_owned(),
             format!("--audit-policy-file={}", path("audit-policy.json")),
@@ -116,8 +118,9 @@ impl Server {
         Ok(server)
     }
 
-    /// Waits until the server is up, and installs the CRD: that of the release before, which the operator's own code then
-    /// upgrades, so that every test runs behind an upgrade. An error where one of the programs ends instead.
+    /// Waits until the server is up, and installs the CRD: that of the release before, which the
+    /// operator's own code then upgrades, so that every test runs behind an upgrade. An error where
+    /// one of the programs ends instead.
     #[tokio::main(flavor = "current_thread")]
     async fn prepare(&self, ended: &OnceLock<String>) -> Result<(), String> {
         let start = Instant::now();
@@ -261,7 +264,8 @@ fn write_files(folder: &Path) {
     });
     fs::write(folder.join("tokens.csv"), tokens.concat()).unwrap();
     let policy = json!({
-        "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived", "ResponseStarted"],
+        "apiVersion": "audit.k8s.io/v1", "kind": "Policy",
+        "omitStages": ["RequestReceived", "ResponseStarted"],
         "rules": [{"level": "Metadata"}],
     });
     fs::write(folder.join("audit-policy.json"), policy.to_string()).unwrap();

@@ -1,4 +1,5 @@
-//! Plays the routers' counters: requests by version as the persisted weights say, and a real Prometheus that scrapes them.
+//! Simulates the routers' counters from the persisted weights, with a real Prometheus that scrapes
+//! them.
 
 use std::{
     collections::BTreeMap,
@@ -32,7 +33,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// A tenth of a second goes by.
+    /// Advances by a tenth of a second.
     fn flow(&mut self, state: &State) {
         let Some(stable) = &state.stable else { return };
         let weight = state.canary.as_ref().map_or(0, |canary| canary.weight);
@@ -55,9 +56,11 @@ impl Traffic {
         let mut text = String::new();
         for (revision, (good, bad)) in &self.counted {
             for (class, count) in [("2", good), ("5", bad)] {
+                let cluster = format!("{namespace}/iris/{revision}");
                 writeln!(
                     text,
-                    r#"envoy_cluster_upstream_rq_xx{{envoy_cluster_name="{namespace}/iris/{revision}",envoy_response_code_class="{class}"}} {}"#,
+                    "envoy_cluster_upstream_rq_xx{{envoy_cluster_name={cluster:?},\
+                     envoy_response_code_class={class:?}}} {}",
                     count.floor()
                 )
                 .unwrap();
@@ -103,7 +106,8 @@ impl Metrics {
             files.path().join("prometheus.yml"),
             format!(
                 "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
-                 scrape_configs:\n- job_name: serin-router\n  static_configs:\n  - targets: ['127.0.0.1:{router}']\n    \
+                 scrape_configs:\n- job_name: serin-router\n  static_configs:\n  - targets: \
+                 ['127.0.0.1:{router}']\n    \
                  labels: {{namespace: {namespace}, pod: serin-router-5d4f8c7b9-abcde}}\n"
             ),
         )

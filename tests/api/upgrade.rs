@@ -16,7 +16,8 @@ use crate::{
     world::{manifest, wait, with},
 };
 
-/// A model that the release before has left at 25 %, in a namespace that no operator of these tests looks after.
+/// A model that the release before has left at 25 %, in a namespace that no operator of these tests
+/// looks after.
 const BEFORE: &str = "from-before";
 
 /// The CRD as the release before has it.
@@ -24,7 +25,8 @@ pub fn crd_of_the_release_before() -> CustomResourceDefinition {
     serde_norway::from_str(include_str!("../golden/release/crd.yaml")).unwrap()
 }
 
-/// Makes the model, with the status that the release before gave it, then upgrades the CRD as an operator does.
+/// Makes the model, with the status that the release before gave it, then upgrades the CRD as an
+/// operator does.
 pub async fn perform(client: &Client) {
     let models: Api<ModelDeployment> = Api::namespaced(client.clone(), "default");
     let model = with(manifest("2"), "/metadata/name", json!(BEFORE));

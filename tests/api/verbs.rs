@@ -1,4 +1,4 @@
-//! What people say, by `kubectl serin` or by an annotation, and what becomes of it.
+//! Commands of people, by `kubectl serin` or by an annotation, and their effects.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ async fn canary_v2_at_ten(world: &World) {
 }
 
 #[tokio::test]
-async fn paused_a_good_version_stays_where_it_is_and_resumed_it_goes_on() {
+async fn a_paused_version_keeps_its_weight_until_it_is_resumed() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     canary_v2_at_ten(&world).await;
     let said = world.kubectl_serin(&["pause", MODEL]).await.unwrap();
@@ -46,7 +46,7 @@ async fn paused_a_good_version_stays_where_it_is_and_resumed_it_goes_on() {
 }
 
 #[tokio::test]
-async fn a_breach_while_paused_is_rolled_back_all_the_same() {
+async fn a_breach_while_paused_is_still_rolled_back() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     canary_v2_at_ten(&world).await;
     world.kubectl_serin(&["pause", MODEL]).await.unwrap();
@@ -97,7 +97,8 @@ async fn with_approval_the_promotion_waits_for_a_person_who_is_recorded() {
     );
     // As Git would say it.
     let revision = status.state.canary.unwrap().revision;
-    let yes = json!({"serin.dev/approve": format!("{revision}@100"), "serin.dev/requested-by": "the release team"});
+    let yes = json!({"serin.dev/approve": format!("{revision}@100"),
+            "serin.dev/requested-by": "the release team"});
     world.annotate(yes).await;
     world.until_serves("2").await;
     let status = world.status().await;
@@ -130,7 +131,7 @@ async fn a_skipped_step_is_left_without_its_evidence() {
 }
 
 #[tokio::test]
-async fn no_step_is_skipped_blindly_but_a_promotion_in_full_is_a_persons_own() {
+async fn no_step_is_skipped_without_metrics_but_a_full_promotion_is_allowed() {
     let world = world!(World::new()).with_stable("1").await; // without any metrics
     canary_v2_at_ten(&world).await;
     world.until_reason("MetricsOutage").await;
@@ -158,7 +159,7 @@ async fn no_step_is_skipped_blindly_but_a_promotion_in_full_is_a_persons_own() {
 }
 
 #[tokio::test]
-async fn promoted_in_full_while_its_pods_start_it_serves_all_once_they_are_ready() {
+async fn a_full_promotion_waits_for_ready_pods() {
     let world = world!(World::new()).with_stable("1").await;
     world.hold("2");
     world.roll_out("2").await;
@@ -175,7 +176,7 @@ async fn promoted_in_full_while_its_pods_start_it_serves_all_once_they_are_ready
 }
 
 #[tokio::test]
-async fn aborted_it_is_refused_until_retried_and_the_old_word_is_dead() {
+async fn an_abort_refuses_the_version_until_retry_and_is_obeyed_once() {
     let world = world!(World::new()).with_stable("1").await;
     canary_v2_at_ten(&world).await;
     let said = world.kubectl_serin(&["abort", MODEL]).await.unwrap();
@@ -192,7 +193,7 @@ async fn aborted_it_is_refused_until_retried_and_the_old_word_is_dead() {
     );
     world.until_reason("RolledBack").await;
 
-    // Git alone changes the token; the annotation stands there still.
+    // Git changes only the token; the annotation is still there.
     let token = json!({"spec": {"rollout": {"retryToken": "1"}}});
     let models: kube::Api<ModelDeployment> = world.api();
     let patch = kube::api::Patch::Merge(token);
@@ -237,7 +238,7 @@ async fn an_undo_goes_back_at_once_while_a_version_is_on_trial() {
 }
 
 #[tokio::test]
-async fn an_undo_to_a_revision_rolls_that_very_version_out_again() {
+async fn an_undo_to_a_revision_rolls_out_that_version() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     let first = world.status().await.state.stable.unwrap().revision;
     world.roll_out("2").await;
@@ -293,13 +294,14 @@ async fn with_on_failure_pause_a_failing_version_is_held_for_a_person() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_understood_is_told_and_harms_nothing() {
+async fn malformed_commands_are_reported_and_ignored() {
     let world = world!(World::new()).with_stable("1").await;
     canary_v2_at_ten(&world).await;
-    let wrong = json!({"serin.dev/abort": "now!", "serin.dev/approve": "\u{202e}@\n", "serin.dev/requested-by": ""});
+    let wrong = json!({"serin.dev/abort": "now!", "serin.dev/approve": "\u{202e}@\n",
+            "serin.dev/requested-by": ""});
     world.annotate(wrong).await;
     let status = world
-        .until("it is told", |status| {
+        .until("it is reported", |status| {
             condition(status, "Ready")
                 .message
                 .contains("Ignored: serin.dev/approve")
@@ -316,7 +318,7 @@ async fn what_cannot_be_understood_is_told_and_harms_nothing() {
         json!({"serin.dev/abort": null, "serin.dev/approve": null, "serin.dev/requested-by": null});
     world.annotate(gone).await;
     world
-        .until("it is mended", |status| {
+        .until("it is fixed", |status| {
             !condition(status, "Ready").message.contains("Ignored")
         })
         .await;
@@ -335,10 +337,10 @@ async fn a_verb_without_a_trial_says_what_to_do_instead() {
         assert!(error.contains("change spec.model"), "{verb:?}: {error}");
     }
     let error = world
-        .kubectl_serin(&["promote", "nobody"])
+        .kubectl_serin(&["promote", "absent"])
         .await
         .unwrap_err();
-    assert!(error.contains("no ModelDeployment nobody"), "{error}");
+    assert!(error.contains("no ModelDeployment absent"), "{error}");
     let error = world.kubectl_serin(&["undo", MODEL]).await.unwrap_err();
     assert!(error.contains("no earlier version"), "{error}");
 }

@@ -1,4 +1,5 @@
-//! A namespace of its own for each test, with an operator, played pods, and an account of every status that was written.
+//! A namespace for each test, with an operator, simulated pods, and a record of every status that
+//! was written.
 
 use std::{
     sync::{
@@ -37,7 +38,7 @@ use crate::{
 };
 
 /// Long enough for a busy machine of two cores; nothing here normally takes a tenth of it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 /// Long enough for three looks at the metrics: what would have moved has moved.
 pub const A_WHILE: Duration = Duration::from_secs(4);
 /// Nothing listens there.
@@ -53,15 +54,15 @@ pub struct World {
     pub metrics: Option<Metrics>,
     held: Held,
     latest: Arc<Mutex<State>>,
-    told: Arc<Mutex<Told>>,
+    received: Arc<Mutex<Received>>,
     operator: Option<Operator>,
-    /// No router runs here: whether there seems to be one for whoever asks at its address.
+    /// No router runs here: whether the operator's probe finds one at its address.
     pub routers_answer: Arc<AtomicBool>,
 }
 
 /// Every status that was written, so that none is too short to be seen.
 #[derive(Default)]
-struct Told {
+struct Received {
     models: Vec<ModelDeployment>,
     /// The one that a test waited for last; what it waits for next comes with that one or after it.
     reached: usize,
@@ -91,7 +92,7 @@ impl World {
         Some(world)
     }
 
-    /// A world in which nobody acts.
+    /// A world without an operator.
     pub async fn without_operator() -> Option<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(1);
         let server = server()?;
@@ -115,7 +116,7 @@ impl World {
             metrics: None,
             held: Held::default(),
             latest: Arc::default(),
-            told: Arc::default(),
+            received: Arc::default(),
             operator: None,
             routers_answer: Arc::new(AtomicBool::new(true)),
             namespace: namespace.clone(),
@@ -127,7 +128,7 @@ impl World {
 
     /// Follows every status that is written.
     fn keep_told(&self) {
-        let (latest, told) = (self.latest.clone(), self.told.clone());
+        let (latest, received) = (self.latest.clone(), self.received.clone());
         let models: Api<ModelDeployment> = self.api();
         tokio::spawn(
             watcher(models, watcher::Config::default())
@@ -137,7 +138,7 @@ impl World {
                         && let Some(status) = &model.status
                     {
                         latest.lock().unwrap().clone_from(&status.state);
-                        told.lock().unwrap().models.push(model);
+                        received.lock().unwrap().models.push(model);
                     }
                     std::future::ready(())
                 }),
@@ -232,8 +233,7 @@ impl World {
         model.status.unwrap_or_default()
     }
 
-    /// What `kubectl serin` says to `ada`: so the API server calls her, whatever her kubeconfig
-    /// does.
+    /// Runs `kubectl serin` as the API server's user `ada`, and returns its output.
     pub async fn kubectl_serin(&self, arguments: &[&str]) -> Result<String, String> {
         let words = ["kubectl serin"].iter().chain(arguments);
         let arguments = Arguments::try_parse_from(words).unwrap();
@@ -279,7 +279,8 @@ impl World {
 
     /// Waits until a status that answers the newest spec is as expected, and gives it.
     ///
-    /// However short it was: statuses are taken from a watch, none before the one that was waited for last.
+    /// However short it was: statuses are taken from a watch, none before the one that was waited
+    /// for last.
     pub async fn until(
         &self,
         what: &str,
@@ -287,23 +288,23 @@ impl World {
     ) -> ModelDeploymentStatus {
         let start = Instant::now();
         let asked: ModelDeployment = self.api().get(MODEL).await.unwrap();
-        let mut next = self.told.lock().unwrap().reached;
+        let mut next = self.received.lock().unwrap().reached;
         loop {
-            let told = self.told.lock().unwrap().models.get(next).cloned();
-            if let Some(model) = told {
+            let model = self.received.lock().unwrap().models.get(next).cloned();
+            if let Some(model) = model {
                 let answers = model.metadata.uid == asked.metadata.uid
                     && model.metadata.generation == asked.metadata.generation;
                 let status = model.status.unwrap_or_default();
                 let answers = answers && status.observed_generation == asked.metadata.generation;
                 if answers && holds(&status) {
-                    self.told.lock().unwrap().reached = next;
+                    self.received.lock().unwrap().reached = next;
                     return status;
                 }
                 next += 1;
                 continue;
             }
             assert!(
-                start.elapsed() < PATIENCE,
+                start.elapsed() < TIMEOUT,
                 "never came true: {what}\n{:#?}\nhistory: {:#?}",
                 self.status().await,
                 self.history()
@@ -326,7 +327,8 @@ impl World {
             .await
     }
 
-    /// Waits until the rollout is in this phase, its canary with so many percent of the traffic; 0 where there is none.
+    /// Waits until the rollout is in this phase, its canary with so many percent of the traffic; 0
+    /// where there is none.
     pub async fn until_phase(&self, phase: Phase, weight: u8) -> ModelDeploymentStatus {
         self.until("the moment has come", |status| {
             let now = canary(status).map_or(0, |(_, weight)| weight);
@@ -366,8 +368,11 @@ impl World {
 
     /// Every status that was written and differs from the one before.
     pub fn history(&self) -> Vec<Moment> {
-        let told = self.told.lock().unwrap();
-        let statuses = told.models.iter().filter_map(|model| model.status.as_ref());
+        let received = self.received.lock().unwrap();
+        let statuses = received
+            .models
+            .iter()
+            .filter_map(|model| model.status.as_ref());
         let mut moments: Vec<Moment> = statuses.map(|status| Moment::of(&status.state)).collect();
         moments.dedup();
         moments
@@ -415,7 +420,7 @@ impl Moment {
 pub async fn wait(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !condition().await {
-        assert!(start.elapsed() < PATIENCE, "never came true: {what}");
+        assert!(start.elapsed() < TIMEOUT, "never came true: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -464,7 +469,8 @@ pub fn manifest(version: &str) -> Value {
             },
             "replicas": 2,
             "objectives": [{"errorRate": {"max": "1%"}}],
-            "rollout": {"steps": [step(10), step(50), step(100)], "watch": "1s", "scaleDownDelay": "1s"},
+            "rollout": {"steps": [step(10), step(50), step(100)], "watch": "1s",
+                "scaleDownDelay": "1s"},
         },
     })
 }

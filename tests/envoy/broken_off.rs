@@ -159,8 +159,8 @@ async fn ask(port: u16, number: usize) {
     let request = format!("GET /{number} HTTP/1.1\r\nhost: model\r\nconnection: close\r\n\r\n");
     router.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    let patience = CASES[number].client_leaves.unwrap_or(FOREVER);
-    let _ = tokio::time::timeout(patience, router.read_to_end(&mut answer)).await;
+    let timeout = CASES[number].client_leaves.unwrap_or(FOREVER);
+    let _ = tokio::time::timeout(timeout, router.read_to_end(&mut answer)).await;
 }
 
 /// What the evidence says of the version between two pages of the router's metrics.

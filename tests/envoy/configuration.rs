@@ -1,4 +1,4 @@
-//! What a real Envoy understood of what was sent, and what it then shows.
+//! The configuration of a real Envoy, and the metrics that it exports.
 
 use std::{
     collections::BTreeMap,
@@ -111,7 +111,8 @@ async fn metrics_are_per_version_with_edges_at_common_objectives() {
         format!("envoy_cluster_upstream_rq_xx{{envoy_response_code_class=\"2\",{version}}}");
     assert!(metrics.contains(&success), "{success}");
 
-    // Latencies come to be seen each second, not in Envoy's usual 5: of three such times, the shortest leaves no doubt.
+    // Latencies come to be seen each second, not in Envoy's usual 5: of three such times, the
+    // shortest leaves no doubt.
     let count = format!("envoy_cluster_upstream_rq_time_count{{{version}}} ");
     let mut seen = vec![("1".to_owned(), Instant::now())];
     wait("latencies are shown three times", async || {

@@ -7,7 +7,7 @@ use tokio::process::Command;
 
 use crate::{
     envoy_or_skip,
-    harness::{Envoy, PATIENCE, Plane, Upstream, client, model, predict_once, wait},
+    harness::{Envoy, Plane, TIMEOUT, Upstream, client, model, predict_once, wait},
 };
 
 const DRAIN: &str = concat!(
@@ -16,7 +16,7 @@ const DRAIN: &str = concat!(
 );
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_router_that_is_told_to_stop_serves_on_while_requests_still_come() {
+async fn a_stopping_router_serves_while_requests_still_come() {
     let binary = envoy_or_skip!();
     let (xds, port) = (free_port(), free_port());
     let plane = Plane::start(xds);
@@ -34,7 +34,7 @@ async fn a_router_that_is_told_to_stop_serves_on_while_requests_still_come() {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    wait("it is told to stop", async || !router.ready().await).await;
+    wait("it stops being ready", async || !router.ready().await).await;
     // One after the other, so that mostly none is in flight.
     for _ in 0..60 {
         assert_eq!(predict_once(&client(), port).await.0, 200);
@@ -42,6 +42,6 @@ async fn a_router_that_is_told_to_stop_serves_on_while_requests_still_come() {
     }
     let ended = hook.try_wait().unwrap();
     assert!(ended.is_none(), "it ends while requests come");
-    let ended = tokio::time::timeout(PATIENCE, hook.wait()).await;
+    let ended = tokio::time::timeout(TIMEOUT, hook.wait()).await;
     assert!(ended.unwrap().unwrap().success());
 }

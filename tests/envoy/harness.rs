@@ -36,7 +36,7 @@ const START: &str = concat!(
     "/charts/serin/files/router-start.sh"
 );
 /// Long enough for a busy machine of two cores; nothing here normally takes a tenth of it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Envoy's executable: `$SERIN_ENVOY`, or where `cargo xtask cluster` keeps it.
 pub fn envoy_binary() -> Option<PathBuf> {
@@ -157,7 +157,7 @@ impl Envoy {
 pub async fn wait(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !condition().await {
-        assert!(start.elapsed() < PATIENCE, "never came true: {what}");
+        assert!(start.elapsed() < TIMEOUT, "never came true: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -210,7 +210,7 @@ impl Plane {
         let weights = weights(model, name);
         let taken = self
             .routers()
-            .wait_acknowledged(&key(name), &weights, PATIENCE)
+            .wait_acknowledged(&key(name), &weights, TIMEOUT)
             .await;
         assert!(
             taken,
@@ -326,7 +326,7 @@ impl Upstream {
     /// Ends as a pod does: what is under way is answered, then nothing listens any more.
     pub async fn terminate(self) {
         self.stop.cancel();
-        tokio::time::timeout(PATIENCE, self.server)
+        tokio::time::timeout(TIMEOUT, self.server)
             .await
             .unwrap()
             .unwrap();
@@ -352,7 +352,7 @@ pub fn client() -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
         .no_proxy()
-        .timeout(PATIENCE)
+        .timeout(TIMEOUT)
         .build()
         .unwrap()
 }
@@ -427,7 +427,8 @@ impl Traffic {
     }
 }
 
-/// One prediction by way of the router: the status and the version that answered, or 0 and the error.
+/// One prediction by way of the router: the status and the version that answered, or 0 and the
+/// error.
 pub async fn predict_once(client: &reqwest::Client, port: u16) -> (u16, String) {
     predict_at(client, (Ipv4Addr::LOCALHOST, port).into()).await
 }

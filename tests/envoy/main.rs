@@ -1,7 +1,7 @@
-//! The bundled router as it is: the control plane against a real Envoy 1.40, with real HTTP on both sides.
+//! The bundled router: the control plane against a real Envoy 1.40, with real HTTP on both sides.
 //!
-//! Needs Envoy's executable (`SERIN_ENVOY`, or the cache that `cargo xtask cluster up` fills); without one each test says
-//! that it was skipped.
+//! Needs Envoy's executable (`SERIN_ENVOY`, or the cache that `cargo xtask cluster up` fills);
+//! without one each test says that it was skipped.
 #![allow(clippy::unwrap_used)]
 
 mod broken_off;

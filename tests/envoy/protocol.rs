@@ -217,7 +217,7 @@ async fn weights_are_acknowledged_by_every_router() {
 
 /// What the preStop hook of a router pod relies on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_router_that_is_told_to_drain_serves_on_and_sends_its_clients_elsewhere() {
+async fn a_draining_router_serves_and_sends_its_clients_elsewhere() {
     let binary = envoy_or_skip!();
     let (xds, port) = (free_port(), free_port());
     let plane = Plane::start(xds);

@@ -154,7 +154,7 @@ async fn the_control_plane_dies_and_comes_back_without_a_failure() {
     traffic.more(1000).await;
     assert_eq!(plane.routers().acknowledged(&key("churn")), None);
 
-    // It recognises what the router has, and goes on from there.
+    // It recognises the router's configuration, and continues from it.
     plane.publish_acknowledged(&quarter, "churn").await;
     traffic.more(1000).await;
     plane

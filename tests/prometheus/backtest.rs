@@ -50,9 +50,18 @@ impl Past {
     fn openmetrics(&self) -> String {
         let (target, of_class, of_bucket) = match self.source {
             Source::Router => (
-                r#"namespace="serin-system",pod="serin-router-5d8f-aaaaa",instance="10.0.0.1:9902""#,
-                r#"envoy_cluster_upstream_rq_xx{TARGET,envoy_cluster_name="ml/churn/55555555",envoy_response_code_class="VALUE"}"#,
-                r#"envoy_cluster_upstream_rq_time_bucket{TARGET,envoy_cluster_name="ml/churn/55555555",le="VALUE"}"#,
+                concat!(
+                    r#"namespace="serin-system",pod="serin-router-5d8f-aaaaa","#,
+                    r#"instance="10.0.0.1:9902""#,
+                ),
+                concat!(
+                    r#"envoy_cluster_upstream_rq_xx{TARGET,"#,
+                    r#"envoy_cluster_name="ml/churn/55555555",envoy_response_code_class="VALUE"}"#,
+                ),
+                concat!(
+                    "envoy_cluster_upstream_rq_time_bucket{TARGET,",
+                    r#"envoy_cluster_name="ml/churn/55555555",le="VALUE"}"#,
+                ),
             ),
             Source::Pods => (
                 r#"namespace="ml",pod="churn-55555555-6d9f7c5b8-x7k2p",instance="10.0.0.2:8080""#,
@@ -100,11 +109,13 @@ fn policy(directory: &tempfile::TempDir, source: Source, objectives: &str) -> Pa
     let zeros = "0".repeat(64);
     let manifest = format!(
         "apiVersion: v1\nkind: Namespace\nmetadata: {{name: ml}}\n---\n\
-         apiVersion: serin.dev/v1alpha1\nkind: ModelDeployment\nmetadata: {{name: churn}}\nspec:\n  \
+         apiVersion: serin.dev/v1alpha1\nkind: ModelDeployment\nmetadata: {{name: \
+         churn}}\nspec:\n  \
          model: {{uri: 'file:///m', version: '1', digest: 'sha256:{zeros}'}}\n  \
          objectives: [{objectives}]\n  \
          traffic: {{evidence: {evidence}}}\n  \
-         rollout:\n    watch: 2m\n    steps:\n    - {{weight: 10, minDuration: 2m}}\n    - {{weight: 50, minDuration: 2m}}\n    \
+         rollout:\n    watch: 2m\n    steps:\n    - {{weight: 10, minDuration: 2m}}\n    - \
+         {{weight: 50, minDuration: 2m}}\n    \
          - {{weight: 100, minDuration: 2m}}\n"
     );
     std::fs::write(&path, manifest).unwrap();
@@ -145,7 +156,7 @@ fn assert_says(report: &str, words: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_good_past_promotes_and_a_gap_in_it_is_told() {
+async fn a_good_past_promotes_and_a_gap_in_it_is_reported() {
     let mut past = Past::of_two_hours(1_000);
     (past.gap_from, past.gap_to) = (3_600, 4_200);
     let objectives = "{errorRate: {max: '1%'}}, {latency: {quantile: 0.99, max: 300ms}}";
@@ -158,7 +169,8 @@ async fn a_good_past_promotes_and_a_gap_in_it_is_told() {
         &[
             "ml/churn, revision 55555555",
             "steps 10, 50, 100 %",
-            // All but the first scrape's, which is the baseline: 7,185 s or, with the baseline before the period, 7,200 s.
+            // All but the first scrape's, which is the baseline: 7,185 s or, with the baseline
+            // before the period, 7,200 s.
             "bad (0.1 %); allowed: 1 %",
             "rolled back 0 (0 %), each one falsely. With 95 % certainty the true share is below",
             "blind in",
@@ -171,7 +183,7 @@ async fn a_good_past_promotes_and_a_gap_in_it_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_objective_that_the_serving_version_breaks_is_told() {
+async fn an_objective_that_the_serving_version_breaks_is_reported() {
     let past = Past::of_two_hours(25);
     let Some(report) = report(&past, "{errorRate: {max: '1%'}}", "55555555").await else {
         return;
@@ -188,7 +200,7 @@ async fn an_objective_that_the_serving_version_breaks_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revision_that_did_not_serve_and_an_empty_period_are_told() {
+async fn a_revision_that_did_not_serve_and_an_empty_period_are_reported() {
     let mut past = Past::of_two_hours(1_000);
     let Some(other) = report(&past, "{errorRate: {max: '1%'}}", "66666666").await else {
         return;
@@ -205,10 +217,11 @@ async fn a_revision_that_did_not_serve_and_an_empty_period_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_pods_own_counters_and_a_comparison_with_stable_do_as_well() {
+async fn the_pods_counters_and_a_comparison_with_stable_are_supported() {
     let mut past = Past::of_two_hours(1_000);
     past.source = Source::Pods;
-    let objectives = "{errorRate: {max: '1%'}}, {noWorseThanStable: {latency: {quantile: 0.99, by: '20%'}, errorRate: '0.5%'}}";
+    let objectives = "{errorRate: {max: '1%'}}, {noWorseThanStable: {latency: {quantile: 0.99, by: \
+        '20%'}, errorRate: '0.5%'}}";
     let Some(report) = report(&past, objectives, "55555555").await else {
         return;
     };

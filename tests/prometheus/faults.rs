@@ -1,4 +1,4 @@
-//! Servers that do what a real Prometheus cannot be made to do.
+//! Servers with faults that a real Prometheus cannot be made to have.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ fn stream(body: Body) -> Response {
 }
 
 #[tokio::test]
-async fn a_hang_after_the_headers_ends_in_time() {
+async fn a_hang_after_the_headers_times_out() {
     let began = tokio::time::Instant::now();
     let reason = ask(|| {
         stream(Body::from_stream(futures::stream::pending::<
@@ -50,7 +50,7 @@ async fn a_hang_after_the_headers_ends_in_time() {
 }
 
 #[tokio::test]
-async fn a_trickle_of_bytes_ends_in_time() {
+async fn a_trickle_of_bytes_times_out() {
     let reason = ask(|| {
         stream(Body::from_stream(futures::stream::repeat(()).then(
             |()| async {
@@ -69,7 +69,7 @@ async fn a_trickle_of_bytes_ends_in_time() {
 }
 
 #[tokio::test]
-async fn ten_gigabytes_are_not_read() {
+async fn answers_above_the_size_limit_are_not_read() {
     let reason = ask(|| {
         let mebibyte = Bytes::from(vec![b' '; 1 << 20]);
         let answer = futures::stream::repeat(mebibyte)
@@ -82,7 +82,7 @@ async fn ten_gigabytes_are_not_read() {
 }
 
 #[tokio::test]
-async fn a_cut_connection_is_no_answer() {
+async fn a_cut_connection_is_unreadable() {
     let reason = ask(|| {
         let parts = [
             Ok(Bytes::from_static(b"{\"status\":")),
@@ -102,7 +102,8 @@ async fn expired_credentials_are_named() {
     let reason = ask(|| (StatusCode::UNAUTHORIZED, "token expired")).await;
     assert_eq!(
         reason.to_string(),
-        "Prometheus answered 401 (token expired): renew the credentials with which the operator asks"
+        "Prometheus answered 401 (token expired): renew the credentials with which the \
+         operator asks"
     );
 }
 
@@ -124,7 +125,8 @@ async fn redirects_are_not_followed() {
 #[tokio::test]
 async fn a_partial_answer_is_no_evidence() {
     let reason = ask(|| {
-        r#"{"status":"success","warnings":["store 2 timed out"],"data":{"resultType":"matrix","result":[]}}"#
+        r#"{"status":"success","warnings":["store 2 timed out"],
+            "data":{"resultType":"matrix","result":[]}}"#
     })
     .await;
     assert_eq!(
@@ -136,10 +138,11 @@ async fn a_partial_answer_is_no_evidence() {
 }
 
 #[tokio::test]
-async fn nan_is_no_count() {
+async fn nan_is_refused_as_a_count() {
     let reason = ask(|| {
         r#"{"status":"success","data":{"resultType":"matrix","result":[
-            {"metric":{"__name__":"envoy_cluster_upstream_rq_xx","instance":"a"},"values":[[1700000000,"NaN"]]}]}}"#
+            {"metric":{"__name__":"envoy_cluster_upstream_rq_xx","instance":"a"},
+            "values":[[1700000000,"NaN"]]}]}}"#
     })
     .await;
     assert!(

@@ -1,4 +1,4 @@
-//! A router that exports what we tell it to, and a Prometheus that scrapes it every second.
+//! A router whose counters the test sets, and a Prometheus that scrapes it every second.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -23,7 +23,7 @@ use harness::{Prometheus, Router, now, question};
 
 /// Reads until the sum of all looks is `expected`, then twice more to see that it stays.
 ///
-/// Each reading goes on from the cursors of the one before, as in a rollout.
+/// Each reading continues from the cursors of the one before, as in a rollout.
 async fn expect(
     prometheus: &Prometheus,
     question: &Question,
@@ -182,7 +182,7 @@ async fn latency_is_counted_at_the_edge_below_the_objective() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prometheus_reads_no_more_into_hostile_names_than_a_name() {
+async fn hostile_names_cannot_change_a_query() {
     let router = Router::start("serin-router-5d8f-aaaaa").await;
     let Some(prometheus) = Prometheus::start(&[&router]).await else {
         return;

@@ -1,4 +1,4 @@
-//! What cannot be measured is told before a version gets traffic.
+//! Unmeasurable objectives are reported before a version gets traffic.
 
 use std::time::Duration;
 
@@ -23,8 +23,9 @@ fn latency(max: Duration) -> Question {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_objective_that_cannot_be_measured_is_told_before_the_trial() {
-    // Only stable runs; it exports no class of prediction in this section, and no histogram of linkerd.
+async fn each_unmeasurable_objective_is_reported_before_the_trial() {
+    // Only stable runs; it exports no class of prediction in this section, and no histogram of
+    // linkerd.
     let exporter = Recorded::start(
         "vllm-stable.prom",
         "namespace: ml, pod: churn-55555555-6d9f7c5b8-aaaaa",
@@ -50,13 +51,14 @@ async fn each_objective_that_cannot_be_measured_is_told_before_the_trial() {
         (of(Source::Vllm, at_most(300)), ""),
         (
             of(Source::Vllm, at_most(50)),
-            "vllm:time_to_first_token_seconds_bucket has no bucket edge at or below 50ms that all pods share (the smallest is 100ms): \
-             raise the objective, or add a bucket at it",
+            "vllm:time_to_first_token_seconds_bucket has no bucket edge at or below 50ms that all \
+             pods share (the smallest is 100ms): raise the objective, or add a bucket at it",
         ),
         (
             of(Source::Triton, at_most(300)),
-            "nv_inference_first_response_histogram_ms_bucket counted nothing of the stable version within 600s: if it had requests, \
-             export that metric, or name the one that counts them (spec.traffic.evidence)",
+            "nv_inference_first_response_histogram_ms_bucket counted nothing of the stable version \
+             within 600s: if it had requests, export that metric, or name the one that counts them \
+             (spec.traffic.evidence)",
         ),
         (
             of(Source::Serving, Objective::ErrorRate),
@@ -73,19 +75,24 @@ async fn each_objective_that_cannot_be_measured_is_told_before_the_trial() {
                 ),
                 at_most(300),
             ),
-            "the evidence source has no histogram of durations: name one in spec.traffic.custom.latency, or remove the objective",
+            "the evidence source has no histogram of durations: name one in \
+             spec.traffic.custom.latency, or remove the objective",
         ),
     ] {
-        let told = preflight(&client, &question, now()).await;
-        let told = told
+        let reported = preflight(&client, &question, now()).await;
+        let reported = reported
             .err()
             .map(|reason| reason.to_string())
             .unwrap_or_default();
         assert!(
-            told.contains(said),
-            "{question:?}: {told:?} instead of {said:?}"
+            reported.contains(said),
+            "{question:?}: {reported:?} instead of {said:?}"
         );
-        assert_eq!(told.is_empty(), said.is_empty(), "{question:?}: {told}");
+        assert_eq!(
+            reported.is_empty(),
+            said.is_empty(),
+            "{question:?}: {reported}"
+        );
     }
     let versions = question(Objective::ErrorRate).versions;
     let second = Duration::from_secs(1);
@@ -101,8 +108,8 @@ async fn each_objective_that_cannot_be_measured_is_told_before_the_trial() {
         ("1", false),
         ("info(up)", false),
     ] {
-        let told = preflight_query(&client, &versions, promql, second, now()).await;
-        assert_eq!(told.is_ok(), measurable, "{promql}: {told:?}");
+        let reported = preflight_query(&client, &versions, promql, second, now()).await;
+        assert_eq!(reported.is_ok(), measurable, "{promql}: {reported:?}");
     }
 }
 
@@ -182,7 +189,7 @@ async fn a_backtest_and_a_preflight_read_one_version_on_both_sides() {
         .await
         .unwrap();
     assert_eq!(window.look, look((89, 9), (0, 0)));
-    // The version on trial has no target yet: told of it, and of it alone.
+    // Only the version on trial has no target yet, and only it is reported.
     let blind = read(
         &prometheus.client(),
         &latency(Duration::from_millis(250)),

@@ -34,7 +34,10 @@ async fn a_query_sees_its_own_namespace_and_gives_one_value_or_none() {
             3.0,
         ),
         (
-            r#"sum by (pod) (envoy_cluster_upstream_rq_xx{envoy_cluster_name=~".+/{{ stable }}"}) / 2"#,
+            concat!(
+                "sum by (pod) (envoy_cluster_upstream_rq_xx",
+                r#"{envoy_cluster_name=~".+/{{ stable }}"}) / 2"#,
+            ),
             19.5,
         ),
         (

@@ -1,4 +1,5 @@
-//! Every source of evidence, on series in the shape in which its project exports them, through a real Prometheus.
+//! Every evidence source, with series in the shape that its project exports, through a real
+//! Prometheus.
 
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use crate::{
     look,
 };
 
-/// One source: what is exported from where, and what has to be counted between its first section and its second.
+/// One source: what is exported from where, and what has to be counted between its first section
+/// and its second.
 struct Case {
     source: Source,
     /// Files, and the target labels of their exporters.
@@ -225,7 +227,8 @@ async fn triton() {
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_of_ones_own() {
     let custom: CustomEvidence = serde_json::from_value(serde_json::json!({
-        "requests": {"metric": "predict_answers_total", "label": "outcome", "bad": ["failed*"], "ignored": ["shed"]},
+        "requests": {"metric": "predict_answers_total", "label": "outcome", "bad": ["failed*"],
+            "ignored": ["shed"]},
         "latency": {"metric": "predict_duration_us", "unit": "Microseconds"},
         "version": {"label": "deployment_name", "value": "{{name}}-{{revision}}"},
         "labels": {"route": "/predict"},

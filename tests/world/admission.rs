@@ -1,4 +1,4 @@
-//! What stands between a request and the objects: whoever denies, whoever counts, and whoever changes what is written.
+//! Admission: webhooks and policies that deny, quotas, and webhooks that change objects.
 
 use serde_json::{Value, json};
 
@@ -59,8 +59,8 @@ impl Admission {
         let Some(refusal) = refusal else {
             return Ok(());
         };
-        let told = (objects.now_ms, request.kind, refusal.message.clone());
-        self.refused.push(told);
+        let refused = (objects.now_ms, request.kind, refusal.message.clone());
+        self.refused.push(refused);
         Err(refusal)
     }
 
@@ -76,7 +76,8 @@ impl Admission {
             }
             Manner::Policy => {
                 let text = format!(
-                    "{what} is forbidden: ValidatingAdmissionPolicy 'guard' with binding 'guard' denied request: {words}"
+                    "{what} is forbidden: ValidatingAdmissionPolicy 'guard' with binding 'guard' \
+                     denied request: {words}"
                 );
                 ApiError::new(422, "Invalid", text)
             }
@@ -88,7 +89,8 @@ impl Admission {
             }
             Manner::Rbac => {
                 let text = format!(
-                    "{what} is forbidden: User \"system:serviceaccount:serin-system:serin\" cannot patch it: {words}"
+                    "{what} is forbidden: User \"system:serviceaccount:serin-system:serin\" cannot \
+                     patch it: {words}"
                 );
                 ApiError::new(403, "Forbidden", text)
             }
@@ -108,7 +110,8 @@ impl Admission {
             .count();
         (used >= limit).then(|| {
             let text = format!(
-                "deployments.apps \"{}\" is forbidden: {QUOTA}, used: count/deployments.apps={used}, limited: count/deployments.apps={limit}",
+                "deployments.apps \"{}\" is forbidden: {QUOTA}, used: \
+                 count/deployments.apps={used}, limited: count/deployments.apps={limit}",
                 request.name
             );
             ApiError::new(403, "Forbidden", text)
@@ -136,7 +139,8 @@ impl Admission {
         };
         containers.into_iter().flatten().any(breaks).then(|| {
             let text = format!(
-                "Deployment.apps \"{}\" is invalid: spec.template.spec.containers[0].resources: Forbidden: {HUGE_PAGES}",
+                "Deployment.apps \"{}\" is invalid: spec.template.spec.containers[0].resources: \
+                 Forbidden: {HUGE_PAGES}",
                 request.name
             );
             ApiError::new(422, "Invalid", text)

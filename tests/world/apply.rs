@@ -4,7 +4,8 @@ use serde_json::{Map, Value, json};
 
 use crate::kinds::Kind;
 
-/// Sets every field of `wanted`; lists whose elements have names are merged by them, others are replaced.
+/// Sets every field of `wanted`; lists whose elements have names are merged by them, others are
+/// replaced.
 pub fn merge(live: &mut Value, wanted: &Value) {
     match (live, wanted) {
         (Value::Object(live), Value::Object(wanted)) => {
@@ -25,7 +26,7 @@ pub fn merge(live: &mut Value, wanted: &Value) {
     }
 }
 
-/// Takes away what was applied before, is no longer wanted, and nobody else applied.
+/// Removes fields that were applied before, are no longer wanted, and have no other owner.
 pub fn withdraw(live: &mut Value, before: &Value, wanted: &Value, others: &[&Value]) {
     let (Value::Object(live), Value::Object(before)) = (live, before) else {
         return;
@@ -52,7 +53,7 @@ fn identity(element: &Value) -> Option<&Value> {
     element.get("uid").or_else(|| element.get("name"))
 }
 
-/// Some of the defaults that an API server fills in: whoever compares too strictly writes for ever.
+/// Some of the defaults that an API server fills in: a strict comparison would write for ever.
 pub fn set_defaults(kind: Kind, object: &mut Value) {
     match kind {
         Kind::Deployment => {
@@ -62,7 +63,8 @@ pub fn set_defaults(kind: Kind, object: &mut Value) {
             fill(
                 spec,
                 "strategy",
-                json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}),
+                json!({"type": "RollingUpdate",
+                        "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}),
             );
             let pod = &mut spec["template"]["spec"];
             fill(pod, "restartPolicy", json!("Always"));

@@ -1,4 +1,5 @@
-//! What goes wrong, and when: drawn from the seed before the world begins, by the numbers of faults.md.
+//! The faults and their windows, drawn from the seed before the world begins, with their numbers in
+//! faults.md.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -15,12 +16,13 @@ use crate::{
 /// How long the machine of the operator stands still, in seconds.
 pub const FROZEN_SECONDS: u64 = 30 * 60;
 
-/// One thing that goes wrong while its window is open. Chances are per mille.
+/// One fault, active while its window is open. Chances are per mille.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// 1: killed at a write, before or after it.
     Kill(u64),
-    /// 1: killed at the so-manieth write, before or after it, and away for at least so many seconds.
+    /// 1: killed at the write of this number, before or after it, and away for at least this many
+    /// seconds.
     KillAt { write: u64, after: bool, away: u64 },
     /// 2: writes are done, their answers lost.
     LostAnswers(u64),
@@ -62,7 +64,7 @@ pub enum Fault {
     LateApplies(u64),
     /// 16, 17: a second operator acts beside the first.
     TwoLeaders,
-    /// 17: nobody acts.
+    /// 17: there is no leader.
     NoLeader,
     /// 17: the leader dies, after its own clock was off by so many seconds.
     Dies(i64),
@@ -84,9 +86,9 @@ pub enum Fault {
     Clock(i64),
     /// 45: the operator is frozen for 30 minutes.
     Freeze,
-    /// What a cell of the grid does: it may hold a rollout up.
+    /// An event of the grid, which may block a rollout.
     Cell,
-    /// The same, and routers begin anew.
+    /// The same, and routers are replaced.
     CellOfRouters,
 }
 
@@ -134,7 +136,7 @@ impl Fault {
         }
     }
 
-    /// Whether a model may suffer from it.
+    /// Whether it may affect a model.
     fn concerns(self, model: ModelRef) -> bool {
         !matches!(self, Self::Panic(_)) || model == IRIS
     }
@@ -147,7 +149,8 @@ impl Fault {
         )
     }
 
-    /// Whether an election of a leader may take long because of it: too few operators live, or the API server does not answer.
+    /// Whether an election of a leader may take long because of it: too few operators live, or the
+    /// API server does not answer.
     fn hinders_elections(self) -> bool {
         let is_elsewhere = matches!(
             self,
@@ -196,7 +199,7 @@ impl Fault {
     }
 }
 
-/// A fault and when it is there, in milliseconds.
+/// A fault and its window, in milliseconds.
 #[derive(Clone, Debug)]
 pub struct Window {
     pub fault: Fault,
@@ -204,7 +207,7 @@ pub struct Window {
     pub to_ms: u64,
 }
 
-/// All that goes wrong in one world.
+/// All faults of one world.
 pub struct Faults {
     pub windows: Vec<Window>,
     rng: Rng,
@@ -449,7 +452,7 @@ impl Faults {
             .unwrap_or(0)
     }
 
-    /// What becomes of a watch, asked each time it looks for news.
+    /// The outcome of a watch, asked at each look for changes.
     pub fn watch_fate(&mut self, process: &Process, _: Kind) -> WatchFate {
         let active: Vec<Fault> = self.active().collect();
         for fault in active {
@@ -466,7 +469,7 @@ impl Faults {
         WatchFate::Open
     }
 
-    /// How long after a change a watch tells it, in milliseconds.
+    /// The delay of a watch's events, in milliseconds.
     pub fn lag_ms(&self, _: &Process, kind: Kind) -> u64 {
         self.active()
             .filter_map(|fault| match fault {
@@ -500,8 +503,8 @@ impl Faults {
         chances.into_iter().any(|chance| self.rng.chance(chance))
     }
 
-    /// Whether the clock was ahead once. A step that began then waits until its beginning has come: a start that lies in
-    /// the future cannot be told from a clock that is behind.
+    /// Whether the clock was ahead once. A step that began then waits until its recorded start: a
+    /// start in the future looks like a clock that is behind.
     pub fn clock_was_ahead(&self) -> bool {
         let ahead =
             |fault| matches!(fault, Fault::Clock(seconds) | Fault::Dies(seconds) if seconds > 0);

@@ -1,5 +1,5 @@
-//! A HorizontalPodAutoscaler on a model's scale subresource: it scales by the work of the pods that the subresource's selector
-//! finds, as a share of what they request.
+//! A HorizontalPodAutoscaler on a model's scale subresource: it scales by the load of the pods that
+//! the subresource's selector finds, as a share of their requests.
 
 use serde_json::{Value, json};
 use serin::router::envoy::RouterModel;
@@ -64,7 +64,7 @@ impl Hpa {
             return;
         }
         if self.recommended.is_empty() {
-            // It has run for long, under this load.
+            // It has run for a long time under this load.
             let before = rate as f64 / POD_CARRIES as f64 / TARGET;
             self.recommended.push((now_ms, before.ceil() as u64));
         }
@@ -78,7 +78,7 @@ impl Hpa {
         self.recommended
             .retain(|(ms, _)| ms + STABILIZATION_MS >= now_ms);
         let lately = self.recommended.iter().map(|(_, wanted)| *wanted).max();
-        // Up at once, down only to what was recommended all the time.
+        // Up at once, down only to the highest recent recommendation.
         let next = if wanted < current {
             lately.unwrap_or(wanted).min(current)
         } else {

@@ -1,4 +1,4 @@
-//! The nine invariants of the design, checked after every accepted write, and at the end.
+//! The invariants of the design, checked after every accepted write, and at the end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,47 +22,60 @@ use crate::{
     world::EPOCH_MS,
 };
 
-/// What must always hold, by its name.
+/// The invariants, by name.
 #[rustfmt::skip]
 pub const INVARIANTS: [(&str, &str); 19] = [
-    ("declared-weights", "the canary's weight is 0 or that of a declared step, so that both weights are from 0 to 100 and sum to 100"),
-    ("capacity-first", "no version gets weight, or more of it, without Ready capacity for all of the traffic, but the first one, which needs a pod"),
-    ("stable-kept", "versions with traffic, and the old one until its time is over, are never shrunk or deleted by Serin"),
-    ("pods-outlast-weight", "no version loses all its pods to Serin while a router still sends it requests"),
-    ("ready-answers", "a model is called Ready only once every router takes its requests, or has had 10 s to do so"),
-    ("promoted-from-100", "a version becomes stable only from the last step, and the one before it is kept as the way back"),
+    ("declared-weights", "the canary's weight is 0 or that of a declared step, so that both \
+        weights are from 0 to 100 and sum to 100"),
+    ("capacity-first", "no version gets weight, or more of it, without Ready capacity for all of \
+        the traffic, but the first one, which needs a pod"),
+    ("stable-kept", "versions with traffic, and the old one until its time is over, are never \
+        shrunk or deleted by Serin"),
+    ("pods-outlast-weight", "no version loses all its pods to Serin while a router still sends it \
+        requests"),
+    ("ready-answers", "a model is called Ready only once every router takes its requests, or has \
+        had 10 s to do so"),
+    ("promoted-from-100", "a version becomes stable only from the last step, and the one before it \
+        is kept as the way back"),
     ("refused-stays-refused", "a rolled-back version gets no weight under the same token"),
-    ("converges-then-rests", "once faults stop, all is done within a bounded number of reconciles, and then nothing is written"),
-    ("breach-in-time", "a version that fails its objectives by far has no weight half a minute later, while nothing else is wrong"),
+    ("converges-then-rests", "once faults stop, all is done within a bounded number of reconciles, \
+        and then nothing is written"),
+    ("breach-in-time", "a version that fails its objectives by far has no weight half a minute \
+        later, while nothing else is wrong"),
     ("same-end", "the end is that of the same story without faults"),
     ("others-untouched", "fields that other managers own stay as they are"),
     ("unknown-never-promotes", "weight is raised only on metrics that could be believed"),
     ("bad-never-promoted", "a version that fails its objectives by far is never promoted"),
     ("steps-last", "no step is left before its time, by the world's clock"),
-    ("goes-on", "a good version gets on while nothing is wrong with its model, whatever becomes of others"),
+    ("advances", "a good version advances while nothing is wrong with its model, whatever happens \
+        of others"),
     ("processes-live", "no operator ends by a panic"),
-    ("one-leads", "no operator begins to lead while another still does, where the lease was not taken from it by force"),
+    ("one-leads", "no operator begins to lead while another still does, where the lease was not \
+        taken from it by force"),
     ("leaders-write", "only an operator that leads writes"),
-    ("some-leads", "nobody leads for half a minute at most, while only leaders fail"),
+    ("some-leads", "there is a leader within half a minute, while only leaders fail"),
 ];
 
-/// A breach may last this many seconds: the hard guard needs one whole scrape of the new weight, the statistics three.
+/// A breach may last this many seconds: the hard guard needs one whole scrape of the new weight,
+/// the statistics three.
 const BREACH_SECONDS: u64 = 30;
 /// A step of 30 s, or the start of pods within 11 s, takes less than so many seconds.
 const STEP_SECONDS: u64 = 90;
-/// A router that does not take a model's requests after so long is believed to, less the rounding of a timestamp.
+/// Milliseconds after which a router counts as reachable without an answer, less the rounding of a
+/// timestamp.
 const PATIENCE_MS: i64 = 9_000;
-/// From the clock read of a decision to the request that persists it: metrics may take 5 s twice, the API server a while.
+/// Milliseconds from a decision's clock read to the request that persists it: metrics may take 5 s
+/// twice, the API server longer.
 const DECISION_MS: u64 = 13_000;
 
-/// Watches over one model, and over the world as far as it is its.
+/// The invariants of one model.
 #[derive(Default)]
 pub struct Invariants {
-    /// What was broken.
+    /// Broken invariants.
     pub findings: Vec<String>,
-    /// How often each write was checked.
+    /// Number of checked writes.
     pub checked: u64,
-    /// What the writer of the write that is being looked at knew.
+    /// The knowledge of the present change's writer.
     pub sent: Postmark,
     /// By process and kind of query: whether the last answer could be believed, and when it came.
     readings: BTreeMap<(String, &'static str), (bool, u64)>,
@@ -75,7 +88,7 @@ pub struct Invariants {
     /// When the weight of today was decided on.
     weighed_ms: u64,
     breach_seconds: u64,
-    /// Where the version on trial is, and for how many seconds without any excuse.
+    /// The place of the version on trial, and the seconds without progress or excuse.
     place: (String, u64),
     /// Whether a router has sent other shares at that place than it should.
     strayed: bool,
@@ -83,7 +96,7 @@ pub struct Invariants {
 }
 
 impl Invariants {
-    /// Something that must hold does not.
+    /// Records a broken invariant.
     pub fn finds(&mut self, invariant: &str, detail: &str) {
         let (_, sentence) = INVARIANTS
             .iter()
@@ -94,7 +107,7 @@ impl Invariants {
             .push(format!("{invariant} ({sentence}) at {seconds} s: {detail}"));
     }
 
-    /// The model is deleted: what was known of it says nothing of the next one of its name.
+    /// Forgets a deleted model: the next one of its name is another.
     pub fn forget(&mut self) {
         self.refused.clear();
     }
@@ -136,7 +149,7 @@ impl Invariants {
         let nothing = Arc::new(Value::Null);
         let model = story.model.of(objects).unwrap_or(&nothing);
         let is_deleted = !model["metadata"]["deletionTimestamp"].is_null();
-        self.goes_on(model, routers, faults, story);
+        self.check_progress(model, routers, faults, story);
         let is_bad = |(revision, weight): &(&str, u64)| {
             let behaviour = story.behaviour(story.model.version_of(revision, objects));
             *weight > 0 && behaviour.at(*weight).is_bad()
@@ -145,7 +158,8 @@ impl Invariants {
             .iter()
             .flat_map(|router| shares(router, story.model));
         let breach = sent.find(is_bad);
-        // After a fault the operator may still wait to try again: 15 s of its own, 30 s of its watches.
+        // After a fault the operator may still wait to try again: 15 s of its own, 30 s of its
+        // watches.
         let excused = is_deleted || faults.within(60_000, story.model);
         let Some((revision, weight)) = breach.filter(|_| !excused) else {
             self.breach_seconds = 0;
@@ -158,8 +172,14 @@ impl Invariants {
         }
     }
 
-    /// A good version must get on while nothing is wrong.
-    fn goes_on(&mut self, model: &Value, routers: &[RouterModel], faults: &Faults, story: &Story) {
+    /// A good version must advance while nothing is wrong.
+    fn check_progress(
+        &mut self,
+        model: &Value,
+        routers: &[RouterModel],
+        faults: &Faults,
+        story: &Story,
+    ) {
         let (status, canary) = (&model["status"], &model["status"]["canary"]);
         let at = format!("{} at {}", text(&canary["version"]), canary["weight"]);
         let behaviour = story.behaviour(text(&canary["version"]));
@@ -170,10 +190,11 @@ impl Invariants {
             || !model["metadata"]["deletionTimestamp"].is_null()
             || faults.within(60_000, story.model)
             || faults.clock_was_ahead();
-        // Counts of a step in which routers did something else are not believed, until they are few among the others.
+        // Counts of a step in which routers did something else are not believed, until they are few
+        // among the others.
         let wanted = (text(&canary["revision"]), weight(status));
-        let is_told = |router| shares(router, story.model).any(|told| told == wanted);
-        let strays = faults.hide_what_is_new() && !routers.iter().all(is_told);
+        let has_wanted = |router| shares(router, story.model).any(|share| share == wanted);
+        let strays = faults.hide_what_is_new() && !routers.iter().all(has_wanted);
         self.strayed = strays || (self.strayed && self.place.0 == at);
         if is_held || self.place.0 != at {
             self.place = (at, 0);
@@ -181,11 +202,11 @@ impl Invariants {
         }
         self.place.1 += 1;
         if self.place.1 == STEP_SECONDS && !self.strayed {
-            self.finds("goes-on", &format!("version {at} %"));
+            self.finds("advances", &format!("version {at} %"));
         }
     }
 
-    /// Looks at one change.
+    /// Checks one change.
     pub fn change(
         &mut self,
         change: &Change,
@@ -339,7 +360,8 @@ impl Invariants {
         if !recently {
             let (ready, endpoints) = nodes::capacity(objects, model.namespace, &name);
             let detail = format!(
-                "{name} has {ready} ready pods and {endpoints} endpoints, and had all of them at {seen:?} ms"
+                "{name} has {ready} ready pods and {endpoints} endpoints, and had all of them at \
+                 {seen:?} ms"
             );
             self.finds("capacity-first", &detail);
         }
@@ -354,7 +376,7 @@ impl Invariants {
         }
         let available = holds_since(&change.after, "Available").unwrap_or_default();
         let waited = self.now_ms as i64 - available;
-        // One that was noted by a clock that was ahead says nothing.
+        // Ignores a time that was written by a clock that was ahead.
         let is_believed = !(0..PATIENCE_MS).contains(&waited);
         let port = change.after["status"]["routerPort"].as_u64();
         let takes_them = |router: &RouterModel| route_port(router, model) == port;
@@ -391,7 +413,7 @@ impl Invariants {
         if !serves && !is_kept {
             return;
         }
-        // Whatever the spec asks for: in a rollout, and until the version before is gone.
+        // Independent of the spec: during a rollout, and until the previous version is gone.
         let is_under_way = !status["stable"].is_null() && !status["canary"].is_null();
         let wanted = if is_under_way || retiring.is_some_and(|list| !list.is_empty()) {
             i64::MAX
@@ -410,7 +432,7 @@ impl Invariants {
         }
     }
 
-    /// Somebody else's label and annotation must survive every write of Serin's.
+    /// Foreign labels and annotations must survive every write of Serin.
     fn others(&mut self, change: &Change) {
         let Some(before) = &change.before else { return };
         if change.deleted {
@@ -427,7 +449,8 @@ impl Invariants {
     }
 }
 
-/// Since when a condition of a model is True, by the clock of who wrote it: milliseconds of the world.
+/// Since when a condition of a model is True, by the clock of who wrote it: milliseconds of the
+/// world.
 fn holds_since(model: &Value, wanted: &str) -> Option<i64> {
     let mut conditions = model["status"]["conditions"].as_array()?.iter();
     let found = conditions.find(|c| c["type"] == wanted && c["status"] == "True")?;
@@ -470,7 +493,7 @@ pub fn is_done(objects: &Objects, story: &Story) -> bool {
         && status["retiring"].is_null()
 }
 
-/// What the end of a story is compared by: everything but times, identities and counts.
+/// The end of a story for comparison: everything but times, identities and counts.
 pub fn end(objects: &Objects) -> BTreeSet<String> {
     let mut end = BTreeSet::new();
     for (key, object) in objects.all() {
@@ -525,7 +548,7 @@ pub fn end(objects: &Objects) -> BTreeSet<String> {
     end
 }
 
-/// Whether scrapes that fail have not made the evidence old yet.
+/// Whether the evidence is still fresh although scrapes fail.
 pub fn is_fresh(faults: &Faults) -> bool {
     faults.windows.iter().all(|window| {
         let age_ms = faults.now_ms.saturating_sub(window.from_ms);

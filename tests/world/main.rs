@@ -1,13 +1,13 @@
-//! Serin in a world of its own: the real loop, watches and metrics reader against an API server, a cluster and a Prometheus
-//! that live in memory under a paused clock. A seed decides on a story, on everything that goes wrong and on every delay, so a
-//! world that breaks an invariant breaks it again:
+//! A simulated cluster: the operator's real loop, watches and metrics reader run against an API
+//! server, a cluster and a Prometheus in memory, under a paused clock. A seed determines the story,
+//! all faults and every delay, so a world that breaks an invariant can be played again:
 //!
 //! ```text
 //! SERIN_WORLD_SEED=17 cargo test -p serin --test world -- one_seed --nocapture
 //! ```
-//! Only where a seed has two models, and both are due at once, is it left to chance which of them is looked at first.
+//! Only where a seed has two models that are due at once is their order random.
 //!
-//! `SERIN_WORLD_SEEDS` says how many are tried (their numbers are 0, 1, 2 …), `SERIN_WORLD_FROM` where they begin.
+//! `SERIN_WORLD_SEEDS` sets the number of seeds (0, 1, 2 …), `SERIN_WORLD_FROM` the first one.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_wrap, missing_docs)]
 

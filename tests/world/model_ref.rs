@@ -1,4 +1,4 @@
-//! Which model something is about: a world may hold two of them.
+//! Identifies a model: a world may have two.
 
 use std::{fmt, sync::Arc};
 
@@ -16,13 +16,13 @@ pub struct ModelRef {
     pub name: &'static str,
 }
 
-/// The one that most of what goes wrong is about.
+/// The model that most faults are about.
 pub const IRIS: ModelRef = ModelRef {
     namespace: "ml",
     name: "iris",
 };
 
-/// Those that may live beside it: in its namespace, and under its name in another.
+/// Models that may exist beside it: one in its namespace, one with its name in another.
 pub const NEIGHBOURS: [ModelRef; 2] = [
     ModelRef {
         namespace: "ml",

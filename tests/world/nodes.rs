@@ -1,4 +1,5 @@
-//! Plays what runs in a cluster besides Serin: the Deployment and endpoint controllers, the kubelets, the garbage collector.
+//! Simulates the rest of a cluster: the Deployment and endpoint controllers, the kubelets, the
+//! garbage collector.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,7 +38,7 @@ pub struct Nodes {
     full: Option<String>,
     /// Whether nodes take one pod of each Deployment all the same.
     pub one_fits: bool,
-    /// Why no pod is created beyond so many in a namespace, in the words of whoever denies it.
+    /// The limit of pods in a namespace, and the message of the denial.
     pod_limit: Option<(usize, String)>,
     /// Pods that were denied so far, looks of one step counted once.
     pub denied: u64,
@@ -53,8 +54,8 @@ struct Played {
     pods: Vec<Pod>,
     /// The template that the newest pods were made from.
     template: Value,
-    /// Ready addresses as of one step ago: what the endpoint controller tells.
-    told: Vec<String>,
+    /// Ready addresses as of the step before, which the endpoint controller publishes.
+    published: Vec<String>,
     /// The version of the objects at which nothing is left to be done for it, not even later.
     settled_at: Option<u64>,
 }
@@ -154,7 +155,7 @@ impl Nodes {
                 seen_at_ms: 0,
                 pods: Vec::new(),
                 template: deployment["spec"]["template"].clone(),
-                told: Vec::new(),
+                published: Vec::new(),
                 settled_at: None,
             });
         if played.generation != generation {
@@ -283,28 +284,29 @@ impl Nodes {
             });
             if let Some(message) = &denied {
                 live["status"]["conditions"] = json!([{
-                    "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message,
+                    "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate",
+                    "message": message,
                 }]);
             }
         });
-        let told = std::mem::replace(&mut played.told, ready_addresses);
+        let earlier = std::mem::replace(&mut played.published, ready_addresses);
         // An address that is gone is taken out at once, a new one comes a step later.
-        let told: Vec<String> = told
+        let both: Vec<String> = earlier
             .into_iter()
-            .filter(|address| played.told.contains(address))
+            .filter(|address| played.published.contains(address))
             .collect();
-        tell_endpoints(objects, key, &told);
+        publish_endpoints(objects, key, &both);
         let is_settled = objects.version() == before && denied.is_none() && played.is_calm(now_ms);
         played.settled_at = is_settled.then_some(before);
     }
 
-    /// No node takes a new pod from now on, in these words of the scheduler's; or nodes do again.
+    /// Sets or removes the scheduler's message with which no node takes new pods.
     pub fn set_full(&mut self, words: Option<String>) {
         self.full = words;
         self.look_again();
     }
 
-    /// No pod is created from now on where a namespace has so many, in these words of whoever denies it; or pods are again.
+    /// Sets or removes a limit of pods in a namespace, with the message of the denial.
     pub fn set_pod_limit(&mut self, limit: Option<(usize, String)>) {
         self.pod_limit = limit;
         self.look_again();
@@ -409,7 +411,7 @@ fn is_about(change: &Change, deployment: &Key) -> bool {
 }
 
 /// The EndpointSlice of a version's Service, which has its labels.
-fn tell_endpoints(objects: &mut Objects, deployment: &Key, addresses: &[String]) {
+fn publish_endpoints(objects: &mut Objects, deployment: &Key, addresses: &[String]) {
     let service = Key::new(Kind::Service, &deployment.namespace, &deployment.name);
     let Some(service) = objects.get(&service).cloned() else {
         return;
@@ -452,7 +454,8 @@ fn tell_endpoints(objects: &mut Objects, deployment: &Key, addresses: &[String])
 fn pod_object(key: &Key, deployment: &Value, uid: &str, pod: &Pod, unplaced: &str) -> Value {
     let ready = pod.is_ready;
     let state = if pod.restarts > 0 {
-        json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}})
+        json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off restarting failed \
+            container"}})
     } else {
         json!({"running": {"startedAt": pod.started}})
     };
@@ -475,7 +478,8 @@ fn pod_object(key: &Key, deployment: &Value, uid: &str, pod: &Pod, unplaced: &st
         None => json!({
             "phase": "Pending",
             "conditions": [{
-                "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": unplaced,
+                "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                "message": unplaced,
             }],
         }),
     };
@@ -483,7 +487,8 @@ fn pod_object(key: &Key, deployment: &Value, uid: &str, pod: &Pod, unplaced: &st
         "metadata": {
             "namespace": key.namespace, "name": pod.name,
             "labels": deployment["spec"]["template"]["metadata"]["labels"],
-            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": key.name, "uid": uid, "controller": true}],
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": key.name,
+                    "uid": uid, "controller": true}],
         },
         "spec": {
             "nodeName": pod.node.map(|node| format!("node-{node}")),

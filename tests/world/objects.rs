@@ -1,4 +1,4 @@
-//! What the API server holds: objects, their versions, and every change that ever was.
+//! The API server's store: objects, their versions, and the history of changes.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,7 +13,7 @@ use crate::{
     kinds::{Key, Kind},
 };
 
-/// Why a request is refused, as an API server says it.
+/// An error of the API server.
 #[derive(Clone, Debug)]
 pub struct ApiError {
     pub code: u16,
@@ -84,7 +84,8 @@ pub struct Objects {
     pub now_text: String,
     /// Who writes.
     pub actor: String,
-    /// What was written out already, by version: a status is in the answer to its write, in an event and in the next read.
+    /// Serialised objects, by version: a status is in the answer to its write, in an event and in
+    /// the next read.
     texts: HashMap<String, Bytes>,
 }
 
@@ -153,7 +154,8 @@ impl Objects {
         Ok(self.commit(key, object))
     }
 
-    /// Server-side apply, always forced. What `admit` makes of the object is kept; a dry run keeps nothing.
+    /// Server-side apply, always forced. What `admit` makes of the object is kept; a dry run keeps
+    /// nothing.
     pub fn apply(
         &mut self,
         key: &Key,
@@ -311,7 +313,7 @@ impl Objects {
             next["metadata"]["generation"] = json!(generation + 1);
         }
         if key.kind == Kind::Lease {
-            // Nobody watches it, and reads of it are never behind: it is no part of the history.
+            // It is not watched, and reads of it never lag, so it is not part of the history.
             self.renewals += 1;
             next["metadata"]["resourceVersion"] = json!(format!("renewal-{}", self.renewals));
             let next = Arc::new(next);
@@ -369,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_replaced_only_by_who_read_the_newest_version() {
+    fn a_status_is_replaced_only_at_the_newest_version() {
         let (mut objects, key) = model(&json!({"replicas": 1}));
         let mut body = (**objects.get(&key).unwrap()).clone();
         body["status"] = json!({"phase": "Stable"});
@@ -381,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn an_apply_keeps_what_others_own_and_takes_away_what_it_no_longer_wants() {
+    fn an_apply_keeps_foreign_fields_and_removes_its_own_old_ones() {
         let mut objects = Objects::default();
         let key = Key::new(Kind::Deployment, "ml", "iris-1");
         let body =
@@ -424,7 +426,8 @@ mod tests {
         objects.edit(&key, |object| {
             object["status"] = json!({"readyReplicas": 1});
         });
-        let body = json!({"metadata": {"resourceVersion": first["metadata"]["resourceVersion"]}, "spec": {"replicas": 0}});
+        let body = json!({"metadata": {"resourceVersion": first["metadata"]["resourceVersion"]},
+                "spec": {"replicas": 0}});
         assert_eq!(
             objects
                 .apply(&key, "serin", &body, false, |_| {})
@@ -435,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finalizer_holds_a_deleted_object_until_it_is_taken_away() {
+    fn a_finalizer_holds_a_deleted_object_until_it_is_removed() {
         let (mut objects, key) = model(&json!({}));
         objects.edit(&key, |object| {
             object["metadata"]["finalizers"] = json!(["x"]);

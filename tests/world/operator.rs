@@ -34,8 +34,8 @@ use crate::{
     world::World,
 };
 
-/// The router that a world has: what operators run with, and what its routers do by what an
-/// operator knows.
+/// The router of a world: the implementation that operators use, and the behaviour of the data
+/// plane.
 #[derive(Clone, Copy)]
 pub struct Routing {
     pub router: fn(&Arc<World>) -> Arc<dyn Router>,
@@ -60,7 +60,7 @@ impl Routing {
 /// A running operator.
 pub struct Operator {
     pub process: Arc<Process>,
-    /// Its name among those who elect a leader, where they do.
+    /// Its name in leader elections, where there are any.
     pub pod: Option<String>,
     /// Its caches, once they are complete.
     stores: Arc<OnceLock<Stores>>,
@@ -91,7 +91,7 @@ impl Operator {
                 () = killed.cancelled() => {}
                 () = serving => {}
             }
-            // Whatever of it is still under way on the wire is heard of no more.
+            // Its requests that are still under way get no answer.
             killed.cancel();
             its_world.with(|state| state.leads(&its_name, false));
         });
@@ -105,7 +105,7 @@ impl Operator {
         }
     }
 
-    /// What it tells routers; nothing, before it has the whole picture.
+    /// The routes that it serves to routers; `None` before its caches are complete.
     pub fn routes(&self) -> Option<RouterModel> {
         self.stores.get().map(self.routes)
     }
@@ -144,19 +144,19 @@ impl Drop for Operator {
 /// How long a leader that went silent keeps its lease.
 pub const LEASE_DURATION: Duration = Duration::from_secs(15);
 
-/// Tells the world who leads, as they learn it themselves.
-async fn tell(world: Arc<World>, process: String, mut leads: Receiver<bool>) {
+/// Reports to the world which operators lead.
+async fn report_leading(world: Arc<World>, process: String, mut leads: Receiver<bool>) {
     loop {
         let now = *leads.borrow_and_update();
         world.with(|state| state.leads(&process, now));
         if leads.changed().await.is_err() {
-            // Nobody is left to lead; what is under way ends with `serve`.
+            // No leader is left; running reconciles end with `serve`.
             return std::future::pending().await;
         }
     }
 }
 
-/// What `serin::runtime::operator` does, without what listens on sockets.
+/// The same as `serin::runtime::operator`, without the parts that listen on sockets.
 async fn serve(
     world: Arc<World>,
     process: Arc<Process>,
@@ -214,10 +214,10 @@ async fn serve(
     });
     if let Some(pod) = pod {
         let election = Election::join(client, ROUTERS, &pod, LEASE_DURATION, clock);
-        let told = tell(world, process.name.clone(), election.leads());
+        let lead = report_leading(world, process.name.clone(), election.leads());
         tokio::select! {
             biased;
-            () = told => {}
+            () = lead => {}
             _ = operator::lead(context, news.models, 1, election, &stop) => {}
         }
     } else {

@@ -1,5 +1,5 @@
-//! Prometheus, as the operator's metrics client meets it: the transport under the real client, and all that can be wrong with
-//! the answers.
+//! Prometheus: the transport under the operator's real metrics client, with all faults of its
+//! answers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,10 +19,10 @@ use crate::{
     world::{EPOCH_MS, World},
 };
 
-/// What is wrong with Prometheus.
+/// A fault of Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Illness {
-    /// Nobody listens.
+    /// The connection is refused.
     Down,
     /// Answers after so many seconds.
     Slow(u64),

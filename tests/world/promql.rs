@@ -1,4 +1,5 @@
-//! As much of PromQL as the operator asks: raw ranges of a selector, and the label sets of `count by (…) (last_over_time(…))`.
+//! As much of PromQL as the operator asks: raw ranges of a selector, and the label sets of `count
+//! by (…) (last_over_time(…))`.
 
 use std::{
     cell::RefCell,

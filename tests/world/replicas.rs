@@ -1,11 +1,11 @@
-//! The operators of a world, and who starts them, as a Deployment does.
+//! The operator's replicas, which are started and replaced as by a Deployment.
 
 use std::sync::{Arc, atomic::Ordering};
 
 use crate::{faults::Fault, operator::Operator, rng::Rng, routers::Routers, world::World};
 
-/// Nobody may lead for so many seconds: 15 until the lease of a dead leader ends, which the others notice within 2.5, and 10
-/// for a try whose answer is lost.
+/// Longest time without a leader, in seconds: 15 until the lease of a dead leader ends, 2.5 until
+/// the others notice, and 10 for an attempt whose answer is lost.
 const LONGEST_VACANCY: u64 = 30;
 
 /// The operators.
@@ -20,13 +20,13 @@ pub struct Replicas {
     start_at: u64,
     image: String,
     rng: Rng,
-    /// Whether the operators elect their leader. Else there is one alone, and it leads.
+    /// Whether the operators elect their leader. If not, a single operator leads.
     elects: bool,
     /// Names of pods whose process ended, and is started again in the same pod.
     pods: Vec<String>,
-    /// Who dies when: name and second.
+    /// The operator that will die, and the second.
     doomed: Option<(String, u64)>,
-    /// For how many seconds nobody has led.
+    /// Seconds without a leader so far.
     vacant: u64,
 }
 
@@ -54,7 +54,7 @@ impl Replicas {
         self.started - self.running.len() as u64
     }
 
-    /// Whether an operator runs that has the whole picture.
+    /// Whether an operator runs whose caches are complete.
     pub fn is_complete(&self) -> bool {
         let mut running = self.running.iter();
         running.any(|operator| !operator.is_over() && operator.routes().is_some())
@@ -90,7 +90,7 @@ impl Replicas {
             .push(Operator::start(&self.world, &name, pod, &self.image));
     }
 
-    /// Once a second: whoever ended is replaced, and what begins to go wrong with processes goes wrong.
+    /// Once a second: replaces operators that ended, and starts faults of processes.
     pub fn look(&mut self, second: u64, begins: &[Fault]) {
         self.present = self.running.len();
         self.bury(second);
@@ -113,7 +113,7 @@ impl Replicas {
         });
         let wanted = if self.elects { 2 } else { 1 };
         if single && !self.elects && self.running.len() > 1 {
-            // The older one finds that it does not lead any more, and ends at once.
+            // The older one notices that it no longer leads, and ends at once.
             self.running.remove(0);
         }
         if self.running.len() < wanted && !vacant && second >= self.start_at {
@@ -122,19 +122,19 @@ impl Replicas {
         if self.elects {
             self.count_vacancy();
         }
-        let told = self.routers.ask(second, &self.running);
+        let routes = self.routers.ask(second, &self.running);
         self.world.with(|state| {
-            state.routers = told;
+            state.routers = routes;
             for index in 0..state.router_pods.len() {
-                if !state.router_pods[index].is_ready && self.routers.is_told(index) {
+                if !state.router_pods[index].is_ready && self.routers.is_configured(index) {
                     state.router_pods[index].is_ready = true;
-                    state.tell_routers();
+                    state.publish_routers();
                 }
             }
         });
     }
 
-    /// Takes leave of those that ended; another is started a while later.
+    /// Removes operators that ended; others start a while later.
     fn bury(&mut self, second: u64) {
         let (ended, running): (Vec<_>, _) = std::mem::take(&mut self.running)
             .into_iter()
@@ -184,7 +184,7 @@ impl Replicas {
                 }
             }
             Fault::StandbyCutOff => {
-                // Where nobody leads there is none beside the leader.
+                // Without a leader there is no standby.
                 let Some(leader) = self.leader().map(Operator::name) else {
                     return;
                 };
@@ -216,7 +216,7 @@ impl Replicas {
             let is_excused = !state.leaders.is_empty() || state.faults.hinder_elections();
             self.vacant = if is_excused { 0 } else { self.vacant + 1 };
             if self.vacant == LONGEST_VACANCY {
-                state.finds("some-leads", "nobody does");
+                state.finds("some-leads", "there is no leader");
             }
         });
     }

@@ -1,6 +1,7 @@
-//! All chance of a world, from one seed: SplitMix64, one stream a purpose, so that one more throw here shifts nothing there.
+//! Random numbers from one seed: SplitMix64 with a stream for each purpose, so that a further draw
+//! of one does not shift the others.
 
-/// A stream of chance.
+/// A stream of random numbers.
 #[derive(Clone, Debug)]
 pub struct Rng {
     state: u64,

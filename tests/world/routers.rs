@@ -1,4 +1,5 @@
-//! The routers: each asks one operator, and keeps what it was told while that one is away.
+//! The routers: each is configured by one operator, and keeps its configuration while that operator
+//! is away.
 
 use serde_json::{Value, json};
 use serin::router::envoy::{RouteKey, RouterModel};
@@ -20,7 +21,8 @@ pub const ROUTER_COUNT: usize = 2;
 pub struct RouterPod {
     pub name: String,
     pub address: String,
-    /// Whether it is among the endpoints of the routers' Service. One that is new is not, before an operator told it anything.
+    /// Whether it is among the endpoints of the routers' Service. A new one is not, before an
+    /// operator configured it.
     pub is_ready: bool,
 }
 
@@ -51,13 +53,13 @@ impl RouterPod {
     }
 }
 
-/// Where the routers' endpoints are told.
+/// The key of the EndpointSlice of the routers' Service.
 pub fn slice_key() -> Key {
     Key::new(Kind::Slice, ROUTERS, "serin-router-x1")
 }
 
-/// Tells the routers' endpoints.
-pub fn tell_endpoints(objects: &mut Objects, pods: &[RouterPod]) {
+/// Publishes the routers' endpoints.
+pub fn publish_endpoints(objects: &mut Objects, pods: &[RouterPod]) {
     let ready = pods.iter().filter(|pod| pod.is_ready);
     let endpoints: Value = ready
         .map(|pod| json!({"addresses": [pod.address], "conditions": {"ready": true}}))
@@ -79,11 +81,11 @@ pub fn tell_endpoints(objects: &mut Objects, pods: &[RouterPod]) {
     }
 }
 
-/// A router that has lost its operator is told by another one after 1 to so many seconds: by the chart it tries again at most
-/// 2 s later, and gives each try 2 s.
+/// A router that lost its operator is configured by another one after 1 to this many seconds: with
+/// the chart's settings it retries after at most 2 s, and each attempt takes at most 2 s.
 const RETURN_SECONDS: u64 = 4;
 
-/// Which operator each router asks, and what it was told last.
+/// The operator and the last configuration of each router.
 pub struct Routers {
     rng: Rng,
     asked: Vec<Asked>,
@@ -95,7 +97,7 @@ struct Asked {
     operator: Option<String>,
     /// When it finds another one: second.
     again_at: u64,
-    told: RouterModel,
+    configured: RouterModel,
 }
 
 impl Routers {
@@ -106,7 +108,8 @@ impl Routers {
         }
     }
 
-    /// A new pod takes the place of a router: it knows nothing, and finds an operator after a while.
+    /// Replaces a router by a new pod, which has no configuration and finds an operator after a
+    /// while.
     pub fn replace(&mut self, index: usize, second: u64) {
         self.asked[index] = Asked {
             again_at: second + self.rng.between(1, RETURN_SECONDS),
@@ -114,12 +117,12 @@ impl Routers {
         };
     }
 
-    /// Whether a router has been told by an operator what to do.
-    pub fn is_told(&self, index: usize) -> bool {
+    /// Whether an operator has configured a router.
+    pub fn is_configured(&self, index: usize) -> bool {
         self.asked[index].operator.is_some()
     }
 
-    /// Once a second: what each router does from now on.
+    /// Once a second: returns each router's configuration.
     pub fn ask(&mut self, second: u64, running: &[Operator]) -> Vec<RouterModel> {
         let all: Vec<(&str, RouterModel)> = running
             .iter()
@@ -128,22 +131,22 @@ impl Routers {
             .collect();
         for router in &mut self.asked {
             let its = |name: &str| all.iter().find(|(other, _)| *other == name);
-            if let Some((_, told)) = router.operator.as_deref().and_then(its) {
-                told.clone_into(&mut router.told);
+            if let Some((_, routes)) = router.operator.as_deref().and_then(its) {
+                routes.clone_into(&mut router.configured);
                 continue;
             }
             if router.operator.take().is_some() {
                 router.again_at = second + self.rng.between(1, RETURN_SECONDS);
             }
             if second >= router.again_at && !all.is_empty() {
-                let (name, told) = &all[self.rng.between(0, all.len() as u64 - 1) as usize];
+                let (name, routes) = &all[self.rng.between(0, all.len() as u64 - 1) as usize];
                 router.operator = Some((*name).to_owned());
-                told.clone_into(&mut router.told);
+                routes.clone_into(&mut router.configured);
             }
         }
         self.asked
             .iter()
-            .map(|router| router.told.clone())
+            .map(|router| router.configured.clone())
             .collect()
     }
 }

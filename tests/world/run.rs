@@ -19,19 +19,20 @@ use crate::{
 
 /// A world that takes longer than this does not converge, in seconds.
 const LONGEST: u64 = 4 * 3600;
-/// Reconciles that may be needed once faults have stopped and the story is told: two looks at each of a rollout's
-/// 5 s-intervals, and as much again for starting over. A version that never starts takes 15 minutes of them.
+/// Most reconciles after faults have stopped and the story is complete: two looks in each of a
+/// rollout's 5 s intervals, and as many again for starting over. A version that never starts takes
+/// 15 minutes of them.
 const MOST_RECONCILES: u64 = 900;
 /// Nothing may be written for this long after the end, in seconds.
 const REST: u64 = 300;
 
 /// How a world ended.
 pub struct Outcome {
-    /// What must not be.
+    /// Broken invariants.
     pub findings: Vec<String>,
-    /// The whole story, for people.
+    /// The journal.
     pub journal: Vec<String>,
-    /// What is left, but for times and identities.
+    /// The objects that are left, without times and identities.
     pub end: BTreeSet<String>,
     pub counts: Counts,
     /// Changes that were checked.
@@ -44,7 +45,8 @@ pub struct Outcome {
     pub writes: u64,
 }
 
-/// Plays a world on a runtime of its own, whose time is paused: it runs on whenever nothing else can.
+/// Plays a world on a runtime of its own with paused time, which advances when nothing else can
+/// run.
 pub fn play(seed: u64, stories: impl IntoIterator<Item = Story>, faults: Faults) -> Outcome {
     play_by(Routing::ENVOY, seed, stories, faults)
 }
@@ -92,20 +94,20 @@ async fn live(seed: u64, world: Arc<World>) -> Outcome {
     let mut busiest = 0;
     let mut rested_since: Option<(u64, Counts)> = None;
     loop {
-        let mut begins = world.with(|state| goes_on(state, second));
+        let mut begins = world.with(|state| one_second(state, second));
         if begins.contains(&Fault::Freeze) {
             world.with(|state| state.note("fault", "the operator stands still"));
-            let each = |state: &mut State, second| begins.extend(goes_on(state, second));
+            let each = |state: &mut State, second| begins.extend(one_second(state, second));
             world
                 .outruns_the_operators(second, FROZEN_SECONDS, each)
                 .await;
-            world.with(|state| state.note("fault", "the operator goes on"));
+            world.with(|state| state.note("fault", "the operator resumes"));
             second += FROZEN_SECONDS;
         }
         replicas.look(second, &begins);
         let (done, over, counts) = world.with(|state| {
-            let told = state.tales.iter().all(|tale| tale.story.is_told());
-            let over = told && state.faults.are_over();
+            let complete = state.tales.iter().all(|tale| tale.story.is_complete());
+            let over = complete && state.faults.are_over();
             (over && state.is_done(), over, state.counts)
         });
         let looks = world.with(|state| {
@@ -136,7 +138,7 @@ async fn live(seed: u64, world: Arc<World>) -> Outcome {
             }
         } else if second > LONGEST {
             world.with(|state| {
-                let detail = format!("the story is not told after {second} s");
+                let detail = format!("the story is not complete after {second} s");
                 state.finds("converges-then-rests", &detail);
             });
             break;
@@ -169,7 +171,7 @@ async fn live(seed: u64, world: Arc<World>) -> Outcome {
     }
     drop(replicas);
     world.with(|state| {
-        // How everything stands is part of the journal: the same seed must end the same to the byte.
+        // The final objects are part of the journal: the same seed must end the same to the byte.
         let counts = state.counts;
         state.note("", &format!("{counts:?}"));
         Outcome {
@@ -189,15 +191,15 @@ async fn live(seed: u64, world: Arc<World>) -> Outcome {
     })
 }
 
-/// One second of the world. Returns what begins to go wrong in it.
-fn goes_on(state: &mut State, second: u64) -> Vec<Fault> {
+/// Plays one second of the world. Returns the faults that begin in it.
+fn one_second(state: &mut State, second: u64) -> Vec<Fault> {
     state.step(second);
     let begins = state.faults.beginning();
     befall(state, &begins);
     begins
 }
 
-/// What begins to go wrong in the cluster.
+/// Starts the faults of the cluster.
 fn befall(state: &mut State, begins: &[Fault]) {
     "fault".clone_into(&mut state.objects.actor);
     for fault in begins {
@@ -220,7 +222,7 @@ fn befall(state: &mut State, begins: &[Fault]) {
             _ => {}
         }
     }
-    // Somebody else's marks on whatever Serin made, to be left alone.
+    // Foreign labels on Serin's objects, which Serin must leave alone.
     let unmarked: Vec<_> = state
         .objects
         .all()

@@ -1,8 +1,8 @@
-//! A router that exists in tests alone, and what every router has to bear.
+//! A second router, for tests only, with the tests that every router must pass.
 //!
 //! Its two objects carry a model's weights, as the two Ingresses of a canary do: the Service of the
 //! model's name says which version is stable, and `<name>-canary` which one is on trial, and with
-//! how much weight. The world's routers send requests by them. A router that Serin gets is such a
+//! how much weight. The world's routers send requests by them. A new router of Serin is such a
 //! file.
 
 use std::{sync::Arc, time::Duration};
@@ -230,7 +230,8 @@ fn objects_carry_the_weights_of_the_state() {
     assert_eq!(split(json!({})), []);
     for weight in [0, 10, 50, 100] {
         let canary = json!({
-            "revision": "bbbbbbbb", "version": "2", "weight": weight, "since": "2026-01-01T00:00:00Z",
+            "revision": "bbbbbbbb", "version": "2", "weight": weight,
+            "since": "2026-01-01T00:00:00Z",
         });
         assert_eq!(
             split(json!({"stable": stable, "canary": canary})),
@@ -248,7 +249,7 @@ fn objects_carry_the_weights_of_the_state() {
 }
 
 #[test]
-fn evidence_of_the_server_goes_with_every_router_and_a_foreign_one_with_none() {
+fn evidence_of_the_server_is_accepted_with_every_router() {
     let mut model = model();
     let refused = |model: &ModelDeployment| -> Vec<String> {
         let faults = unsupported(&TwoServices(None), model).into_iter();
@@ -267,12 +268,14 @@ fn evidence_of_the_server_goes_with_every_router_and_a_foreign_one_with_none() {
     model.spec.traffic.evidence = EvidenceSource::Istio;
     assert_eq!(
         refused(&model),
-        ["spec.traffic.evidence: the router yields none of it; \
-          name one of Serving, VLLM, Triton, Custom, Envoy"]
+        [
+            "spec.traffic.evidence: the router yields none of it; name one of Serving, VLLM, \
+             Triton, Custom, Envoy"
+        ]
     );
 }
 
-/// All that the world checks of the bundled router, of this one.
+/// All checks of the world, with this router.
 #[test]
 fn every_story_ends_well() {
     on_all_cores(Story::count() as u64, |index| {
@@ -315,10 +318,9 @@ fn a_crash_between_any_two_writes_changes_nothing() {
     }
 }
 
-/// What somebody does to the objects while a version is held at 50 %, and what must be so five
-/// seconds later.
+/// Edits of the objects while a version is held at 50 %, and the expected state five seconds later.
 #[test]
-fn drift_deletion_and_foreign_edits_are_borne() {
+fn drift_deletion_and_foreign_edits_are_repaired() {
     let canary = Key::new(Kind::Service, "ml", "iris-canary");
     let stable = Key::new(Kind::Service, "ml", "iris");
     let weights = |state: &State| -> Vec<String> {
@@ -331,7 +333,7 @@ fn drift_deletion_and_foreign_edits_are_borne() {
         [of(&stable), of(&canary)].into_iter().flatten().collect()
     };
     let annotate = |state: &mut State, key: &Key, name: &str, value: serde_json::Value| {
-        "somebody".clone_into(&mut state.objects.actor);
+        "another-manager".clone_into(&mut state.objects.actor);
         state
             .objects
             .edit(key, |live| live["metadata"]["annotations"][name] = value);

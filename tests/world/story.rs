@@ -1,5 +1,5 @@
-//! What people do to a model, and how its versions behave. Each deed waits for what the status says, not for a time, so that
-//! the same story can be told with and without faults and must end the same.
+//! Stories: what users do to a model, and how its versions behave. Each deed waits for a status,
+//! not for a time, so that a story can be played with and without faults and must end the same.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use crate::{
     rng::Rng,
 };
 
-/// A finalizer of somebody else's.
+/// A foreign finalizer.
 const FINALIZER: &str = "example.com/somebody-else";
 
 /// How a version's pods start.
@@ -78,7 +78,7 @@ pub enum When {
     Weighs(&'static str, u64),
     /// The version is refused and nothing is on trial.
     Refused(&'static str),
-    /// The spec's version is told to be unusable.
+    /// The status reports the spec as invalid.
     Invalid,
     /// The model and all that was made for it is gone.
     Gone,
@@ -97,29 +97,29 @@ pub enum Deed {
     Retry(&'static str),
     Behave(&'static str, Behaviour),
     Delete,
-    /// A spec that no rollout can follow, past all admission.
+    /// An invalid spec that passed admission.
     Spoil,
-    Mend,
+    Fix,
     /// A child's owner is taken away, or given back.
     Disown,
     Adopt,
-    /// Somebody else's finalizer comes or goes.
+    /// A foreign finalizer is added or removed.
     Bind,
     Unbind,
-    /// Somebody else's Deployment takes the name of a version's, or goes.
+    /// A foreign Deployment takes the name of a version's, or is deleted.
     Squat(&'static str),
     Unsquat(&'static str),
     /// The model is deleted without its children, which then have no owner.
     Orphan,
 }
 
-/// A story and how far it is told.
+/// A story and its progress.
 #[derive(Clone, Debug)]
 pub struct Story {
     pub name: &'static str,
     pub model: ModelRef,
     chapters: Vec<(When, Deed)>,
-    told: usize,
+    done: usize,
     since_ms: u64,
     spec: Value,
     behaviours: Vec<(&'static str, Behaviour)>,
@@ -129,13 +129,13 @@ pub struct Story {
 
 /// Deeds, each with what it waits for.
 type Chapters = &'static [(When, Deed)];
-/// How versions behave that do not behave well.
+/// The behaviour of versions that are not healthy.
 type Behaviours = &'static [(&'static str, Behaviour)];
 
-/// So many stories at the beginning of the list are plain ones.
+/// The number of plain stories, which are first in the list.
 const PLAIN: u64 = 5;
 
-/// The stories, by the numbers of faults.md that they tell, with the versions that behave badly.
+/// The stories, with their numbers in faults.md and the versions that are not healthy.
 #[rustfmt::skip]
 const STORIES: &[(&str, Chapters, Behaviours)] = {
     use Deed::*;
@@ -147,43 +147,115 @@ const STORIES: &[(&str, Chapters, Behaviours)] = {
     const CRASHING: Behaviour = Behaviour { start: Start::Crashing, ..Behaviour::HEALTHY };
     const NEVER: Behaviour = Behaviour { start: Start::Never, ..Behaviour::HEALTHY };
     &[
-        ("a version is promoted", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Serves("2"), Pause(false))], &[]),
-        ("a version that fails is rolled back", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Pause(false))], &[("2", BROKEN)]),
-        ("a version that fails a third is rolled back", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Pause(false))], &[("2", BAD)]),
-        ("a version that fails from 50 % on is rolled back", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Pause(false))], &[("2", BAD_AT_50)]),
-        ("a slow version is rolled back", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Pause(false))], &[("2", SLOW)]),
-        ("a version that crashes is rolled back", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Pause(false))], &[("2", CRASHING)]),
-        ("a version that never starts is rolled back", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Pause(false))], &[("2", NEVER)]),
-        ("19: a new version while one is prepared", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Prepares("2"), Apply("3")), (Serves("3"), Pause(false))], &[]),
-        ("19: a new version at 10 %", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Apply("3")), (Serves("3"), Pause(false))], &[]),
-        ("19: a new version at 50 %", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Apply("3")), (Serves("3"), Pause(false))], &[]),
-        ("19: a new version at 100 %, which fails", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 100), Apply("3")), (Refused("3"), Pause(false))], &[("3", BROKEN)]),
-        ("20: back to stable while prepared", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Prepares("2"), Apply("1")), (Serves("1"), Pause(false))], &[]),
-        ("20: back to stable at 10 %", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Apply("1")), (Serves("1"), Pause(false))], &[]),
-        ("20: back to stable at 100 %", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 100), Apply("1")), (Serves("1"), Pause(false))], &[]),
-        ("20: back to stable and forth again", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Apply("1")), (Serves("1"), Apply("2")), (Serves("2"), Pause(false))], &[]),
-        ("21: paused, then failing", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Pause(true)), (After(30), Behave("2", BROKEN)), (Refused("2"), Pause(false))], &[]),
-        ("21: paused and resumed", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Pause(true)), (After(90), Pause(false)), (Serves("2"), Pause(false))], &[]),
-        ("22: deleted while prepared", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Prepares("2"), Delete)], &[]),
-        ("22: deleted at 10 %", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Delete)], &[]),
-        ("22: deleted at 100 %", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 100), Delete)], &[]),
-        ("23: steps shortened below 50 %", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Steps(&[10, 100])), (Serves("2"), Pause(false))], &[]),
-        ("23: steps shortened to one", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Steps(&[100])), (Serves("2"), Pause(false))], &[]),
-        ("23: steps added below", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Steps(&[5, 20, 75, 100])), (Serves("2"), Pause(false))], &[]),
-        ("24: invalid at 10 %, then mended", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Spoil), (Invalid, Mend), (Serves("2"), Pause(false))], &[]),
-        ("24: invalid at rest, then mended", &[(Now, Apply("1")), (Serves("1"), Spoil), (Invalid, Mend), (Serves("1"), Pause(false))], &[]),
-        ("7, 25: deleted and made again at once", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Delete), (Now, Apply("1")), (Serves("1"), Pause(false))], &[]),
-        ("7, 25: deleted and made again as another version", &[(Now, Apply("1")), (Serves("1"), Delete), (Now, Apply("2")), (Serves("2"), Pause(false))], &[]),
-        ("25: deleted, gone, made again", &[(Now, Apply("1")), (Serves("1"), Delete), (Gone, Apply("2")), (Serves("2"), Pause(false))], &[]),
-        ("a refused version is retried", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Behave("2", Behaviour::HEALTHY)), (After(60), Retry("again")), (Serves("2"), Pause(false))], &[("2", BROKEN)]),
-        ("a refused version is asked for again in vain", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Apply("1")), (Serves("1"), Behave("2", Behaviour::HEALTHY)), (Now, Apply("2")), (After(120), Pause(false))], &[("2", BROKEN)]),
-        ("more replicas in mid-rollout", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Replicas(3)), (Serves("2"), Pause(false))], &[]),
-        ("fewer replicas in mid-rollout", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Replicas(1)), (Serves("2"), Pause(false))], &[]),
-        ("fewer replicas and more again in mid-rollout", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Replicas(1)), (After(20), Replicas(2)), (Serves("2"), Pause(false))], &[]),
-        ("46: all pods of a version are lost at 50 %", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Behave("2", NEVER)), (Refused("2"), Pause(false))], &[]),
-        ("49: a child's owner is taken away", &[(Now, Apply("1")), (Serves("1"), Disown), (After(40), Apply("2")), (After(60), Adopt), (Serves("2"), Pause(false))], &[]),
-        ("49: a finalizer is stuck at 10 %", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Bind), (Now, Delete), (After(120), Unbind)], &[]),
-        ("one version after the other", &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Serves("2"), Apply("3")), (Serves("3"), Apply("1")), (Serves("1"), Pause(false))], &[]),
+        ("a version is promoted",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Serves("2"), Pause(false))], &[]),
+        ("a version that fails is rolled back",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Pause(false))],
+            &[("2", BROKEN)]),
+        ("a version that fails a third is rolled back",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Pause(false))],
+            &[("2", BAD)]),
+        ("a version that fails from 50 % on is rolled back",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Pause(false))],
+            &[("2", BAD_AT_50)]),
+        ("a slow version is rolled back",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Pause(false))],
+            &[("2", SLOW)]),
+        ("a version that crashes is rolled back",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Pause(false))],
+            &[("2", CRASHING)]),
+        ("a version that never starts is rolled back",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Pause(false))],
+            &[("2", NEVER)]),
+        ("19: a new version while one is prepared",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Prepares("2"), Apply("3")),
+              (Serves("3"), Pause(false))], &[]),
+        ("19: a new version at 10 %",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Apply("3")),
+              (Serves("3"), Pause(false))], &[]),
+        ("19: a new version at 50 %",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Apply("3")),
+              (Serves("3"), Pause(false))], &[]),
+        ("19: a new version at 100 %, which fails",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 100), Apply("3")),
+              (Refused("3"), Pause(false))], &[("3", BROKEN)]),
+        ("20: back to stable while prepared",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Prepares("2"), Apply("1")),
+              (Serves("1"), Pause(false))], &[]),
+        ("20: back to stable at 10 %",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Apply("1")),
+              (Serves("1"), Pause(false))], &[]),
+        ("20: back to stable at 100 %",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 100), Apply("1")),
+              (Serves("1"), Pause(false))], &[]),
+        ("20: back to stable and forth again",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Apply("1")),
+              (Serves("1"), Apply("2")), (Serves("2"), Pause(false))], &[]),
+        ("21: paused, then failing",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Pause(true)),
+              (After(30), Behave("2", BROKEN)), (Refused("2"), Pause(false))], &[]),
+        ("21: paused and resumed",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Pause(true)),
+              (After(90), Pause(false)), (Serves("2"), Pause(false))], &[]),
+        ("22: deleted while prepared",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Prepares("2"), Delete)], &[]),
+        ("22: deleted at 10 %",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Delete)], &[]),
+        ("22: deleted at 100 %",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 100), Delete)], &[]),
+        ("23: steps shortened below 50 %",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Steps(&[10, 100])),
+              (Serves("2"), Pause(false))], &[]),
+        ("23: steps shortened to one",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Steps(&[100])),
+              (Serves("2"), Pause(false))], &[]),
+        ("23: steps added below",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")),
+              (Weighs("2", 50), Steps(&[5, 20, 75, 100])), (Serves("2"), Pause(false))], &[]),
+        ("24: invalid at 10 %, then fixed",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Spoil),
+              (Invalid, Fix), (Serves("2"), Pause(false))], &[]),
+        ("24: invalid at rest, then fixed",
+            &[(Now, Apply("1")), (Serves("1"), Spoil), (Invalid, Fix),
+              (Serves("1"), Pause(false))], &[]),
+        ("7, 25: deleted and made again at once",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Delete),
+              (Now, Apply("1")), (Serves("1"), Pause(false))], &[]),
+        ("7, 25: deleted and made again as another version",
+            &[(Now, Apply("1")), (Serves("1"), Delete), (Now, Apply("2")),
+              (Serves("2"), Pause(false))], &[]),
+        ("25: deleted, gone, made again",
+            &[(Now, Apply("1")), (Serves("1"), Delete), (Gone, Apply("2")),
+              (Serves("2"), Pause(false))], &[]),
+        ("a refused version is retried",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")),
+              (Refused("2"), Behave("2", Behaviour::HEALTHY)), (After(60), Retry("again")),
+              (Serves("2"), Pause(false))], &[("2", BROKEN)]),
+        ("a refused version is asked for again in vain",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Apply("1")),
+              (Serves("1"), Behave("2", Behaviour::HEALTHY)), (Now, Apply("2")),
+              (After(120), Pause(false))], &[("2", BROKEN)]),
+        ("more replicas in mid-rollout",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Replicas(3)),
+              (Serves("2"), Pause(false))], &[]),
+        ("fewer replicas in mid-rollout",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Replicas(1)),
+              (Serves("2"), Pause(false))], &[]),
+        ("fewer replicas and more again in mid-rollout",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Replicas(1)),
+              (After(20), Replicas(2)), (Serves("2"), Pause(false))], &[]),
+        ("46: all pods of a version are lost at 50 %",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Behave("2", NEVER)),
+              (Refused("2"), Pause(false))], &[]),
+        ("49: a child's owner is taken away",
+            &[(Now, Apply("1")), (Serves("1"), Disown), (After(40), Apply("2")),
+              (After(60), Adopt), (Serves("2"), Pause(false))], &[]),
+        ("49: a finalizer is stuck at 10 %",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Bind), (Now, Delete),
+              (After(120), Unbind)], &[]),
+        ("one version after the other",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Serves("2"), Apply("3")),
+              (Serves("3"), Apply("1")), (Serves("1"), Pause(false))], &[]),
     ]
 };
 
@@ -199,7 +271,8 @@ impl Story {
         Self::of(name, chapters, behaviours, |_| {})
     }
 
-    /// A story of a model of its own, whose spec begins as the others' does, but for what `edit` changes.
+    /// A story of a model of its own, whose spec begins as the others' does, but for what `edit`
+    /// changes.
     pub fn of(
         name: &'static str,
         chapters: &[(When, Deed)],
@@ -210,7 +283,7 @@ impl Story {
             name,
             model: IRIS,
             chapters: chapters.to_vec(),
-            told: 0,
+            done: 0,
             since_ms: 0,
             spec: spec(),
             behaviours: behaviours.to_vec(),
@@ -248,7 +321,8 @@ impl Story {
         Self::number(rng.below(STORIES.len() as u64) as usize)
     }
 
-    /// A plain one of another model, which begins a while later: a version that is promoted, or fails and is rolled back.
+    /// A plain one of another model, which begins a while later: a version that is promoted, or
+    /// fails and is rolled back.
     pub fn of_a_neighbour(seed: u64) -> Self {
         let mut rng = Rng::new(seed, "neighbour");
         let mut story = Self::number(rng.below(PLAIN) as usize);
@@ -258,8 +332,8 @@ impl Story {
     }
 
     /// Whether all deeds are done.
-    pub fn is_told(&self) -> bool {
-        self.told == self.chapters.len()
+    pub fn is_complete(&self) -> bool {
+        self.done == self.chapters.len()
     }
 
     /// How a version behaves.
@@ -271,7 +345,7 @@ impl Story {
     /// Whether the model should exist now.
     pub fn ends_with_nothing(&self) -> bool {
         let last = |deed: &(When, Deed)| matches!(deed.1, Deed::Apply(_) | Deed::Delete);
-        self.chapters[..self.told]
+        self.chapters[..self.done]
             .iter()
             .rfind(|chapter| last(chapter))
             .is_some_and(|chapter| chapter.1 == Deed::Delete)
@@ -279,11 +353,11 @@ impl Story {
 
     /// The next deed whose time has come.
     pub fn next(&mut self, objects: &Objects) -> Option<Deed> {
-        let (when, deed) = *self.chapters.get(self.told)?;
+        let (when, deed) = *self.chapters.get(self.done)?;
         if !holds(when, self.model, objects, objects.now_ms - self.since_ms) {
             return None;
         }
-        self.told += 1;
+        self.done += 1;
         self.since_ms = objects.now_ms;
         Some(deed)
     }
@@ -304,7 +378,7 @@ impl Story {
                 return;
             }
             Deed::Spoil => self.spec["rollout"]["steps"] = steps(&[10, 60]),
-            Deed::Mend => self.spec["rollout"]["steps"] = steps(&[10, 50, 100]),
+            Deed::Fix => self.spec["rollout"]["steps"] = steps(&[10, 50, 100]),
             Deed::Delete => {
                 let _ = objects.delete(&key);
                 return;
@@ -375,7 +449,7 @@ impl Story {
             .get(&key)
             .filter(|_| !matches!(deed, Deed::Replicas(_)))
         {
-            // Whoever scales the model owns them.
+            // An autoscaler owns the replicas.
             self.spec["replicas"] = live["spec"]["replicas"].clone();
         }
         if objects.get(&key).is_some() {
@@ -389,7 +463,7 @@ impl Story {
     }
 }
 
-/// Whether what a deed waits for is there.
+/// Whether the condition of a deed holds.
 pub fn holds(when: When, model: ModelRef, objects: &Objects, waited_ms: u64) -> bool {
     let live = model.of(objects);
     let nothing = json!({});
@@ -441,7 +515,7 @@ fn spec() -> Value {
             "steps": steps(&[10, 50, 100]),
             "watch": "30s",
             "scaleDownDelay": "20s",
-            // Longer than any fault lasts: what faults do must be undone by their end.
+            // Longer than any fault, so that effects of faults are undone before the end.
             "onMetricsOutage": {"hold": "2h", "then": "Rollback"},
         },
     })

@@ -1,4 +1,4 @@
-//! What is tried.
+//! The tests of the world: seeds, earlier findings and kills at each write.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,12 +18,12 @@ use crate::{
     story::Story,
 };
 
-/// Seeds that are tried where `SERIN_WORLD_SEEDS` says nothing, if there is time: each takes 0.33 s of a core, as `cargo xtask
+/// Seeds without `SERIN_WORLD_SEEDS`, if there is time. Each takes 0.33 s of a core as `cargo xtask
 /// test` compiles them.
 const SEEDS: u64 = 2000;
-/// Of those, the ones that are tried however long they take.
+/// Seeds that always run, however long they take.
 const LEAST_SEEDS: u64 = 1000;
-/// After this time no more of the others are begun: a machine that is busy tries fewer.
+/// After this time no further seeds start: a busy machine runs fewer.
 const LONG_ENOUGH: Duration = Duration::from_secs(8 * 60);
 
 /// The number that an environment variable holds.
@@ -35,8 +35,9 @@ pub fn number(name: &str) -> Option<u64> {
     )
 }
 
-/// The stories of a seed: where reconciles of the one model panic, it has a neighbour. Nowhere else, since of two models the
-/// order is left to chance by kube's queue, which is a HashSet, and a seed should be the same each time.
+/// The stories of a seed. Only where reconciles of the model panic does it have a neighbour: kube's
+/// queue is a HashSet, so the order of two models is random, and a seed should always play the
+/// same.
 fn stories(seed: u64) -> Vec<Story> {
     let panics = |window: &Window| matches!(window.fault, Fault::Panic(_));
     let mut stories = vec![Story::draw(seed)];
@@ -46,24 +47,24 @@ fn stories(seed: u64) -> Vec<Story> {
     stories
 }
 
-/// A seed's world, and what must be said about it.
+/// Plays a seed's world. Returns the outcome and the findings.
 fn seed(seed: u64, ends: &Ends) -> (Outcome, Vec<String>) {
     let outcome = play(seed, stories(seed), Faults::draw(seed));
     let mut findings = outcome.findings.clone();
-    let told = stories(seed);
-    let expected = told.iter().flat_map(|story| ends.of(story)).collect();
+    let stories = stories(seed);
+    let expected = stories.iter().flat_map(|story| ends.of(story)).collect();
     if findings.is_empty() && outcome.end != expected {
         let missing: Vec<_> = expected.difference(&outcome.end).collect();
         let added: Vec<_> = outcome.end.difference(&expected).collect();
         findings.push(format!(
             "same-end: \"{}\" ends with {added:#?} instead of {missing:#?}",
-            told[0].name
+            stories[0].name
         ));
     }
     (outcome, findings)
 }
 
-/// What was played.
+/// Totals over all seeds.
 #[derive(Default)]
 struct Tally {
     /// Worlds.
@@ -76,11 +77,11 @@ struct Tally {
     writes: u64,
     /// The most reconciles within a second, and the seed of them.
     busiest: (u64, u64),
-    /// How often each fault was there, by its number.
+    /// How often each fault occurred, by its number.
     faults: BTreeMap<u8, u64>,
 }
 
-/// How stories end without faults, each told once.
+/// The ends of stories without faults, each played once.
 #[derive(Default)]
 struct Ends(Mutex<BTreeMap<String, BTreeSet<String>>>);
 
@@ -117,17 +118,18 @@ pub fn on_all_cores(count: u64, job: impl Fn(u64) + Sync) {
     });
 }
 
-/// Prints a failing world: its log, what was broken, and how to see it again.
+/// Formats a failing world: its log, the broken invariants, and the command that plays it again.
 fn report(seed: u64, outcome: Option<&Outcome>, findings: &[String]) -> String {
     let log = outcome.map(|outcome| outcome.journal.join("\n"));
     format!(
-        "{}\n\n{}\n\nto see it again: SERIN_WORLD_SEED={seed} cargo test -p serin --test world -- one_seed --nocapture\n",
+        "{}\n\n{}\n\nto see it again: SERIN_WORLD_SEED={seed} cargo test -p serin --test world -- \
+         one_seed --nocapture\n",
         log.unwrap_or_default(),
         findings.join("\n")
     )
 }
 
-/// Every story without anything going wrong: what the invariants allow must be possible.
+/// Every story without faults: the invariants must hold there.
 #[test]
 fn every_story_ends_well_without_faults() {
     let failed = Mutex::new(Vec::new());
@@ -212,8 +214,9 @@ fn many_seeds_keep_every_invariant() {
     let tally = tally.into_inner().unwrap();
     let count = tally.played;
     println!(
-        "{count} seeds in {seconds:.1} s ({:.1} a second): {:.0} h of cluster time, {} writes of the operator, {} changes \
-         checked; at most {} reconciles within a second (seed {}); faults by number: {:?}",
+        "{count} seeds in {seconds:.1} s ({:.1} a second): {:.0} h of cluster time, {} writes of \
+         the operator, {} changes checked; at most {} reconciles within a second (seed {}); faults \
+         by number: {:?}",
         count as f64 / seconds,
         tally.lived as f64 / 3600.0,
         tally.writes,
@@ -236,7 +239,7 @@ fn many_seeds_keep_every_invariant() {
     );
 }
 
-/// The seed of `SERIN_WORLD_SEED`, with its whole log; seed 0, where nobody asks for one, without.
+/// Plays the seed of `SERIN_WORLD_SEED` and prints its log; without it, seed 0 without a log.
 #[test]
 fn one_seed() {
     let asked = number("SERIN_WORLD_SEED");
@@ -250,11 +253,12 @@ fn one_seed() {
 /// Faults, each with the seconds of its beginning and end.
 type Between = &'static [(Fault, u64, u64)];
 
-/// What seeds have found and is mended since, each told as plainly as it can be.
+/// Bugs that seeds found and that are fixed, each as a minimal scenario.
 #[test]
-fn what_was_found_stays_mended() {
+fn earlier_findings_stay_fixed() {
     const FOUND: [(&str, Between); 17] = [
-        // A sentence that tells an age was written at each look, and each write caused the next look (seed 31).
+        // A sentence with an age was written at each look, and each write caused the next look
+        // (seed 31).
         (
             "a version is promoted",
             &[(Fault::Ill(Illness::Stale), 40, 200)],
@@ -264,27 +268,33 @@ fn what_was_found_stays_mended() {
             "a version is promoted",
             &[(Fault::Clock(-3600), 30, 120), (Fault::TwoLeaders, 40, 100)],
         ),
-        // All watches are opened again after 60 s; an answer that never came left a cache as it was, for ever (seed 111).
+        // All watches are opened again after 60 s; a missing answer left a cache unchanged for ever
+        // (seed 111).
         ("21: paused and resumed", &[(Fault::Timeouts(1000), 59, 63)]),
-        // A version is rolled back, scaled down, tried again; the first scaling down, long given up, arrives only then.
+        // A version is rolled back, scaled down, tried again; the first scale-down, given up long
+        // before, arrives only then.
         (
             "a refused version is retried",
             &[(Fault::LateApplies(70), 40, 48)],
         ),
-        // Started anew on an API server whose reads lag, while its watches do not: a read from before the canary began took
-        // the pods from under it, and the version of the Deployment, which was the newest, did not stop that (seed 427).
+        // The operator restarted on an API server whose reads lag and whose watches do not. A read
+        // from before the canary began scaled the canary down, and the Deployment's
+        // resourceVersion, which was current, did not prevent it (seed 427).
         ("21: paused and resumed", &[(Fault::Behind(29), 34, 305)]),
-        // The same with a read from before more replicas were asked for: stable shrank in mid-rollout (seed 222).
+        // The same with a read from before more replicas were asked for: stable shrank in
+        // mid-rollout (seed 222).
         (
             "more replicas in mid-rollout",
             &[(Fault::Behind(12), 40, 120)],
         ),
-        // The same with a read from before the model was made: it was taken for deleted, and never looked at again (seed 409).
+        // The same with a read from before the model was made: the model counted as deleted, and
+        // was never reconciled again (seed 409).
         (
             "a version that fails is rolled back",
             &[(Fault::Behind(31), 8, 107)],
         ),
-        // Writes that were long under way arrived at rest, and were taken for new ones: the invariants's mistake (seed 404).
+        // Delayed writes arrived at rest and counted as new ones: a bug of the invariants (seed
+        // 404).
         (
             "a version that fails is rolled back",
             &[(
@@ -296,15 +306,19 @@ fn what_was_found_stays_mended() {
                 90,
             )],
         ),
-        // A freeze was over in no time, and half an hour of failures with it: the world's mistake (seed 468).
+        // A freeze ended at once, and half an hour of failures with it: a bug of the world (seed
+        // 468).
         ("21: paused, then failing", &[(Fault::Freeze, 51, 132)]),
-        // The clock jumped by an hour, and the pods had not been Ready within the 15 minutes that were left (seed 846).
+        // The clock jumped by an hour, and the pods had not been Ready within the 15 minutes that
+        // were left (seed 846).
         ("a version is promoted", &[(Fault::Clock(3600), 15, 60)]),
-        // The same after a freeze: the pods had been Ready for half an hour, and the cache had not heard of it (seed 1639).
+        // The same after a freeze: the pods had been Ready for half an hour, and the cache did not
+        // show it yet (seed 1639).
         ("a version is promoted", &[(Fault::Freeze, 14, 15)]),
-        // Two leaders, of whom one did not know the version on trial, answered each other a hundred times a second (seed 1587).
+        // Two leaders, one of which did not know the version on trial, overwrote each other a
+        // hundred times a second (seed 1587).
         (
-            "24: invalid at 10 %, then mended",
+            "24: invalid at 10 %, then fixed",
             &[
                 (
                     Fault::Lag {
@@ -317,13 +331,14 @@ fn what_was_found_stays_mended() {
                 (Fault::TwoLeaders, 97, 367),
             ],
         ),
-        // Replicas were changed, then the watches went silent: for a minute the cache knew of no Ready pod, and a good version
-        // was rolled back (seed 226).
+        // Replicas were changed, then the watches went silent: for a minute the cache knew of no
+        // Ready pod, and a good version was rolled back (seed 226).
         (
             "fewer replicas in mid-rollout",
             &[(Fault::HalfOpen(1000), 47, 122)],
         ),
-        // The watch of the history was late, and a version got the number of the one before it (seed 1702).
+        // The watch of the history was late, and a version got the number of the one before it
+        // (seed 1702).
         (
             "19: a new version while one is prepared",
             &[(
@@ -335,18 +350,20 @@ fn what_was_found_stays_mended() {
                 30,
             )],
         ),
-        // Replicas were lowered and raised again: a Deployment that had not been shrunk yet needed no write, and the shrinking
-        // that was long under way took its pods from a version with traffic.
+        // Replicas were lowered and raised again: a Deployment that had not been shrunk yet needed
+        // no write, and the delayed scale-down took pods from a version with traffic.
         (
             "fewer replicas and more again in mid-rollout",
             &[(Fault::LateApplies(60), 14, 29)],
         ),
-        // The clock was an hour ahead when a version got its weight, which then warmed up for that hour (seed 949).
+        // The clock was an hour ahead when a version got its weight, which then warmed up for that
+        // hour (seed 949).
         (
             "a slow version is rolled back",
             &[(Fault::Clock(3600), 10, 107)],
         ),
-        // The clock was an hour ahead when a version got its weight, and its failures were counted an hour later.
+        // The clock was an hour ahead when a version got its weight, and its failures were counted
+        // an hour later.
         (
             "a version that fails is rolled back",
             &[(Fault::Clock(3600), 10, 107)],
@@ -368,10 +385,10 @@ fn what_was_found_stays_mended() {
     }
 }
 
-/// Whatever ends a leader, and whatever its clock says: another leads within the time that the lease lasts, and not before
-/// the first has stopped.
+/// However a leader ends, and whatever its clock shows, another leads within the lease's duration,
+/// and not before the first has stopped.
 #[test]
-fn a_leader_that_dies_or_is_cut_off_is_followed() {
+fn a_leader_that_dies_or_is_cut_off_is_replaced() {
     let faults = [0, 3600, -3600].map(Fault::Dies);
     for fault in faults.into_iter().chain([Fault::CutOff]) {
         let window = Window {
@@ -392,9 +409,10 @@ fn a_leader_that_dies_or_is_cut_off_is_followed() {
     }
 }
 
-/// Routers that ask an operator which hears nothing any more: it ends, or hears again, before a version goes that they know of.
+/// Routers whose operator is cut off: the operator ends, or recovers, before a version that they
+/// know is deleted.
 #[test]
-fn routers_follow_a_rollback_though_their_operator_is_cut_off_or_its_watches_are_silent() {
+fn routers_follow_a_rollback_while_their_operator_is_cut_off_or_its_watches_are_silent() {
     let window = |fault, from: u64, to: u64| Window {
         fault,
         from_ms: from * 1000,
@@ -414,9 +432,9 @@ fn routers_follow_a_rollback_though_their_operator_is_cut_off_or_its_watches_are
     }
 }
 
-/// An operator that starts anew every 40 s has a patience of 60 s all the same.
+/// A deadline of 60 s takes effect although the operator restarts every 40 s.
 #[test]
-fn a_patience_goes_on_where_the_process_before_left_it() {
+fn a_deadline_continues_across_restarts() {
     let index = (0..Story::count()).find(|index| Story::number(*index).name.starts_with("46:"));
     let restart = |second: u64| Window {
         fault: Fault::Sigterm,
@@ -443,7 +461,8 @@ fn a_patience_goes_on_where_the_process_before_left_it() {
 /// Longer than a version keeps its pods.
 const LONG_AWAY: u64 = 60;
 
-/// A whole rollout and a whole rollback, killed before and after each single write, and nobody there for a minute.
+/// A rollout and a rollback, killed before and after each single write, with no operator for a
+/// minute.
 #[test]
 fn killed_before_and_after_every_write() {
     let stories: Vec<usize> = (0..Story::count())

@@ -1,4 +1,5 @@
-//! The requests that routers send by what they were told, as they count them and Prometheus scrapes them.
+//! The requests that routers send by their configuration, their counters, and Prometheus' scrapes
+//! of them.
 
 use std::collections::BTreeMap;
 
@@ -105,7 +106,8 @@ impl Traffic {
         }
     }
 
-    /// A scrape of each router whose turn it is: each target has its own moment within the interval.
+    /// A scrape of each router whose turn it is: each target has its own moment within the
+    /// interval.
     pub fn scrape(&mut self, second: u64, routers: &[RouterPod]) {
         for replica in 0..self.replicas.len() {
             for (index, pod) in routers.iter().enumerate() {
@@ -183,7 +185,7 @@ impl Traffic {
                 self.replicas[replica].sample(&target, bucket, &labels, ms, count as f64);
             }
         }
-        // Namesakes that are nobody's business: another namespace's, and a revision that nobody knows. All of it fails.
+        // Series of other models: another namespace, an unknown revision. All their requests fail.
         for cluster in [
             "other/iris/deadbeef",
             "ml/iris/deadbeef",

@@ -1,4 +1,4 @@
-//! Watches: the changes of one kind, line by line, as late, merged and interrupted as the faults of the day have it.
+//! Watches: the changes of one kind, line by line, delayed, merged and interrupted by faults.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
 /// Time between two bookmarks.
 const BOOKMARKS: Duration = Duration::from_secs(20);
 
-/// What becomes of a watch.
+/// The outcome of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchFate {
     Open,
@@ -25,7 +25,7 @@ pub enum WatchFate {
     Gone,
     /// The server hangs up.
     Closed,
-    /// Nothing comes any more, and nobody says so.
+    /// The connection goes silent without an error.
     HalfOpen,
 }
 
@@ -33,8 +33,8 @@ struct Watch {
     world: Arc<World>,
     process: Arc<Process>,
     request: Request,
-    /// Everything up to this version has been told.
-    told: u64,
+    /// The last version that was sent.
+    sent: u64,
     end: Instant,
     bookmark: Instant,
     over: bool,
@@ -53,7 +53,7 @@ pub fn lines(
         world,
         process,
         request,
-        told: from,
+        sent: from,
         end: now + Duration::from_secs(seconds),
         bookmark: now + BOOKMARKS,
         over: false,
@@ -106,17 +106,17 @@ impl Watch {
     /// The next event that is visible, or how long until one is.
     fn look(&mut self, state: &mut State) -> (Option<Bytes>, Option<u64>) {
         let objects = &mut state.objects;
-        if self.told < objects.oldest {
+        if self.sent < objects.oldest {
             return (Some(self.gone()), None);
         }
         let lag = state.faults.lag_ms(&self.process, self.request.kind);
-        let changes = objects.since(self.told);
+        let changes = objects.since(self.sent);
         for (index, change) in changes.iter().enumerate() {
             let due = change.at_ms + lag;
             if due > objects.now_ms {
                 return (None, Some(due - objects.now_ms));
             }
-            self.told = change.version;
+            self.sent = change.version;
             let Some(kind) = self.event(change) else {
                 continue;
             };
@@ -135,7 +135,7 @@ impl Watch {
         (None, None)
     }
 
-    /// The event that a change is to those who select some objects: an object may enter and leave the selection.
+    /// The type of a change for this watch's selector: an object may enter and leave the selection.
     fn event(&self, change: &Change) -> Option<&'static str> {
         let selected = |object: &Value| self.request.selects(&change.key, object);
         let before = change
@@ -153,11 +153,11 @@ impl Watch {
 
     fn bookmark(&self) -> Bytes {
         let kind = self.request.kind;
-        let told = json!({
+        let body = json!({
             "kind": kind.name(), "apiVersion": kind.api_version(),
-            "metadata": {"resourceVersion": self.told.to_string()},
+            "metadata": {"resourceVersion": self.sent.to_string()},
         });
-        line("BOOKMARK", told.to_string().as_bytes())
+        line("BOOKMARK", body.to_string().as_bytes())
     }
 
     fn gone(&mut self) -> Bytes {

@@ -1,4 +1,5 @@
-//! The way between an operator and the API server: a `tower::Service` under `kube::Client`, and all that can go wrong on it.
+//! The connection between an operator and the API server: a `tower::Service` under `kube::Client`,
+//! with all faults of a network.
 
 use std::{
     convert::Infallible,
@@ -37,7 +38,7 @@ pub type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
 /// One run of an operator's process, as the API server sees it.
 pub struct Process {
     pub name: String,
-    /// Once this is cancelled the process is gone: it hears nothing more, and nothing more of it is heard.
+    /// Cancelled when the process is gone: its requests get no answer.
     pub killed: CancellationToken,
     /// Lists asked so far.
     pub lists: AtomicU64,
@@ -63,7 +64,7 @@ impl Process {
     }
 }
 
-/// What becomes of a request on its way.
+/// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It arrives, and so does the answer.
@@ -83,7 +84,7 @@ pub enum Fate {
     AnswerBroken,
     /// It is done, but no answer ever comes.
     AnswerLost,
-    /// It arrives after so many seconds, even if nobody waits for it any more.
+    /// It arrives after this many seconds, even if its sender has given it up.
     Late(u64),
     /// The process is killed before it is sent.
     KilledBefore,
@@ -91,7 +92,8 @@ pub enum Fate {
     KilledAfter,
 }
 
-/// The most tries of one request: those of kube's default client, which repeats on 429, 503 and 504.
+/// The most tries of one request: those of kube's default client, which repeats on 429, 503 and
+/// 504.
 const TRIES: u32 = 15;
 
 /// One process's connection to the API server.

@@ -1,4 +1,4 @@
-//! The world: everything outside the operator, behind one lock, moved by one clock.
+//! The world: everything outside the operator, behind one lock and with one clock.
 
 use std::{
     net::SocketAddr,
@@ -33,7 +33,7 @@ use crate::{
 /// When the world begins: 2026-01-01T00:00:00Z, in Unix milliseconds.
 pub const EPOCH_MS: i64 = 1_767_225_600_000;
 
-/// A world, shared by all who live in it.
+/// A shared world.
 pub struct World {
     /// What moves traffic.
     pub routing: Routing,
@@ -42,12 +42,12 @@ pub struct World {
     begin: Instant,
 }
 
-/// What is in it.
+/// Its state.
 pub struct State {
     pub objects: Objects,
     pub nodes: Nodes,
     pub traffic: Traffic,
-    /// What each router was told last.
+    /// The last configuration of each router.
     pub routers: Vec<RouterModel>,
     /// The pods that they run in.
     pub router_pods: Vec<RouterPod>,
@@ -57,7 +57,7 @@ pub struct State {
     replaced: u64,
     /// What the API server refuses and changes.
     pub admission: Admission,
-    /// Who scales the first model, where somebody does.
+    /// The autoscaler of the first model, where there is one.
     pub hpa: Option<Hpa>,
     pub faults: Faults,
     /// The models, each with its story.
@@ -65,17 +65,18 @@ pub struct State {
     /// What happened, for people to read.
     pub journal: Vec<String>,
     pub counts: Counts,
-    /// The operators that lead, by their own belief; for ever none where nobody is elected.
+    /// The operators that believe they lead; always empty without elections.
     pub leaders: Vec<String>,
-    /// Lines of the journal are printed as they come (`SERIN_WORLD_ALOUD`): for a world that does not end.
+    /// Lines of the journal are printed as they come (`SERIN_WORLD_ALOUD`): for a world that does
+    /// not end.
     aloud: bool,
     /// Changes up to this version have been looked at.
     seen: u64,
-    /// How far the world is ahead of the operators' time, in milliseconds: they stand still.
+    /// How far the world is ahead of the frozen operators' time, in milliseconds.
     ahead_ms: u64,
 }
 
-/// What is told of one model, and whoever watches over it.
+/// A model with its story and its invariants.
 pub struct Tale {
     pub story: Story,
     pub invariants: Invariants,
@@ -88,7 +89,7 @@ pub struct Tale {
 pub struct Counts {
     /// Reconciles: each begins with a read of the model.
     pub reconciles: u64,
-    /// Writes sent; what becomes of them, and when, is not their sender's doing.
+    /// Writes sent, whatever their outcome.
     pub writes: u64,
     /// Writes that changed something.
     pub accepted: u64,
@@ -109,7 +110,7 @@ impl World {
         let mut objects = Objects::default();
         objects.now_text = timestamp(0);
         let router_pods = RouterPod::first();
-        routers::tell_endpoints(&mut objects, &router_pods);
+        routers::publish_endpoints(&mut objects, &router_pods);
         let tale = |story| Tale {
             story,
             invariants: Invariants::default(),
@@ -142,7 +143,7 @@ impl World {
         })
     }
 
-    /// Does something in the world, now; then looks at what it changed.
+    /// Changes the world, then passes the changes to [`State::settle`].
     pub fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock().unwrap();
         let now_ms = self.begin.elapsed().as_millis() as u64 + state.ahead_ms;
@@ -162,7 +163,8 @@ impl World {
         result
     }
 
-    /// The world alone goes on, second by second, after `second`; then the operators' time follows at once.
+    /// Advances only the world, second by second, from `second`; then the operators' time follows
+    /// at once.
     pub async fn outruns_the_operators(
         &self,
         second: u64,
@@ -203,7 +205,8 @@ impl State {
         })
     }
 
-    /// A new pod, with an address of its own, takes the place of a router. Clients are not sent to it before it is ready.
+    /// A new pod, with an address of its own, takes the place of a router. Clients are not sent to
+    /// it before it is ready.
     pub fn replace_router(&mut self, index: usize) {
         self.replaced += 1;
         let newer = RouterPod::newer(index, self.replaced);
@@ -216,13 +219,13 @@ impl State {
         );
         self.router_pods[index] = newer;
         self.traffic.replace_router(index);
-        self.tell_routers();
+        self.publish_routers();
     }
 
-    /// The endpoint controller tells the routers' addresses.
-    pub fn tell_routers(&mut self) {
+    /// The endpoint controller publishes the routers' addresses.
+    pub fn publish_routers(&mut self) {
         "cluster".clone_into(&mut self.objects.actor);
-        routers::tell_endpoints(&mut self.objects, &self.router_pods);
+        routers::publish_endpoints(&mut self.objects, &self.router_pods);
     }
 
     /// One second of everything that is not the operator.
@@ -258,7 +261,7 @@ impl State {
         self.settle();
     }
 
-    /// Looks at every change that nobody has looked at yet: the invariants, the journal, and the people of the story.
+    /// Passes each new change to the invariants, the journal and the stories.
     pub fn settle(&mut self) {
         loop {
             while let Some(change) = self.objects.since(self.seen).first().cloned() {
@@ -269,7 +272,7 @@ impl State {
                 {
                     invariants.change(&change, &self.objects, &self.routers, &self.faults, story);
                 }
-                if let Some(line) = told(&change) {
+                if let Some(line) = description(&change) {
                     self.note(&change.by, &line);
                 }
             }
@@ -323,17 +326,17 @@ impl State {
         }
     }
 
-    /// Something that must hold for the world as a whole does not.
+    /// Records a broken invariant of the whole world.
     pub fn finds(&mut self, invariant: &str, detail: &str) {
         self.tales[0].invariants.finds(invariant, detail);
     }
 
-    /// The world itself is at fault.
+    /// Records a bug of the world itself.
     pub fn is_broken(&mut self, detail: String) {
         self.tales[0].invariants.findings.push(detail);
     }
 
-    /// Whether the stories are told and nothing is left to be done.
+    /// Whether the stories are complete and nothing is left to be done.
     pub fn is_done(&self) -> bool {
         let is_done = |tale: &Tale| invariants::is_done(&self.objects, &tale.story);
         self.tales.iter().all(is_done)
@@ -363,7 +366,7 @@ impl State {
         }
     }
 
-    /// An operator begins to lead, or does no more.
+    /// An operator starts or stops leading.
     pub fn leads(&mut self, process: &str, leads: bool) {
         let led = self.leaders.iter().any(|leader| leader == process);
         if led == leads {
@@ -422,8 +425,8 @@ fn shares(story: &Story, router: &RouterModel, objects: &Objects) -> Vec<Share> 
     routers::shares(router, model).map(share).collect()
 }
 
-/// A change in words, where it is part of the story.
-fn told(change: &Change) -> Option<String> {
+/// Describes a change for the journal, where it is relevant.
+fn description(change: &Change) -> Option<String> {
     let before = change.before.as_deref().unwrap_or(&Value::Null);
     let after = &*change.after;
     let key = &change.key;
@@ -475,7 +478,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// A moment of this world as the API server writes it.
+/// Formats a time of this world as the API server does.
 fn timestamp(now_ms: u64) -> String {
     let seconds = EPOCH_MS / 1000 + (now_ms / 1000) as i64;
     Timestamp::from_second(seconds).unwrap().to_string()

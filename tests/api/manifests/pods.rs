@@ -1,4 +1,4 @@
-//! What goes into a version's pods: what a Deployment would refuse, and what is rare and right.
+//! Pod settings of a version: invalid ones that a Deployment would refuse, and rare valid ones.
 
 use serde_json::{Value, json};
 
@@ -55,10 +55,13 @@ pub fn table() -> Vec<Wrong> {
         Schema "env" = json!([{"name": "A", "value": 1}]) => "env[0].value";
         Rule "env" = json!([{"name": "A", "valueFrom": {}}]) => "env[0].valueFrom";
         Rule "env" =
-            json!([{"name": "A", "value": "1", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}])
+            json!([{"name": "A", "value": "1",
+                        "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}])
             => "env[0]";
         Rule "env" =
-            json!([{"name": "A", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}, "configMapKeyRef": {"name": "a", "key": "b"}}}])
+            json!([{"name": "A",
+                        "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"},
+                            "configMapKeyRef": {"name": "a", "key": "b"}}}])
             => "env[0].valueFrom";
         Rule "env" =
             json!([{"name": "A", "valueFrom": {"secretKeyRef": {"name": "a", "key": "no key"}}}])
@@ -90,7 +93,8 @@ pub fn table() -> Vec<Wrong> {
             => "tolerations[0].key";
         Rule "tolerations" = json!([{"key": "gpu", "value": "a 100"}]) => "tolerations[0].value";
         Rule "tolerations" =
-            json!([{"key": "gpu", "operator": "Exists", "effect": "NoSchedule", "tolerationSeconds": 3}])
+            json!([{"key": "gpu", "operator": "Exists", "effect": "NoSchedule",
+                        "tolerationSeconds": 3}])
             => "tolerations[0]";
     };
     let of_serving = |row: Wrong| match row.pointer {
@@ -116,19 +120,23 @@ pub fn full() -> Value {
             {"name": "A"}, {"name": "B", "value": ""}, {"name": "a.b-c/d e", "value": "x=y"},
             from("secretKeyRef", json!({"name": "a", "key": ".b_C-1", "optional": true})),
             from("configMapKeyRef", json!({"name": "a", "key": "b"})),
-            from("fieldRef", json!({"fieldPath": "metadata.labels['serin.dev/model']", "apiVersion": "v1"})),
-            from("resourceFieldRef", json!({"resource": "limits.memory", "divisor": "1Mi", "containerName": "model"})),
+            from("fieldRef",
+                json!({"fieldPath": "metadata.labels['serin.dev/model']", "apiVersion": "v1"})),
+            from("resourceFieldRef",
+                json!({"resource": "limits.memory", "divisor": "1Mi", "containerName": "model"})),
         ],
         "resources": {
             "limits": {"cpu": 2, "memory": "4Gi", "nvidia.com/gpu": 1, "hugepages-2Mi": "64Mi"},
-            "requests": {"cpu": "2000m", "memory": "4096Mi", "nvidia.com/gpu": "1", "ephemeral-storage": "1e9"},
+            "requests": {"cpu": "2000m", "memory": "4096Mi", "nvidia.com/gpu": "1",
+                "ephemeral-storage": "1e9"},
         },
         "port": 1, "readinessPath": "/", "livenessPath": "/v2/health/live?x=1",
         "serviceAccountName": "models.reader",
         "nodeSelector": {"nvidia.com/gpu.product": "A100", "empty": ""},
         "tolerations": [
             {"operator": "Exists"}, {"key": "", "operator": "Exists", "effect": ""}, {"key": "gpu"},
-            {"key": "nvidia.com/gpu", "operator": "Equal", "value": "a", "effect": "NoExecute", "tolerationSeconds": -1},
+            {"key": "nvidia.com/gpu", "operator": "Equal", "value": "a", "effect": "NoExecute",
+                "tolerationSeconds": -1},
         ],
     })
 }

@@ -1,4 +1,4 @@
-//! The manifests: what is wrong, and what is right though it looks odd.
+//! The manifests: invalid ones, and unusual valid ones.
 
 use By::{Operator, Rule, Schema};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::pods;
 use crate::world::{manifest, with};
 
-/// The first that can see what is wrong.
+/// Which check refuses a manifest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     Schema,
@@ -14,7 +14,8 @@ pub enum By {
     Operator,
 }
 
-/// One wrong manifest: what is written where, who sees it first, and the field that the error names.
+/// One invalid manifest: pointer and value, the check that refuses it, and the field that the error
+/// names.
 pub struct Wrong {
     pub pointer: &'static str,
     pub value: Value,
@@ -93,7 +94,7 @@ pub fn table() -> Vec<Wrong> {
         Operator "/spec/objectives" =
             json!([query("up{pod=\"{{pod}}\"}", json!({"max": 1.5}))])
             => "query.promql";
-        // Whose counters are read.
+        // The evidence source.
         Schema "/spec/traffic" = json!({"evidence": "Haproxy"}) => "spec.traffic.evidence";
         Rule "/spec/traffic" = json!({"evidence": "Custom"}) => "spec.traffic.custom";
         Rule "/spec/traffic" =
@@ -107,21 +108,25 @@ pub fn table() -> Vec<Wrong> {
             custom(json!({"requests": {"metric": "a", "label": "code=\"\",x"}}))
             => "custom.requests.label";
         Rule "/spec/traffic" =
-            custom(json!({"requests": {"metric": "a", "label": "code"}, "latency": {"metric": "a_bucket"}}))
+            custom(json!({"requests": {"metric": "a", "label": "code"},
+                        "latency": {"metric": "a_bucket"}}))
             => "custom.latency.metric";
         Rule "/spec/traffic" =
-            custom(json!({"requests": {"metric": "a", "label": "code"}, "version": {"label": "v", "value": "{{name}}"}}))
+            custom(json!({"requests": {"metric": "a", "label": "code"},
+                        "version": {"label": "v", "value": "{{name}}"}}))
             => "custom.version.value";
         Operator "/spec/traffic" =
-            custom(json!({"requests": {"metric": "a", "label": "code"}, "version": {"label": "v", "value": "{{revision}}-{{pod}}"}}))
+            custom(json!({"requests": {"metric": "a", "label": "code"},
+                        "version": {"label": "v", "value": "{{revision}}-{{pod}}"}}))
             => "custom.version.value";
         Rule "/spec/traffic" =
-            custom(json!({"requests": {"metric": "a", "label": "code"}, "labels": {"namespace": "other"}}))
+            custom(json!({"requests": {"metric": "a", "label": "code"},
+                        "labels": {"namespace": "other"}}))
             => "custom.labels";
         Operator "/spec/traffic" =
             custom(json!({"latency": {"metric": "a"}}))
             => "spec.traffic.custom.requests";
-        // Which model.
+        // The model.
         Schema "/spec/model/version" = Value::Null => "spec.model.version";
         Schema "/spec/model/version" = json!("") => "spec.model.version";
         Rule "/spec/model/version" = json!("2 beta") => "spec.model.version";
@@ -152,7 +157,7 @@ pub fn table() -> Vec<Wrong> {
         Rule "/spec/model/uri" = json!("pvc://claim") => "spec.model.uri";
         Rule "/spec/model/uri" = json!("pvc://a-.b/m") => "spec.model.uri";
         Operator "/spec/model/uri" = json!("pvc://claim/m") => "spec.model.uri";
-        // How it is served.
+        // Serving.
         Rule "/spec/serving" = json!({"image": "serve"}) => "spec.serving.image";
         Rule "/spec/serving" = json!({"image": "registry:5000/serve"}) => "spec.serving.image";
         Rule "/spec/serving" = json!({"image": "serve:latest"}) => "spec.serving.image";
@@ -183,7 +188,7 @@ pub fn table() -> Vec<Wrong> {
             json!("9h".repeat(20))
             => "spec.rollout.progressDeadline";
         Schema "/spec/rollout/steps" = json!([{"minRequests": 5}]) => "spec.rollout.steps";
-        // What it must hold.
+        // Objectives.
         Schema "/spec/objectives" = Value::Null => "spec.objectives";
         Schema "/spec/objectives" = json!([]) => "spec.objectives";
         Rule "/spec/objectives" = json!([{}]) => "spec.objectives";
@@ -199,7 +204,7 @@ pub fn table() -> Vec<Wrong> {
         Rule "/spec/objectives" = errors("0.00%") => "errorRate.max";
         Rule "/spec/objectives" = errors("100%") => "errorRate.max";
         Rule "/spec/objectives" = errors("0.01") => "errorRate.max";
-        // How it is rolled out.
+        // The rollout.
         Schema "/spec/rollout/steps" = json!([]) => "spec.rollout.steps";
         Rule "/spec/rollout/steps" = weights(&[50, 10, 100]) => "spec.rollout.steps";
         Rule "/spec/rollout/steps" = weights(&[10, 10, 100]) => "spec.rollout.steps";
@@ -281,16 +286,19 @@ pub fn right() -> Vec<Value> {
             manifest("1"),
             "/spec/objectives",
             json!([
-                {"latency": {"quantile": 0.5, "max": "1h30m"}}, {"latency": {"quantile": 0.99, "max": "0.5ms"}},
+                {"latency": {"quantile": 0.5, "max": "1h30m"}},
+                {"latency": {"quantile": 0.99, "max": "0.5ms"}},
             ]),
         ),
         with(
             manifest("1"),
             "/spec/objectives",
             json!([
-                {"noWorseThanStable": {"latency": {"quantile": 0.99, "by": "0%"}, "errorRate": "0.5%"}},
+                {"noWorseThanStable": {"latency": {"quantile": 0.99, "by": "0%"},
+                        "errorRate": "0.5%"}},
                 {"predictionDrift": {}},
-                {"query": {"name": "a", "promql": "max(a{pod=~\"{{name}}-{{ canary }}-.*\"}) > 0", "min": -1.5, "max": -1.5}},
+                {"query": {"name": "a", "promql": "max(a{pod=~\"{{name}}-{{ canary \
+                    }}-.*\"}) > 0", "min": -1.5, "max": -1.5}},
                 {"query": {"name": "b", "promql": "vector(1)", "min": 0.5, "then": "Pause"}},
             ]),
         ),
@@ -298,7 +306,8 @@ pub fn right() -> Vec<Value> {
             manifest("1"),
             "/spec/traffic",
             json!({"evidence": "Custom", "custom": {
-                "requests": {"metric": "http:requests_total", "label": "status", "bad": ["5xx"], "ignored": []},
+                "requests": {"metric": "http:requests_total", "label": "status", "bad": ["5xx"],
+                    "ignored": []},
                 "latency": {"metric": "http_seconds", "unit": "Milliseconds"},
                 "version": {"label": "service", "value": "{{name}}-{{revision}}"},
                 "labels": {"route": "/predict"},
@@ -313,7 +322,8 @@ pub fn right() -> Vec<Value> {
         with(
             manifest("1"),
             "/spec/rollout",
-            json!({"firstStep": "Adaptive", "approval": "BeforePromotion", "onFailure": "Pause", "watch": "0s"}),
+            json!({"firstStep": "Adaptive", "approval": "BeforePromotion", "onFailure": "Pause",
+                    "watch": "0s"}),
         ),
     ]
 }

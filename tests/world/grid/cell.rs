@@ -24,26 +24,28 @@ use crate::{
     world::{State, World},
 };
 
-/// A state is reached, and a cell is done, within so many seconds: each trial may be tried again once, after a minute.
+/// Longest time to reach a state, and to complete a cell, in seconds: each trial may be tried again
+/// once, after a minute.
 const REACHED_WITHIN: u64 = 400;
 const DONE_WITHIN: u64 = 1_200;
-/// From the moment that all is done: the last writes may be under way for so long, and then there are none for as long again.
+/// Seconds after all is done for delayed writes to arrive, and then as many without any write.
 const REST: u64 = 60;
-/// From an effect to the end of the trial.
+/// Seconds from an effect to the end of the trial.
 const LEAVES_AFTER: u64 = 3;
-/// The same where the effect is about a version that is being made.
+/// The same where the effect is on a version that is being created.
 const GIVES_UP_AFTER: u64 = 20;
-/// From an effect to the replacement of all routers.
+/// Seconds from an effect to the replacement of all routers.
 const PROBED_AFTER: u64 = 8;
 /// Seconds between two of them.
 const ROUTER_PAUSE: u64 = 8;
-/// A version's traffic is on stable again within so many seconds: a person's word takes a look, a breach three scrapes.
+/// Seconds within which a version's traffic is back on stable: a command takes one look, a breach
+/// three scrapes.
 const LEFT_WITHIN: [u64; 2] = [12, 30];
 
 /// How the trial ends while the event lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
-    /// It does not.
+    /// The trial is not ended.
     GoesOn,
     /// The user asks for the version in force again.
     SpecBack,
@@ -53,7 +55,7 @@ pub enum Leave {
     Abort,
 }
 
-/// A state, and what happens in it.
+/// A state, and the events in it.
 #[derive(Clone, Debug)]
 pub struct Cell {
     pub place: Place,
@@ -72,9 +74,9 @@ impl fmt::Display for Cell {
     }
 }
 
-/// What became of a cell.
+/// The result of a cell.
 pub struct Report {
-    /// What must not be; also that a state was not reached, or that an event took no effect.
+    /// Broken invariants; also states that were not reached and events without effect.
     pub findings: Vec<String>,
     pub journal: Vec<String>,
     /// The longest time without all answers, in seconds.
@@ -107,7 +109,7 @@ pub fn play(cell: &Cell) -> Report {
     runtime.block_on(live(cell, &world))
 }
 
-/// Where a cell stands, with the second of its beginning.
+/// The stage of a cell, with the second of its start.
 enum Stage {
     Reaching,
     Lasting(u64),
@@ -126,11 +128,11 @@ struct Run<'a> {
     oracle: Oracle,
     /// When the trial was ended, and the version that was on trial.
     left: Option<(u64, String)>,
-    /// Whether it was too late for that, or not possible.
+    /// Whether that was too late, or not possible.
     stays: bool,
     /// The second of the first replacement of routers that is not an event.
     probed: Option<u64>,
-    /// What serves in the end, and what is refused.
+    /// The expected stable and refused versions at the end.
     end: (String, Option<String>),
 }
 
@@ -188,7 +190,7 @@ impl Run<'_> {
         self.oracle.findings.push(what);
     }
 
-    /// One second. Returns what begins to go wrong with the operators.
+    /// Plays one second. Returns the faults of operators that begin in it.
     fn second(&mut self, second: u64) -> Vec<Fault> {
         let mut begins = Vec::new();
         if matches!(self.stage, Stage::Reaching) {
@@ -222,7 +224,7 @@ impl Run<'_> {
             }
             for happening in &mut self.happenings {
                 if second > happening.since {
-                    begins.extend(happening.goes_on(self.world, &mut self.replicas, second));
+                    begins.extend(happening.proceed(self.world, &mut self.replicas, second));
                 }
             }
             self.leave(second);
@@ -248,7 +250,7 @@ impl Run<'_> {
         self.happenings.push(happening);
     }
 
-    /// From now on routers begin anew.
+    /// Routers are replaced from now on.
     fn routers_go(&self) {
         self.world.with(|state| {
             let now_ms = state.objects.now_ms;
@@ -264,7 +266,7 @@ impl Run<'_> {
         all_began.then_some(last)
     }
 
-    /// Ends the trial in the middle of what happens.
+    /// Ends the trial during the event.
     fn leave(&mut self, second: u64) {
         if self.left.is_some() || self.stays || self.cell.leave == Leave::GoesOn {
             return;
@@ -431,7 +433,7 @@ impl Run<'_> {
         false
     }
 
-    /// All that happens ends, and what held the model in its state.
+    /// Ends all events, and what holds the model in its state.
     fn ends(&mut self, second: u64) {
         for index in 0..self.cell.events.len() {
             let event = self.cell.events[index];
@@ -543,7 +545,8 @@ fn is_at_rest(
     )
 }
 
-/// Ends the trial that is under way. Returns the version that was on trial, and the one that serves on.
+/// Ends the trial that is under way. Returns the version that was on trial, and the one that serves
+/// on.
 fn leave_trial(state: &mut State, leave: Leave) -> Option<(String, String)> {
     let status = IRIS.of(&state.objects)?["status"].clone();
     let stable = status["stable"]["version"].as_str()?.to_owned();
@@ -576,7 +579,7 @@ fn leave_trial(state: &mut State, leave: Leave) -> Option<(String, String)> {
     Some((version, stable))
 }
 
-/// The part of a status that says where a model stands.
+/// The part of a status that is compared.
 fn short(status: &Value) -> String {
     let conditions = status["conditions"].as_array().into_iter().flatten();
     let conditions: Vec<String> = conditions

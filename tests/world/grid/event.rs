@@ -1,9 +1,9 @@
-//! What a cluster brings, and where it cannot.
+//! The events of a cluster, and the states in which each is impossible.
 
 use super::place::Place;
 use crate::kinds::Kind;
 
-/// Something that happens to a model.
+/// An event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     RoutersReplaced,
@@ -14,7 +14,7 @@ pub enum Event {
     PodEvicted,
     /// The scheduler finds no node for new pods.
     Unschedulable,
-    /// The same, but for one pod of each version; `minReady` says that one is enough.
+    /// The same, but one pod of each version fits; `minReady` is one pod.
     OnePodFits,
     /// A webhook denies all writes of Deployments; the same for other kinds.
     DeploymentsDenied,
@@ -24,7 +24,7 @@ pub enum Event {
     EventsDenied,
     /// A webhook that Deployments and Services pass does not answer.
     WebhookTimesOut,
-    /// A policy asks for a label that no child has.
+    /// A policy requires a label that no child has.
     LabelsRequired,
     /// The namespace has all the Deployments that its quota allows.
     DeploymentQuota,
@@ -43,13 +43,13 @@ pub enum Event {
     VersionServiceDeleted,
     SliceDeleted,
     HistoryDeleted,
-    /// One address, two replicas: queries get to the one and to the other.
+    /// Two replicas of Prometheus behind one address answer in turn.
     PrometheusSwitches,
     PrometheusDown,
     CrdUpgraded,
-    /// Another version is asked for, and then what was asked for before.
+    /// The spec changes to another version, and back.
     SpecEditedAndBack,
-    /// A version is asked for whose Deployment the API server calls invalid.
+    /// The spec changes to a version whose Deployment the API server finds invalid.
     SpecRefused,
     StatusDeleted,
 }
@@ -92,7 +92,8 @@ impl Event {
         Self::StatusDeleted,
     ];
 
-    /// Whether the user asks for version 3, so that the operator has to make what the event is about.
+    /// Whether the user applies version 3, so that the operator writes the objects that the event
+    /// is about.
     pub fn asks_for_another(self) -> bool {
         matches!(
             self,
@@ -119,7 +120,7 @@ impl Event {
         }
     }
 
-    /// The kind of an object that it takes away, without which no request gets to a pod.
+    /// The kind of object that it deletes, without which no request reaches a pod.
     pub fn takes_from_the_way(self) -> Option<Kind> {
         match self {
             Self::ServiceDeleted | Self::VersionServiceDeleted => Some(Kind::Service),
@@ -141,7 +142,8 @@ impl Event {
         matches!(self, Self::HpaUp | Self::HpaDown)
     }
 
-    /// How long it lasts at the least, in seconds. What is about capacity lasts longer than `progressDeadline`.
+    /// Its shortest duration, in seconds. Events about capacity last longer than
+    /// `progressDeadline`.
     pub fn lasts(self) -> u64 {
         match self {
             Self::Unschedulable | Self::OnePodFits | Self::PodQuota | Self::NamespaceRelabelled => {
@@ -152,7 +154,8 @@ impl Event {
         }
     }
 
-    /// Whether another event may come while it lasts, so that both can still be told apart.
+    /// Whether another event may come while it lasts, so that their effects can still be
+    /// distinguished.
     pub fn goes_with(self, other: Self) -> bool {
         let edits = |event: Self| {
             event.asks_for_another() || matches!(event, Self::SpecEditedAndBack | Self::SpecRefused)
@@ -167,7 +170,7 @@ impl Event {
             matches!(event, OperatorReplaced | OperatorKilled | OperatorUpgraded)
         };
         let both = |is: fn(Self) -> bool| is(self) && is(other);
-        // One pod is not enough for what an autoscaler asks for.
+        // One pod is too few for an autoscaler.
         let outgrows = |one: Self, other: Self| one == Self::OnePodFits && other.has_hpa();
         // A version whose Deployment would be denied gets no place in the history, and does not
         // begin.
@@ -175,12 +178,12 @@ impl Event {
             matches!(other, Self::HistoryDenied | Self::EventsDenied)
                 && one.denies().contains(&Kind::Deployment)
         };
-        // Of two that deny, one answers.
+        // Of two denials, only one is reported.
         let denied_twice = self
             .denies()
             .iter()
             .any(|kind| other.denies().contains(kind));
-        // What is denied is not changed.
+        // Denied writes are not mutated.
         let mutated = |one: Self, other: Self| {
             one == Self::Mutated && other.denies().contains(&Kind::Deployment)
         };
@@ -199,21 +202,25 @@ impl Event {
             && !both(prometheus)
     }
 
-    /// Why it cannot happen in a state.
+    /// The reason why it is impossible in a state.
     #[rustfmt::skip]
     pub fn is_impossible(self, place: Place) -> Option<&'static str> {
         use Place::{Deleting, InvalidInTrial, InvalidSpec, Pending};
         match self {
-            Self::HistoryDenied | Self::DeploymentQuota | Self::EventsDenied | Self::SpecRefused if matches!(place, InvalidSpec | InvalidInTrial) =>
-                Some("an invalid spec makes no version, so nothing new is created or told"),
-            Self::HistoryDenied | Self::DeploymentQuota | Self::EventsDenied | Self::SpecRefused if place == Deleting =>
-                Some("a model that is being deleted gets no new version, so nothing new is created or told"),
+            Self::HistoryDenied | Self::DeploymentQuota | Self::EventsDenied | Self::SpecRefused
+                if matches!(place, InvalidSpec | InvalidInTrial) =>
+                Some("an invalid spec makes no version, so nothing new is created or reported"),
+            Self::HistoryDenied | Self::DeploymentQuota | Self::EventsDenied | Self::SpecRefused
+                if place == Deleting =>
+                Some("a model that is being deleted gets no new version, so nothing new is \
+                    created or reported"),
             Self::PrometheusSwitches | Self::PrometheusDown if !place.has_weight() =>
                 Some("nothing is measured while no version on trial has weight"),
             Self::HpaUp | Self::HpaDown if place == Pending =>
                 Some("the first version has no traffic, so there is no work to scale by"),
             Self::StatusDeleted if place == Pending =>
-                Some("no version is in force yet, so the first one starts anew, which is what it did"),
+                Some("no version is in force yet, so the first one starts anew, which is \
+                    what it did"),
             Self::SpecEditedAndBack if place == Deleting =>
                 Some("what is being deleted follows its spec no more"),
             _ => None,

@@ -1,4 +1,4 @@
-//! How an event happens: its beginning, whether it took effect, its end.
+//! The course of an event: its start, its effect, its end.
 
 use std::sync::Arc;
 
@@ -39,14 +39,14 @@ const DRAIN_PAUSE: u64 = 10;
 /// Seconds between two switches of the replica that queries get to.
 const SWITCH_PAUSE: u64 = 7;
 
-/// An event that goes on.
+/// An event in progress.
 pub struct Happening {
     pub event: Event,
     /// Seconds of the world.
     pub since: u64,
     /// When it took effect.
     pub effect: Option<u64>,
-    /// What the world counted when it began.
+    /// The world's counters at its start.
     before: Counted,
     /// The version that the user asked for before.
     asked: String,
@@ -98,7 +98,7 @@ impl Happening {
             state.note("event", &format!("{event:?} begins"));
             this.happens(state);
         });
-        this.goes_on(world, replicas, second);
+        this.proceed(world, replicas, second);
         this
     }
 
@@ -185,14 +185,14 @@ impl Happening {
             }
             _ => {}
         }
-        // What the operator has to write, so that it meets the denial.
+        // Makes the operator write, so that the denial takes effect.
         match self.event {
             Event::DeploymentsDenied
             | Event::WebhookTimesOut
             | Event::LabelsRequired
             | Event::Mutated
             | Event::ScaledByHand => {
-                // Where another event has done it, it is done.
+                // Another event may have done it already.
                 self.before.gone = edit(state, Kind::Deployment, own.as_deref(), |live| {
                     live["spec"]["replicas"] = json!(1);
                 });
@@ -205,7 +205,7 @@ impl Happening {
             Event::SlicesDenied => {
                 edit(state, Kind::Slice, Some("iris-router"), |live| {
                     let label = "endpointslice.kubernetes.io/managed-by";
-                    live["metadata"]["labels"][label] = json!("somebody else");
+                    live["metadata"]["labels"][label] = json!("another manager");
                 });
             }
             Event::Unschedulable | Event::PodQuota | Event::NamespaceRelabelled => {
@@ -233,8 +233,8 @@ impl Happening {
         state.faults.begin(Fault::Ill(Illness::Down), from_ms);
     }
 
-    /// Each second: what follows, and whether it took effect.
-    pub fn goes_on(
+    /// Each second: continues the event, and checks whether it took effect.
+    pub fn proceed(
         &mut self,
         world: &Arc<World>,
         replicas: &mut Replicas,
@@ -268,7 +268,8 @@ impl Happening {
         begins
     }
 
-    /// Once the operator has seen the edit, and so many seconds have passed, the spec is edited back.
+    /// Once the operator has seen the edit, and so many seconds have passed, the spec is edited
+    /// back.
     fn goes_back(&mut self, state: &mut State, seconds: u64) {
         let seen = IRIS.of(&state.objects).is_some_and(|model| {
             model["status"]["observedGeneration"] == model["metadata"]["generation"]
@@ -350,7 +351,7 @@ impl Happening {
         }
     }
 
-    /// It ends: what was denied is allowed again.
+    /// Ends the event: denied writes are allowed again.
     pub fn end(&mut self, world: &Arc<World>) {
         world.with(|state| {
             state.note("event", &format!("{:?} ends", self.event));
@@ -395,7 +396,7 @@ impl Happening {
         }
     }
 
-    /// What the status must say while it holds something up: part of the words of whoever denies it.
+    /// What the status must say while it holds something up: part of the message of the denial.
     pub fn words(&self) -> Option<&'static str> {
         Some(match self.event {
             Event::DeploymentsDenied | Event::SlicesDenied => WEBHOOK,
@@ -413,7 +414,8 @@ impl Happening {
     }
 }
 
-/// The name of the objects of the version in force, else of the first one, else of any that is there.
+/// The name of the objects of the version in force, else of the first one, else of any that is
+/// there.
 pub fn serving(objects: &Objects) -> Option<String> {
     let status = &IRIS.of(objects)?["status"];
     let stable = status["stable"]["revision"].as_str();
@@ -453,7 +455,7 @@ fn on_trial(objects: &Objects) -> Option<String> {
         .map(|revision| IRIS.version(revision))
 }
 
-/// Somebody edits one of the model's objects. Returns how many were there.
+/// Edits one of the model's objects as a foreign manager. Returns how many there were.
 fn edit(
     state: &mut State,
     kind: Kind,
@@ -465,7 +467,7 @@ fn edit(
     usize::from(edited.is_some())
 }
 
-/// The user's spec is otherwise from the next write on.
+/// Changes the user's spec from the next write on.
 fn edit_spec(state: &mut State, change: impl FnOnce(&mut Value)) {
     state.tales[0].story.rewrite(change);
 }

@@ -1,10 +1,12 @@
 //! The grid: every state that the operator can be in × every event that a cluster brings.
 //!
-//! A cell brings a model into a state, lets the event happen in it, ends the trial in the middle of it, replaces the routers
-//! while it lasts, and looks on until all is done. It passes only if the state was reached and the event took effect in it.
+//! A cell brings a model into a state, starts the event, ends the trial during the event, replaces
+//! the routers meanwhile, and runs until all is done. It passes only if the state was reached and
+//! the event took effect in it.
 //!
 //! ```text
-//! SERIN_GRID_CELL=Canary10/DeploymentsDenied cargo test -p serin --test world -- grid::one_cell --nocapture
+//! SERIN_GRID_CELL=Canary10/DeploymentsDenied \
+//!   cargo test --workspace --test world -- grid::one_cell --nocapture
 //! ```
 
 mod cell;
@@ -17,7 +19,7 @@ mod table;
 use crate::faults::{Fault, Faults, Window};
 
 impl Faults {
-    /// Something begins to go wrong, until it ends.
+    /// Starts the fault, which lasts until [`Self::end`].
     pub fn begin(&mut self, fault: Fault, from_ms: u64) {
         self.windows.push(Window {
             fault,

@@ -1,6 +1,6 @@
-//! What must hold in every cell, besides the invariants of every world: as long as one Ready pod of the version in force
-//! exists, the model's address answers; what holds a rollout up stands in its status; no version shrinks in a trial; nothing
-//! is counted twice.
+//! The checks of every cell, besides the invariants of every world: while the version in force has
+//! a Ready pod, the model's address answers; the status names what blocks a rollout; no version is
+//! scaled down during a trial; no request is counted twice.
 
 use serde_json::Value;
 use serin::router::envoy::RouteKey;
@@ -15,12 +15,12 @@ use crate::{
     world::State,
 };
 
-/// The address may be silent for so many seconds: an operator that was killed is back after 12 s at the latest, and lists
-/// everything then.
+/// Longest time without answers, in seconds: a killed operator is back after at most 12 s, and then
+/// lists everything.
 const SILENCE: u64 = 20;
-/// What holds a rollout up stands in its status after so many seconds: a look comes every 5 s, and a write may be tried again
-/// after a pause.
-const TOLD_WITHIN: u64 = 15;
+/// Seconds within which the status names what blocks a rollout: a look comes every 5 s, and a write
+/// may be retried after a pause.
+const REPORTED_WITHIN: u64 = 15;
 
 #[derive(Default)]
 pub struct Oracle {
@@ -31,9 +31,9 @@ pub struct Oracle {
     silent: u64,
     /// The version in force, and the model's UID: it stays in force while the status is away.
     in_force: Option<(String, String)>,
-    /// Events whose words the status has held.
-    told: Vec<Event>,
-    /// Webhooks changed templates: what is written without them changes those back.
+    /// Events that the status has named.
+    reported: Vec<Event>,
+    /// Webhooks changed templates; a write without the webhooks changes them back.
     mutated: bool,
     /// The most seconds that the address was silent.
     pub longest: u64,
@@ -79,8 +79,8 @@ impl Oracle {
     }
 
     fn address(&mut self, state: &State, happenings: &[Happening]) {
-        // Without its Service or endpoints no request gets anywhere, and who denies them alone can
-        // allow them.
+        // Without its Service or endpoints no request arrives, and only the end of the denial
+        // helps.
         let is_denied = |kind: Kind| {
             happenings
                 .iter()
@@ -105,8 +105,8 @@ impl Oracle {
         }
     }
 
-    /// The share of requests to the model's address that reach a Ready pod; nothing where no version is in force, or has no
-    /// Ready pod.
+    /// The share of requests to the model's address that reach a Ready pod; nothing where no
+    /// version is in force, or has no Ready pod.
     fn answered(&self, state: &State) -> Option<f64> {
         let (revision, _) = self.in_force.as_ref()?;
         let objects = &state.objects;
@@ -161,7 +161,7 @@ impl Oracle {
         }
     }
 
-    /// Children that were set free are adopted by a model that lives, if by any.
+    /// Orphaned children are adopted only by a live model.
     fn adoption(&mut self, change: &Change, state: &State) {
         let is_free = |object: &Value| owners(object).next().is_none();
         let was_free = change.before.as_deref().is_some_and(is_free);
@@ -199,7 +199,7 @@ impl Oracle {
         };
         let on_trial = !status["canary"].is_null() && !status["stable"].is_null();
         let (was, is_now) = (replicas(before), replicas(&change.after));
-        // A write by a state that was deleted a moment ago may be under way.
+        // A write planned from a status that was just deleted may be under way.
         let is_lost = happenings
             .iter()
             .any(|one| one.event == Event::StatusDeleted);
@@ -231,7 +231,8 @@ impl Oracle {
                 .unwrap_or(0);
             if counted > sent {
                 let what = format!(
-                    "counted-once: {} counts {counted} requests of version {}, which was sent {sent}",
+                    "counted-once: {} counts {counted} requests of version {}, which was \
+                     sent {sent}",
                     text(&objective["objective"]),
                     text(&record["version"])
                 );
@@ -240,7 +241,8 @@ impl Oracle {
         }
     }
 
-    /// Every version has the pods that its share of the load needs, and stable those for the way back.
+    /// Every version has the pods that its share of the load needs, and stable those for the way
+    /// back.
     fn load(&mut self, state: &State) {
         let rate = state.traffic.rate;
         let objects = &state.objects;
@@ -268,7 +270,8 @@ impl Oracle {
                 && pods < Hpa::needed(load)
             {
                 let what = format!(
-                    "carries-the-load: {revision} has {pods} pods, each for {POD_CARRIES} requests a second, and may get {load}"
+                    "carries-the-load: {revision} has {pods} pods, each for {POD_CARRIES} requests \
+                     a second, and may get {load}"
                 );
                 self.finds(&what, state);
             }
@@ -283,16 +286,16 @@ impl Oracle {
         let Some(model) = IRIS.of(&state.objects) else {
             return;
         };
-        if says(&model["status"], words) && !self.told.contains(&event) {
-            self.told.push(event);
+        if says(&model["status"], words) && !self.reported.contains(&event) {
+            self.reported.push(event);
         }
         let Some(since) = happening.effect else {
             return;
         };
-        // Events are told as well as they can be.
+        // Events are published with best effort.
         let excused = event == Event::EventsDenied
             || (event.is_about_capacity() && model["status"]["canary"].is_null());
-        if second == since + TOLD_WITHIN && !self.told.contains(&event) && !excused {
+        if second == since + REPORTED_WITHIN && !self.reported.contains(&event) && !excused {
             let status = &model["status"];
             let what = format!(
                 "words-in-status: nothing says \"{words}\", but: {} {}",
@@ -337,7 +340,7 @@ pub fn says(status: &Value, words: &str) -> bool {
     texts.any(|message| text(message).contains(words))
 }
 
-/// Whether nobody else has scaled a Deployment since an operator did.
+/// Whether an operator was the last to scale a Deployment.
 fn scaled_by_serin(objects: &Objects, key: &Key) -> bool {
     let mut changes = objects.since(0).iter().rev();
     let scaled = changes.find(|change| {

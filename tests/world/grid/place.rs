@@ -1,4 +1,4 @@
-//! The states that a model can be in when something happens to it, and the way there.
+//! The states in which events happen, and the stories that lead to them.
 
 use serde_json::{Value, json};
 
@@ -32,11 +32,11 @@ pub enum Place {
     InvalidSpec,
     /// The spec turned invalid in mid-trial.
     InvalidInTrial,
-    /// Somebody else's object has the name of the new version.
+    /// A foreign object has the name of the new version.
     Blocked,
     Paused,
     AwaitingApproval,
-    /// Deleted in mid-trial, behind somebody else's finalizer.
+    /// Deleted during a trial, with a foreign finalizer.
     Deleting,
     /// Deleted without its children and made again.
     Orphaned,
@@ -62,7 +62,7 @@ impl Place {
         Self::Orphaned,
     ];
 
-    /// The story that leads there. A forward move asks for that part of the pods to be Ready.
+    /// The story that leads to it. `minReady` is the share of Ready pods that a forward move needs.
     pub fn story(self, replicas: u64, min_ready: &str) -> Story {
         use Deed::{Apply, Bind, Delete, Orphan, Pause, Spoil, Squat};
         const SLOW_START: Behaviour = Behaviour {
@@ -91,8 +91,7 @@ impl Place {
             ],
             Self::Paused => then(Weighs("2", 10), Pause(true)),
             Self::Deleting => [&then(Weighs("2", 10), Bind)[..], &[(Now, Delete)]].concat(),
-            // Made again at the beginning of a second, so that what happens finds the children as
-            // orphans.
+            // Created again at the start of a second, so that the event finds orphaned children.
             Self::Orphaned => vec![
                 (Now, Apply("1")),
                 (Serves("1"), Pause(false)),
@@ -170,10 +169,10 @@ impl Place {
         )
     }
 
-    /// What takes the model out of it, where the model does not go on by itself.
+    /// The deed that takes the model out of it, where it does not leave by itself.
     pub fn way_out(self) -> Option<Deed> {
         match self {
-            Self::InvalidSpec | Self::InvalidInTrial => Some(Deed::Mend),
+            Self::InvalidSpec | Self::InvalidInTrial => Some(Deed::Fix),
             Self::Blocked => Some(Deed::Unsquat("2")),
             Self::Paused => Some(Deed::Pause(false)),
             Self::AwaitingApproval => Some(Deed::Steps(&[10, 50, 100])),
@@ -182,7 +181,7 @@ impl Place {
         }
     }
 
-    /// The version that serves in the end, and the one that is refused, where all goes its way.
+    /// The stable version and the refused version at the end, without an event.
     pub fn end(self) -> (&'static str, Option<&'static str>) {
         match self {
             Self::Pending | Self::Stable | Self::InvalidSpec | Self::Orphaned => ("1", None),

@@ -1,4 +1,4 @@
-//! The cells that are played: all pairs, and triples by seed.
+//! The cells: all pairs of state and event, and triples by seed.
 
 use std::{
     collections::BTreeMap,
@@ -20,19 +20,19 @@ use crate::{
 /// Triples that are played where `SERIN_GRID_TRIPLES` says nothing.
 const TRIPLES: u64 = 120;
 
-/// How the trial of a cell ends: each way has its turn along the states and the events.
+/// How the trial of a cell ends: each way takes turns along the states and the events.
 fn leave(state: Place, events: &[Event], turn: usize) -> Leave {
     let turn = turn % 4;
     if events.iter().any(|event| event.asks_for_another()) {
         return [Leave::GoesOn, Leave::SpecBack][turn % 2];
     }
-    // The spec moves, or the version has to.
-    let goes_on = [
+    // The spec changes, or the version has to advance.
+    let lasting = [
         Event::SpecEditedAndBack,
         Event::SpecRefused,
         Event::OnePodFits,
     ];
-    if events.iter().any(|event| goes_on.contains(event)) {
+    if events.iter().any(|event| lasting.contains(event)) {
         return Leave::GoesOn;
     }
     match state {
@@ -115,7 +115,8 @@ fn play_all(cells: &[Cell]) -> BTreeMap<String, Vec<String>> {
     });
     let (lived, silent) = sums.into_inner().unwrap();
     println!(
-        "{} cells in {:.1} s, {:.1} h of cluster time; no address was silent for more than {silent} s",
+        "{} cells in {:.1} s, {:.1} h of cluster time; no address was silent for more than \
+         {silent} s",
         cells.len(),
         began.elapsed().as_secs_f64(),
         f64::from(u32::try_from(lived).unwrap_or(u32::MAX)) / 3600.0,
@@ -178,7 +179,7 @@ fn assert_green(found: &BTreeMap<String, Vec<String>>) {
 }
 
 #[test]
-fn every_state_bears_every_event() {
+fn every_state_survives_every_event() {
     let (cells, impossible) = pairs();
     let found = play_all(&cells);
     print_table(&cells, &impossible, &found.keys().collect::<Vec<_>>());
@@ -186,7 +187,7 @@ fn every_state_bears_every_event() {
 }
 
 #[test]
-fn two_events_at_once_are_borne_too() {
+fn every_state_survives_two_events_at_once() {
     let asked = number("SERIN_GRID_TRIPLES").unwrap_or(TRIPLES);
     let from = number("SERIN_GRID_FROM").unwrap_or(0);
     let cells: Vec<Cell> = (from..).filter_map(triple).take(asked as usize).collect();
@@ -194,7 +195,8 @@ fn two_events_at_once_are_borne_too() {
     assert_green(&found);
 }
 
-/// The cell of `SERIN_GRID_CELL`, such as `Canary10/DeploymentsDenied`, with its whole log; without one, nothing.
+/// The cell of `SERIN_GRID_CELL`, such as `Canary10/DeploymentsDenied`, with its whole log; without
+/// one, nothing.
 #[test]
 fn one_cell() {
     let Ok(name) = std::env::var("SERIN_GRID_CELL") else {
@@ -210,7 +212,7 @@ fn one_cell() {
     assert!(report.findings.is_empty(), "{}", report.findings.join("\n"));
 }
 
-/// Somebody who looks for a failing cell sees the same one.
+/// A failing cell can be played again.
 #[test]
 fn the_same_cell_is_played_the_same_way() {
     let (cells, _) = pairs();

@@ -1,5 +1,5 @@
-//! Wrong manifests, each with the field that its error names. Who refuses it depends on what can see it: the schema, the
-//! CEL rules or the operator, which checks all that CEL checks once more.
+//! Invalid manifests, each with the field that its error names. Each is refused by the schema, by
+//! the CEL rules, or by the operator, which repeats the checks of CEL.
 
 mod pods;
 mod table;
@@ -31,7 +31,7 @@ use self::table::{
 /// A model whose durations or percentages are none: it cannot be stored, nor read.
 const UNREADABLE: &str = "unreadable";
 
-/// What the operator says of it.
+/// The operator's error for it.
 fn operator_refuses(manifest: &Value, allowed_schemes: &[&str]) -> Result<(), String> {
     let allowed_schemes = allowed_schemes.iter().map(ToString::to_string).collect();
     let limits = Limits { allowed_schemes };
@@ -83,7 +83,7 @@ fn examples() -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn what_is_right_is_accepted_and_a_second_apply_changes_nothing() {
+async fn valid_manifests_are_accepted_and_a_second_apply_changes_nothing() {
     let world = world!(World::new());
     let models: Api<ModelDeployment> = world.api();
     let examples = examples();
@@ -91,7 +91,8 @@ async fn what_is_right_is_accepted_and_a_second_apply_changes_nothing() {
     for mut manifest in right().into_iter().chain(examples) {
         manifest["metadata"]["namespace"] = json!(world.namespace);
         let name = manifest["metadata"]["name"].as_str().unwrap().to_owned();
-        // As `kubectl apply --server-side` does, and as `kubectl apply` does where the manifest differs from what is stored.
+        // As `kubectl apply --server-side` does, and as `kubectl apply` does where the manifest
+        // differs from what is stored.
         let on_server = (PatchParams::apply("kubectl"), Patch::Apply(&manifest));
         let by_client = (PatchParams::default(), Patch::Merge(&manifest));
         let mut generations = Vec::new();
