@@ -278,7 +278,7 @@ mod tests {
             for annotation in VERBS {
                 let commands = read(&[(annotation, &value), (REQUESTED_BY, &name)]);
                 prop_assert_eq!(commands.asked.len() + commands.malformed.len(), 1);
-                prop_assert!(commands.malformed.iter().all(|message| message.chars().count() < 500));
+                prop_assert!(commands.malformed.iter().all(|m| m.chars().count() < 500));
                 prop_assert!(commands.by.is_none_or(|by| by.chars().count() <= LONGEST_NAME));
             }
         }

@@ -63,7 +63,7 @@ const BREACH_SECONDS: u64 = 30;
 const STEP_SECONDS: u64 = 90;
 /// Milliseconds after which a router counts as reachable without an answer, less the rounding of a
 /// timestamp.
-const PATIENCE_MS: i64 = 9_000;
+const REACHABLE_AFTER_MS: i64 = 9_000;
 /// Milliseconds from a decision's clock read to the request that persists it: metrics may take 5 s
 /// twice, the API server longer.
 const DECISION_MS: u64 = 13_000;
@@ -377,7 +377,7 @@ impl Invariants {
         let available = holds_since(&change.after, "Available").unwrap_or_default();
         let waited = self.now_ms as i64 - available;
         // Ignores a time that was written by a clock that was ahead.
-        let is_believed = !(0..PATIENCE_MS).contains(&waited);
+        let is_believed = !(0..REACHABLE_AFTER_MS).contains(&waited);
         let port = change.after["status"]["routerPort"].as_u64();
         let takes_them = |router: &RouterModel| route_port(router, model) == port;
         if !is_believed && !routers.iter().all(takes_them) {

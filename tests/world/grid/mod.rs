@@ -28,7 +28,7 @@ impl Faults {
         });
     }
 
-    /// It ends now.
+    /// Ends the fault now.
     pub fn end(&mut self, fault: Fault) {
         let its = self
             .windows
