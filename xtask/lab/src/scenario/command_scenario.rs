@@ -7,9 +7,9 @@ use serin::api::{ModelDeployment, Phase};
 use serin::cli;
 
 use super::checks::Checks;
-use super::faults::{Play, state, weight};
+use super::faults::{Play, has_settled, state, weight};
 use super::timeline::event;
-use super::{condition, decision, is_ready};
+use super::{condition, decision};
 
 const V2_WITH_APPROVAL: &str = include_str!("../../../../examples/demo/v2-with-approval.yaml");
 const NAMESPACE: &str = "commands";
@@ -92,8 +92,6 @@ fn waits(model: &ModelDeployment) -> bool {
 
 /// Whether a version has all traffic, and is what the spec asks for.
 pub fn serves(model: &ModelDeployment, version: &str) -> bool {
-    let state = state(model);
-    is_ready(model)
-        && state.phase == Phase::Stable
-        && state.stable.is_some_and(|stable| stable.version == version)
+    let stable = state(model).stable;
+    has_settled(model) && stable.is_some_and(|stable| stable.version == version)
 }

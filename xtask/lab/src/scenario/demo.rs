@@ -5,13 +5,15 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serin::{
-    api::{ModelDeployment, Phase, Verdict, conditions::reasons},
+    api::{ModelDeployment, Verdict, conditions::reasons},
     evidence::GateState,
     rollout::gate::{GatePolicy, GateVerdict},
 };
 
 use super::audit::Requests;
 use super::checks::Checks;
+use super::command_scenario::serves;
+use super::faults::was_rolled_back;
 use super::timeline::{Timeline, headline};
 use super::traffic::{Answer, Answers, Traffic};
 use super::{Args, Lab, condition, decision, is_ready};
@@ -54,9 +56,7 @@ pub async fn play(args: &Args) -> Result<()> {
     headline("Version 2.0.0, a good one: promoted step by step");
     let (began, began_at) = (traffic.now(), Timestamp::now());
     lab.apply(V2).await?;
-    let promoted = |model: &ModelDeployment| {
-        is_ready(model) && phase(model) == Phase::Stable && serves(model, "2.0.0")
-    };
+    let promoted = |model: &ModelDeployment| serves(model, "2.0.0");
     let model = timeline
         .watch(&lab, &traffic, Duration::from_secs(300), promoted)
         .await?;
@@ -167,12 +167,8 @@ async fn bad(
     let pods_before = lab.pods("2.0.0").await?;
     let began = traffic.now();
     lab.apply(manifest).await?;
-    let over = |model: &ModelDeployment| {
-        condition(model, "Ready") == Some(("False", reasons::ROLLED_BACK))
-            && phase(model) == Phase::Stable
-    };
     let model = timeline
-        .watch(lab, traffic, Duration::from_secs(180), over)
+        .watch(lab, traffic, Duration::from_secs(180), was_rolled_back)
         .await?;
     timeline
         .linger(lab, traffic, Duration::from_secs(3))
@@ -376,22 +372,6 @@ pub fn weights(model: &ModelDeployment, version: &str) -> Vec<u8> {
         .filter(|record| record.version == version)
         .map(|record| record.weight)
         .collect()
-}
-
-fn phase(model: &ModelDeployment) -> Phase {
-    model
-        .status
-        .as_ref()
-        .map(|status| status.state.phase)
-        .unwrap_or_default()
-}
-
-fn serves(model: &ModelDeployment, version: &str) -> bool {
-    let stable = model
-        .status
-        .as_ref()
-        .and_then(|status| status.state.stable.as_ref());
-    stable.is_some_and(|stable| stable.version == version)
 }
 
 fn audit_time(moment: Timestamp) -> String {

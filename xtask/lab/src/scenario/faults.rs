@@ -52,9 +52,7 @@ pub async fn operator_killed_in_canary() -> Result<()> {
     play.watch(|model| weight(model) >= 25).await?;
     signal(&processes(OPERATOR)?, Signal::KILL)?;
     event("kill -9 of every operator");
-    let model = play
-        .watch(|model| is_ready(model) && state(model).phase == Phase::Stable)
-        .await?;
+    let model = play.watch(has_settled).await?;
     let mut checks = Checks::default();
     let steps: Vec<u8> = state(&model)
         .decisions
@@ -86,11 +84,7 @@ pub async fn leader_killed_in_rollback() -> Result<()> {
     let back = decision(&state(&model), reasons::ROLLED_BACK, "3.0.0")
         .context("no rollback was recorded")?
         .at;
-    play.watch(|model| {
-        condition(model, "Ready") == Some(("False", reasons::ROLLED_BACK))
-            && state(model).phase == Phase::Stable
-    })
-    .await?;
+    play.watch(was_rolled_back).await?;
     let mut checks = Checks::default();
     // The kubelet takes its time under load.
     let deadline = std::time::Instant::now() + Duration::from_secs(120);
@@ -162,8 +156,7 @@ pub async fn prometheus_stopped() -> Result<()> {
         ),
         format!("{} of {so_far}", counted(&model)),
     );
-    play.watch(|model| is_ready(model) && state(model).phase == Phase::Stable)
-        .await?;
+    play.watch(has_settled).await?;
     play.end(checks, |_| true).await
 }
 
@@ -174,8 +167,7 @@ pub async fn routers_replaced() -> Result<()> {
     play.watch(|model| weight(model) >= 25).await?;
     let old = play.lab.replace_routers().await?;
     event("every router pod is being replaced");
-    play.watch(|model| is_ready(model) && state(model).phase == Phase::Stable)
-        .await?;
+    play.watch(has_settled).await?;
     let left = play.until_gone(&old).await?;
     let mut checks = Checks::default();
     checks.claim(
@@ -305,6 +297,17 @@ fn processes_in(name: &str, pod: &str) -> Result<Vec<PathBuf>> {
 /// The rollout's state.
 pub fn state(model: &ModelDeployment) -> State {
     model.status.clone().unwrap_or_default().state
+}
+
+/// Whether a rollout has ended with the version that the spec asks for.
+pub fn has_settled(model: &ModelDeployment) -> bool {
+    is_ready(model) && state(model).phase == Phase::Stable
+}
+
+/// Whether a rollout has ended with a rollback.
+pub fn was_rolled_back(model: &ModelDeployment) -> bool {
+    condition(model, "Ready") == Some(("False", reasons::ROLLED_BACK))
+        && state(model).phase == Phase::Stable
 }
 
 /// Requests of the canary that its first gate has counted.

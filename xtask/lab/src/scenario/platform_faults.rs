@@ -17,14 +17,14 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use serin::api::ModelDeployment;
 use serin::api::conditions::reasons;
-use serin::api::{ModelDeployment, Phase};
 
 use super::checks::Checks;
 use super::demo::{BACK_WITHIN, V2, V3, crossing, sufficed};
-use super::faults::{Play, second_version, state, weight};
+use super::faults::{Play, has_settled, second_version, state, was_rolled_back, weight};
 use super::timeline::event;
-use super::{Lab, condition, decision, is_ready};
+use super::{Lab, condition, decision};
 
 /// Requests a second where a version turns bad: so few that a policy is in force before the
 /// evidence suffices.
@@ -113,12 +113,7 @@ async fn time_back(namespace: &str, deny: bool, checks: &mut Checks) -> Result<D
         ),
         format!("{:.1} s", took.as_secs_f64()),
     );
-    let over = play
-        .watch(|model| {
-            condition(model, "Ready") == Some(("False", reasons::ROLLED_BACK))
-                && state(model).phase == Phase::Stable
-        })
-        .await;
+    let over = play.watch(was_rolled_back).await;
     checks.claim(
         over.is_ok(),
         format!("{what}: the rollout ends"),
@@ -343,9 +338,7 @@ impl Play {
 
     /// Claims that version 2.0.0 is promoted after all, and was never blamed.
     async fn promoted(&mut self, checks: &mut Checks) -> Result<()> {
-        let model = self
-            .watch(|model| is_ready(model) && state(model).phase == Phase::Stable)
-            .await?;
+        let model = self.watch(has_settled).await?;
         let blamed = decision(&state(&model), reasons::ROLLED_BACK, "2.0.0")
             .map(|record| record.sentence.clone());
         checks.claim(
