@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::status::{optional_time_schema, time_schema};
-use crate::evidence::Look;
+use crate::evidence::Observation;
 
 /// Decisions kept in status.
 const DECISIONS_KEPT: usize = 10;
@@ -86,10 +86,10 @@ pub struct ObjectiveRecord {
     pub window_seconds: u64,
     /// Requests of both versions since the step began; absent where the objective counts none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub step: Option<Look>,
+    pub step: Option<Observation>,
     /// Requests of both versions since the rollout began; absent where the objective counts none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rollout: Option<Look>,
+    pub rollout: Option<Observation>,
     /// What was measured, where the objective measures a value instead of counting requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<f64>,
@@ -154,7 +154,7 @@ mod tests {
 
     fn record(letters: usize, objectives: usize) -> DecisionRecord {
         let long = "é".repeat(letters);
-        let look = Look {
+        let look = Observation {
             canary: Tally::new(u64::MAX, u64::MAX),
             stable: Tally::new(u64::MAX, u64::MAX),
         };

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::evidence::{Classes, Look, Reading, Tally, Window};
+use crate::evidence::{Classes, Observation, Reading, Tally, Window};
 
 /// Up to this many requests, each is dealt singly; above, the canary's number is drawn from a
 /// normal distribution and rounded. Its standard deviation is then at least 20 at any weight from
@@ -41,7 +41,7 @@ impl Dealer {
                 let canary = Tally::new(bad + self.share_of(all.clean(), weight), bad);
                 let stable = Tally::new(all.requests - canary.requests, all.bad - bad);
                 Reading::Counts(Window {
-                    look: Look { canary, stable },
+                    look: Observation { canary, stable },
                     ..window.clone()
                 })
             }

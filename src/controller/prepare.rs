@@ -207,12 +207,12 @@ async fn snapshot(
         attentive_since,
         here_since,
     };
-    if let Some(accused) = rollout::accused(&model.spec, &snapshot, now).cloned() {
-        let cached = snapshot.health(&accused);
+    if let Some(failing) = rollout::failing_version(&model.spec, &snapshot, now).cloned() {
+        let cached = snapshot.health(&failing);
         let (client, stores) = (&context.client, &context.stores);
-        let asked = observe::health(client, stores, model, &accused, cached);
+        let asked = observe::health(client, stores, model, &failing, cached);
         let health = Box::pin(asked).await; // rarely needed, and large
-        snapshot.versions.insert(accused, health);
+        snapshot.versions.insert(failing, health);
     }
     snapshot
 }

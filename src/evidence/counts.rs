@@ -45,14 +45,14 @@ impl Tally {
 /// Counts of both versions over the same time: one scrape, one step or a whole rollout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Look {
+pub struct Observation {
     /// The version on trial.
     pub canary: Tally,
     /// The version that it would replace.
     pub stable: Tally,
 }
 
-impl Look {
+impl Observation {
     /// Requests of both versions.
     pub fn requests(&self) -> u64 {
         self.canary.requests.saturating_add(self.stable.requests)

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::Look;
+use super::Observation;
 
 /// Alternatives to "the objective holds" that a gate bets on.
 pub(crate) const SLO_ALTERNATIVES: usize = 6;
@@ -45,7 +45,7 @@ pub struct GateState {
     /// The canary's requests while it was warming up, over all scrapes. Cleared by the first look
     /// after that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) warm_up: Option<Look>,
+    pub(crate) warm_up: Option<Observation>,
 }
 
 /// The memory of a gate that compares bad shares, over one rollout. Its policy's `budget` is the
@@ -120,11 +120,11 @@ pub(crate) struct Ledger {
     pub(crate) strongest: f64,
     /// The look that tripped the hard guard in this step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) guard: Option<Look>,
+    pub(crate) guard: Option<Observation>,
     /// Requests since the step began.
-    pub(crate) step: Look,
+    pub(crate) step: Observation,
     /// Requests since the rollout began.
-    pub(crate) rollout: Look,
+    pub(crate) rollout: Observation,
 }
 
 /// How the predictions of a step varied between scrapes, by class.

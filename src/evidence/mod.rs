@@ -13,7 +13,7 @@ mod versions;
 
 pub use blind::BlindReason;
 pub(crate) use blind::shortened;
-pub use counts::{Look, Tally};
+pub use counts::{Observation, Tally};
 pub(crate) use cursors::{Carried, Net, Standing, Surplus};
 pub use cursors::{Cursors, Span};
 pub use memory::{DriftState, GateState, MarginState, Memory, ValueState};

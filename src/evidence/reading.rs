@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Cursors, Look, Snapped};
+use super::{Cursors, Observation, Snapped};
 
 /// One reading for one gate. The objective determines the kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ pub struct Classes {
 pub struct Window {
     /// The requests that no earlier window has counted. Zero means that there were none, not that
     /// they were unreadable.
-    pub look: Look,
+    pub look: Observation,
     /// To be passed to the next reading. Losing it loses or repeats evidence.
     pub cursors: Cursors,
     /// The scrape up to which both versions were seen: the older of the two versions' newest.

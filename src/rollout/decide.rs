@@ -12,10 +12,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    analysis, commands,
+    context::{DecisionContext, signed, until},
+    first_step,
     pods::{self, Case, Fault},
-    start, trial,
-    turn::{Turn, signed, until},
-    word,
 };
 use crate::{
     api::{
@@ -49,19 +49,19 @@ pub fn decide(
     now: Timestamp,
     interval: Duration,
 ) -> Decision {
-    let mut turn = Turn::new(spec, snapshot, now, interval);
-    turn.next.router_port = turn.next.router_port.or(snapshot.free_port);
-    turn.restore();
-    turn.retire();
-    turn.note_pause();
-    let requeue = match (turn.next.stable.clone(), turn.next.canary.clone()) {
-        (None, None) => turn.start_first(),
-        (None, Some(first)) => turn.await_first(&first),
-        (Some(stable), None) => turn.settle(&stable),
-        (Some(stable), Some(canary)) => turn.trial(&stable, canary),
+    let mut context = DecisionContext::new(spec, snapshot, now, interval);
+    context.next.router_port = context.next.router_port.or(snapshot.free_port);
+    context.restore();
+    context.retire();
+    context.note_pause();
+    let requeue = match (context.next.stable.clone(), context.next.canary.clone()) {
+        (None, None) => context.start_first(),
+        (None, Some(first)) => context.await_first(&first),
+        (Some(stable), None) => context.settle(&stable),
+        (Some(stable), Some(canary)) => context.trial(&stable, canary),
     };
-    let requeue = earliest(requeue, turn.next_retirement());
-    turn.decided(requeue)
+    let requeue = earliest(requeue, context.next_retirement());
+    context.decided(requeue)
 }
 
 /// Why no version can be on trial.
@@ -80,10 +80,11 @@ pub fn withdraw_trial(
     now: Timestamp,
     why: Unfit,
 ) -> Decision {
-    let mut turn = Turn::new(spec, snapshot, now, Duration::ZERO);
-    turn.restore();
-    turn.retire();
-    if let (Some(stable), Some(canary)) = (turn.next.stable.clone(), turn.next.canary.clone()) {
+    let mut context = DecisionContext::new(spec, snapshot, now, Duration::ZERO);
+    context.restore();
+    context.retire();
+    if let (Some(stable), Some(canary)) = (context.next.stable.clone(), context.next.canary.clone())
+    {
         let why = match why {
             Unfit::InvalidSpec => "The spec cannot be used any more",
             Unfit::Deleting => "The model is being deleted",
@@ -92,10 +93,10 @@ pub fn withdraw_trial(
             "{why}: version {} is withdrawn, all traffic is on {}.",
             canary.version, stable.version
         );
-        turn.withdraw(&canary, reasons::SUPERSEDED, None, sentence);
+        context.withdraw(&canary, reasons::SUPERSEDED, None, sentence);
     }
-    let requeue = turn.next_retirement();
-    turn.decided(requeue)
+    let requeue = context.next_retirement();
+    context.decided(requeue)
 }
 
 /// The sentence of a model at rest.
@@ -103,7 +104,7 @@ pub fn serving_all(version: &str) -> String {
     format!("Version {version} serves all traffic.")
 }
 
-impl Turn<'_> {
+impl DecisionContext<'_> {
     /// Finds the version in force again where the state was lost: it has all traffic, as it had before the trial that was
     /// lost with it. Other versions keep their pods for a while, since routers may still send to them.
     fn restore(&mut self) {
@@ -347,13 +348,13 @@ impl Turn<'_> {
             self.withdraw(&canary, reasons::SUPERSEDED, None, sentence);
             return Some(Duration::ZERO);
         }
-        if word::abort(self, stable, &canary) {
+        if commands::abort(self, stable, &canary) {
             return Some(Duration::ZERO);
         }
         if canary.progress.is_none() {
             self.prepare(stable, canary)
         } else {
-            trial::judge(self, stable, canary)
+            analysis::judge(self, stable, canary)
         }
     }
 
@@ -377,7 +378,7 @@ impl Turn<'_> {
             (None, _) => {}
         }
         if health.has_capacity(self.spec.pods_needed()) {
-            if word::promote_full(self, stable, &canary) {
+            if commands::promote_full(self, stable, &canary) {
                 return Some(Duration::ZERO);
             }
             if self.spec.rollout.paused {
@@ -407,7 +408,7 @@ impl Turn<'_> {
                 self.record_waiting(reasons::NOT_MEASURABLE, 0, Verdict::Blind, sentence);
                 return Some(STARTING_INTERVAL);
             }
-            start::start(self, &mut canary);
+            first_step::start(self, &mut canary);
             return Some(self.interval);
         }
         self.next.message = health.sentence(&canary.version, self.spec.replicas);

@@ -3,25 +3,25 @@
 //! No client, no clock, no async and no randomness in here, so that a recorded snapshot replays to
 //! the same decision on any machine.
 
+mod analysis;
+mod commands;
+mod context;
 mod decide;
-mod evidence;
+mod first_step;
 pub mod gate;
-mod gates;
-mod moves;
+mod objective_record;
+mod objectives;
 mod pods;
 mod recording;
-mod start;
-mod trial;
-mod turn;
-mod word;
+mod transitions;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
 
+pub use analysis::{SHARE_CHECK_REQUESTS, SHARE_SETTLES, SHARE_TOLERANCE};
 pub use decide::{Decision, Unfit, decide, serving_all, withdraw_trial};
-pub use gates::{Finding, Terms};
-pub use pods::accused;
+pub use first_step::HIGHEST_START;
+pub use objectives::{Finding, Terms};
+pub use pods::failing_version;
 pub use recording::Recording;
-pub use start::HIGHEST_START;
-pub use trial::{SHARE_CHECK_REQUESTS, SHARE_SETTLES, SHARE_TOLERANCE};

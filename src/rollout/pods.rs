@@ -9,9 +9,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    moves,
-    turn::{Turn, signed},
-    word,
+    commands,
+    context::{DecisionContext, signed},
+    transitions,
 };
 use crate::{
     api::{CanaryVersion, ModelDeploymentSpec, Progress, Revision},
@@ -33,7 +33,7 @@ pub(super) enum Fault {
 }
 
 /// The version whose pods would end its trial if what the snapshot says of them were so.
-pub fn accused<'a>(
+pub fn failing_version<'a>(
     spec: &ModelDeploymentSpec,
     snapshot: &'a Snapshot,
     now: Timestamp,
@@ -160,15 +160,19 @@ pub(super) enum Pods {
 }
 
 /// Judges a canary with weight by its pods.
-pub(super) fn judge(turn: &Turn<'_>, canary: &CanaryVersion, progress: &mut Progress) -> Pods {
-    let case = Case::of(turn.spec, turn.snapshot, canary, turn.now);
+pub(super) fn judge(
+    context: &DecisionContext<'_>,
+    canary: &CanaryVersion,
+    progress: &mut Progress,
+) -> Pods {
+    let case = Case::of(context.spec, context.snapshot, canary, context.now);
     if case.health.ready > 0 {
         if progress.unready_since.take().is_some() {
             // Stable answered the canary's share meanwhile: the step's counts say nothing about its weight.
-            moves::restart_step(progress, canary.weight, turn);
+            transitions::restart_step(progress, canary.weight, context);
         }
     } else {
-        progress.unready_since.get_or_insert(turn.now);
+        progress.unready_since.get_or_insert(context.now);
     }
     let fault = case.with_weight(progress.unready_since);
     match (fault, &case.health.unconfirmed) {
@@ -176,27 +180,27 @@ pub(super) fn judge(turn: &Turn<'_>, canary: &CanaryVersion, progress: &mut Prog
         (Some(fault), Some(why)) => Pods::Away(doubted(&fault, why)),
         (None, _) if case.health.ready > 0 => Pods::Serve,
         (None, _) => {
-            let pods = case.health.sentence(&canary.version, turn.spec.replicas);
+            let pods = case.health.sentence(&canary.version, context.spec.replicas);
             Pods::Away(format!("{pods} Stable answers its share meanwhile."))
         }
     }
 }
 
 /// Holds the weight of a canary none of whose pods serves.
-pub(super) fn hold(turn: &mut Turn<'_>, canary: &CanaryVersion, why: &str) {
-    turn.next.message = format!("Holding at {} %. {why}", canary.weight);
-    word::refuse_skip(turn, canary, "none of its pods is Ready");
+pub(super) fn hold(context: &mut DecisionContext<'_>, canary: &CanaryVersion, why: &str) {
+    context.next.message = format!("Holding at {} %. {why}", canary.weight);
+    commands::refuse_skip(context, canary, "none of its pods is Ready");
 }
 
 /// Adds to the message that a canary with weight lacks pods, and why.
-pub(super) fn mention_missing(turn: &mut Turn<'_>) {
-    let Some(canary) = &turn.next.canary else {
+pub(super) fn mention_missing(context: &mut DecisionContext<'_>) {
+    let Some(canary) = &context.next.canary else {
         return;
     };
-    let health = turn.health(&canary.revision);
-    if health.ready > 0 && !health.has_capacity(turn.spec.pods_needed()) {
-        let pods = health.sentence(&canary.version, turn.spec.replicas);
-        let message = &mut turn.next.message;
+    let health = context.health(&canary.revision);
+    if health.ready > 0 && !health.has_capacity(context.spec.pods_needed()) {
+        let pods = health.sentence(&canary.version, context.spec.replicas);
+        let message = &mut context.next.message;
         message.push(' ');
         message.push_str(&pods);
     }

@@ -10,7 +10,7 @@ use serin::{
         Commands, Gate, ModelDeploymentSpec, Revision, State, VersionRef, VersionSpec,
         commands::Command,
     },
-    evidence::{self, BlindReason, Classes, Cursors, Look, Reading, Snapped, Tally, Window},
+    evidence::{self, BlindReason, Classes, Cursors, Observation, Reading, Snapped, Tally, Window},
     observe::{Snapshot, VersionHealth},
     rollout::decide,
 };
@@ -347,7 +347,7 @@ impl Scenario {
                 query: String::new(),
             }),
             counting => {
-                let look = Look {
+                let look = Observation {
                     canary: self.tally(counting, canary),
                     stable: self.tally(counting, stable),
                 };
@@ -407,7 +407,7 @@ impl Scenario {
     }
 }
 
-fn window(look: Look, timed: bool) -> Window {
+fn window(look: Observation, timed: bool) -> Window {
     Window {
         look,
         cursors: Cursors::starting_at(0),

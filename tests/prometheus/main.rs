@@ -15,7 +15,7 @@ mod replicas;
 use std::time::Duration;
 
 use serin::{
-    evidence::{Cursors, Look, Tally, Window},
+    evidence::{Cursors, Observation, Tally, Window},
     observe::metrics::{Objective, Question, Source, read},
 };
 
@@ -28,9 +28,9 @@ async fn expect(
     prometheus: &Prometheus,
     question: &Question,
     cursors: &mut Cursors,
-    expected: Look,
+    expected: Observation,
 ) -> Window {
-    let mut sum = Look::default();
+    let mut sum = Observation::default();
     let mut settled = 0;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     loop {
@@ -54,9 +54,9 @@ async fn expect(
     }
 }
 
-fn look(canary: (u64, u64), stable: (u64, u64)) -> Look {
+fn look(canary: (u64, u64), stable: (u64, u64)) -> Observation {
     let tally = |(requests, bad)| Tally { requests, bad };
-    Look {
+    Observation {
         canary: tally(canary),
         stable: tally(stable),
     }
@@ -150,7 +150,10 @@ async fn latency_is_counted_at_the_edge_below_the_objective() {
     let before = read(&prometheus.client(), &question, &cursors, None, now())
         .await
         .unwrap();
-    assert_eq!((before.look, before.threshold), (Look::default(), None));
+    assert_eq!(
+        (before.look, before.threshold),
+        (Observation::default(), None)
+    );
 
     router.time("cccccccc", 40.0, 30);
     router.time("cccccccc", 260.0, 2);
@@ -203,7 +206,11 @@ async fn hostile_names_cannot_change_a_query() {
         question.versions.canary = hostile.to_owned();
         question.versions.name = hostile.to_owned();
         let window = read(&prometheus.client(), &question, &cursors, None, now()).await;
-        assert_eq!(window.map(|w| w.look), Ok(Look::default()), "{hostile:?}");
+        assert_eq!(
+            window.map(|w| w.look),
+            Ok(Observation::default()),
+            "{hostile:?}"
+        );
 
         // Here the name must match targets, and none has it: an answer of none, not a refusal to
         // parse.

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serin::{
-    evidence::{Cursors, Look},
+    evidence::{Cursors, Observation},
     observe::metrics::{Objective, read},
 };
 use tokio::net::{TcpListener, TcpStream};
@@ -58,7 +58,7 @@ async fn replicas(router: &Router) -> Option<(Prometheus, Prometheus)> {
 }
 
 /// Reads once, on a connection of its own, and adds what was counted.
-async fn add_reading(address: SocketAddr, cursors: &mut Cursors, sum: &mut Look) {
+async fn add_reading(address: SocketAddr, cursors: &mut Cursors, sum: &mut Observation) {
     let question = question(Objective::ErrorRate);
     let Ok(window) = read(&client(address), &question, cursors, None, now()).await else {
         return;
@@ -79,7 +79,7 @@ async fn requests_count_once_although_replicas_take_turns() {
     let address = round_robin([a.address(), b.address()]).await;
     let (mut cursors, mut sum) = (
         Cursors::starting_at(now().as_millisecond()),
-        Look::default(),
+        Observation::default(),
     );
     let mut canary = (0, 0);
     let mut stable = (0, 0);
@@ -94,7 +94,7 @@ async fn requests_count_once_although_replicas_take_turns() {
         }
         (canary, stable)
     };
-    let settled = async |cursors: &mut Cursors, sum: &mut Look, expected: Look| {
+    let settled = async |cursors: &mut Cursors, sum: &mut Observation, expected: Observation| {
         for _ in 0..4 {
             router.scraped_again().await;
         }

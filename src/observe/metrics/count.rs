@@ -10,7 +10,7 @@ use super::edges::{is_edge, is_infinite};
 use super::replicas::{Position, Rise, apportioned};
 use super::source::{Contribution, Labels, Proof, Template};
 use crate::evidence::{
-    BlindReason, Carried, Cursors, Look, Net, Side, Snapped, Span, Standing, Surplus, Tally,
+    BlindReason, Carried, Cursors, Net, Observation, Side, Snapped, Span, Standing, Surplus, Tally,
 };
 
 /// Evidence whose newest scrape is more than this many scrapes old is stale.
@@ -218,7 +218,7 @@ impl Scraped {
         cursors: &Cursors,
         scrape: Duration,
         contribution: impl Fn(&Labels) -> Contribution,
-    ) -> (Look, Carried<'_>) {
+    ) -> (Observation, Carried<'_>) {
         let mut sums = [Net::default(); 2];
         let counted = self.each_target(template, cursors, scrape, contribution, |side, net, _| {
             let sum = &mut sums[side as usize];
@@ -231,7 +231,7 @@ impl Scraped {
             canary: canary_surplus,
             stable: stable_surplus,
         };
-        (Look { canary, stable }, Carried { counted, surplus })
+        (Observation { canary, stable }, Carried { counted, surplus })
     }
 
     /// The same by the values of one label, for the canary and for stable.

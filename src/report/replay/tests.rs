@@ -8,7 +8,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     api::{Commands, ModelDeploymentSpec, Revision, VersionRef},
-    evidence::{BlindReason, Cursors, Look, Tally, Window},
+    evidence::{BlindReason, Cursors, Observation, Tally, Window},
     observe::{Snapshot, VersionHealth},
     rollout::decide,
 };
@@ -27,7 +27,7 @@ fn spec() -> ModelDeploymentSpec {
 
 fn window(canary: Tally, stable: Tally) -> Reading {
     Reading::Counts(Window {
-        look: Look { canary, stable },
+        look: Observation { canary, stable },
         cursors: Cursors::starting_at(0),
         newest_sample: Timestamp::UNIX_EPOCH,
         threshold: None,

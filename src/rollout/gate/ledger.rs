@@ -1,9 +1,9 @@
 //! What every gate of counted requests keeps: the step, the looks, what was staked on them, and what they counted.
 
 use super::bound::BadShareBound;
-use super::evidence::{Opens, canary_share, nine_digits, stake, trips_guard};
+use super::e_values::{Opens, canary_share, nine_digits, stake, trips_guard};
 use super::{GatePolicy, GateVerdict, Judgement};
-use crate::evidence::{Ledger, Look};
+use crate::evidence::{Ledger, Observation};
 
 /// The bad shares that let the canary get a weight.
 #[derive(Clone, Copy)]
@@ -39,8 +39,8 @@ impl Ledger {
             staked: 0.0,
             strongest: 1.0,
             guard: None,
-            step: Look::default(),
-            rollout: Look::default(),
+            step: Observation::default(),
+            rollout: Observation::default(),
         }
     }
 
@@ -51,7 +51,7 @@ impl Ledger {
         self.step_looks = 0;
         self.strongest = 1.0;
         self.guard = None;
-        self.step = Look::default();
+        self.step = Observation::default();
     }
 
     /// At full weight no stable traffic runs beside the canary.
@@ -60,7 +60,7 @@ impl Ledger {
     }
 
     /// The share of a look's requests that the canary is taken to have.
-    pub(super) fn canary_share(&self, look: &Look) -> f64 {
+    pub(super) fn canary_share(&self, look: &Observation) -> f64 {
         canary_share(look, &self.step, self.weight)
     }
 
@@ -81,7 +81,7 @@ impl Ledger {
 
     /// Keeps the first look of the step that is so bad that it needs no further evidence. `allowed` is the bad share
     /// that the canary may have, `bad_share` the least with which a look can be so bad.
-    pub(super) fn guard(&mut self, look: &Look, allowed: f64, bad_share: f64) {
+    pub(super) fn guard(&mut self, look: &Observation, allowed: f64, bad_share: f64) {
         let share = (!self.runs_alone()).then(|| self.canary_share(look));
         if self.guard.is_none() && trips_guard(look, allowed, share, bad_share) {
             self.guard = Some(*look);
@@ -89,7 +89,7 @@ impl Ledger {
     }
 
     /// Counts a look's requests.
-    pub(super) fn count(&mut self, look: &Look) {
+    pub(super) fn count(&mut self, look: &Observation) {
         self.step.add(look);
         self.rollout.add(look);
     }

@@ -23,10 +23,10 @@
 //! lose. Each bound takes half of `β`.
 
 use super::bound::BadShareBound;
-use super::evidence::{GUARD_SHARE, SLO_ALTERNATIVES, evidence, look_cap, settle};
+use super::e_values::{GUARD_SHARE, SLO_ALTERNATIVES, evidence, look_cap, settle};
 use super::ledger::{Allowed, Weighed};
 use super::{GatePolicy, GateVerdict, Judgement, SUSPECT};
-use crate::evidence::{Ledger, Look, MarginState, Tally};
+use crate::evidence::{Ledger, MarginState, Observation, Tally};
 
 /// How many requests at a share of δ stable is taken to have answered before.
 const STABLE_PRIOR: f64 = 50.0;
@@ -59,12 +59,12 @@ impl MarginState {
     }
 
     /// Requests since the step began.
-    pub fn step(&self) -> &Look {
+    pub fn step(&self) -> &Observation {
         &self.ledger.step
     }
 
     /// Requests since the rollout began.
-    pub fn rollout(&self) -> &Look {
+    pub fn rollout(&self) -> &Observation {
         &self.ledger.rollout
     }
 
@@ -75,7 +75,7 @@ impl MarginState {
     }
 
     /// Takes in what one scrape brought. A look without any requests changes nothing.
-    pub fn observe(&mut self, look: &Look, policy: &GatePolicy) {
+    pub fn observe(&mut self, look: &Observation, policy: &GatePolicy) {
         let look = look.consistent();
         if look.requests() == 0 {
             return;
@@ -157,7 +157,7 @@ impl MarginState {
     }
 
     /// `ln L(m)` of one look, for each of [`SLO_ALTERNATIVES`].
-    fn log_ratios(&self, look: &Look, policy: &GatePolicy) -> [f64; SLO_ALTERNATIVES.len()] {
+    fn log_ratios(&self, look: &Observation, policy: &GatePolicy) -> [f64; SLO_ALTERNATIVES.len()] {
         let margin = policy.p0();
         let of_stable = if self.ledger.runs_alone() {
             Self::bound(policy).upper_bound(self.ledger.rollout.stable)
@@ -194,7 +194,7 @@ fn log_ratio(tally: Tally, bet: f64, claim: f64) -> f64 {
 
 /// Stable's share `s` in the pair `(s + margin, s)` that is closest to the bet: where
 /// `nc·(s+δ−θc)/((s+δ)(1−s−δ)) + ns·(s−θs)/(s(1−s))` changes its sign. Found between θs and θc − δ.
-fn closest_claim(look: &Look, of_canary: f64, of_stable: f64, margin: f64) -> f64 {
+fn closest_claim(look: &Observation, of_canary: f64, of_stable: f64, margin: f64) -> f64 {
     let (canary, stable) = (look.canary.requests as f64, look.stable.requests as f64);
     let slope = |share: f64| {
         let c = share + margin;
@@ -233,8 +233,8 @@ mod tests {
         GatePolicy::new(margin, 2, 4)
     }
 
-    fn look(canary: (u64, u64), stable: (u64, u64)) -> Look {
-        Look {
+    fn look(canary: (u64, u64), stable: (u64, u64)) -> Observation {
+        Observation {
             canary: Tally::new(canary.0, canary.1),
             stable: Tally::new(stable.0, stable.1),
         }
@@ -251,7 +251,7 @@ mod tests {
                 let (of_canary, of_stable) = shares(step as u32 * 20 + scrape);
                 let to_canary = 300 * u64::from(weight) / 100;
                 let mut tally = |n, share| Tally::new(n, random.binomial(n, share));
-                let look = Look {
+                let look = Observation {
                     canary: tally(to_canary, of_canary),
                     stable: tally(300 - to_canary, of_stable),
                 };

@@ -2,7 +2,7 @@
 //! too early to say?
 //!
 //! It judges *request counts*, not ratios over a window. After every Prometheus scrape the caller
-//! feeds one [`Look`] per gate (an objective: "at most 1 % errors", "p99 ≤ 250 ms") into a
+//! feeds one [`Observation`] per gate (an objective: "at most 1 % errors", "p99 ≤ 250 ms") into a
 //! [`GateState`] and asks it to [`judge`](GateState::judge):
 //!
 //! | verdict | when |
@@ -19,7 +19,7 @@
 //! one looks and whenever one stops, so a whole rollout is rolled back by the evidence though its
 //! canary is good with probability at most `α` (1 %). *Good* means that the canary's probability of a
 //! bad request always stays within its objective, **or** always within that of the stable version at
-//! the same moment. How that comes about is told where it is computed: `evidence.rs` (the tests) and
+//! the same moment. How that comes about is told where it is computed: `e_values.rs` (the tests) and
 //! `bound.rs` (the upper bound).
 //!
 //! At weight 100 no stable traffic runs beside the canary. There it is compared with what stable has
@@ -39,7 +39,7 @@
 
 mod bound;
 mod drift;
-mod evidence;
+mod e_values;
 mod ledger;
 mod margin;
 mod sentence;
@@ -60,7 +60,7 @@ pub use drift::{Distance, DriftJudgement};
 pub use sentence::Criterion;
 pub use value::Limits;
 
-use crate::evidence::Look;
+use crate::evidence::Observation;
 
 /// `E_slo` from which a canary is *suspect*: it may not advance, though it need not fail.
 ///
@@ -143,7 +143,7 @@ pub struct Judgement {
     /// Where `strongest` fails the gate: `G/α`.
     pub fail_threshold: f64,
     /// The one look that tripped the hard guard in this step.
-    pub guard: Option<Look>,
+    pub guard: Option<Observation>,
     /// Upper confidence bound on the canary's bad share over the whole rollout; where the objective is a margin above
     /// stable, on how much it is above stable's, which may be less than 0.
     pub upper_bound: f64,
@@ -159,7 +159,7 @@ pub struct Judgement {
     /// The weight that the canary asks for, in percent; `None` where it asks to be promoted.
     pub next_weight: Option<u8>,
     /// Requests since the step began.
-    pub step: Look,
+    pub step: Observation,
     /// Requests since the rollout began.
-    pub rollout: Look,
+    pub rollout: Observation,
 }

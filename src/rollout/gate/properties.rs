@@ -15,8 +15,8 @@ fn tallies(most: u64) -> impl Strategy<Value = Tally> {
     })
 }
 
-fn looks(most: u64) -> impl Strategy<Value = Look> {
-    (tallies(most), tallies(most)).prop_map(|(canary, stable)| Look { canary, stable })
+fn looks(most: u64) -> impl Strategy<Value = Observation> {
+    (tallies(most), tallies(most)).prop_map(|(canary, stable)| Observation { canary, stable })
 }
 
 fn policies() -> impl Strategy<Value = GatePolicy> {
@@ -131,7 +131,7 @@ proptest! {
         prop_assert_ne!(judgement.verdict, GateVerdict::Pass);
         prop_assert!(judgement.verdict == GateVerdict::NeedMoreData || judgement.guard.is_some());
         // Nor does it with one good look: what it says is no more than one look's worth.
-        state.observe(&Look { canary: Tally::new(1, 0), stable: Tally::new(9, 0) }, &policy);
+        state.observe(&Observation { canary: Tally::new(1, 0), stable: Tally::new(9, 0) }, &policy);
         let judgement = state.judge(&policy, Some(25));
         prop_assert!(judgement.verdict != GateVerdict::Fail || judgement.guard.is_some());
     }

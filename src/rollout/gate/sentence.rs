@@ -4,7 +4,7 @@ use std::fmt::{self, Display};
 use std::time::Duration;
 
 use super::{GateVerdict, Judgement};
-use crate::evidence::{Look, Tally};
+use crate::evidence::{Observation, Tally};
 
 /// What makes a request bad, for the words of a [`Judgement`] and for the gate's budget.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -267,8 +267,8 @@ fn stable(tally: Tally) -> String {
 }
 
 /// "31 of 150 canary requests failed (21 %), stable 2 of 1,350 (0.15 %)"
-fn side_by_side(look: &Look) -> String {
-    let Look {
+fn side_by_side(look: &Observation) -> String {
+    let Observation {
         canary,
         stable: beside,
     } = *look;
@@ -375,7 +375,7 @@ mod tests {
     #[test]
     fn sentences_say_what_was_counted_and_what_it_means() {
         let policy = policy();
-        let judge = |looks: &[Look], next| after(looks, &policy).judge(&policy, next);
+        let judge = |looks: &[Observation], next| after(looks, &policy).judge(&policy, next);
         let failing = [look((6, 30), (0, 270)), look((6, 30), (1, 270))];
         let failing = [failing[0], failing[1], look((19, 90), (1, 810))];
         let mut bad_second_step = after(&[look((0, 100_000), (0, 900_000))], &policy);

@@ -1,7 +1,7 @@
 //! Whole rollouts, simulated: how often a good canary is rolled back, and how fast a bad one.
 
 use super::{GatePolicy, GateVerdict};
-use crate::evidence::{GateState, Look, Tally};
+use crate::evidence::{GateState, Observation, Tally};
 
 /// SplitMix64 (Steele, Lea and Flood 2014): the same requests on every machine.
 pub(super) struct Random(pub(super) u64);
@@ -34,10 +34,10 @@ impl Random {
     }
 
     /// A look at `requests`, `weight` percent of them routed to the canary.
-    fn look(&mut self, requests: u64, weight: u8, canary_bad: f64, stable_bad: f64) -> Look {
+    fn look(&mut self, requests: u64, weight: u8, canary_bad: f64, stable_bad: f64) -> Observation {
         let canary = self.binomial(requests, f64::from(weight) / 100.0);
         let stable = requests - canary;
-        Look {
+        Observation {
             canary: Tally::new(canary, self.binomial(canary, canary_bad)),
             stable: Tally::new(stable, self.binomial(stable, stable_bad)),
         }

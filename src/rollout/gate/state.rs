@@ -1,13 +1,13 @@
 //! What a gate remembers between scrapes, and how it judges.
 
 use super::bound::BadShareBound;
-use super::evidence::{
+use super::e_values::{
     GUARD_SHARE, LOOK_CAP, RELATIVE_ALTERNATIVES, SLO_ALTERNATIVES, WARM_UP_GUARD_SHARE, evidence,
     log_ratios_to_past, log_relative_ratios, log_slo_ratios, look_cap, settle,
 };
 use super::ledger::{Allowed, Weighed};
 use super::{GatePolicy, GateVerdict, Judgement, SUSPECT};
-use crate::evidence::{GateState, Ledger, Look};
+use crate::evidence::{GateState, Ledger, Observation};
 
 impl Default for GateState {
     fn default() -> Self {
@@ -28,12 +28,12 @@ impl GateState {
     }
 
     /// Requests since the step began.
-    pub fn step(&self) -> &Look {
+    pub fn step(&self) -> &Observation {
         &self.ledger.step
     }
 
     /// Requests since the rollout began.
-    pub fn rollout(&self) -> &Look {
+    pub fn rollout(&self) -> &Observation {
         &self.ledger.rollout
     }
 
@@ -60,14 +60,14 @@ impl GateState {
     /// They are kept and weighed as one look, the first one, however many they are: one look can't fail a version, what
     /// it says fades with the good looks that follow, and one more bad look confirms it. For the bound they don't
     /// count. The hard guard needs 90 % of bad ones instead of 50.
-    pub fn warm_up(&mut self, look: &Look, policy: &GatePolicy) {
+    pub fn warm_up(&mut self, look: &Observation, policy: &GatePolicy) {
         let look = look.consistent();
         self.ledger.guard(&look, policy.p0(), WARM_UP_GUARD_SHARE);
         self.warm_up.get_or_insert_default().add(&look);
     }
 
     /// Takes in what one scrape brought. A look without any requests changes nothing.
-    pub fn observe(&mut self, look: &Look, policy: &GatePolicy) {
+    pub fn observe(&mut self, look: &Observation, policy: &GatePolicy) {
         let look = look.consistent();
         if look.requests() == 0 {
             return;
@@ -82,7 +82,7 @@ impl GateState {
     }
 
     /// Settles the bets on one look, which multiplies no stake on a bad share by more than `cap`.
-    fn weigh(&mut self, look: &Look, policy: &GatePolicy, cap: f64) {
+    fn weigh(&mut self, look: &Observation, policy: &GatePolicy, cap: f64) {
         let p0 = policy.p0();
         let stake = self.ledger.stake(policy);
         let relative = if self.ledger.runs_alone() {

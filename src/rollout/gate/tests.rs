@@ -1,15 +1,15 @@
 #![allow(clippy::unwrap_used)]
 
 use super::bound::BadShareBound;
-use super::evidence::{
+use super::e_values::{
     Opens, RELATIVE_ALTERNATIVES, SLO_ALTERNATIVES, canary_share, log_ratios_to_past,
     log_relative_ratios, log_slo_ratios, look_cap, nine_digits, stake,
 };
 use super::*;
 use crate::evidence::{GateState, Tally};
 
-pub(super) fn look(canary: (u64, u64), stable: (u64, u64)) -> Look {
-    Look {
+pub(super) fn look(canary: (u64, u64), stable: (u64, u64)) -> Observation {
+    Observation {
         canary: Tally::new(canary.1, canary.0),
         stable: Tally::new(stable.1, stable.0),
     }
@@ -27,7 +27,7 @@ pub(super) fn at_weight(weight: u8) -> GateState {
 }
 
 /// The state after these looks at a weight of 10 %.
-pub(super) fn after(looks: &[Look], policy: &GatePolicy) -> GateState {
+pub(super) fn after(looks: &[Observation], policy: &GatePolicy) -> GateState {
     let mut state = at_weight(10);
     for look in looks {
         state.observe(look, policy);
@@ -176,7 +176,7 @@ fn at_full_weight_a_canary_is_held_to_the_budget_or_to_what_a_bad_stable_had() {
 
 #[test]
 fn the_share_of_the_canary_follows_busy_looks_and_distrusts_small_ones() {
-    let nothing = Look::default();
+    let nothing = Observation::default();
     close(
         canary_share(&look((0, 0), (0, 3)), &nothing, 10),
         20.0 / 203.0,
@@ -254,10 +254,10 @@ fn the_comparison_has_a_mean_of_at_most_one_while_both_versions_are_equally_good
                 let mut mean = 0.0;
                 for nc in 0..=n {
                     let requests = look((0, nc), (0, n - nc));
-                    let share = canary_share(&requests, &Look::default(), weight);
+                    let share = canary_share(&requests, &Observation::default(), weight);
                     // The mean over each version's bad requests has a closed form: one request each,
                     // bad or not, to the power of their number.
-                    let of_one = |bad: Look| log_relative_ratios(&bad, share)[index].exp();
+                    let of_one = |bad: Observation| log_relative_ratios(&bad, share)[index].exp();
                     let canary = 1.0 + p * (of_one(look((1, 1), (0, 0))) - 1.0);
                     let stable = 1.0 + p * (of_one(look((0, 0), (1, 1))) - 1.0);
                     mean += ln_binomial(n, nc, routed).exp()
@@ -551,6 +551,6 @@ fn an_empty_look_changes_nothing() {
     let policy = policy();
     let mut state = after(&[look((1, 40), (2, 360))], &policy);
     let before = state.clone();
-    state.observe(&Look::default(), &policy);
+    state.observe(&Observation::default(), &policy);
     assert_eq!(state, before);
 }

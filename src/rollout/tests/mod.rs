@@ -15,13 +15,13 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::{Unfit, accused, decide, withdraw_trial};
+use super::{Unfit, decide, failing_version, withdraw_trial};
 use crate::{
     api::{
         Commands, ModelDeploymentSpec, Phase, Progress, Revision, State, VersionRef, VersionSpec,
         conditions::reasons,
     },
-    evidence::{BlindReason, Cursors, Look, Reading, Tally, Window},
+    evidence::{BlindReason, Cursors, Observation, Reading, Tally, Window},
     observe::{Refusal, Snapshot, VersionHealth},
 };
 
@@ -76,7 +76,7 @@ fn ready() -> VersionHealth {
 #[allow(clippy::unnecessary_wraps)] // a reading is what it stands for
 fn reading(canary: (u64, u64), stable: (u64, u64)) -> Result<Reading, BlindReason> {
     Ok(Reading::Counts(Window {
-        look: Look {
+        look: Observation {
             canary: Tally::new(canary.0, canary.1),
             stable: Tally::new(stable.0, stable.1),
         },
@@ -394,7 +394,7 @@ fn pods_that_only_a_cache_speaks_against_end_no_trial() {
     ] {
         let convicted = |world: &World| {
             let snapshot = world.snapshot(None);
-            accused(&world.spec, &snapshot, world.now).cloned()
+            failing_version(&world.spec, &snapshot, world.now).cloned()
         };
         world.set_health("2", health.clone());
         if patience > 0 {

@@ -303,7 +303,7 @@ fn trouble_that_only_a_cache_speaks_of_ends_no_trial() {
         world.look(seen.clone());
         world.pass(900);
         let snapshot = world.snapshot(None);
-        assert!(accused(&world.spec, &snapshot, world.now).is_some());
+        assert!(failing_version(&world.spec, &snapshot, world.now).is_some());
         assert_eq!(world.look(seen.clone()), [""; 0]);
         assert!(world.state.message.contains("no answer within 3 s"));
         world.set_health("2", troubled());

@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::evidence::{Look, Tally};
+use crate::evidence::{Observation, Tally};
 
 /// The counters of one router pod: revision and class.
 const COUNTERS: [(&str, &str); 4] = [
@@ -47,7 +47,7 @@ struct Scrape {
 #[derive(Default)]
 struct World {
     scrapes: Vec<Scrape>,
-    truth: Look,
+    truth: Observation,
 }
 
 impl World {
@@ -149,10 +149,10 @@ impl World {
 
     /// The sum of what these polls count; each is (when it is made, how much earlier its range
     /// ends), in ms.
-    fn polled(&self, polls: &[(i64, i64)]) -> Look {
+    fn polled(&self, polls: &[(i64, i64)]) -> Observation {
         let question = question(envoy(), Objective::ErrorRate);
         let mut cursors = Cursors::starting_at(ms(-1.0));
-        let mut sum = Look::default();
+        let mut sum = Observation::default();
         for (now_ms, lag_ms) in polls {
             let end_ms = now_ms - lag_ms;
             let end = Timestamp::from_millisecond(end_ms).unwrap();

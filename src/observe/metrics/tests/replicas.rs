@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::super::classes::classes;
 use super::*;
-use crate::evidence::{Classes, Look, Tally};
+use crate::evidence::{Classes, Observation, Tally};
 
 /// The counters of one router pod: revision and class.
 const COUNTERS: [(&str, &str); 4] = [
@@ -66,14 +66,14 @@ impl World {
         values
     }
 
-    fn truth(&self) -> Look {
+    fn truth(&self) -> Observation {
         let count = |wanted: &[usize]| {
             let events = self.events.iter();
             let is_wanted =
                 |event: &Event| matches!(event, Event::Request(i) if wanted.contains(i));
             events.filter(|(_, _, event)| is_wanted(event)).count() as u64
         };
-        Look {
+        Observation {
             canary: Tally::new(count(&[0, 1]), count(&[1])),
             stable: Tally::new(count(&[2, 3]), count(&[3])),
         }
@@ -119,10 +119,10 @@ impl World {
     }
 
     /// The sum of what these polls count.
-    fn polled(&self, polls: &[Poll]) -> Look {
+    fn polled(&self, polls: &[Poll]) -> Observation {
         let question = question(envoy(), Objective::ErrorRate);
         let mut cursors = Cursors::starting_at(ms(-10.0));
-        let mut sum = Look::default();
+        let mut sum = Observation::default();
         for (now_ms, lag_ms, replica) in polls {
             let end_ms = now_ms - lag_ms;
             let end = Timestamp::from_millisecond(ms(0.0) + end_ms).unwrap();

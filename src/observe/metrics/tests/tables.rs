@@ -1,7 +1,7 @@
 //! What single answers mean.
 
 use super::*;
-use crate::evidence::{Look, Side, Tally};
+use crate::evidence::{Observation, Side, Tally};
 
 const ROUTER: &str = "serin-router-6d9f7c5b8-x7k2p";
 /// The scrapes of a target that was up all the time.
@@ -49,7 +49,7 @@ fn read_since(since: f64, series: &[Value]) -> Result<Window, BlindReason> {
     )
 }
 
-fn look(series: &[Value]) -> Look {
+fn look(series: &[Value]) -> Observation {
     read_since(-1.0, series).unwrap().look
 }
 
@@ -221,7 +221,7 @@ fn a_stream_that_breaks_off_looks_after_it_began_is_bad_all_the_same() {
     let next = read(&kept, 46.0, &[up(45.0), two.clone(), broken.clone()]);
     assert_eq!(next.look.canary, tally(2, 1));
     let again = read(&next.cursors, 47.0, &[up(45.0), two, broken]);
-    assert_eq!(again.look, Look::default());
+    assert_eq!(again.look, Observation::default());
 }
 
 #[test]
@@ -240,14 +240,14 @@ fn a_second_poll_adds_nothing() {
     let first = read_since(-1.0, &series).unwrap();
     assert_eq!(first.look.canary, tally(5, 5));
     let second = window(&question, &series, None, &first.cursors, at(51.0)).unwrap();
-    assert_eq!(second.look, Look::default());
+    assert_eq!(second.look, Observation::default());
     assert_eq!(second.cursors, first.cursors);
 }
 
 #[test]
 fn no_requests_on_a_fresh_target_are_evidence_of_no_requests() {
     let window = read_since(0.0, &[up(UP)]).unwrap();
-    assert_eq!(window.look, Look::default());
+    assert_eq!(window.look, Observation::default());
     assert_eq!(window.newest_sample, at(45.0));
 }
 

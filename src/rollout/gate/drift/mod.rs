@@ -33,7 +33,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::bound::ln_beta;
-use super::evidence::nine_digits;
+use super::e_values::nine_digits;
 use super::sentence::{count, one_in, percent};
 use super::{GatePolicy, GateVerdict, SUSPECT};
 use crate::evidence::{DriftState, Spread};

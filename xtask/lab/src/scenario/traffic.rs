@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use serin::evidence::{Look, Tally};
+use serin::evidence::{Observation, Tally};
 use tokio::task::JoinSet;
 
 use super::port_forward::Forward;
@@ -290,7 +290,7 @@ impl Answers {
     }
 
     /// The counts of a gate: requests, and those for which `bad` holds.
-    pub fn look(&self, canary: &str, stable: &str, bad: impl Fn(&Answer) -> bool) -> Look {
+    pub fn look(&self, canary: &str, stable: &str, bad: impl Fn(&Answer) -> bool) -> Observation {
         let tally = |version: &str| {
             let of_version = self.0.iter().filter(|answer| answer.is_of(version));
             let (requests, bad) = of_version.fold((0, 0), |(all, some), answer| {
@@ -298,7 +298,7 @@ impl Answers {
             });
             Tally::new(requests, bad)
         };
-        Look {
+        Observation {
             canary: tally(canary),
             stable: tally(stable),
         }

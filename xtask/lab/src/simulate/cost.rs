@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serin::{
-    evidence::{GateState, Look, Tally},
+    evidence::{GateState, Observation, Tally},
     rollout::gate::GatePolicy,
 };
 
@@ -67,7 +67,7 @@ fn gate(all_numbers: bool) -> f64 {
     let started = Instant::now();
     for second in 0..LOOKS {
         let bad = u64::from(second.is_multiple_of(40));
-        let look = Look {
+        let look = Observation {
             canary: Tally::new(REQUESTS / 9, bad),
             stable: Tally::new(REQUESTS, bad),
         };

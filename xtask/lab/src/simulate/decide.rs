@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use serin::{
     api::{ModelDeploymentSpec, State, VersionRef, VersionSpec},
-    evidence::{BlindReason, Cursors, Look, Reading, Window},
+    evidence::{BlindReason, Cursors, Observation, Reading, Window},
     observe::{Snapshot, VersionHealth},
     rollout::decide,
 };
@@ -157,7 +157,7 @@ fn spec(version: &str, setting: Setting) -> Result<ModelDeploymentSpec> {
     serde_json::from_value(spec).context("the simulated rollout's spec")
 }
 
-fn window(look: Look) -> Window {
+fn window(look: Observation) -> Window {
     Window {
         look,
         cursors: Cursors::starting_at(0),

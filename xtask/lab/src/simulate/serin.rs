@@ -1,5 +1,5 @@
 //! Serin's own gate: [`serin::rollout::gate`] as it is, moved by the rules of
-//! `src/rollout/trial.rs`.
+//! `src/rollout/analysis.rs`.
 //!
 //! The rules are written again here because a whole decision, with its state and its sentences,
 //! costs ten times as much as the gate. So that they are the same, every n-th rollout is also
@@ -7,7 +7,7 @@
 //! second.
 
 use serin::{
-    evidence::{GateState, Look, MarginState, Tally},
+    evidence::{GateState, MarginState, Observation, Tally},
     observe::metrics::STALE_SCRAPES,
     rollout::{
         HIGHEST_START, SHARE_CHECK_REQUESTS, SHARE_SETTLES, SHARE_TOLERANCE,
@@ -52,7 +52,7 @@ pub enum Setting {
 }
 
 /// What one gate sees: the look at the errors and the look at the latency.
-pub type Looks = [Look; GATES as usize];
+pub type Looks = [Observation; GATES as usize];
 
 /// What each gate has not counted yet, or nothing where the metrics cannot be trusted.
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ impl Reader {
             let tally = |now: &Counters, before: &Counters| {
                 Tally::new(now.requests - before.requests, bad(now) - bad(before))
             };
-            Look {
+            Observation {
                 canary: tally(&canary, &before.0),
                 stable: tally(&stable, &before.1),
             }
@@ -118,14 +118,14 @@ impl Judge {
         }
     }
 
-    fn step(&self) -> &Look {
+    fn step(&self) -> &Observation {
         match &self.memory {
             Memory::Requests(gate) => gate.step(),
             Memory::Margin(gate) => gate.step(),
         }
     }
 
-    fn observe(&mut self, look: &Look, warms_up: bool) {
+    fn observe(&mut self, look: &Observation, warms_up: bool) {
         match &mut self.memory {
             Memory::Requests(gate) if warms_up && gate.is_new() => gate.warm_up(look, &self.policy),
             Memory::Requests(gate) => gate.observe(look, &self.policy),
@@ -252,7 +252,7 @@ impl Serin {
     }
 }
 
-/// Where `firstStep: Adaptive` starts: `src/rollout/start.rs`.
+/// Where `firstStep: Adaptive` starts: `src/rollout/first_step.rs`.
 fn adapted(gates: &[Judge], rate: f64) -> usize {
     let candidates = STEPS
         .iter()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{gates, trial::new_gate, turn::Turn};
+use super::{analysis::new_gate, context::DecisionContext, objectives};
 use crate::{
     api::{CanaryVersion, FirstStep, ModelDeploymentSpec, Phase, Progress, conditions::reasons},
     evidence::{BlindReason, Memory},
@@ -12,26 +12,26 @@ use crate::{
 pub const HIGHEST_START: u8 = 50;
 
 /// Gives the canary its first weight.
-pub(super) fn start(turn: &mut Turn<'_>, canary: &mut CanaryVersion) {
-    let (index, why) = match turn.spec.rollout.first_step {
+pub(super) fn start(context: &mut DecisionContext<'_>, canary: &mut CanaryVersion) {
+    let (index, why) = match context.spec.rollout.first_step {
         FirstStep::Declared => (0, String::new()),
-        FirstStep::Adaptive => adapted(turn.spec, turn.snapshot.stable_rate.as_ref()),
+        FirstStep::Adaptive => adapted(context.spec, context.snapshot.stable_rate.as_ref()),
     };
-    let Some(first) = turn.spec.rollout.steps.get(index) else {
+    let Some(first) = context.spec.rollout.steps.get(index) else {
         return;
     };
-    let mut gates: Vec<_> = turn
+    let mut gates: Vec<_> = context
         .spec
         .gates()
         .iter()
-        .map(|gate| new_gate(gate, turn.now))
+        .map(|gate| new_gate(gate, context.now))
         .collect();
     for gate in &mut gates {
         gate.evidence.begin_step(first.weight);
     }
     canary.progress = Some(Progress {
         step: u32::try_from(index).unwrap_or(u32::MAX),
-        step_since: turn.now,
+        step_since: context.now,
         blind_ms: 0,
         blind_since: None,
         approved: None,
@@ -39,16 +39,16 @@ pub(super) fn start(turn: &mut Turn<'_>, canary: &mut CanaryVersion) {
         gates,
     });
     canary.weight = first.weight;
-    turn.next.canary = Some(canary.clone());
-    turn.next.phase = Phase::Canary;
+    context.next.canary = Some(canary.clone());
+    context.next.phase = Phase::Canary;
     let mut sentence = format!(
         "Version {} is Ready, verified and warm: it gets {} % of the traffic{why}.",
         canary.version, first.weight
     );
-    if let Some(reason) = turn.unmeasurable(|reason| !reason.is_outage()) {
+    if let Some(reason) = context.unmeasurable(|reason| !reason.is_outage()) {
         sentence = format!("{sentence} Not everything can be measured yet. {reason}");
     }
-    turn.record(reasons::CANARY_STARTED, first.weight, None, sentence);
+    context.record(reasons::CANARY_STARTED, first.weight, None, sentence);
 }
 
 /// The lowest step at which stable's traffic brings the requests that the next step asks for within the step's own time,
@@ -94,7 +94,7 @@ fn needed(spec: &ModelDeploymentSpec, index: usize) -> Option<u64> {
     let next = steps.get(index + 1).map(|next| next.weight);
     let gates = spec.gates();
     let lacking = gates.iter().filter_map(|gate| {
-        let policy = gates::policy(spec, gate, gates.len(), index);
+        let policy = objectives::policy(spec, gate, gates.len(), index);
         Memory::new(gate).clean_requests_needed(&policy, next)
     });
     lacking.collect::<Option<Vec<_>>>()?.into_iter().max()

@@ -28,7 +28,7 @@ const LONGEST_RETRY: SignedDuration = SignedDuration::from_hours(1);
 const NOTED_EVERY: Duration = Duration::from_secs(30);
 
 /// One run of [`decide`](super::decide()).
-pub(super) struct Turn<'a> {
+pub(super) struct DecisionContext<'a> {
     pub(super) spec: &'a ModelDeploymentSpec,
     pub(super) snapshot: &'a Snapshot,
     pub(super) now: Timestamp,
@@ -37,13 +37,13 @@ pub(super) struct Turn<'a> {
     pub(super) records: Vec<DecisionRecord>,
     /// What people ask for and has not been heeded yet.
     pub(super) commands: Commands,
-    /// The person on whose word this turn acts; goes into every record from then on.
+    /// The person on whose word the decision acts; goes into every record from then on.
     pub(super) by: Option<String>,
     /// What is known of each objective, once the trial has been looked at; goes into every record of a decision on it.
     pub(super) evidence: Vec<ObjectiveRecord>,
 }
 
-impl<'a> Turn<'a> {
+impl<'a> DecisionContext<'a> {
     pub(super) fn new(
         spec: &'a ModelDeploymentSpec,
         snapshot: &'a Snapshot,
@@ -75,7 +75,7 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// The turn's result. Only now is it known when the next look comes.
+    /// The decision. Only now is it known when the next look comes.
     pub(super) fn decided(mut self, requeue: Option<Duration>) -> Decision {
         self.attend();
         self.keep_replicas();

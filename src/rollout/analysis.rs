@@ -5,13 +5,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{
-    evidence,
+    commands,
+    context::{DecisionContext, signed},
     gate::GateVerdict,
-    gates::{self, Terms},
-    moves,
+    objective_record,
+    objectives::{self, Terms},
     pods::{self, Fault, Pods},
-    turn::{Turn, signed},
-    word,
+    transitions,
 };
 use crate::{
     api::{
@@ -35,23 +35,23 @@ pub const SHARE_SETTLES: u32 = 2;
 
 /// Takes in one look and makes the move that it asks for.
 pub(super) fn judge(
-    turn: &mut Turn<'_>,
+    context: &mut DecisionContext<'_>,
     stable: &VersionRef,
     mut canary: CanaryVersion,
 ) -> Option<Duration> {
     let mut progress = canary.progress.take()?;
-    if !realign(turn, &mut canary, &mut progress) {
-        start_over(turn, canary);
+    if !realign(context, &mut canary, &mut progress) {
+        start_over(context, canary);
         return Some(Duration::ZERO);
     }
-    let steps = &turn.spec.rollout.steps;
+    let steps = &context.spec.rollout.steps;
     let next = steps.get(progress.step as usize + 1).cloned();
-    let judged = look(turn, &mut progress, next.as_ref());
+    let judged = look(context, &mut progress, next.as_ref());
     if judged.blind.is_none() {
-        set_cursors_back(turn, &mut progress);
+        set_cursors_back(context, &mut progress);
     }
-    turn.evidence.clone_from(&judged.evidence);
-    let (cannot_serve, trouble, away) = match pods::judge(turn, &canary, &mut progress) {
+    context.evidence.clone_from(&judged.evidence);
+    let (cannot_serve, trouble, away) = match pods::judge(context, &canary, &mut progress) {
         Pods::Serve => (None, None, None),
         Pods::End(Fault::Version(reason)) => (Some(reason), None, None),
         Pods::End(Fault::Platform(reason)) => (None, Some(reason), None),
@@ -60,60 +60,64 @@ pub(super) fn judge(
     let outage = judged
         .blind
         .clone()
-        .or_else(|| share_is_off(turn, &canary, &progress));
+        .or_else(|| share_is_off(context, &canary, &progress));
     canary.progress = Some(progress);
-    turn.next.canary = Some(canary.clone());
+    context.next.canary = Some(canary.clone());
 
     // The order is the order of precedence: facts, a person's word, the evidence, and last what is missing.
     if let Some(reason) = cannot_serve.or_else(|| judged.hard_failure.clone()) {
-        turn.roll_back(stable, &canary, Some(Verdict::Fail), &reason);
+        context.roll_back(stable, &canary, Some(Verdict::Fail), &reason);
         return Some(Duration::ZERO);
     }
-    if word::promote_full(turn, stable, &canary) {
+    if commands::promote_full(context, stable, &canary) {
         return Some(Duration::ZERO);
     }
     if let Some(reason) = &judged.fail {
-        moves::fail(turn, stable, &canary, reason);
+        transitions::fail(context, stable, &canary, reason);
     } else if let Some(reason) = &trouble {
-        turn.postpone(stable, &canary, reason);
+        context.postpone(stable, &canary, reason);
     } else if let Some(reason) = &away {
         // Without pods there are no metrics of it either: that is no outage.
-        pods::hold(turn, &canary, reason);
+        pods::hold(context, &canary, reason);
     } else if let Some(reason) = &outage {
-        moves::blind(turn, stable, canary, reason);
+        transitions::blind(context, stable, canary, reason);
     } else if let Some(reason) = &judged.held {
-        moves::sighted(turn, &mut canary);
-        moves::hold(turn, &canary, reason, "the objective's `then` is Pause");
+        transitions::metrics_recovered(context, &mut canary);
+        transitions::hold(context, &canary, reason, "the objective's `then` is Pause");
     } else {
-        moves::sighted(turn, &mut canary);
-        word::hear_approval(turn, &mut canary);
-        moves::go_on(turn, stable, canary, next.as_ref(), &judged);
+        transitions::metrics_recovered(context, &mut canary);
+        commands::hear_approval(context, &mut canary);
+        transitions::go_on(context, stable, canary, next.as_ref(), &judged);
     }
-    pods::mention_missing(turn);
-    let over = turn.next.canary.is_none();
-    Some(if over { Duration::ZERO } else { turn.interval })
+    pods::mention_missing(context);
+    let over = context.next.canary.is_none();
+    Some(if over {
+        Duration::ZERO
+    } else {
+        context.interval
+    })
 }
 
 /// No declared step is as low as the weight that the canary has: it starts over from no weight.
-fn start_over(turn: &mut Turn<'_>, mut canary: CanaryVersion) {
+fn start_over(context: &mut DecisionContext<'_>, mut canary: CanaryVersion) {
     let sentence = format!(
         "No step of spec.rollout.steps is as low as {} % any more: version {} starts over, all traffic is on stable.",
         canary.weight, canary.version
     );
     canary.weight = 0;
-    turn.next.phase = Phase::Preparing;
-    turn.next.canary = Some(canary);
-    turn.record(reasons::STEPS_CHANGED, 0, None, sentence);
+    context.next.phase = Phase::Preparing;
+    context.next.canary = Some(canary);
+    context.record(reasons::STEPS_CHANGED, 0, None, sentence);
 }
 
 /// Counting that begins in the future was begun by a clock that was ahead: it begins now, or a breach would go unseen until
 /// that time has come. Only called where Prometheus' clock agrees with this machine's.
-fn set_cursors_back(turn: &Turn<'_>, progress: &mut Progress) {
-    let allowed = signed(turn.interval + CLOCK_TOLERANCE);
+fn set_cursors_back(context: &DecisionContext<'_>, progress: &mut Progress) {
+    let allowed = signed(context.interval + CLOCK_TOLERANCE);
     for gate in &mut progress.gates {
-        if gate.cursors.newest().duration_since(turn.now) > allowed {
+        if gate.cursors.newest().duration_since(context.now) > allowed {
             let cursors = std::mem::replace(&mut gate.cursors, Cursors::starting_at(0));
-            gate.cursors = cursors.not_after(turn.now.as_millisecond());
+            gate.cursors = cursors.not_after(context.now.as_millisecond());
         }
     }
 }
@@ -139,8 +143,8 @@ pub(super) struct Judged {
 }
 
 /// Feeds each gate what was read for it. A gate whose reading is blind stays as it was.
-fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged {
-    let spec = turn.spec;
+fn look(context: &DecisionContext<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged {
+    let spec = context.spec;
     let mut judged = Judged {
         fail: None,
         held: None,
@@ -152,14 +156,16 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
         evidence: Vec::new(),
     };
     let gates = spec.gates();
-    let warming_up = warms_up(turn, progress);
+    let warming_up = warms_up(context, progress);
     let mut records = std::mem::take(&mut progress.gates);
     for (index, (gate, record)) in gates.iter().zip(&mut records).enumerate() {
-        let policy = gates::policy(spec, gate, gates.len(), progress.step as usize);
-        let window = record.cursors.span(turn.now, turn.interval).range;
-        let reading = turn.snapshot.readings.get(index);
+        let policy = objectives::policy(spec, gate, gates.len(), progress.step as usize);
+        let window = record.cursors.span(context.now, context.interval).range;
+        let reading = context.snapshot.readings.get(index);
         let unseen = match reading {
-            Some(Ok(reading)) => record.take_in(reading, gate, policy, turn.interval, warming_up),
+            Some(Ok(reading)) => {
+                record.take_in(reading, gate, policy, context.interval, warming_up)
+            }
             Some(Err(blind)) => Some(blind.to_string()),
             None => Some("the metrics were not read".to_owned()),
         };
@@ -168,10 +174,10 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
         }
         // The counts are those up to the newest scrape, and so is the time in which they came: a look between two scrapes
         // says nothing else than the one before it. The first scrape may have counted requests from before the step.
-        let scraped = record.cursors.newest().min(turn.now);
-        let counted_for = Duration::try_from(moves::baked(progress, scraped))
+        let scraped = record.cursors.newest().min(context.now);
+        let counted_for = Duration::try_from(transitions::time_in_step(progress, scraped))
             .ok()
-            .filter(|time| *time >= turn.interval);
+            .filter(|time| *time >= context.interval);
         let finding = record.evidence.judge(&Terms {
             gate,
             policy,
@@ -180,7 +186,7 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
             counted_for,
         });
         record.sentence.clone_from(&finding.sentence);
-        let told = evidence::record(record, &finding, reading, window);
+        let told = objective_record::record(record, &finding, reading, window);
         judged.evidence.push(told);
         judged.pass &= finding.verdict == GateVerdict::Pass;
         judged.suspect |= finding.suspect;
@@ -197,7 +203,7 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
     }
     progress.gates = records;
     if judged.blind.is_none() {
-        judged.blind = gates::uncounted(&progress.gates);
+        judged.blind = objectives::uncounted(&progress.gates);
     }
     judged.sentence = progress
         .gates
@@ -209,12 +215,12 @@ fn look(turn: &Turn<'_>, progress: &mut Progress, next: Option<&Step>) -> Judged
 }
 
 /// Whether the step has only just begun. Whether it is the version's first, each gate knows.
-fn warms_up(turn: &Turn<'_>, progress: &Progress) -> bool {
-    let step = turn.spec.rollout.steps.get(progress.step as usize);
+fn warms_up(context: &DecisionContext<'_>, progress: &Progress) -> bool {
+    let step = context.spec.rollout.steps.get(progress.step as usize);
     let fifth = step.map_or(Duration::ZERO, |step| Duration::from(step.min_duration) / 5);
-    let lasted = turn.now.duration_since(progress.step_since);
+    let lasted = context.now.duration_since(progress.step_since);
     // A step that began by a clock that was ahead does not warm up until its beginning has come.
-    lasted >= -signed(turn.interval + CLOCK_TOLERANCE) && lasted <= signed(WARM_UP.min(fifth))
+    lasted >= -signed(context.interval + CLOCK_TOLERANCE) && lasted <= signed(WARM_UP.min(fifth))
 }
 
 pub(super) fn new_gate(gate: &Gate, now: Timestamp) -> GateRecord {
@@ -229,21 +235,25 @@ pub(super) fn new_gate(gate: &Gate, now: Timestamp) -> GateRecord {
 
 /// Fits the trial to steps and objectives that may have been edited since. The step is the highest one declared that
 /// is not above the weight; a weight never rises by an edit. Says whether there is one; else even the first is higher.
-fn realign(turn: &mut Turn<'_>, canary: &mut CanaryVersion, progress: &mut Progress) -> bool {
-    let steps = &turn.spec.rollout.steps;
+fn realign(
+    context: &mut DecisionContext<'_>,
+    canary: &mut CanaryVersion,
+    progress: &mut Progress,
+) -> bool {
+    let steps = &context.spec.rollout.steps;
     let index = steps.iter().rposition(|step| step.weight <= canary.weight);
     let Some((index, weight)) = index.and_then(|index| Some((index, steps.get(index)?.weight)))
     else {
         return false;
     };
     let old = std::mem::take(&mut progress.gates);
-    for gate in turn.spec.gates() {
+    for gate in context.spec.gates() {
         let known = old
             .iter()
             .find(|record| record.objective == gate.name())
             .cloned();
         let fresh = known.is_none();
-        let mut gate = known.unwrap_or_else(|| new_gate(&gate, turn.now));
+        let mut gate = known.unwrap_or_else(|| new_gate(&gate, context.now));
         if fresh {
             gate.evidence.begin_step(weight);
         }
@@ -257,14 +267,18 @@ fn realign(turn: &mut Turn<'_>, canary: &mut CanaryVersion, progress: &mut Progr
         );
         canary.weight = weight;
         progress.approved = None;
-        moves::restart_step(progress, weight, turn);
-        turn.record(reasons::STEPS_CHANGED, weight, None, sentence);
+        transitions::restart_step(progress, weight, context);
+        context.record(reasons::STEPS_CHANGED, weight, None, sentence);
     }
     true
 }
 
 /// A canary share of requests far from the weight means that the counts are not of this traffic.
-fn share_is_off(turn: &Turn<'_>, canary: &CanaryVersion, progress: &Progress) -> Option<String> {
+fn share_is_off(
+    context: &DecisionContext<'_>,
+    canary: &CanaryVersion,
+    progress: &Progress,
+) -> Option<String> {
     if progress.unready_since.is_some() {
         return None; // stable answers the canary's share
     }
@@ -279,7 +293,7 @@ fn share_is_off(turn: &Turn<'_>, canary: &CanaryVersion, progress: &Progress) ->
     let share = step.canary.requests as f64 / step.requests() as f64;
     let weight = f64::from(canary.weight) / 100.0;
     let settled =
-        turn.now.duration_since(progress.step_since) >= signed(turn.interval * SHARE_SETTLES);
+        context.now.duration_since(progress.step_since) >= signed(context.interval * SHARE_SETTLES);
     let off = share > weight * SHARE_TOLERANCE || (settled && share < weight / SHARE_TOLERANCE);
     off.then(|| {
         format!(

@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::gate::{Criterion, GatePolicy, GateVerdict, Judgement, Limits};
 use crate::{
     api::{Gate, GateRecord, ModelDeploymentSpec},
-    evidence::{DriftState, GateState, Look, MarginState, Memory, Reading, Snapped, ValueState},
+    evidence::{
+        DriftState, GateState, MarginState, Memory, Observation, Reading, Snapped, ValueState,
+    },
 };
 
 /// Requests of both versions from which a gate that counts none has no metric.
@@ -40,7 +42,7 @@ pub struct Finding {
     /// The limit in words.
     pub limit: String,
     /// Requests since the step began, and since the rollout began, where requests are counted.
-    pub counts: Option<(Look, Look)>,
+    pub counts: Option<(Observation, Observation)>,
     /// The last value, where a value is measured.
     pub value: Option<f64>,
     /// Upper confidence bound on the canary's bad share, and what the next weight needs it to be.
@@ -68,7 +70,7 @@ pub fn policy(spec: &ModelDeploymentSpec, gate: &Gate, gates: usize, step: usize
 /// Why one gate counts nothing while another counts many requests of the same traffic: its metric is not there. A name
 /// misspelt, or a server that exports no histogram, would otherwise look like a model that nobody asks.
 pub fn uncounted(records: &[GateRecord]) -> Option<String> {
-    let counted = |record: &GateRecord| record.evidence.rollout().map_or(0, Look::requests);
+    let counted = |record: &GateRecord| record.evidence.rollout().map_or(0, Observation::requests);
     let busiest = records.iter().max_by_key(|record| counted(record))?;
     if counted(busiest) < ENOUGH_TO_TELL {
         return None;
@@ -149,7 +151,7 @@ impl Memory {
     }
 
     /// Requests since the step began, where requests are counted.
-    pub fn step(&self) -> Option<&Look> {
+    pub fn step(&self) -> Option<&Observation> {
         match self {
             Self::Requests(state) => Some(state.step()),
             Self::Margin(state) => Some(state.step()),
@@ -158,7 +160,7 @@ impl Memory {
     }
 
     /// Requests since the rollout began, where requests are counted.
-    pub fn rollout(&self) -> Option<&Look> {
+    pub fn rollout(&self) -> Option<&Observation> {
         match self {
             Self::Requests(state) => Some(state.rollout()),
             Self::Margin(state) => Some(state.rollout()),
@@ -295,7 +297,7 @@ impl Terms<'_> {
     }
 
     /// The canary's requests a second in this step.
-    fn rate(&self, step: &Look) -> Option<f64> {
+    fn rate(&self, step: &Observation) -> Option<f64> {
         let seconds = self.counted_for?.as_secs_f64();
         Some(step.canary.requests as f64 / seconds)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{gate::GateVerdict, gates::Finding};
+use super::{gate::GateVerdict, objectives::Finding};
 use crate::{
     api::{GateRecord, ObjectiveRecord, Verdict},
     evidence::{BlindReason, Reading},

@@ -25,7 +25,7 @@
 //! and staked all on that at once would need a fifth less again: what remains is information.
 
 use super::GatePolicy;
-use crate::evidence::{self, Look, Tally};
+use crate::evidence::{self, Observation, Tally};
 
 /// Alternatives to the objective: the bad share is this many times the budget; and the part of the unit on each.
 pub(super) const SLO_ALTERNATIVES: [(f64, f64); evidence::SLO_ALTERNATIVES] = [
@@ -121,7 +121,7 @@ fn log_share_ratio(tally: Tally, p0: f64, factor: f64) -> f64 {
 ///
 /// So a busy look speaks for itself, and a look of three requests does not claim that a third, or
 /// all, of the traffic went to the canary.
-pub(super) fn canary_share(look: &Look, earlier: &Look, weight: u8) -> f64 {
+pub(super) fn canary_share(look: &Observation, earlier: &Observation, weight: u8) -> f64 {
     let prior = SHARE_PRIOR * f64::from(weight.min(100)) / 100.0;
     let usual =
         (earlier.canary.requests as f64 + prior) / (earlier.requests() as f64 + SHARE_PRIOR);
@@ -139,7 +139,10 @@ pub(super) fn canary_share(look: &Look, earlier: &Look, weight: u8) -> f64 {
 /// `NeurIPS` 2022). How many requests were bad in all cancels out, so a burst that hits both versions
 /// is no evidence. The mean is at most 1 where each request goes to the canary with probability `s`,
 /// independently of how it ends, which is what weighted routing does.
-pub(super) fn log_relative_ratios(look: &Look, share: f64) -> [f64; RELATIVE_ALTERNATIVES.len()] {
+pub(super) fn log_relative_ratios(
+    look: &Observation,
+    share: f64,
+) -> [f64; RELATIVE_ALTERNATIVES.len()] {
     RELATIVE_ALTERNATIVES.map(|(factor, _)| {
         let log_d = ((factor - 1.0) * share).ln_1p();
         look.canary.bad as f64 * (factor.ln() - log_d) - look.stable.bad as f64 * log_d
@@ -305,8 +308,8 @@ pub(super) fn nine_digits(value: f64) -> f64 {
 /// - In an outage that both versions share, so large a part of the bad requests would fall to the
 ///   canary in less than one such look in a thousand. With all of them the canary's, 3 are enough for
 ///   that at a weight of 10 %, 5 at 25 %, 10 at 50 %.
-pub(super) fn trips_guard(look: &Look, p0: f64, share: Option<f64>, bad_share: f64) -> bool {
-    let Look { canary, stable } = look;
+pub(super) fn trips_guard(look: &Observation, p0: f64, share: Option<f64>, bad_share: f64) -> bool {
+    let Observation { canary, stable } = look;
     let all_bad = Tally::new(canary.bad.saturating_add(stable.bad), canary.bad);
     canary.bad >= GUARD_BAD
         && canary.bad_share() >= bad_share
