@@ -5,7 +5,10 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::status::{optional_time_schema, time_schema};
+use super::{
+    conditions::reasons,
+    status::{optional_time_schema, time_schema},
+};
 use crate::evidence::Observation;
 
 /// Decisions kept in status.
@@ -106,6 +109,11 @@ pub struct ObjectiveRecord {
 }
 
 impl DecisionRecord {
+    /// Whether it is a decision about a version; pausing and resuming decide nothing about one.
+    pub fn is_move(&self) -> bool {
+        ![reasons::PAUSED, reasons::RESUMED].contains(&self.action.as_str())
+    }
+
     /// The record as status keeps it: long texts are shortened.
     fn bounded(mut self) -> Self {
         shorten(&mut self.version, LONGEST_NAME);

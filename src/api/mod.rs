@@ -25,7 +25,7 @@ pub use spec::{
 };
 pub use status::{
     Approved, Attended, CanaryVersion, GateRecord, ModelDeploymentStatus, Phase, PostponedVersion,
-    Progress, RefusedVersion, RetiringVersion, State, VersionRef,
+    Progress, RefusedVersion, RetiringVersion, State, UnmeasuredObjective, VersionRef,
 };
 pub use version::{Cache, Fetch, Revision, VersionSpec};
 

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{DecisionRecord, Revision, conditions::reasons};
+use super::{DecisionRecord, Revision};
 use crate::evidence::{Cursors, Memory, Snapped};
 
 /// Status of a ModelDeployment.
@@ -91,6 +91,15 @@ pub struct State {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attended: Option<Attended>,
 
+    /// Objectives that cannot be measured, of those that `message` names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unmeasured: Vec<UnmeasuredObjective>,
+
+    /// Whether the spec has asked for the stable version since the last decision, which was to refuse
+    /// another one. Asking for the refused version again is then a new decision.
+    #[serde(skip_serializing_if = "is_false")]
+    pub refusal_closed: bool,
+
     /// The port on which every router listens for this model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub router_port: Option<u16>,
@@ -116,10 +125,8 @@ impl State {
 
     /// Returns the last decision about a version; `Paused` and `Resumed` are not about one.
     pub fn last_move(&self) -> Option<&DecisionRecord> {
-        let moves = |record: &&DecisionRecord| {
-            ![reasons::PAUSED, reasons::RESUMED].contains(&record.action.as_str())
-        };
-        self.decisions.iter().rev().find(moves)
+        let mut newest_first = self.decisions.iter().rev();
+        newest_first.find(|record| record.is_move())
     }
 }
 
@@ -207,6 +214,19 @@ pub struct Progress {
     pub unready_since: Option<Timestamp>,
     /// One gate an objective, in the objectives' order.
     pub gates: Vec<GateRecord>,
+}
+
+/// An objective that cannot be measured.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct UnmeasuredObjective {
+    /// The objective, such as `latency-p99`.
+    pub objective: String,
+    /// Why, as a code, such as `Unreachable` or `CanaryStale`.
+    pub reason: String,
+    /// Why in words, and what to do about it. The age of a sample, or how far a clock is off, is that
+    /// of the first look that found this reason.
+    pub message: String,
 }
 
 /// A time during which looks followed each other, by any process.

@@ -127,33 +127,6 @@ pub fn becomes_ready(
     since(new, types::AVAILABLE)
 }
 
-/// Whether a status says nothing new, but for durations in its sentences. How old a sample is or how far a clock is off is
-/// another number at each look: written, it would wake the loop, which would find the next one, a hundred times a second.
-pub fn says_nothing_new(old: &ModelDeploymentStatus, new: &ModelDeploymentStatus) -> bool {
-    let mut new = new.clone();
-    keep_wording(&old.state.message, &mut new.state.message);
-    for (old, new) in old.conditions.iter().zip(&mut new.conditions) {
-        keep_wording(&old.message, &mut new.message);
-    }
-    new == *old
-}
-
-fn keep_wording(old: &str, new: &mut String) {
-    let words = |text: &str| -> Vec<String> {
-        let word = |word: &str| if is_duration(word) { "…" } else { word }.to_owned();
-        text.split_whitespace().map(word).collect()
-    };
-    if words(old) == words(new) {
-        old.clone_into(new);
-    }
-}
-
-/// Whether a word is one like `48.226s,`.
-fn is_duration(word: &str) -> bool {
-    let word = word.trim_matches(|c: char| c.is_ascii_punctuation());
-    word.starts_with(|c: char| c.is_ascii_digit()) && word.ends_with(['s', 'm', 'h'])
-}
-
 type Row = (&'static str, bool, String, String);
 
 fn conditions(
@@ -472,22 +445,5 @@ mod tests {
         let applied = InForce::Applied { generation: 1 };
         assert_eq!(add_pending(&mut none, Some(&new), &applied, later), None);
         assert_eq!(none.conditions, []);
-    }
-
-    #[test]
-    fn another_duration_is_nothing_new_and_another_count_is() {
-        let says = |message: &str| ModelDeploymentStatus {
-            state: State {
-                message: message.to_owned(),
-                ..State::default()
-            },
-            ..ModelDeploymentStatus::default()
-        };
-        let old = says("the canary was last scraped 48.226s ago (limit 15s, 3 scrapes).");
-        let later = says("the canary was last scraped 1.5m ago (limit 15s, 3 scrapes).");
-        assert!(says_nothing_new(&old, &later));
-        let one = says("Version 2: 1 of 2 pods are Ready.");
-        let two = says("Version 2: 2 of 2 pods are Ready.");
-        assert!(!says_nothing_new(&one, &two));
     }
 }

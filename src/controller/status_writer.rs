@@ -9,7 +9,7 @@ use super::{
     context::Context,
     error::StatusError,
     replace_status::replace_status,
-    status::{Standing, account, add_pending, becomes_ready, says_nothing_new},
+    status::{Standing, account, add_pending, becomes_ready},
 };
 use crate::{
     api::{
@@ -77,9 +77,7 @@ pub(super) async fn write_status(
     }
     let in_force = &prepared.snapshot.router.in_force;
     let newly_pending = add_pending(&mut status, model.status.as_ref(), in_force, now);
-    if let Some(old) = &model.status
-        && says_nothing_new(old, &status)
-    {
+    if model.status.as_ref() == Some(&status) {
         return Ok(Saved {
             written: false,
             next: decision.next,

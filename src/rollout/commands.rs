@@ -1,111 +1,93 @@
-//! A person's word. It is heeded when it names the very trial that is under way, and from then on it is spent.
+//! Commands of people. One has its effect when it names the very trial that is under way, and from
+//! then on it is spent.
 
-use super::context::DecisionContext;
+use super::{
+    context::DecisionContext,
+    statement::{SkipObjection, Statement},
+};
 use crate::api::{Approved, CanaryVersion, VersionRef, commands::Command, conditions::reasons};
 
-/// Ends the trial where a person aborted it: traffic back, version refused. Says whether it did.
-pub(super) fn abort(
-    context: &mut DecisionContext<'_>,
-    stable: &VersionRef,
-    canary: &CanaryVersion,
-) -> bool {
-    if !context
-        .commands
-        .ask(&Command::Abort(canary.revision.clone()))
-    {
-        return false;
+impl DecisionContext<'_> {
+    /// Ends the trial where a person aborted it: all traffic back, version refused. Returns whether
+    /// it did.
+    pub(super) fn abort(&mut self, stable: &VersionRef, canary: &CanaryVersion) -> bool {
+        let asked = Command::Abort(canary.revision.clone());
+        if !self.commands.ask(&asked) {
+            return false;
+        }
+        self.by.clone_from(&self.commands.by);
+        let said = Statement::Aborted {
+            by: self.by.clone(),
+            version: canary.version.clone(),
+            weight: canary.weight,
+        };
+        self.refuse(stable, canary, reasons::ABORTED, None, vec![said]);
+        true
     }
-    context.by.clone_from(&context.commands.by);
-    let reason = format!(
-        "{} aborted the rollout of version {} at {} %.",
-        person(context.by.as_deref()),
-        canary.version,
-        canary.weight
-    );
-    context.refuse(stable, canary, reasons::ABORTED, None, &reason);
-    true
-}
 
-/// Promotes the version where a person asks for it, whatever is known of it: only its pods must be able to serve. Says
-/// whether it did; where they cannot yet, the message says so.
-pub(super) fn promote_full(
-    context: &mut DecisionContext<'_>,
-    stable: &VersionRef,
-    canary: &CanaryVersion,
-) -> bool {
-    let asked = Command::PromoteFull(canary.revision.clone());
-    let health = context.health(&canary.revision);
-    let is_ready = health.has_capacity(context.spec.pods_needed());
-    if !context.commands.ask(&asked) || !is_ready || context.snapshot.missing().is_some() {
-        return false;
+    /// Promotes the version where a person asks for it, whatever is known of it: only its pods must
+    /// be able to serve. Returns whether it did.
+    pub(super) fn promote_full(&mut self, stable: &VersionRef, canary: &CanaryVersion) -> bool {
+        let asked = Command::PromoteFull(canary.revision.clone());
+        let health = self.health(&canary.revision);
+        let is_ready = health.has_capacity(self.spec.pods_needed());
+        if !self.commands.ask(&asked) || !is_ready || self.snapshot.missing().is_some() {
+            return false;
+        }
+        self.by.clone_from(&self.commands.by);
+        let said = Statement::PromotedInFull {
+            by: self.by.clone(),
+            version: canary.version.clone(),
+            weight: canary.weight,
+        };
+        self.promote(stable, canary, None, vec![said]);
+        true
     }
-    context.by.clone_from(&context.commands.by);
-    let sentence = format!(
-        "{} promoted version {} from {} % without waiting for its evidence.",
-        person(context.by.as_deref()),
-        canary.version,
-        canary.weight
-    );
-    context.promote(stable, canary, None, sentence);
-    true
-}
 
-/// Whether a person wants to leave this step without its evidence.
-pub(super) fn skips(context: &DecisionContext<'_>, canary: &CanaryVersion) -> bool {
-    let skip = Command::Skip(canary.revision.clone(), canary.weight);
-    context.commands.ask(&skip)
-}
-
-/// Says in the message why a skip that is asked for does not happen; nothing where none is.
-pub(super) fn refuse_skip(context: &mut DecisionContext<'_>, canary: &CanaryVersion, why: &str) {
-    if skips(context, canary) {
-        let message = &mut context.next.message;
-        message.push_str(" The step is not skipped: ");
-        message.push_str(why);
-        message.push('.');
+    /// Whether a person wants to leave this step without its evidence.
+    pub(super) fn skips(&self, canary: &CanaryVersion) -> bool {
+        let skip = Command::Skip(canary.revision.clone(), canary.weight);
+        self.commands.ask(&skip)
     }
-}
 
-/// The skip has had its effect.
-pub(super) fn spend_skip(context: &mut DecisionContext<'_>, canary: &CanaryVersion) {
-    let skip = Command::Skip(canary.revision.clone(), canary.weight);
-    if context.commands.ask(&skip) {
-        context.spend(&skip);
+    /// Says why a skip that is asked for does not happen; nothing where none is.
+    pub(super) fn refuse_skip(&mut self, canary: &CanaryVersion, why: SkipObjection) {
+        if self.skips(canary) {
+            self.add(Statement::NotSkipped(why));
+        }
     }
-}
 
-/// Takes down a person's yes to leaving this step, where the step waits for one.
-pub(super) fn hear_approval(context: &mut DecisionContext<'_>, canary: &mut CanaryVersion) {
-    let approve = Command::Approve(canary.revision.clone(), canary.weight);
-    let Some(progress) = canary.progress.as_mut() else {
-        return;
-    };
-    let needed = context.spec.rollout.needs_approval(progress.step as usize);
-    if !needed || progress.approved.is_some() || !context.commands.ask(&approve) {
-        return;
+    /// The skip, where one was asked for, has had its effect.
+    pub(super) fn spend_skip(&mut self, canary: &CanaryVersion) {
+        let skip = Command::Skip(canary.revision.clone(), canary.weight);
+        if self.commands.ask(&skip) {
+            self.spend(&skip);
+        }
     }
-    let by = context.commands.by.clone();
-    progress.approved = Some(Approved {
-        at: context.now,
-        by: by.clone(),
-    });
-    context.next.canary = Some(canary.clone());
-    context.spend(&approve);
-    let leaving = if canary.weight == 100 {
-        "its promotion".to_owned()
-    } else {
-        format!("leaving {} %", canary.weight)
-    };
-    let sentence = format!(
-        "{} approved version {}: {leaving} now waits for the evidence alone.",
-        person(by.as_deref()),
-        canary.version
-    );
-    context.by = by;
-    context.record(reasons::APPROVED, canary.weight, None, sentence);
-}
 
-/// The person who spoke, as the subject of a sentence.
-pub(super) fn person(by: Option<&str>) -> &str {
-    by.unwrap_or("Somebody (serin.dev/requested-by is not set)")
+    /// Records a person's consent to leaving this step, where the step waits for one.
+    pub(super) fn accept_approval(&mut self, canary: &mut CanaryVersion) {
+        let approve = Command::Approve(canary.revision.clone(), canary.weight);
+        let Some(progress) = canary.progress.as_mut() else {
+            return;
+        };
+        let needed = self.spec.rollout.needs_approval(progress.step as usize);
+        if !needed || progress.approved.is_some() || !self.commands.ask(&approve) {
+            return;
+        }
+        let by = self.commands.by.clone();
+        progress.approved = Some(Approved {
+            at: self.now,
+            by: by.clone(),
+        });
+        self.next.canary = Some(canary.clone());
+        self.spend(&approve);
+        self.by.clone_from(&by);
+        let said = Statement::Approved {
+            by,
+            version: canary.version.clone(),
+            weight: canary.weight,
+        };
+        self.record(reasons::APPROVED, canary.weight, None, [said]);
+    }
 }

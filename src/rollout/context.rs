@@ -1,46 +1,48 @@
-//! One run of a decision: its inputs, and the state as it takes shape. What is written here is written once: how a trial
-//! begins and ends, and how a decision is put on record.
+//! What one decision is taken from, and the state as it takes shape. Everything that a decision
+//! says is collected as data and put into words at its end.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::decide::Decision;
+use super::{decision::Decision, sentences, statement::Statement};
 use crate::{
     api::{
         Attended, CanaryVersion, Commands, DecisionRecord, ModelDeploymentSpec, ObjectiveRecord,
-        Phase, PostponedVersion, RefusedVersion, RetiringVersion, Revision, State, Verdict,
-        VersionRef, commands::Command, conditions::reasons, remember,
+        RefusedVersion, Revision, State, UnmeasuredObjective, Verdict, VersionRef, remember,
     },
+    evidence::BlindReason,
     observe::{Snapshot, VersionHealth},
 };
 
-/// Refused versions kept in status.
-const REFUSED_KEPT: usize = 20;
+/// How often pods that are starting are checked, besides at each change that the API server
+/// reports.
+pub(super) const STARTING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Pause before a version is tried again whose trial the platform ended; each further trial doubles
-/// it.
-const FIRST_RETRY: SignedDuration = SignedDuration::from_mins(1);
-/// The longest of these pauses.
-const LONGEST_RETRY: SignedDuration = SignedDuration::from_hours(1);
-
-/// How often it is noted that somebody looks: a process that starts within 30 s of another's end goes on with its patience.
+/// How often status notes that the trial is looked at. A process that starts within 30 s of
+/// another's end continues its deadlines.
 const NOTED_EVERY: Duration = Duration::from_secs(30);
 
-/// One run of [`decide`](super::decide()).
+/// The inputs of one decision, and its outcome so far.
 pub(super) struct DecisionContext<'a> {
     pub(super) spec: &'a ModelDeploymentSpec,
     pub(super) snapshot: &'a Snapshot,
     pub(super) now: Timestamp,
+    /// Time between two looks at the metrics.
     pub(super) interval: Duration,
+    /// The state from now on.
     pub(super) next: State,
-    pub(super) records: Vec<DecisionRecord>,
-    /// What people ask for and has not been heeded yet.
+    /// Commands of people that have not had their effect yet.
     pub(super) commands: Commands,
-    /// The person on whose word the decision acts; goes into every record from then on.
+    /// The person whose command is carried out; goes into every record from then on.
     pub(super) by: Option<String>,
-    /// What is known of each objective, once the trial has been looked at; goes into every record of a decision on it.
+    /// What is known of each objective, once the evidence was evaluated; goes into every record of
+    /// a decision on it.
     pub(super) evidence: Vec<ObjectiveRecord>,
+    /// What is decided, without words yet.
+    records: Vec<(DecisionRecord, Vec<Statement>)>,
+    /// What the status says; its last message stays where this is empty.
+    message: Vec<Statement>,
 }
 
 impl<'a> DecisionContext<'a> {
@@ -51,12 +53,14 @@ impl<'a> DecisionContext<'a> {
         interval: Duration,
     ) -> Self {
         let mut next = snapshot.state.clone();
-        // What was heeded stays spent for as long as it stands there; once it is gone it may be said again.
+        // A command stays spent for as long as its annotation stays; after that it can be given
+        // again.
         next.spent.retain(|spent| {
             let asked = &snapshot.commands.asked;
             asked.iter().any(|command| command.to_string() == *spent)
         });
         next.ignored.clone_from(&snapshot.commands.malformed);
+        next.unmeasured.clear();
         let token = &spec.rollout.retry_token;
         next.postponed = next.postponed.filter(|postponed| {
             postponed.revision == snapshot.desired.revision && postponed.retry_token == *token
@@ -68,35 +72,40 @@ impl<'a> DecisionContext<'a> {
             now,
             interval,
             next,
-            records: Vec::new(),
             commands,
             by: None,
             evidence: Vec::new(),
+            records: Vec::new(),
+            message: Vec::new(),
         }
     }
 
-    /// The decision. Only now is it known when the next look comes.
+    /// The decision. `requeue` is the time until the next look; only now is it known for the
+    /// records.
     pub(super) fn decided(mut self, requeue: Option<Duration>) -> Decision {
-        self.attend();
+        self.note_attention();
         self.keep_replicas();
         let next_check = requeue.and_then(|after| self.now.checked_add(after).ok());
-        let of_this_turn = self.next.decisions.iter_mut().rev();
-        for record in of_this_turn.take(self.records.len()) {
+        let mut records = Vec::new();
+        for (mut record, statements) in self.records {
+            record.sentence = sentences::text(&statements);
             record.next_check = next_check;
+            remember(&mut self.next.decisions, record.clone());
+            records.push(record);
         }
-        for record in &mut self.records {
-            record.next_check = next_check;
+        if !self.message.is_empty() {
+            self.next.message = sentences::text(&self.message);
         }
         Decision {
             next: self.next,
-            records: self.records,
+            records,
             requeue,
         }
     }
 
-    /// Notes that somebody looks, for a process that may start at any time: while pods are waited for, or metrics, patience
-    /// runs out with the time that somebody has witnessed.
-    fn attend(&mut self) {
+    /// Notes that the trial is looked at, for a process that may start at any time: while pods or
+    /// metrics are waited for, only time that some process has seen counts towards a deadline.
+    fn note_attention(&mut self) {
         let waits = |canary: &CanaryVersion| {
             let progress = canary.progress.as_ref();
             progress.is_none_or(|at| at.unready_since.is_some() || at.blind_since.is_some())
@@ -141,18 +150,31 @@ impl<'a> DecisionContext<'a> {
         self.snapshot.health(revision)
     }
 
-    /// How long something has lasted under our eyes.
+    /// How many pods of a version are Ready, and what the others wait for.
+    pub(super) fn pods(&self, version: &VersionRef) -> Statement {
+        Statement::Pods {
+            version: version.version.clone(),
+            health: self.health(&version.revision),
+            replicas: self.spec.replicas,
+        }
+    }
+
+    /// How long something has lasted in time that some process has seen.
     pub(super) fn witnessed(&self, since: Timestamp) -> SignedDuration {
         self.snapshot.witnessed(since, self.now)
     }
 
-    /// Why stable could not take all traffic back right now. While there is a reason, no weight is raised.
-    pub(super) fn no_way_back(&self, stable: &VersionRef) -> Option<String> {
+    /// Why stable could not take all traffic back right now. While there is a reason, no weight is
+    /// raised.
+    pub(super) fn no_way_back(&self, stable: &VersionRef) -> Option<[Statement; 2]> {
         let health = self.health(&stable.revision);
-        let pods = health.sentence(&stable.version, self.spec.replicas);
-        (!health.has_capacity(self.spec.pods_needed())).then(|| {
-            format!("{pods} It must be able to take all traffic back before another gets more.")
-        })
+        (!health.has_capacity(self.spec.pods_needed()))
+            .then(|| [self.pods(stable), Statement::NoWayBack])
+    }
+
+    /// The object without which no weight may be raised, where one is missing.
+    pub(super) fn unwritten(&self) -> Option<Statement> {
+        self.snapshot.missing().cloned().map(Statement::Unwritten)
     }
 
     /// Whether the spec's version was rolled back under the token that is in force.
@@ -162,197 +184,77 @@ impl<'a> DecisionContext<'a> {
         })
     }
 
-    /// A version is on trial from now on, without weight.
-    pub(super) fn begin(&mut self, version: VersionRef, phase: Phase) {
-        self.next
-            .retiring
-            .retain(|retiring| retiring.revision != version.revision);
-        self.next.phase = phase;
-        self.next.canary = Some(CanaryVersion {
-            revision: version.revision,
-            version: version.version,
-            weight: 0,
-            since: self.now,
-            progress: None,
+    /// Why an objective cannot be measured. A reason whose figure is another one at each look, such as
+    /// the age of a sample, keeps the words of the first look: written anew, the status would wake
+    /// the loop, which would find the next figure, a hundred times a second.
+    pub(super) fn unmeasured(&self, objective: &str, blind: &BlindReason) -> UnmeasuredObjective {
+        let before = self.snapshot.state.unmeasured.iter().find(|before| {
+            let is_same = before.objective == objective && before.reason == blind.code();
+            is_same && blind.has_moving_figure()
         });
+        before.cloned().unwrap_or_else(|| UnmeasuredObjective {
+            objective: objective.to_owned(),
+            reason: blind.code().to_owned(),
+            message: blind.to_string(),
+        })
     }
 
-    /// All traffic back on stable, and the version is remembered as refused. Waits for nothing.
-    pub(super) fn roll_back(
-        &mut self,
-        stable: &VersionRef,
-        canary: &CanaryVersion,
-        verdict: Option<Verdict>,
-        reason: &str,
-    ) {
-        self.refuse(stable, canary, reasons::ROLLED_BACK, verdict, reason);
+    /// What the status says from now on.
+    pub(super) fn say(&mut self, message: impl IntoIterator<Item = Statement>) {
+        self.message = message.into_iter().collect();
     }
 
-    /// The same, said of whoever ended the trial: `action` tells who it was.
-    pub(super) fn refuse(
-        &mut self,
-        stable: &VersionRef,
-        canary: &CanaryVersion,
-        action: &str,
-        verdict: Option<Verdict>,
-        reason: &str,
-    ) {
-        let token = self.spec.rollout.retry_token.clone();
-        self.next.postponed = None;
-        self.next
-            .refused
-            .retain(|refused| refused.revision != canary.revision);
-        self.next.refused.push(RefusedVersion {
-            revision: canary.revision.clone(),
-            version: canary.version.clone(),
-            at: self.now,
-            reason: reason.to_owned(),
-            retry_token: token,
-        });
-        let excess = self.next.refused.len().saturating_sub(REFUSED_KEPT);
-        self.next.refused.drain(..excess);
-        let sentence = format!(
-            "{reason} All traffic is back on version {}.",
-            stable.version
-        );
-        self.withdraw(canary, action, verdict, sentence);
+    /// Adds to what the status says.
+    pub(super) fn add(&mut self, statement: Statement) {
+        self.message.push(statement);
     }
 
-    /// All traffic back on stable through no fault of the version: it is tried again, each time
-    /// after a longer pause.
-    pub(super) fn postpone(&mut self, stable: &VersionRef, canary: &CanaryVersion, reason: &str) {
-        let before = self.next.postponed.take();
-        let attempts = before.map_or(0, |before| before.attempts).saturating_add(1);
-        let pause = FIRST_RETRY * (1 << (attempts - 1).min(10));
-        let retry_at = self.now + pause.min(LONGEST_RETRY);
-        self.next.postponed = Some(PostponedVersion {
-            revision: canary.revision.clone(),
-            version: canary.version.clone(),
-            attempts,
-            retry_at,
-            reason: reason.to_owned(),
-            retry_token: self.spec.rollout.retry_token.clone(),
-        });
-        let sentence = format!(
-            "{reason} All traffic is on version {}. Nothing is held against version {}: it is \
-             tried again at {}.",
-            stable.version,
-            canary.version,
-            retry_at.strftime("%F %H:%M:%SZ"),
-        );
-        self.withdraw(canary, reasons::PLATFORM_TROUBLE, None, sentence);
+    /// The last decision about a version, those of this look included.
+    pub(super) fn last_move(&self) -> Option<&DecisionRecord> {
+        let new = self.records.iter().rev().map(|(record, _)| record);
+        let mut moves = new.filter(|record| record.is_move());
+        moves.next().or_else(|| self.next.last_move())
     }
 
-    /// How long the spec's version still waits to be tried again. A pause that is longer than any
-    /// was begun by a clock that was ahead: it is over.
-    pub(super) fn pause_of(&self, postponed: &PostponedVersion) -> Option<SignedDuration> {
-        let left = postponed.retry_at.duration_since(self.now);
-        (left.is_positive() && left <= LONGEST_RETRY).then_some(left)
-    }
-
-    /// Takes the canary's weight away; its pods stay for the scale-down delay, to answer what they already have.
-    pub(super) fn withdraw(
-        &mut self,
-        canary: &CanaryVersion,
-        action: &str,
-        verdict: Option<Verdict>,
-        sentence: String,
-    ) {
-        self.record(action, 0, verdict, sentence);
-        self.retire_version(canary.revision.clone());
-        self.end_trial(&canary.revision, Phase::RollingBack);
-    }
-
-    /// The canary is the stable version from now on; the old one stays warm for the scale-down delay.
-    pub(super) fn promote(
-        &mut self,
-        old: &VersionRef,
-        canary: &CanaryVersion,
-        verdict: Option<Verdict>,
-        sentence: String,
-    ) {
-        self.record(reasons::PROMOTED, 100, verdict, sentence);
-        self.next.postponed = None;
-        self.retire_version(old.revision.clone());
-        self.next.stable = Some(canary.version_ref());
-        self.end_trial(&canary.revision, Phase::Promoting);
-    }
-
-    /// However a trial ends, what was said about it is spent: it is no word on the next one.
-    fn end_trial(&mut self, revision: &Revision, phase: Phase) {
-        for command in self.commands.asked.clone() {
-            if command.revision() == revision {
-                self.spend(&command);
-            }
-        }
-        self.next.canary = None;
-        self.next.phase = phase;
-    }
-
-    /// What a person said has had its effect, and means nothing from now on.
-    pub(super) fn spend(&mut self, command: &Command) {
-        let spent = command.to_string();
-        if !self.next.spent.contains(&spent) {
-            self.next.spent.push(spent);
-        }
-    }
-
-    pub(super) fn retire_version(&mut self, revision: Revision) {
-        let scale_down_at = self.now + signed(self.spec.rollout.scale_down_delay.into());
-        self.next.retiring.push(RetiringVersion {
-            revision,
-            scale_down_at,
-        });
-    }
-
-    /// Writes a decision about the canary down.
+    /// Records a decision about the canary, or about stable where none is on trial.
     pub(super) fn record(
         &mut self,
         action: &str,
         weight: u8,
         verdict: Option<Verdict>,
-        sentence: String,
+        said: impl IntoIterator<Item = Statement>,
     ) {
-        let version = self
-            .next
-            .canary
-            .as_ref()
-            .map(|canary| canary.version.clone());
-        let version = version
-            .or_else(|| {
-                self.next
-                    .stable
-                    .as_ref()
-                    .map(|stable| stable.version.clone())
-            })
-            .unwrap_or_else(|| self.snapshot.desired.version.clone());
-        self.record_for(&version, action, weight, verdict, sentence);
+        let canary = self.next.canary.as_ref().map(|canary| &canary.version);
+        let stable = || self.next.stable.as_ref().map(|stable| &stable.version);
+        let version = canary.or_else(stable);
+        let version = version.unwrap_or(&self.snapshot.desired.version).clone();
+        self.record_for(&version, action, weight, verdict, said);
     }
 
-    /// The same for a decision to wait, which stays the same at every look: it is told once, and then only kept up to
-    /// date in the message.
+    /// Records a decision to wait once; at the looks after that only the message changes.
     pub(super) fn record_waiting(
         &mut self,
         action: &str,
         weight: u8,
         verdict: Verdict,
-        sentence: String,
+        said: impl IntoIterator<Item = Statement>,
     ) {
-        let told = self.next.last_move();
-        if told.is_some_and(|last| last.action == action && last.weight == weight) {
-            self.next.message = sentence;
+        let is_same = |last: &DecisionRecord| last.action == action && last.weight == weight;
+        if self.last_move().is_some_and(is_same) {
+            self.say(said);
         } else {
-            self.record(action, weight, Some(verdict), sentence);
+            self.record(action, weight, Some(verdict), said);
         }
     }
 
+    /// Records a decision about a version.
     pub(super) fn record_for(
         &mut self,
         version: &str,
         action: &str,
         weight: u8,
         verdict: Option<Verdict>,
-        sentence: String,
+        said: impl IntoIterator<Item = Statement>,
     ) {
         let record = DecisionRecord {
             at: self.now,
@@ -360,7 +262,7 @@ impl<'a> DecisionContext<'a> {
             version: version.to_owned(),
             weight,
             verdict,
-            sentence: sentence.clone(),
+            sentence: String::new(), // rendered at the end
             by: self.by.clone(),
             evidence: if verdict.is_some() || self.by.is_some() {
                 self.evidence.clone()
@@ -369,9 +271,11 @@ impl<'a> DecisionContext<'a> {
             },
             next_check: None,
         };
-        self.next.message = sentence;
-        remember(&mut self.next.decisions, record.clone());
-        self.records.push(record);
+        if record.is_move() {
+            self.next.refusal_closed = false;
+        }
+        self.say(said);
+        self.records.push((record, self.message.clone()));
     }
 }
 

@@ -1,18 +1,29 @@
 //! What to do next with a rollout: pure functions from what was observed to a decision.
 //!
 //! No client, no clock, no async and no randomness in here, so that a recorded snapshot replays to
-//! the same decision on any machine.
+//! the same decision on any machine. The files import each other one way, from the bottom up:
+//!
+//! - [`gate`]: the statistics of one objective; `objectives`: which gate judges which objective;
+//! - `statement`: what a decision says, as data; `sentences`: the only place where it becomes
+//!   words;
+//! - `context`: the inputs of one decision and its outcome so far;
+//! - `transitions`, `commands`, `pods`, `analysis`, `first_step`: what every phase may use;
+//! - `phases`: one file a phase of the state machine; `decide`: which phase it is.
 
 mod analysis;
 mod commands;
 mod context;
 mod decide;
+mod decision;
 mod first_step;
 pub mod gate;
 mod objective_record;
 mod objectives;
+mod phases;
 mod pods;
 mod recording;
+mod sentences;
+mod statement;
 mod transitions;
 
 #[cfg(test)]
@@ -20,8 +31,9 @@ mod transitions;
 mod tests;
 
 pub use analysis::{SHARE_CHECK_REQUESTS, SHARE_SETTLES, SHARE_TOLERANCE};
-pub use decide::{Decision, Unfit, decide, serving_all, withdraw_trial};
+pub use decide::{decide, withdraw_trial};
+pub use decision::{Decision, Unfit};
 pub use first_step::HIGHEST_START;
-pub use objectives::{Finding, Terms};
+pub use objectives::{Conclusion, Finding, Terms};
 pub use pods::failing_version;
 pub use recording::Recording;

@@ -18,8 +18,8 @@ impl From<GateVerdict> for Verdict {
     }
 }
 
-/// What one look told of one objective. `window` is how far back its query reached. Where the reading is blind, the
-/// counts are those before it.
+/// What is known of one objective at one look. `window` is how far back its query reached. Where
+/// the reading is blind, the counts are those before it.
 pub(super) fn record(
     gate: &GateRecord,
     finding: &Finding,
@@ -42,7 +42,7 @@ pub(super) fn record(
     ObjectiveRecord {
         objective: gate.objective.clone(),
         verdict,
-        threshold: finding.limit.clone(),
+        threshold: finding.conclusion.limit(),
         query,
         window_seconds: window.as_secs(),
         step: finding.counts.map(|(step, _)| step),
@@ -54,8 +54,8 @@ pub(super) fn record(
     }
 }
 
-/// A share with four significant digits, rounded up: what is below the one is below the other. So short a number
-/// comes back from every JSON reader as the same one.
+/// A share with four significant digits, rounded up: what is below the one is below the other. So
+/// short a number comes back from every JSON reader as the same one.
 fn rounded_up(share: f64) -> f64 {
     if share <= 0.0 {
         return 0.0;

@@ -1,8 +1,8 @@
-//! Which gate judges which objective, and what its evidence says in words and numbers.
+//! Which gate judges which objective, and what its evidence says.
 
 use std::time::Duration;
 
-use super::gate::{Criterion, GatePolicy, GateVerdict, Judgement, Limits};
+use super::gate::{Criterion, DriftJudgement, GatePolicy, GateVerdict, Judgement, Limits};
 use crate::{
     api::{Gate, GateRecord, ModelDeploymentSpec},
     evidence::{
@@ -24,7 +24,8 @@ pub struct Terms<'a> {
     pub threshold: Option<&'a Snapped>,
     /// The weight that the canary asks for, in percent; `None` where it asks to be promoted.
     pub next_weight: Option<u8>,
-    /// The time in which the step's requests were counted, once it is long enough to tell their rate by.
+    /// The time in which the step's requests were counted, once it is long enough to tell their
+    /// rate by.
     pub counted_for: Option<Duration>,
 }
 
@@ -37,10 +38,8 @@ pub struct Finding {
     pub suspect: bool,
     /// Whether one scrape was so bad that nothing more is waited for.
     pub guard: bool,
-    /// The same in words, with the numbers.
-    pub sentence: String,
-    /// The limit in words.
-    pub limit: String,
+    /// What the verdict rests on.
+    pub conclusion: Conclusion,
     /// Requests since the step began, and since the rollout began, where requests are counted.
     pub counts: Option<(Observation, Observation)>,
     /// The last value, where a value is measured.
@@ -49,8 +48,45 @@ pub struct Finding {
     pub bound: Option<(f64, f64)>,
 }
 
+/// What a verdict rests on, by the kind of the objective.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Conclusion {
+    /// Requests were counted.
+    Requests {
+        /// The numbers.
+        judged: Judgement,
+        /// What makes a request bad.
+        criterion: Criterion,
+        /// The canary's requests a second in this step, where they can be told.
+        rate: Option<f64>,
+        /// The latency asked for, where `criterion` has the bucket edge below it.
+        asked: Option<Duration>,
+    },
+    /// The limit follows from a quantile of stable that is not known yet.
+    AwaitsQuantile {
+        /// The quantile, between 0 and 1.
+        quantile: f64,
+        /// How much slower the canary may be: 0.1 for 10 %.
+        by: f64,
+    },
+    /// Predicted classes were compared.
+    Drift(DriftJudgement),
+    /// A value was measured.
+    Value {
+        /// The last value, and how long it has been beyond its limits.
+        state: ValueState,
+        /// Its limits.
+        limits: Limits,
+    },
+}
+
 /// The certainty that a gate needs: all gates of the spec share the chances of error.
-pub fn policy(spec: &ModelDeploymentSpec, gate: &Gate, gates: usize, step: usize) -> GatePolicy {
+pub(super) fn policy(
+    spec: &ModelDeploymentSpec,
+    gate: &Gate,
+    gates: usize,
+    step: usize,
+) -> GatePolicy {
     let budget = match gate {
         Gate::Latency { quantile, .. } | Gate::LatencyOfStable { quantile, .. } => 1.0 - quantile,
         Gate::ErrorRate { max } => *max,
@@ -67,33 +103,46 @@ pub fn policy(spec: &ModelDeploymentSpec, gate: &Gate, gates: usize, step: usize
     }
 }
 
-/// Why one gate counts nothing while another counts many requests of the same traffic: its metric is not there. A name
-/// misspelt, or a server that exports no histogram, would otherwise look like a model that nobody asks.
-pub fn uncounted(records: &[GateRecord]) -> Option<String> {
+/// The objective that counts nothing while another one counts many requests of the same traffic:
+/// its metric is not there. A name misspelt, or a server that exports no histogram, would otherwise
+/// look like a model without requests.
+pub(super) fn uncounted(gates: &[Gate], records: &[GateRecord]) -> Option<Uncounted> {
     let counted = |record: &GateRecord| record.evidence.rollout().map_or(0, Observation::requests);
     let busiest = records.iter().max_by_key(|record| counted(record))?;
     if counted(busiest) < ENOUGH_TO_TELL {
         return None;
     }
-    let silent = records.iter().find(|record| {
+    let silent = gates.iter().zip(records).find(|(gate, record)| {
         let is_silent = match &record.evidence {
             Memory::Requests(_) | Memory::Margin(_) => counted(record) == 0,
             Memory::Drift(state) => state.is_empty(),
             Memory::Value(_) => false,
         };
-        is_silent && !record.awaits_threshold() && !record.evidence.warms_up()
-    })?;
-    Some(format!(
-        "{}: nothing was counted, while {} counted {} requests: its metric is not exported, or under another name; \
-         make the server export it, name it in spec.traffic.custom, or remove the objective",
-        silent.objective,
-        busiest.objective,
-        counted(busiest)
-    ))
+        // Until stable's quantile is known, there is no threshold to count by.
+        let awaits_threshold =
+            matches!(gate, Gate::LatencyOfStable { .. }) && record.threshold.is_none();
+        is_silent && !awaits_threshold && !record.evidence.warms_up()
+    });
+    let (_, silent) = silent?;
+    Some(Uncounted {
+        silent: silent.objective.clone(),
+        busiest: busiest.objective.clone(),
+        requests: counted(busiest),
+    })
+}
+
+/// An objective that counts nothing, and another one that does.
+pub(super) struct Uncounted {
+    /// The objective that counts nothing.
+    pub(super) silent: String,
+    /// The one that counts most requests.
+    pub(super) busiest: String,
+    /// How many it counts.
+    pub(super) requests: u64,
 }
 
 impl GateRecord {
-    /// Takes in one reading. Says why not, where it is of another kind than the gate judges.
+    /// Takes in one reading. False where it is of another kind than the gate judges.
     pub(super) fn take_in(
         &mut self,
         reading: &Reading,
@@ -101,12 +150,12 @@ impl GateRecord {
         policy: GatePolicy,
         interval: Duration,
         warming_up: bool,
-    ) -> Option<String> {
+    ) -> bool {
         let evidence = &mut self.evidence;
         if !evidence.warm_up(reading, gate, &policy, warming_up)
             && !evidence.observe(reading, gate, &policy, interval)
         {
-            return Some("what was read is of another kind".to_owned());
+            return false;
         }
         match reading {
             Reading::Counts(window) => {
@@ -116,14 +165,7 @@ impl GateRecord {
             Reading::Classes(classes) => self.cursors.clone_from(&classes.cursors),
             Reading::Value(_) => {}
         }
-        None
-    }
-
-    /// Whether it waits until stable's quantile is known.
-    fn awaits_threshold(&self) -> bool {
-        self.threshold.is_none()
-            && self.objective.ends_with("-of-stable")
-            && self.objective.starts_with("latency")
+        true
     }
 }
 
@@ -168,8 +210,8 @@ impl Memory {
         }
     }
 
-    /// How many more clean requests would let the canary pass, where requests are counted: `Some(None)` if more than a
-    /// billion are.
+    /// How many more clean requests would let the canary pass, where requests are counted:
+    /// `Some(None)` if more than a billion are.
     pub fn clean_requests_needed(
         &self,
         policy: &GatePolicy,
@@ -187,7 +229,8 @@ impl Memory {
         matches!(self, Self::Requests(state) if state.warms_up())
     }
 
-    /// Takes in one reading as a version's first answers, which say little about its latency. False where they are none.
+    /// Takes in one reading as a version's first answers, which say little about its latency. False
+    /// where they are none.
     fn warm_up(
         &mut self,
         reading: &Reading,
@@ -208,7 +251,8 @@ impl Memory {
         }
     }
 
-    /// Takes in one reading. False where it is of another kind than the gate judges, and so says nothing.
+    /// Takes in one reading. False where it is of another kind than the gate judges, and so says
+    /// nothing.
     fn observe(
         &mut self,
         reading: &Reading,
@@ -246,26 +290,24 @@ impl Memory {
                     verdict: judged.verdict,
                     suspect: judged.suspect,
                     guard: false,
-                    sentence: judged.sentence(),
-                    limit: judged.limit(),
                     counts: None,
-                    value: judged.compared.map(|distance| distance.psi),
+                    value: judged.compared.as_ref().map(|distance| distance.psi),
                     bound: None,
+                    conclusion: Conclusion::Drift(judged),
                 }
             }
-            Self::Value(state) => {
-                let limits = limits(terms.gate);
-                Finding {
-                    verdict: state.verdict(),
-                    suspect: state.is_suspect(),
-                    guard: false,
-                    sentence: state.sentence(limits),
-                    limit: limits.to_string(),
-                    counts: None,
-                    value: state.last(),
-                    bound: None,
-                }
-            }
+            Self::Value(state) => Finding {
+                verdict: state.verdict(),
+                suspect: state.is_suspect(),
+                guard: false,
+                counts: None,
+                value: state.last(),
+                bound: None,
+                conclusion: Conclusion::Value {
+                    state: state.clone(),
+                    limits: limits(terms.gate),
+                },
+            },
         }
     }
 }
@@ -273,27 +315,28 @@ impl Memory {
 impl Terms<'_> {
     /// What a judgement on counted requests comes to.
     fn finding(&self, judged: &Judgement) -> Finding {
-        let criterion = self.criterion();
-        let mut finding = Finding {
-            verdict: judged.verdict,
+        let awaited = match (self.gate, self.threshold) {
+            (Gate::LatencyOfStable { quantile, by }, None) => Some((*quantile, *by)),
+            _ => None,
+        };
+        let conclusion = match awaited {
+            Some((quantile, by)) => Conclusion::AwaitsQuantile { quantile, by },
+            None => Conclusion::Requests {
+                judged: *judged,
+                criterion: self.criterion(),
+                rate: self.rate(&judged.step),
+                asked: self.asked(),
+            },
+        };
+        Finding {
+            verdict: awaited.map_or(judged.verdict, |_| GateVerdict::NeedMoreData),
             suspect: judged.suspect,
             guard: judged.guard.is_some(),
-            sentence: judged.sentence(&criterion, self.rate(&judged.step)),
-            limit: format!("{criterion}{}", self.snapped()),
+            conclusion,
             counts: Some((judged.step, judged.rollout)),
             value: None,
             bound: Some((judged.upper_bound.clamp(0.0, 1.0), judged.bound_needed)),
-        };
-        if let (Gate::LatencyOfStable { quantile, by }, None) = (self.gate, self.threshold) {
-            finding.verdict = GateVerdict::NeedMoreData;
-            finding.limit = format!("stable's p{} and {} %", quantile * 100.0, by * 100.0);
-            finding.sentence = format!(
-                "Stable's p{} is not known yet: it needs {:.0} requests within an hour.",
-                quantile * 100.0,
-                5.0 / (1.0 - quantile)
-            );
         }
-        finding
     }
 
     /// The canary's requests a second in this step.
@@ -302,17 +345,14 @@ impl Terms<'_> {
         Some(step.canary.requests as f64 / seconds)
     }
 
-    /// ", the bucket edge below 300ms", where the limit asked for is not an edge.
-    fn snapped(&self) -> String {
-        let snapped = self
-            .threshold
-            .filter(|snapped| snapped.edge < snapped.asked);
-        snapped
-            .map(|snapped| format!(", the bucket edge below {:?}", snapped.asked))
-            .unwrap_or_default()
+    /// The latency asked for, where it is no bucket edge.
+    fn asked(&self) -> Option<Duration> {
+        let snapped = self.threshold?;
+        (snapped.edge < snapped.asked).then_some(snapped.asked)
     }
 
-    /// What makes a request bad. A latency limit is the histogram edge that it was snapped to, where known.
+    /// What makes a request bad. A latency limit is the histogram edge that it was snapped to,
+    /// where known.
     fn criterion(&self) -> Criterion {
         let edge = self.threshold.map(|snapped| snapped.edge);
         match self.gate {

@@ -1,17 +1,16 @@
 //! What pods say against a version, whatever its metrics say, and what only the platform is to
 //! blame for.
 //!
-//! A cache may be a minute old, behind a watch that has gone silent, so it only accuses: the API
-//! server's own word is read before a trial ends. See [`crate::observe::health`].
+//! A cache may be a minute old, behind a watch that has gone silent, so it only accuses: the
+//! version is read from the API server before a trial ends. See [`crate::observe::health`].
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    commands,
     context::{DecisionContext, signed},
-    transitions,
+    statement::{PodTrouble, Statement},
 };
 use crate::{
     api::{CanaryVersion, ModelDeploymentSpec, Progress, Revision},
@@ -23,16 +22,16 @@ use crate::{
 /// `spec.rollout.progressDeadline`.
 const UNREADY_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Why a trial ends for its pods' sake.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why a trial ends because of its pods.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Fault {
     /// The version's own: it is refused.
-    Version(String),
+    Version(Statement),
     /// The platform's: the version is tried again later.
-    Platform(String),
+    Platform(Statement),
 }
 
-/// The version whose pods would end its trial if what the snapshot says of them were so.
+/// Returns the version whose pods would end its trial if what the snapshot says of them is true.
 pub fn failing_version<'a>(
     spec: &ModelDeploymentSpec,
     snapshot: &'a Snapshot,
@@ -40,16 +39,16 @@ pub fn failing_version<'a>(
 ) -> Option<&'a Revision> {
     snapshot.state.stable.as_ref()?; // the first version has no trial
     let canary = snapshot.state.canary.as_ref()?;
-    let case = Case::of(spec, snapshot, canary, now);
+    let pods = PodsOnTrial::of(spec, snapshot, canary, now);
     let fault = match &canary.progress {
-        None => case.before_weight(),
-        Some(progress) => case.with_weight(progress.unready_since),
+        None => pods.before_weight(),
+        Some(progress) => pods.with_weight(progress.unready_since),
     };
     fault.map(|_| &canary.revision)
 }
 
 /// A version on trial, and what is known of its pods.
-pub(super) struct Case<'a> {
+pub(super) struct PodsOnTrial<'a> {
     spec: &'a ModelDeploymentSpec,
     snapshot: &'a Snapshot,
     canary: &'a CanaryVersion,
@@ -57,7 +56,7 @@ pub(super) struct Case<'a> {
     now: Timestamp,
 }
 
-impl<'a> Case<'a> {
+impl<'a> PodsOnTrial<'a> {
     pub(super) fn of(
         spec: &'a ModelDeploymentSpec,
         snapshot: &'a Snapshot,
@@ -82,14 +81,14 @@ impl<'a> Case<'a> {
         if self.health.has_capacity(self.spec.pods_needed()) || self.spec.rollout.paused {
             return None;
         }
-        let reason = format!(
-            "{} of {} pods of version {} were Ready within {} (spec.rollout.progressDeadline)",
-            self.health.ready,
-            self.health.desired.max(self.spec.replicas),
-            self.canary.version,
-            self.spec.rollout.progress_deadline
-        );
-        self.out_of_time(self.canary.since, &reason)
+        let late = |cause| Statement::NotReadyInTime {
+            version: self.canary.version.clone(),
+            ready: self.health.ready,
+            wanted: self.health.desired.max(self.spec.replicas),
+            deadline: self.spec.rollout.progress_deadline,
+            cause,
+        };
+        self.out_of_time(self.canary.since, late)
     }
 
     /// Why a version with weight is given up that has been without a Ready pod since then, if it
@@ -99,49 +98,54 @@ impl<'a> Case<'a> {
             return Some(failure);
         }
         let since = unready_since.filter(|_| self.health.ready == 0)?;
-        let reason = |lasted: &str| {
-            let version = &self.canary.version;
-            format!("Version {version} has had no Ready pod for {lasted}")
-        };
         let lost = self.health.lost && self.health.is_silent();
         if lost && self.witnessed(since) >= signed(UNREADY_PATIENCE) {
-            let seconds = UNREADY_PATIENCE.as_secs();
-            return Some(Fault::Version(reason(&format!("{seconds} s."))));
+            return Some(Fault::Version(Statement::SilentFor {
+                version: self.canary.version.clone(),
+                seconds: UNREADY_PATIENCE.as_secs(),
+            }));
         }
-        let deadline = self.spec.rollout.progress_deadline;
-        let reason = reason(&format!("{deadline} (spec.rollout.progressDeadline)"));
-        self.out_of_time(since, &reason)
+        let late = |cause| Statement::NoPodForDeadline {
+            version: self.canary.version.clone(),
+            deadline: self.spec.rollout.progress_deadline,
+            cause,
+        };
+        self.out_of_time(since, late)
     }
 
     fn failure(&self) -> Option<Fault> {
-        let failure = self.health.failure.as_ref()?;
-        let version = &self.canary.version;
-        let reason = format!("Version {version} cannot run: {failure}");
-        Some(Fault::Version(reason))
+        let failure = self.health.failure.clone()?;
+        Some(Fault::Version(Statement::CannotRun {
+            version: self.canary.version.clone(),
+            failure,
+        }))
     }
 
     /// Whose fault it is that pods are not Ready once the deadline has passed. A server that the
     /// platform has started late has as much time of its own, where the platform needs no more than
     /// that itself.
-    fn out_of_time(&self, since: Timestamp, reason: &str) -> Option<Fault> {
+    fn out_of_time(
+        &self,
+        since: Timestamp,
+        late: impl Fn(Option<PodTrouble>) -> Statement,
+    ) -> Option<Fault> {
         let deadline = signed(self.spec.rollout.progress_deadline.into());
         let lasted = self.witnessed(since);
         if lasted < deadline {
             return None;
         }
         if !self.health.is_silent() {
-            let refused = self.snapshot.missing().map(ToString::to_string);
-            let trouble = self.health.trouble.clone().or(refused);
-            let trouble = trouble.unwrap_or_else(|| "they have not been started".to_owned());
-            let trouble = trouble.trim_end_matches('.');
-            return Some(Fault::Platform(format!("{reason}: {trouble}.")));
+            let refused = || self.snapshot.missing().map(ToString::to_string);
+            let trouble = self.health.trouble.clone().or_else(refused);
+            let cause = trouble.map_or(PodTrouble::NotStarted, PodTrouble::Told);
+            return Some(Fault::Platform(late(Some(cause))));
         }
         let ran = self.health.unready_since.map(|since| self.witnessed(since));
         if ran.is_none_or(|ran| ran >= deadline) {
-            return Some(Fault::Version(format!("{reason}.")));
+            return Some(Fault::Version(late(None)));
         }
         let is_over = lasted >= deadline.saturating_add(deadline);
-        is_over.then(|| Fault::Platform(format!("{reason}: they were started too late.")))
+        is_over.then(|| Fault::Platform(late(Some(PodTrouble::StartedLate))))
     }
 
     fn witnessed(&self, since: Timestamp) -> SignedDuration {
@@ -150,64 +154,58 @@ impl<'a> Case<'a> {
 }
 
 /// What the pods of a canary with weight come to.
-pub(super) enum Pods {
-    /// Nothing that speaks against it.
+pub(super) enum PodsVerdict {
+    /// They serve.
     Serve,
-    /// None serves: stable answers its share, and its weight stays as it is. The reason in words.
-    Away(String),
+    /// None serves: stable answers its share, and its weight stays as it is.
+    Away(Vec<Statement>),
     /// It is given up.
     End(Fault),
 }
 
-/// Judges a canary with weight by its pods.
-pub(super) fn judge(
-    context: &DecisionContext<'_>,
-    canary: &CanaryVersion,
-    progress: &mut Progress,
-) -> Pods {
-    let case = Case::of(context.spec, context.snapshot, canary, context.now);
-    if case.health.ready > 0 {
-        if progress.unready_since.take().is_some() {
-            // Stable answered the canary's share meanwhile: the step's counts say nothing about its weight.
-            transitions::restart_step(progress, canary.weight, context);
+impl DecisionContext<'_> {
+    /// Judges a canary with weight by its pods.
+    pub(super) fn judge_pods(
+        &self,
+        canary: &CanaryVersion,
+        progress: &mut Progress,
+    ) -> PodsVerdict {
+        let pods = PodsOnTrial::of(self.spec, self.snapshot, canary, self.now);
+        let serves = pods.health.ready > 0;
+        if !serves {
+            progress.unready_since.get_or_insert(self.now);
+        } else if progress.unready_since.take().is_some() {
+            // Stable answered the canary's share: the step's counts do not show its weight.
+            self.begin_step(progress, canary.weight);
         }
-    } else {
-        progress.unready_since.get_or_insert(context.now);
+        let fault = pods.with_weight(progress.unready_since);
+        match (fault, &pods.health.unconfirmed) {
+            (Some(fault), None) => PodsVerdict::End(fault),
+            (Some(fault), Some(why)) => PodsVerdict::Away(unconfirmed(fault, why).into()),
+            (None, _) if serves => PodsVerdict::Serve,
+            (None, _) => {
+                let pods = self.pods(&canary.version_ref());
+                PodsVerdict::Away(vec![pods, Statement::StableAnswers])
+            }
+        }
     }
-    let fault = case.with_weight(progress.unready_since);
-    match (fault, &case.health.unconfirmed) {
-        (Some(fault), None) => Pods::End(fault),
-        (Some(fault), Some(why)) => Pods::Away(doubted(&fault, why)),
-        (None, _) if case.health.ready > 0 => Pods::Serve,
-        (None, _) => {
-            let pods = case.health.sentence(&canary.version, context.spec.replicas);
-            Pods::Away(format!("{pods} Stable answers its share meanwhile."))
+
+    /// Adds to the message that a canary with weight lacks pods, and why.
+    pub(super) fn mention_missing_pods(&mut self) {
+        let Some(canary) = &self.next.canary else {
+            return;
+        };
+        let health = self.health(&canary.revision);
+        if health.ready > 0 && !health.has_capacity(self.spec.pods_needed()) {
+            let pods = self.pods(&canary.version_ref());
+            self.add(pods);
         }
     }
 }
 
-/// Holds the weight of a canary none of whose pods serves.
-pub(super) fn hold(context: &mut DecisionContext<'_>, canary: &CanaryVersion, why: &str) {
-    context.next.message = format!("Holding at {} %. {why}", canary.weight);
-    commands::refuse_skip(context, canary, "none of its pods is Ready");
-}
-
-/// Adds to the message that a canary with weight lacks pods, and why.
-pub(super) fn mention_missing(context: &mut DecisionContext<'_>) {
-    let Some(canary) = &context.next.canary else {
-        return;
-    };
-    let health = context.health(&canary.revision);
-    if health.ready > 0 && !health.has_capacity(context.spec.pods_needed()) {
-        let pods = health.sentence(&canary.version, context.spec.replicas);
-        let message = &mut context.next.message;
-        message.push(' ');
-        message.push_str(&pods);
-    }
-}
-
-/// An accusation that the API server has not confirmed.
-pub(super) fn doubted(fault: &Fault, why: &str) -> String {
+/// A fault that the API server has not confirmed.
+pub(super) fn unconfirmed(fault: Fault, why: &str) -> [Statement; 2] {
     let (Fault::Version(reason) | Fault::Platform(reason)) = fault;
-    format!("{reason} That is what a cache says, and it is not confirmed: {why}.")
+    let why = why.to_owned();
+    [reason, Statement::Unconfirmed { why }]
 }

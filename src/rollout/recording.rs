@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use kube::core::Duration;
 use serde::{Deserialize, Serialize};
 
-use super::{Decision, Unfit, decide, withdraw_trial};
+use super::{
+    decide::{decide, withdraw_trial},
+    decision::{Decision, Unfit},
+};
 use crate::{
     api::{ModelDeploymentSpec, Serving},
     observe::Snapshot,
@@ -24,8 +27,8 @@ pub struct Recording {
     pub now: Timestamp,
     /// Time between two looks at the metrics, such as `15s`.
     pub interval: Duration,
-    /// Why no version could be on trial, so that the only question was whether one must be
-    /// withdrawn.
+    /// Why no version could be on trial, where none could: then all that was decided is whether one
+    /// is withdrawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfit: Option<Unfit>,
     /// What was asked for; `serving` is left out.

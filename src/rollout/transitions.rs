@@ -1,287 +1,283 @@
-//! The moves that a look at a trial can end with: to the next step, to the end, or to waiting for something or somebody.
+//! The transitions of the state machine: how a trial begins and ends, and how its weight changes.
+//! A move back to stable waits for nothing.
+
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    analysis::Judged,
-    commands,
-    context::{DecisionContext, signed},
+    context::{DecisionContext, signed, until},
+    sentences,
+    statement::{Statement, Withdrawal},
 };
 use crate::api::{
-    CanaryVersion, OnDeadline, OnFailure, Progress, Step, Verdict, VersionRef, conditions::reasons,
+    CanaryVersion, Phase, PostponedVersion, Progress, RefusedVersion, RetiringVersion, Revision,
+    Verdict, VersionRef, commands::Command, conditions::reasons,
 };
 
-/// The evidence fails: all traffic back, or the weight held for a person to decide, as the spec has it.
-pub(super) fn fail(
-    context: &mut DecisionContext<'_>,
-    stable: &VersionRef,
-    canary: &CanaryVersion,
-    why: &str,
-) {
-    if context.spec.rollout.on_failure == OnFailure::Rollback {
-        context.roll_back(stable, canary, Some(Verdict::Fail), why);
-        return;
-    }
-    hold(context, canary, why, "spec.rollout.onFailure is Pause");
-}
+/// Refused versions kept in status.
+const REFUSED_KEPT: usize = 20;
 
-/// The evidence fails, and it is a person who decides what follows.
-pub(super) fn hold(
-    context: &mut DecisionContext<'_>,
-    canary: &CanaryVersion,
-    why: &str,
-    policy: &str,
-) {
-    let sentence = format!(
-        "{why} Held at {} % ({policy}) until a person aborts it or promotes it in full.",
-        canary.weight
-    );
-    context.record_waiting(
-        reasons::FAILURE_HELD,
-        canary.weight,
-        Verdict::Fail,
-        sentence,
-    );
-    commands::refuse_skip(context, canary, "its evidence fails");
-}
+/// Pause before a version is tried again whose trial the platform ended; each further trial doubles
+/// it.
+const FIRST_RETRY: SignedDuration = SignedDuration::from_mins(1);
+/// The longest of these pauses.
+const LONGEST_RETRY: SignedDuration = SignedDuration::from_hours(1);
 
-/// Nothing moves while the metrics cannot be trusted; after the hold, what the policy says.
-pub(super) fn blind(
-    context: &mut DecisionContext<'_>,
-    stable: &VersionRef,
-    mut canary: CanaryVersion,
-    reason: &str,
-) {
-    let policy = &context.spec.rollout.on_metrics_outage;
-    let hold = signed(policy.hold.into());
-    let Some(progress) = canary.progress.as_mut() else {
-        return;
-    };
-    let first = progress.blind_since.is_none();
-    let since = *progress.blind_since.get_or_insert(context.now);
-    context.next.canary = Some(canary.clone());
-    if context.witnessed(since) >= hold && policy.then == OnDeadline::Rollback {
-        let why = format!(
-            "The metrics could not be trusted for {} (spec.rollout.onMetricsOutage): {reason}.",
-            policy.hold
-        );
-        context.roll_back(stable, &canary, Some(Verdict::Blind), &why);
-        return;
+impl DecisionContext<'_> {
+    /// Takes the version in force from the history where the state was lost: it has all traffic, as
+    /// it had before the trial that was lost with it. Other versions keep their pods for a while,
+    /// since routers may still send to them.
+    pub(super) fn restore(&mut self) {
+        let Some(in_force) = self.snapshot.in_force.clone() else {
+            return;
+        };
+        if self.next.stable.is_some() {
+            return;
+        }
+        let is_it = |canary: &mut CanaryVersion| canary.revision == in_force.revision;
+        self.next.canary.take_if(is_it);
+        let canary = self.next.canary.as_ref().map(|canary| &canary.revision);
+        let with_pods = self.snapshot.versions.iter();
+        let others: Vec<_> = with_pods
+            .filter(|(_, health)| health.desired > 0)
+            .map(|(revision, _)| revision)
+            .filter(|revision| **revision != in_force.revision && Some(*revision) != canary)
+            .cloned()
+            .collect();
+        for revision in others {
+            self.retire_version(revision);
+        }
+        self.next.phase = match &self.next.canary {
+            Some(canary) if canary.progress.is_some() => Phase::Canary,
+            Some(_) => Phase::Preparing,
+            None => Phase::RollingBack,
+        };
+        let said = Statement::Restored {
+            version: in_force.version.clone(),
+        };
+        // The rollout that was lost may have asked for more pods than the spec does now.
+        self.next.replicas_floor = Some(self.health(&in_force.revision).desired);
+        self.next.stable = Some(in_force);
+        self.next.router_port = self.next.router_port.or(self.snapshot.free_port);
+        self.record(reasons::RESTORED, 0, None, [said]);
     }
-    let sentence = format!(
-        "Holding at {} %: the metrics cannot be trusted. {reason}.",
-        canary.weight
-    );
-    if first {
-        context.record(
-            reasons::METRICS_OUTAGE,
-            canary.weight,
-            Some(Verdict::Blind),
-            sentence,
-        );
-    } else {
-        context.next.message = sentence;
-    }
-    commands::refuse_skip(context, &canary, "the metrics cannot be trusted");
-}
 
-/// The metrics can be trusted: an outage, if there was one, is over and its time does not count as time_in_step.
-pub(super) fn metrics_recovered(context: &mut DecisionContext<'_>, canary: &mut CanaryVersion) {
-    let Some(progress) = canary.progress.as_mut() else {
-        return;
-    };
-    let Some(since) = progress.blind_since.take() else {
-        return;
-    };
-    let gap = outage(progress, since, context.now);
-    progress.blind_ms = progress
-        .blind_ms
-        .saturating_add(i64::try_from(gap.as_millis()).unwrap_or(i64::MAX));
-    context.next.canary = Some(canary.clone());
-    let sentence = format!(
-        "The metrics can be trusted again after {} s; what was counted meanwhile is taken in.",
-        gap.as_secs()
-    );
-    context.record(reasons::METRICS_BACK, canary.weight, None, sentence);
-}
-
-/// The metrics can be trusted and nothing speaks against the version for certain: on to the next step, if all that it
-/// takes is there.
-pub(super) fn go_on(
-    context: &mut DecisionContext<'_>,
-    stable: &VersionRef,
-    canary: CanaryVersion,
-    next: Option<&Step>,
-    judged: &Judged,
-) {
-    let rollout = &context.spec.rollout;
-    let Some(progress) = &canary.progress else {
-        return;
-    };
-    let time_in_step = time_in_step(progress, context.now);
-    let least = signed(rollout.least_time(progress.step as usize));
-    let patience = signed(rollout.on_insufficient_data.after.into());
-    let sentence = judged.sentence.clone();
-    context.next.message.clone_from(&sentence);
-    if rollout.paused {
-        context.next.message = format!("Paused at {} %. {sentence}", canary.weight);
-        commands::refuse_skip(
-            context,
-            &canary,
-            "the rollout is paused (spec.rollout.paused)",
-        );
-    } else if commands::skips(context, &canary) && !judged.suspect {
-        context.by.clone_from(&context.commands.by);
-        let person = commands::person(context.by.as_deref());
-        let why = format!("{person} skips the step of {} %. {sentence}", canary.weight);
-        leave(context, stable, canary, next, None, &why);
-    } else if judged.pass && time_in_step >= least {
-        once_approved(context, stable, canary, next, Verdict::Pass, &sentence);
-    } else if judged.pass {
-        let end = (context.now + (least - time_in_step)).strftime("%H:%M:%SZ");
-        context.next.message = format!("{sentence} This step lasts until {end} at least.");
-    } else if time_in_step >= patience {
-        let proven = time_in_step >= least && !judged.suspect;
-        insufficient(context, stable, canary, next, &sentence, proven);
-    }
-    if judged.suspect {
-        let canary = context.next.canary.clone();
-        if let Some(canary) = &canary {
-            commands::refuse_skip(context, canary, "the version is suspect");
+    /// Forgets versions whose pods may go now.
+    pub(super) fn retire(&mut self) {
+        let mut retiring = std::mem::take(&mut self.next.retiring);
+        retiring.retain(|version| self.retires_at(version) > self.now);
+        self.next.retiring = retiring;
+        if self.next.retiring.is_empty()
+            && matches!(self.next.phase, Phase::Promoting | Phase::RollingBack)
+        {
+            self.next.phase = Phase::Stable;
         }
     }
-}
 
-/// The step has had its time and proves nothing. `acceptable` is whether the policy may let it pass all the same.
-fn insufficient(
-    context: &mut DecisionContext<'_>,
-    stable: &VersionRef,
-    canary: CanaryVersion,
-    next: Option<&Step>,
-    sentence: &str,
-    acceptable: bool,
-) {
-    let policy = &context.spec.rollout.on_insufficient_data;
-    let why = format!(
-        "No proof within {} (spec.rollout.onInsufficientData). {sentence}",
-        policy.after
-    );
-    match policy.then {
-        OnDeadline::Rollback => {
-            context.roll_back(stable, &canary, Some(Verdict::NeedMoreData), &why);
+    /// The time until the next version's pods may go.
+    pub(super) fn next_retirement(&self) -> Option<Duration> {
+        let retiring = self.next.retiring.iter();
+        let next = retiring.map(|version| self.retires_at(version)).min()?;
+        Some(until(self.now, next))
+    }
+
+    /// When a version's pods may go: not before every router can know that it has no weight.
+    fn retires_at(&self, version: &RetiringVersion) -> Timestamp {
+        let routers_know = self.snapshot.here_since + self.snapshot.router.settle;
+        version.scale_down_at.max(routers_know)
+    }
+
+    /// Keeps a version's pods for the scale-down delay, to answer the requests that they have.
+    pub(super) fn retire_version(&mut self, revision: Revision) {
+        let scale_down_at = self.now + signed(self.spec.rollout.scale_down_delay.into());
+        self.next.retiring.push(RetiringVersion {
+            revision,
+            scale_down_at,
+        });
+    }
+
+    /// Records a change of `spec.rollout.paused`.
+    pub(super) fn note_pause(&mut self) {
+        let paused = self.spec.rollout.paused;
+        if paused == self.next.paused {
+            return;
         }
-        OnDeadline::Advance if acceptable => {
-            once_approved(context, stable, canary, next, Verdict::NeedMoreData, &why);
+        self.next.paused = paused;
+        let weight = self.next.canary.as_ref().map_or(0, |canary| canary.weight);
+        if paused {
+            self.record(reasons::PAUSED, weight, None, [Statement::Paused]);
+        } else {
+            self.record(reasons::RESUMED, weight, None, [Statement::Resumed]);
         }
-        OnDeadline::Advance | OnDeadline::Pause => context.record_waiting(
-            reasons::INSUFFICIENT_DATA,
-            canary.weight,
-            Verdict::NeedMoreData,
+    }
+
+    /// Puts a version on trial, without weight.
+    pub(super) fn begin(&mut self, version: VersionRef, phase: Phase) {
+        self.next
+            .retiring
+            .retain(|retiring| retiring.revision != version.revision);
+        self.next.phase = phase;
+        self.next.canary = Some(CanaryVersion {
+            revision: version.revision,
+            version: version.version,
+            weight: 0,
+            since: self.now,
+            progress: None,
+        });
+    }
+
+    /// Moves all traffic back to stable, and refuses the version from now on.
+    pub(super) fn roll_back(
+        &mut self,
+        stable: &VersionRef,
+        canary: &CanaryVersion,
+        verdict: Option<Verdict>,
+        why: Vec<Statement>,
+    ) {
+        self.refuse(stable, canary, reasons::ROLLED_BACK, verdict, why);
+    }
+
+    /// The same with another action: who ended the trial.
+    pub(super) fn refuse(
+        &mut self,
+        stable: &VersionRef,
+        canary: &CanaryVersion,
+        action: &str,
+        verdict: Option<Verdict>,
+        mut why: Vec<Statement>,
+    ) {
+        self.next.postponed = None;
+        self.next
+            .refused
+            .retain(|refused| refused.revision != canary.revision);
+        self.next.refused.push(RefusedVersion {
+            revision: canary.revision.clone(),
+            version: canary.version.clone(),
+            at: self.now,
+            reason: sentences::text(&why),
+            retry_token: self.spec.rollout.retry_token.clone(),
+        });
+        let excess = self.next.refused.len().saturating_sub(REFUSED_KEPT);
+        self.next.refused.drain(..excess);
+        why.push(Statement::AllTrafficBack {
+            version: stable.version.clone(),
+        });
+        self.end_without_weight(canary, action, verdict, why);
+    }
+
+    /// Moves all traffic back to stable through no fault of the version: it is tried again, each
+    /// time after a longer pause.
+    pub(super) fn postpone(&mut self, stable: &VersionRef, canary: &CanaryVersion, why: Statement) {
+        let before = self.next.postponed.take();
+        let attempts = before.map_or(0, |before| before.attempts).saturating_add(1);
+        let pause = FIRST_RETRY * (1 << (attempts - 1).min(10));
+        let retry_at = self.now + pause.min(LONGEST_RETRY);
+        self.next.postponed = Some(PostponedVersion {
+            revision: canary.revision.clone(),
+            version: canary.version.clone(),
+            attempts,
+            retry_at,
+            reason: why.to_string(),
+            retry_token: self.spec.rollout.retry_token.clone(),
+        });
+        let postponed = Statement::Postponed {
+            stable: stable.version.clone(),
+            version: canary.version.clone(),
+            retry_at,
+        };
+        let said = vec![why, postponed];
+        self.end_without_weight(canary, reasons::PLATFORM_TROUBLE, None, said);
+    }
+
+    /// How long the spec's version still waits to be tried again. A pause that is longer than any
+    /// was begun by a clock that was ahead: it is over.
+    pub(super) fn retry_pause(&self, postponed: &PostponedVersion) -> Option<SignedDuration> {
+        let left = postponed.retry_at.duration_since(self.now);
+        (left.is_positive() && left <= LONGEST_RETRY).then_some(left)
+    }
+
+    /// Moves all traffic back to stable since the spec asks for something else.
+    pub(super) fn withdraw(
+        &mut self,
+        stable: &VersionRef,
+        canary: &CanaryVersion,
+        why: Withdrawal,
+    ) {
+        let said = Statement::Withdrawn {
             why,
-        ),
+            canary: canary.version.clone(),
+            stable: stable.version.clone(),
+        };
+        self.end_without_weight(canary, reasons::SUPERSEDED, None, vec![said]);
     }
-}
 
-/// Leaves the step, unless it waits for a person first.
-fn once_approved(
-    context: &mut DecisionContext<'_>,
-    stable: &VersionRef,
-    canary: CanaryVersion,
-    next: Option<&Step>,
-    verdict: Verdict,
-    sentence: &str,
-) {
-    let Some(progress) = &canary.progress else {
-        return;
-    };
-    match &progress.approved {
-        None if context.spec.rollout.needs_approval(progress.step as usize) => {
-            let what = next.map_or_else(
-                || "being promoted".to_owned(),
-                |next| format!("getting {} %", next.weight),
-            );
-            let sentence = format!(
-                "{sentence} Before {what}, version {} waits for a person's yes: the annotation {}={}@{}.",
-                canary.version,
-                crate::api::commands::APPROVE,
-                canary.revision,
-                canary.weight
-            );
-            context.record_waiting(reasons::AWAITING_APPROVAL, canary.weight, verdict, sentence);
-        }
-        approved => {
-            if let Some(approved) = approved {
-                context.by.clone_from(&approved.by);
+    fn end_without_weight(
+        &mut self,
+        canary: &CanaryVersion,
+        action: &str,
+        verdict: Option<Verdict>,
+        said: Vec<Statement>,
+    ) {
+        self.record(action, 0, verdict, said);
+        self.retire_version(canary.revision.clone());
+        self.end_trial(&canary.revision, Phase::RollingBack);
+    }
+
+    /// The canary is the stable version from now on; the old one stays warm for the scale-down
+    /// delay.
+    pub(super) fn promote(
+        &mut self,
+        old: &VersionRef,
+        canary: &CanaryVersion,
+        verdict: Option<Verdict>,
+        said: Vec<Statement>,
+    ) {
+        self.record(reasons::PROMOTED, 100, verdict, said);
+        self.next.postponed = None;
+        self.retire_version(old.revision.clone());
+        self.next.stable = Some(canary.version_ref());
+        self.end_trial(&canary.revision, Phase::Promoting);
+    }
+
+    /// However a trial ends, the commands for it are spent: they do not apply to the next one.
+    fn end_trial(&mut self, revision: &Revision, phase: Phase) {
+        for command in self.commands.asked.clone() {
+            if command.revision() == revision {
+                self.spend(&command);
             }
-            leave(context, stable, canary, next, Some(verdict), sentence);
+        }
+        self.next.canary = None;
+        self.next.phase = phase;
+    }
+
+    /// A command has had its effect, and means nothing from now on.
+    pub(super) fn spend(&mut self, command: &Command) {
+        let spent = command.to_string();
+        if !self.next.spent.contains(&spent) {
+            self.next.spent.push(spent);
         }
     }
-}
 
-/// To the next step's weight, or to the promotion, as soon as the pods can carry it: the canary's to serve it, and, while
-/// weight is still to be raised, stable's to take all of it back.
-fn leave(
-    context: &mut DecisionContext<'_>,
-    stable: &VersionRef,
-    mut canary: CanaryVersion,
-    next: Option<&Step>,
-    verdict: Option<Verdict>,
-    sentence: &str,
-) {
-    let health = context.health(&canary.revision);
-    if !health.has_capacity(context.spec.pods_needed()) {
-        context.next.message = format!("{sentence} Holding at {} %.", canary.weight);
-        return; // what its pods lack is said below the message
+    /// Takes the weight of a canary away whose weight is below every declared step.
+    pub(super) fn start_over(&mut self, mut canary: CanaryVersion) {
+        let said = Statement::StartsOver {
+            weight: canary.weight,
+            version: canary.version.clone(),
+        };
+        canary.weight = 0;
+        self.next.phase = Phase::Preparing;
+        self.next.canary = Some(canary);
+        self.record(reasons::STEPS_CHANGED, 0, None, [said]);
     }
-    if let Some(missing) = context.snapshot.missing() {
-        let missing = missing.sentence();
-        context.next.message = format!("{sentence} Holding at {} %. {missing}", canary.weight);
-        return;
-    }
-    let Some(next) = next else {
-        let sentence = format!("{sentence} Version {} is promoted.", canary.version);
-        context.promote(stable, &canary, verdict, sentence);
-        return;
-    };
-    if let Some(reason) = context.no_way_back(stable) {
-        context.next.message = format!("{sentence} Holding at {} %. {reason}", canary.weight);
-        return;
-    }
-    commands::spend_skip(context, &canary);
-    canary.weight = next.weight;
-    if let Some(progress) = canary.progress.as_mut() {
-        progress.step += 1;
-        progress.approved = None;
-        restart_step(progress, next.weight, context);
-    }
-    context.next.canary = Some(canary);
-    let sentence = format!("{sentence} Moving to {} %.", next.weight);
-    context.record(reasons::STEP_ADVANCED, next.weight, verdict, sentence);
-}
 
-/// Time in this step, up to a moment, during which the metrics could be trusted. An outage takes its time away and never
-/// adds any, even where the clock was set back meanwhile.
-pub(super) fn time_in_step(progress: &Progress, until: Timestamp) -> SignedDuration {
-    let blind = progress
-        .blind_since
-        .map_or(SignedDuration::ZERO, |since| outage(progress, since, until));
-    until.duration_since(progress.step_since)
-        - SignedDuration::from_millis(progress.blind_ms)
-        - blind
-}
-
-/// How much of the step an outage has lasted: one that began before it was noted by a clock that was behind.
-fn outage(progress: &Progress, since: Timestamp, until: Timestamp) -> SignedDuration {
-    let since = since.max(progress.step_since);
-    until.duration_since(since).max(SignedDuration::ZERO)
-}
-
-/// Begins a step, or begins it again: its clock and its counts.
-pub(super) fn restart_step(progress: &mut Progress, weight: u8, context: &DecisionContext<'_>) {
-    for gate in &mut progress.gates {
-        gate.evidence.begin_step(weight);
+    /// Begins a step, or begins it again: its clock and its counts.
+    pub(super) fn begin_step(&self, progress: &mut Progress, weight: u8) {
+        for gate in &mut progress.gates {
+            gate.evidence.begin_step(weight);
+        }
+        progress.step_since = self.now;
+        progress.blind_ms = 0;
+        progress.blind_since = None;
     }
-    progress.step_since = context.now;
-    progress.blind_ms = 0;
-    progress.blind_since = None;
 }

@@ -216,6 +216,46 @@ pub enum BlindReason {
 }
 
 impl BlindReason {
+    /// The reason as a code, such as `Unreachable` or `CanaryStale`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "Unreachable",
+            Self::Status { .. } => "ErrorStatus",
+            Self::Timeout { .. } => "Timeout",
+            Self::TooLarge { .. } => "TooLarge",
+            Self::Warnings { .. } => "Warnings",
+            Self::NotFinite { .. } => "NotFinite",
+            Self::Stale { side, .. } => match side {
+                Side::Canary => "CanaryStale",
+                Side::Stable => "StableStale",
+            },
+            Self::NoTarget { side } => match side {
+                Side::Canary => "NoCanaryTarget",
+                Side::Stable => "NoStableTarget",
+            },
+            Self::ReplicasDiffer { .. } => "ReplicasDiffer",
+            Self::ScrapedTwice { .. } => "ScrapedTwice",
+            Self::NoBucketEdge { .. } => "NoBucketEdge",
+            Self::QuantileAboveEdges { .. } => "QuantileAboveEdges",
+            Self::SourceLacks { .. } => "SourceLacks",
+            Self::NothingCounted { .. } => "NothingCounted",
+            Self::BucketsChanged => "BucketsChanged",
+            Self::QueryRefused { .. } => "QueryRefused",
+            Self::QueryGaveNothing => "QueryGaveNothing",
+            Self::QueryGaveSeveral { .. } => "QueryGaveSeveral",
+            Self::QueryGaveNotFinite { .. } => "QueryGaveNotFinite",
+            Self::QueryGaveType { .. } => "QueryGaveType",
+            Self::ClockSkew { .. } => "ClockSkew",
+            Self::BadAnswer { .. } => "BadAnswer",
+        }
+    }
+
+    /// Whether its sentence holds a figure that is another one at each look though nothing has
+    /// changed: the age of a sample, or how far a clock is off.
+    pub fn has_moving_figure(&self) -> bool {
+        matches!(self, Self::Stale { .. } | Self::ClockSkew { .. })
+    }
+
     /// Whether only a change of the resource or of the exporter helps. Such a reason is reported
     /// before a version gets traffic, instead of waited for.
     pub fn lasts(&self) -> bool {

@@ -1,7 +1,8 @@
-//! How bad may the canary still be? An upper bound on its bad share that holds at all times at once.
+//! How bad may the canary still be? An upper bound on its bad share that holds at all times at
+//! once.
 //!
-//! A *confidence sequence*: bet against every share `p` at the same time, each with a beta-binomial mixture
-//! of its own, whose prior Beta(1, 5/p) has a fifth of `p` for its mean,
+//! A *confidence sequence*: bet against every share `p` at the same time, each with a beta-binomial
+//! mixture of its own, whose prior Beta(1, 5/p) has a fifth of `p` for its mean,
 //!
 //! ```text
 //! ln E(p) = lnB(1+k, b+n−k) − lnB(1, b) − k·ln p − (n−k)·ln(1−p)        b = 5/p
@@ -9,15 +10,15 @@
 //!
 //! and exclude `p` once `E(p) ≥ 1/β`. The true share is ever excluded with probability at most `β`
 //! (Ville), so the bound may be read after every scrape without being spoilt by it (Robbins 1970;
-//! Howard, Ramdas et al. 2021). Why a fifth: a version that deserves the next weight usually has a bad
-//! share well below what the weight needs, and a prior that expects so wastes little. Proving 0.1 % to be
-//! below 1 % takes 466 requests on average, where no test takes fewer than 445 (Wald); 0.28 % 884, where
-//! none takes fewer than 818.
+//! Howard, Ramdas et al. 2021). Why a fifth: a version that deserves the next weight usually has a
+//! bad share well below what the weight needs, and a prior that expects so wastes little. Proving
+//! 0.1 % to be below 1 % takes 466 requests on average, where no test takes fewer than 445 (Wald);
+//! 0.28 % 884, where none takes fewer than 818.
 //!
-//! Worked numbers, budget 1 %: clean requests that the canary needs in all to get 25, 50 and 100 % are
-//! 87, 175 and 351; with one bad request 153, 309 and 620.
+//! Worked numbers, budget 1 %: clean requests that the canary needs in all to get 25, 50 and 100 %
+//! are 87, 175 and 351; with one bad request 153, 309 and 620.
 
-use super::GatePolicy;
+use super::policy::GatePolicy;
 use crate::evidence::Tally;
 
 /// Where the search for the number of lacking requests gives up.

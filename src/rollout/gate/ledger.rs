@@ -1,8 +1,10 @@
-//! What every gate of counted requests keeps: the step, the looks, what was staked on them, and what they counted.
+//! What every gate of counted requests keeps: the step, the looks, what was staked on them, and
+//! what they counted.
 
 use super::bound::BadShareBound;
 use super::e_values::{Opens, canary_share, nine_digits, stake, trips_guard};
-use super::{GatePolicy, GateVerdict, Judgement};
+use super::judgement::Judgement;
+use super::policy::{GatePolicy, GateVerdict};
 use crate::evidence::{Ledger, Observation};
 
 /// The bad shares that let the canary get a weight.
@@ -44,8 +46,8 @@ impl Ledger {
         }
     }
 
-    /// Begins a step with `weight` percent of the traffic on the canary. Evidence carries over; a failure does not,
-    /// since whoever goes on after one has overruled it.
+    /// Begins a step with `weight` percent of the traffic on the canary. Evidence carries over; a
+    /// failure does not, since whoever goes on after one has overruled it.
     pub(super) fn begin_step(&mut self, weight: u8) {
         self.weight = weight;
         self.step_looks = 0;
@@ -79,8 +81,9 @@ impl Ledger {
         self.strongest = self.strongest.max(nine_digits(evidence));
     }
 
-    /// Keeps the first look of the step that is so bad that it needs no further evidence. `allowed` is the bad share
-    /// that the canary may have, `bad_share` the least with which a look can be so bad.
+    /// Keeps the first look of the step that is so bad that it needs no further evidence. `allowed`
+    /// is the bad share that the canary may have, `bad_share` the least with which a look can be so
+    /// bad.
     pub(super) fn guard(&mut self, look: &Observation, allowed: f64, bad_share: f64) {
         let share = (!self.runs_alone()).then(|| self.canary_share(look));
         if self.guard.is_none() && trips_guard(look, allowed, share, bad_share) {
@@ -99,7 +102,8 @@ impl Ledger {
         self.guard.is_some() || self.strongest >= policy.fail_threshold()
     }
 
-    /// Requests that this step still needs, so that there are enough and their bad share is at most `share`.
+    /// Requests that this step still needs, so that there are enough and their bad share is at most
+    /// `share`.
     pub(super) fn step_requests_needed(&self, policy: &GatePolicy, share: f64) -> u64 {
         ((self.step.canary.bad as f64 / share).ceil() as u64)
             .max(policy.min_requests)
@@ -126,7 +130,8 @@ impl Ledger {
         }
     }
 
-    /// The verdict with all that it rests on, and with how many more requests, all of them clean, it would be Pass.
+    /// The verdict with all that it rests on, and with how many more requests, all of them clean,
+    /// it would be Pass.
     pub(super) fn judgement(
         &self,
         policy: &GatePolicy,

@@ -1,4 +1,5 @@
-//! "The canary's bad share is at most stable's and a margin": a test of two versions that run side by side.
+//! "The canary's bad share is at most stable's and a margin": a test of two versions that run side
+//! by side.
 //!
 //! ```text
 //! claim   pc ≤ ps + δ                  at every look, whatever ps is then
@@ -7,14 +8,14 @@
 //! (c, s)  = the pair with c = s + δ that is closest to (θc, θs): least nc·KL(θc‖c) + ns·KL(θs‖s)
 //! ```
 //!
-//! This is the E-variable of Turner, Ly and Grünwald (2024, "Generic E-variables for exact sequential
-//! k-sample tests that allow for optional stopping") for two Bernoulli streams, with the convex null
-//! of a risk difference as in Turner and Grünwald (2023, "Exact anytime-valid confidence intervals
-//! for contingency tables and beyond"). Why its mean is at most 1 while the claim holds: with
-//! `a = (θc−c)/(c(1−c))` and `b = (θs−s)/(s(1−s))`, `ln E[L] = nc·ln(1 + a(pc−c)) + ns·ln(1 + b(ps−s))
-//! ≤ nc·a·(pc−c) + ns·b·(ps−s)`; the closest pair has `nc·a + ns·b = 0`, so this is
-//! `nc·a·(pc − ps − δ) ≤ 0`. Neither the weight nor the share of traffic enters, so a burst that hits
-//! both versions is no evidence, and unlike `L_rel` this holds for a margin above zero.
+//! This is the E-variable of Turner, Ly and Grünwald (2024, "Generic E-variables for exact
+//! sequential k-sample tests that allow for optional stopping") for two Bernoulli streams, with the
+//! convex null of a risk difference as in Turner and Grünwald (2023, "Exact anytime-valid
+//! confidence intervals for contingency tables and beyond"). Why its mean is at most 1 while the
+//! claim holds: with `a = (θc−c)/(c(1−c))` and `b = (θs−s)/(s(1−s))`, `ln E[L] = nc·ln(1 + a(pc−c))
+//! + ns·ln(1 + b(ps−s)) ≤ nc·a·(pc−c) + ns·b·(ps−s)`; the closest pair has `nc·a + ns·b = 0`, so
+//! this is `nc·a·(pc − ps − δ) ≤ 0`. Neither the weight nor the share of traffic enters, so a burst
+//! that hits both versions is no evidence, and unlike `L_rel` this holds for a margin above zero.
 //!
 //! At weight 100 no stable traffic runs beside the canary. What stable's share was is known from
 //! before: it is held to the upper confidence bound of the whole rollout, `s`, so `c = s + δ`.
@@ -24,8 +25,9 @@
 
 use super::bound::BadShareBound;
 use super::e_values::{GUARD_SHARE, SLO_ALTERNATIVES, evidence, look_cap, settle};
+use super::judgement::Judgement;
 use super::ledger::{Allowed, Weighed};
-use super::{GatePolicy, GateVerdict, Judgement, SUSPECT};
+use super::policy::{GatePolicy, GateVerdict, SUSPECT};
 use crate::evidence::{Ledger, MarginState, Observation, Tally};
 
 /// How many requests at a share of δ stable is taken to have answered before.
@@ -90,8 +92,8 @@ impl MarginState {
         self.ledger.count(&look);
     }
 
-    /// What the evidence so far says. `next_weight` is the weight, in percent, that the canary would
-    /// get on Pass; `None` if it would be promoted.
+    /// What the evidence so far says. `next_weight` is the weight, in percent, that the canary
+    /// would get on Pass; `None` if it would be promoted.
     pub fn judge(&self, policy: &GatePolicy, next_weight: Option<u8>) -> Judgement {
         let bound = Self::bound(policy);
         let beside = self.beside(policy, next_weight);
@@ -122,7 +124,8 @@ impl MarginState {
         let Ledger { step, rollout, .. } = &self.ledger;
         let above_stable = policy.share_allowed_at(next_weight.unwrap_or(100));
         let least_of_stable = Self::bound(policy).lower_bound(rollout.stable);
-        // The step alone must not contradict what the whole rollout proves. At full weight stable's past stands for it.
+        // The step alone must not contradict what the whole rollout proves. At full weight stable's
+        // past stands for it.
         let stable = if self.ledger.runs_alone() {
             rollout.stable
         } else {
@@ -219,7 +222,7 @@ fn closest_claim(look: &Observation, of_canary: f64, of_stable: f64, margin: f64
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::Criterion;
+    use super::super::criterion::Criterion;
     use super::super::simulation::Random;
     use super::*;
 
@@ -305,7 +308,8 @@ mod tests {
             let failed = (0..400)
                 .filter(|seed| fails(*seed, |t| (of_stable(t) + 0.005, of_stable(t))))
                 .count();
-            // The guarantee is 0.5 % a gate here; 400 rollouts of exactly that give 6 or fewer in 99.5 %.
+            // The guarantee is 0.5 % a gate here; 400 rollouts of exactly that give 6 or fewer in
+            // 99.5 %.
             assert!(failed <= 6, "{failed} of 400");
         }
     }

@@ -1,6 +1,6 @@
 //! Whole rollouts, simulated: how often a good canary is rolled back, and how fast a bad one.
 
-use super::{GatePolicy, GateVerdict};
+use super::policy::{GatePolicy, GateVerdict};
 use crate::evidence::{GateState, Observation, Tally};
 
 /// SplitMix64 (Steele, Lea and Flood 2014): the same requests on every machine.
@@ -116,8 +116,8 @@ fn the_upper_bound_covers_the_true_share_at_every_look() {
     }
 }
 
-/// The looks until Fail, for the fastest 95 of 100 rollouts; objective 1 %, two gates, weight 10, 300
-/// requests a look (20 a second, scraped every 15 s).
+/// The looks until Fail, for the fastest 95 of 100 rollouts; objective 1 %, two gates, weight 10,
+/// 300 requests a look (20 a second, scraped every 15 s).
 fn looks_until_fail(canary_bad: f64) -> usize {
     let policy = GatePolicy::new(0.01, 2, 4);
     let mut random = Random(3);

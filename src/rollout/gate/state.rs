@@ -5,8 +5,9 @@ use super::e_values::{
     GUARD_SHARE, LOOK_CAP, RELATIVE_ALTERNATIVES, SLO_ALTERNATIVES, WARM_UP_GUARD_SHARE, evidence,
     log_ratios_to_past, log_relative_ratios, log_slo_ratios, look_cap, settle,
 };
+use super::judgement::Judgement;
 use super::ledger::{Allowed, Weighed};
-use super::{GatePolicy, GateVerdict, Judgement, SUSPECT};
+use super::policy::{GatePolicy, GateVerdict, SUSPECT};
 use crate::evidence::{GateState, Ledger, Observation};
 
 impl Default for GateState {
@@ -16,8 +17,8 @@ impl Default for GateState {
 }
 
 impl GateState {
-    /// The memory of a rollout that has not begun. A new rollout, and one that is tried again, start
-    /// with it.
+    /// The memory of a rollout that has not begun. A new rollout, and one that is tried again,
+    /// start with it.
     pub fn new() -> Self {
         Self {
             ledger: Ledger::new(),
@@ -54,12 +55,13 @@ impl GateState {
         self.is_new() && self.warm_up.is_some()
     }
 
-    /// Takes in what one scrape brought while the canary is still warming up: caches fill, code is compiled, and its
-    /// first answers take longer than any after them.
+    /// Takes in what one scrape brought while the canary is still warming up: caches fill, code is
+    /// compiled, and its first answers take longer than any after them.
     ///
-    /// They are kept and weighed as one look, the first one, however many they are: one look can't fail a version, what
-    /// it says fades with the good looks that follow, and one more bad look confirms it. For the bound they don't
-    /// count. The hard guard needs 90 % of bad ones instead of 50.
+    /// They are kept and weighed as one look, the first one, however many they are: one look can't
+    /// fail a version, what it says fades with the good looks that follow, and one more bad look
+    /// confirms it. For the bound they don't count. The hard guard needs 90 % of bad ones instead
+    /// of 50.
     pub fn warm_up(&mut self, look: &Observation, policy: &GatePolicy) {
         let look = look.consistent();
         self.ledger.guard(&look, policy.p0(), WARM_UP_GUARD_SHARE);
@@ -95,8 +97,8 @@ impl GateState {
         self.ledger.settled(self.e_slo().min(self.e_rel()));
     }
 
-    /// What the evidence so far says. `next_weight` is the weight, in percent, that the canary would
-    /// get on Pass; `None` if it would be promoted, which needs the same as a weight of 100.
+    /// What the evidence so far says. `next_weight` is the weight, in percent, that the canary
+    /// would get on Pass; `None` if it would be promoted, which needs the same as a weight of 100.
     ///
     /// The upper bound counts the whole rollout's requests: at 0.2 requests a second that saves a
     /// quarter of the hours. So that a good past does not hide a canary which gets worse with its
@@ -118,7 +120,8 @@ impl GateState {
         self.ledger.judgement(policy, next_weight, weighed)
     }
 
-    /// The verdict of [`judge`](Self::judge) alone, at a tenth of its cost: no number has to be searched for.
+    /// The verdict of [`judge`](Self::judge) alone, at a tenth of its cost: no number has to be
+    /// searched for.
     pub fn verdict(&self, policy: &GatePolicy, next_weight: Option<u8>) -> GateVerdict {
         let bound = BadShareBound::new(policy);
         let allowed = allowed(policy, next_weight);

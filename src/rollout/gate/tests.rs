@@ -6,9 +6,9 @@ use super::e_values::{
     log_relative_ratios, log_slo_ratios, look_cap, nine_digits, stake,
 };
 use super::*;
-use crate::evidence::{GateState, Tally};
+use crate::evidence::{GateState, Observation, Tally};
 
-pub(super) fn look(canary: (u64, u64), stable: (u64, u64)) -> Observation {
+pub(in crate::rollout) fn look(canary: (u64, u64), stable: (u64, u64)) -> Observation {
     Observation {
         canary: Tally::new(canary.1, canary.0),
         stable: Tally::new(stable.1, stable.0),
@@ -16,18 +16,18 @@ pub(super) fn look(canary: (u64, u64), stable: (u64, u64)) -> Observation {
 }
 
 /// The gate of a rollout 10 → 25 → 50 → 100 with an error and a latency objective, both 1 %.
-pub(super) fn policy() -> GatePolicy {
+pub(in crate::rollout) fn policy() -> GatePolicy {
     GatePolicy::new(0.01, 2, 4)
 }
 
-pub(super) fn at_weight(weight: u8) -> GateState {
+pub(in crate::rollout) fn at_weight(weight: u8) -> GateState {
     let mut state = GateState::new();
     state.begin_step(weight);
     state
 }
 
 /// The state after these looks at a weight of 10 %.
-pub(super) fn after(looks: &[Observation], policy: &GatePolicy) -> GateState {
+pub(in crate::rollout) fn after(looks: &[Observation], policy: &GatePolicy) -> GateState {
     let mut state = at_weight(10);
     for look in looks {
         state.observe(look, policy);
@@ -35,7 +35,7 @@ pub(super) fn after(looks: &[Observation], policy: &GatePolicy) -> GateState {
     state
 }
 
-pub(super) fn close(actual: f64, expected: f64) {
+pub(in crate::rollout) fn close(actual: f64, expected: f64) {
     assert!(
         (actual - expected).abs() <= 1e-4 * expected.abs(),
         "{actual} is not {expected}"
@@ -255,8 +255,8 @@ fn the_comparison_has_a_mean_of_at_most_one_while_both_versions_are_equally_good
                 for nc in 0..=n {
                     let requests = look((0, nc), (0, n - nc));
                     let share = canary_share(&requests, &Observation::default(), weight);
-                    // The mean over each version's bad requests has a closed form: one request each,
-                    // bad or not, to the power of their number.
+                    // The mean over each version's bad requests has a closed form: one request
+                    // each, bad or not, to the power of their number.
                     let of_one = |bad: Observation| log_relative_ratios(&bad, share)[index].exp();
                     let canary = 1.0 + p * (of_one(look((1, 1), (0, 0))) - 1.0);
                     let stable = 1.0 + p * (of_one(look((0, 0), (1, 1))) - 1.0);
@@ -327,7 +327,8 @@ fn one_look_is_worth_its_bad_share_in_budgets_within_limits() {
     let cap = |bad| look_cap(&policy(), Tally::new(100, bad), 0.01);
     close(cap(8), 8.0);
     close(cap(20), 18.183_96);
-    // Three looks at the least of it just don't fail a fresh rollout: ((0.6·c + 0.033)·c + 0.017)·c = 199.
+    // Three looks at the least of it just don't fail a fresh rollout: ((0.6·c + 0.033)·c + 0.017)·c
+    // = 199.
     close(cap(0), cap(6));
     let c = cap(0);
     close(((0.6 * c + 0.2 / 6.0) * c + 0.2 / 12.0) * c, 199.0);
@@ -336,7 +337,8 @@ fn one_look_is_worth_its_bad_share_in_budgets_within_limits() {
 #[test]
 fn a_burst_of_half_a_minute_does_not_fail_a_step_however_it_lies_and_a_failure_like_it_does() {
     let policy = policy();
-    // 8 % of 300 requests a look: the three looks that a burst of 30 s touches, at each second of a scrape.
+    // 8 % of 300 requests a look: the three looks that a burst of 30 s touches, at each second of a
+    // scrape.
     let parts = (0..15).map(|second| {
         let share = |seconds: u64| (24 * seconds).div_ceil(15);
         [share(15 - second), share(15), share(second)]
@@ -539,7 +541,8 @@ fn a_good_past_does_not_hide_a_bad_step() {
     assert_eq!(judgement.verdict, GateVerdict::NeedMoreData);
     assert_eq!(judgement.clean_requests_needed, Some(12 * 50 - 160));
 
-    // Suspicion holds the canary even where its share fits: 2.5 % where 25 % of the traffic may have 4.
+    // Suspicion holds the canary even where its share fits: 2.5 % where 25 % of the traffic may
+    // have 4.
     let state = after(&[look((100, 4_000), (0, 36_000)); 3], &policy);
     let judgement = state.judge(&policy, Some(25));
     assert!(judgement.suspect && judgement.clean_requests_needed == Some(0));

@@ -1,19 +1,18 @@
 //! The value of a user's query against its limits.
 //!
-//! Nothing is known of how such a value comes about, so there is no test of chance: three scrapes in
-//! a row beyond a limit fail it, as operators would want from an alert with a `for`, and one within
-//! lets it pass. A value that is not there is neither (the reading is blind).
+//! Nothing is known of how such a value comes about, so there is no test of chance: three scrapes
+//! in a row beyond a limit fail it, as operators would want from an alert with a `for`, and one
+//! within lets it pass. A value that is not there is neither (the reading is blind).
 
-use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::GateVerdict;
+use super::policy::GateVerdict;
 use crate::evidence::ValueState;
 
 /// So many scrapes in a row beyond a limit fail the gate.
-const BREACHES: u32 = 3;
+pub(in crate::rollout) const BREACHES: u32 = 3;
 
 /// The limits of a value, both included.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,32 +29,21 @@ impl Limits {
     }
 }
 
-impl fmt::Display for Limits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.min, self.max) {
-            (Some(min), Some(max)) => write!(f, "{min} to {max}"),
-            (Some(min), None) => write!(f, "at least {min}"),
-            (None, Some(max)) => write!(f, "at most {max}"),
-            (None, None) => f.write_str("any value"),
-        }
-    }
-}
-
 impl ValueState {
     /// The memory of a gate that has seen nothing.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Begins a step. A breach carries over; a failure does not, since whoever goes on after one has
-    /// overruled it.
+    /// Begins a step. A breach carries over; a failure does not, since whoever goes on after one
+    /// has overruled it.
     pub fn begin_step(&mut self) {
         self.failed = false;
         self.breaches = self.breaches.min(BREACHES - 1);
     }
 
-    /// Takes in the value of the moment `at`. A value that was read less than a scrape after the last
-    /// one is of the same samples and changes nothing.
+    /// Takes in the value of the moment `at`. A value that was read less than a scrape after the
+    /// last one is of the same samples and changes nothing.
     pub fn observe(&mut self, value: f64, at: Timestamp, limits: Limits, interval: Duration) {
         // Looks are an interval apart, give or take what a busy machine adds.
         let soon = interval * 3 / 4;
@@ -94,25 +82,6 @@ impl ValueState {
     /// The last value.
     pub fn last(&self) -> Option<f64> {
         self.last
-    }
-
-    /// The same in words.
-    pub fn sentence(&self, limits: Limits) -> String {
-        let Some(value) = self.last else {
-            return format!("No value yet, expected {limits}.");
-        };
-        match (self.verdict(), self.breaches) {
-            (GateVerdict::Fail, 0) => format!(
-                "The value is {value} again, expected {limits}, after {BREACHES} scrapes in a row beyond that."
-            ),
-            (GateVerdict::Fail, breaches) => {
-                format!("The value is {value}, expected {limits}, for {breaches} scrapes in a row.")
-            }
-            (GateVerdict::Pass, _) => format!("The value is {value}, expected {limits}."),
-            (GateVerdict::NeedMoreData, breaches) => format!(
-                "The value is {value}, expected {limits}: beyond it for {breaches} of {BREACHES} scrapes in a row; holding."
-            ),
-        }
     }
 }
 
@@ -179,7 +148,6 @@ mod tests {
         for (value, holds) in [(-1.0, true), (1.0, true), (-1.1, false), (1.1, false)] {
             assert_eq!(limits.hold(value), holds);
         }
-        assert_eq!(limits.to_string(), "-1 to 1");
     }
 
     #[test]

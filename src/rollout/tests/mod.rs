@@ -46,7 +46,9 @@ fn spec(version: &str) -> ModelDeploymentSpec {
         "replicas": 2,
         "objectives": [{"errorRate": {"max": "1%"}}],
         "rollout": {"steps": [
-            {"weight": 10, "minDuration": "1m"}, {"weight": 50, "minDuration": "1m"}, {"weight": 100, "minDuration": "1m"},
+            {"weight": 10, "minDuration": "1m"},
+            {"weight": 50, "minDuration": "1m"},
+            {"weight": 100, "minDuration": "1m"},
         ], "watch": "1m"},
     }))
     .unwrap()

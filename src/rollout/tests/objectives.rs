@@ -1,4 +1,5 @@
-//! Objectives that are judged beside stable, by class or by a query; and those that cannot be measured.
+//! Objectives that are judged beside stable, by class or by a query; and those that cannot be
+//! measured.
 
 use super::*;
 use crate::{evidence, observe::Unmeasurable};
@@ -257,4 +258,34 @@ fn an_outage_of_prometheus_keeps_nobody_from_starting() {
         },
     };
     assert_eq!(world.look_before(&[outage]), [reasons::CANARY_STARTED]);
+}
+
+#[test]
+fn an_age_is_that_of_the_first_look_and_another_reason_is_said() {
+    let mut world = World::with_canary_v2();
+    let stale = |age| -> Result<Reading, BlindReason> {
+        Err(BlindReason::Stale {
+            side: evidence::Side::Canary,
+            age: Duration::from_secs(age),
+            limit: Duration::from_secs(45),
+        })
+    };
+    let said = |world: &mut World, reading| {
+        world.pass(15);
+        world.look(Some(reading));
+        let unmeasured = world.state.unmeasured.first();
+        let reason = unmeasured.map(|it| it.reason.clone());
+        (world.state.message.clone(), reason)
+    };
+    let first = said(&mut world, stale(48));
+    assert!(first.0.contains("last scraped 48s ago"), "{}", first.0);
+    assert_eq!(first.1.as_deref(), Some("CanaryStale"));
+    assert_eq!(said(&mut world, stale(63)), first);
+    let other = said(&mut world, blind());
+    assert!(other.0.contains("did not answer within 5s"), "{}", other.0);
+    assert_eq!(other.1.as_deref(), Some("Timeout"));
+    let stale_again = said(&mut world, stale(93));
+    assert!(stale_again.0.contains("last scraped 93s ago"));
+    let back = said(&mut world, reading((10, 0), (90, 0)));
+    assert_eq!(back.1, None);
 }

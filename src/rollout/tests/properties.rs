@@ -51,7 +51,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (0_u8..3).prop_map(Happening::Token),
         1 => any::<(bool, bool, bool)>()
             .prop_map(|(pause, approval, hold)| Happening::People { pause, approval, hold }),
-        2 => (0_u8..4, 1_u8..4, weight()).prop_map(|(verb, version, weight)| Happening::Say(verb, version, weight)),
+        2 => (0_u8..4, 1_u8..4, weight()).prop_map(|(verb, version, weight)| {
+            Happening::Say(verb, version, weight)
+        }),
         1 => Just(Happening::Unsay),
     ]
 }
@@ -169,8 +171,10 @@ proptest! {
             let actions = world.look(Some(reading));
             let after = &world.state;
 
-            let declared: Vec<u8> = world.spec.rollout.steps.iter().map(|step| step.weight).collect();
-            prop_assert!(weight(after) == 0 || declared.contains(&weight(after)), "a declared weight");
+            let steps = world.spec.rollout.steps.iter();
+            let declared: Vec<u8> = steps.map(|step| step.weight).collect();
+            let is_declared = weight(after) == 0 || declared.contains(&weight(after));
+            prop_assert!(is_declared, "a declared weight");
             let stable_before = before.stable.clone().unwrap();
             let stable = after.stable.clone().unwrap();
             if weight(after) > weight(&before) {
@@ -189,28 +193,34 @@ proptest! {
             }
             if stable != stable_before {
                 let canary = before.canary.clone().unwrap();
-                prop_assert!(world.has_capacity(&stable.revision), "all traffic only with capacity");
+                let has_capacity = world.has_capacity(&stable.revision);
+                prop_assert!(has_capacity, "all traffic only with capacity");
                 if !world.is_asked(&before, &Command::PromoteFull(stable.revision.clone())) {
-                    prop_assert!(!is_blind && weight(&before) == 100, "promotion follows from evidence at 100 %");
+                    let is_proven = !is_blind && weight(&before) == 100;
+                    prop_assert!(is_proven, "promotion follows from evidence at 100 %");
                     prop_assert!(!world.spec.rollout.paused, "paused promotes nothing");
                     prop_assert!(is_agreed(&world, &before, &canary), "people are waited for");
                 }
-                prop_assert!(after.retiring.iter().any(|retiring| retiring.revision == stable_before.revision));
+                let mut retiring = after.retiring.iter();
+                prop_assert!(retiring.any(|version| version.revision == stable_before.revision));
             }
             if actions.iter().any(|action| action == reasons::PLATFORM_TROUBLE) {
-                prop_assert_eq!(&after.refused, &before.refused, "trouble is not remembered against a version");
+                let (now, then) = (&after.refused, &before.refused);
+                prop_assert_eq!(now, then, "trouble is not remembered against a version");
                 prop_assert!(after.postponed.is_some(), "it is tried again");
             }
             let is_under_way = after.canary.is_some() || !after.retiring.is_empty();
             prop_assert_eq!(after.replicas_floor.is_some(), is_under_way);
             if actions.iter().any(|action| action == reasons::ABORTED) {
                 let revision = before.canary.clone().unwrap().revision;
-                prop_assert!(world.is_asked(&before, &Command::Abort(revision)), "an abort is heeded once");
+                let is_asked = world.is_asked(&before, &Command::Abort(revision));
+                prop_assert!(is_asked, "an abort has its effect once");
             }
             prop_assert!(after.retiring.iter().all(|retiring| retiring.revision != stable.revision
                 && after.canary.as_ref().is_none_or(|canary| canary.revision != retiring.revision)),
                 "what serves is not about to be scaled down");
-            prop_assert!(after.decisions.len() <= 10 && after.refused.len() <= 20 && after.spent.len() <= 4,
+            let are_few = after.decisions.len() <= 10 && after.refused.len() <= 20;
+            prop_assert!(are_few && after.spent.len() <= 4,
                 "status is bounded");
         }
     }

@@ -448,7 +448,8 @@ fn an_adaptive_start_is_as_high_as_traffic_is_low() {
         assert_eq!(weights[step as usize], record.weight);
         (record.weight, record.sentence.clone())
     };
-    // One gate: 25 % asks for 87 clean requests, 50 % for 175, 100 % for 351; five minutes have 300 s.
+    // One gate: 25 % asks for 87 clean requests, 50 % for 175, 100 % for 351; five minutes have 300
+    // s.
     let usual = [10, 25, 50, 100];
     assert_eq!(start(Some(2.91), &usual).0, 10);
     assert_eq!(start(Some(2.89), &usual).0, 25);

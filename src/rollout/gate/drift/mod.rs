@@ -1,8 +1,8 @@
 //! Whether two versions predict their classes about as often.
 //!
 //! Given that a prediction is of class `j`, it is the canary's with probability `ρ`, the canary's
-//! share of all predictions, for every class alike if both versions predict alike. The test bets that
-//! each class has a probability of its own, spread around the declared weight `w` like
+//! share of all predictions, for every class alike if both versions predict alike. The test bets
+//! that each class has a probability of its own, spread around the declared weight `w` like
 //! Beta(50·w, 50·(1−w)); `c` and `s` count the step's predictions of the canary and of stable:
 //!
 //! ```text
@@ -11,18 +11,20 @@
 //!
 //! The share really routed is not exactly the weight, so `ρ` is taken where it makes the counts
 //! likeliest, `Σc/(Σc+Σs)`: the bet is measured against the best that "alike" can say (universal
-//! inference: Wasserman, Ramdas and Balakrishnan 2020), and its chance ever to reach `x` stays at most
-//! `1/x`. Weights change between steps, and what callers ask changes with the hour, so only predictions
-//! of one step are compared; what the steps win multiplies. A share of 1/steps is staked at each step's
-//! first look, so that a drift that begins late is found as well (Shin, Ramdas and Rinaldo 2022).
+//! inference: Wasserman, Ramdas and Balakrishnan 2020), and its chance ever to reach `x` stays at
+//! most `1/x`. Weights change between steps, and what callers ask changes with the hour, so only
+//! predictions of one step are compared; what the steps win multiplies. A share of 1/steps is
+//! staked at each step's first look, so that a drift that begins late is found as well (Shin,
+//! Ramdas and Rinaldo 2022).
 //!
-//! Enough data proves the smallest difference, and a new model is meant to differ. So the gate fails
-//! only where the difference matters as well: a population stability index (PSI) of at least `max`, or a
-//! Jensen-Shannon divergence of at least `max`/10 bit (0.02 bit by default). A bare "PSI > 0.1" is a
-//! false alarm in 40 % of samples of 100 requests over 10 classes.
+//! Enough data proves the smallest difference, and a new model is meant to differ. So the gate
+//! fails only where the difference matters as well: a population stability index (PSI) of at least
+//! `max`, or a Jensen-Shannon divergence of at least `max`/10 bit (0.02 bit by default). A bare
+//! "PSI > 0.1" is a false alarm in 40 % of samples of 100 requests over 10 classes.
 //!
-//! The premise is that predictions are independent. Rows of one batch are not: so `c` and `s` are divided by
-//! how many predictions make one independent one, which `spread.rs` estimates from how they vary between scrapes.
+//! The premise is that predictions are independent. Rows of one batch are not: so `c` and `s` are
+//! divided by how many predictions make one independent one, which `spread.rs` estimates from how
+//! they vary between scrapes.
 
 mod spread;
 
@@ -34,8 +36,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::bound::ln_beta;
 use super::e_values::nine_digits;
-use super::sentence::{count, one_in, percent};
-use super::{GatePolicy, GateVerdict, SUSPECT};
+use super::policy::{GatePolicy, GateVerdict, SUSPECT};
 use crate::evidence::{DriftState, Spread};
 
 /// How many predictions each class's share is taken to have been seen in before.
@@ -44,11 +45,10 @@ const PRIOR: f64 = 50.0;
 const MOST_CLASSES: usize = 64;
 /// The name of the rest.
 const OTHERS: &str = "others";
-/// From so many predictions that count as one on, people are told: fewer may be what is not known after few scrapes.
-const TOLD_FROM: f64 = 4.0;
 /// How many bit of Jensen-Shannon divergence stand for one unit of PSI.
-const BIT_PER_PSI: f64 = 0.1;
-/// Added to each class's count, so that a class which one version never predicts has a finite distance.
+pub(in crate::rollout) const BIT_PER_PSI: f64 = 0.1;
+/// Added to each class's count, so that a class which one version never predicts has a finite
+/// distance.
 const SMOOTHING: f64 = 0.5;
 
 /// How far two versions' classes are apart, and the class that differs most.
@@ -319,87 +319,10 @@ impl Distance {
         self.psi >= max || self.js >= max * BIT_PER_PSI
     }
 
-    /// Whether it would matter without what chance adds on average. Close to 0 the divergence in bit is `PSI / (8 ln 2)`,
-    /// and so is its noise.
+    /// Whether it would matter without what chance adds on average. Close to 0 the divergence in
+    /// bit is `PSI / (8 ln 2)`, and so is its noise.
     fn beyond_noise(&self, max: f64) -> bool {
         let noise = self.noise / (8.0 * std::f64::consts::LN_2);
         self.psi - self.noise >= max || self.js - noise >= max * BIT_PER_PSI
     }
-}
-
-impl DriftJudgement {
-    /// The limit in words.
-    pub fn limit(&self) -> String {
-        format!(
-            "PSI below {} and Jensen-Shannon divergence below {} bit",
-            short(self.max),
-            short(self.max * BIT_PER_PSI)
-        )
-    }
-
-    /// The judgement in words.
-    pub fn sentence(&self) -> String {
-        let (canary, stable) = self.predictions;
-        if self.alone && self.verdict == GateVerdict::Pass {
-            return "At 100 % there are no predictions of stable to compare with.".to_owned();
-        }
-        let Some(distance) = &self.compared else {
-            return format!(
-                "{} canary predictions and {} of stable: nothing to compare yet.",
-                count(canary),
-                count(stable)
-            );
-        };
-        let batches = self
-            .effect
-            .filter(|effect| *effect >= TOLD_FROM)
-            .map(|effect| format!("; they come in batches, {effect:.0} count as one"));
-        let apart = format!(
-            "PSI {} of {}, Jensen-Shannon divergence {} of {} bit{}",
-            short(distance.psi),
-            short(self.max),
-            short(distance.js),
-            short(self.max * BIT_PER_PSI),
-            batches.unwrap_or_default(),
-        );
-        let most = format!(
-            "class \"{}\" is {} of the canary's {} predictions and {} of stable's {}",
-            distance.class,
-            percent(distance.canary),
-            count(canary),
-            percent(distance.stable),
-            count(stable)
-        );
-        match self.verdict {
-            GateVerdict::Fail => format!(
-                "The predictions drifted: {most} ({apart}). The chance that two versions which predict alike \
-                 look this different is under {}.",
-                one_in(self.evidence)
-            ),
-            GateVerdict::Pass => format!("The predictions are alike ({apart}): {most}."),
-            GateVerdict::NeedMoreData if self.suspect => format!(
-                "The predictions may have drifted: {most} ({apart}); by chance under {}, which is not proof; holding.",
-                one_in(self.evidence)
-            ),
-            GateVerdict::NeedMoreData if canary >= self.needed => {
-                format!(
-                    "The predictions look different, which is not proven: {most} ({apart}); holding."
-                )
-            }
-            GateVerdict::NeedMoreData => format!(
-                "Too few predictions to tell, {} at least: {most} ({apart}).",
-                count(self.needed)
-            ),
-        }
-    }
-}
-
-/// Two significant digits.
-fn short(value: f64) -> String {
-    if value <= 0.0 {
-        return "0".to_owned();
-    }
-    let scale = 10_f64.powi(1 - value.log10().floor() as i32);
-    let value = (value * scale).round() / scale;
-    format!("{}", (value * 1e9).round() / 1e9)
 }

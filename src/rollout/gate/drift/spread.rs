@@ -1,21 +1,24 @@
 //! How many predictions make one independent one.
 //!
-//! Rows of one batch are alike, and a batch goes to one version as a whole: of 500 predictions of one class that the
-//! canary gave, all may be one caller's. What tells is how unevenly a class falls to the canary from scrape to scrape:
-//! with `n_t` predictions of the class in scrape `t`, the share `r_t` of them the canary's and `ρ` that of all scrapes,
+//! Rows of one batch are alike, and a batch goes to one version as a whole: of 500 predictions of
+//! one class that the canary gave, all may be one caller's. What tells is how unevenly a class
+//! falls to the canary from scrape to scrape: with `n_t` predictions of the class in scrape `t`,
+//! the share `r_t` of them the canary's and `ρ` that of all scrapes,
 //!
 //! ```text
 //! X² = Σ_class (N−1)/N · Σ_t n_t·(r_t − ρ)² / (ρ·(1−ρ))        df = Σ_class (T − 1)
 //! ```
 //!
-//! has a mean of `df` if predictions are independent, and of `m·df` if they come `m` at a time: the *design effect*
-//! (Kish 1965; for tests on counts, Rao and Scott 1981). Its own `ρ` for each class keeps a lasting difference between
-//! the versions, which is what drift looks for, out of it. `X²` of few scrapes is uncertain, so its upper confidence
-//! limit of 95 % is taken, by the quantile of χ² after Wilson and Hilferty (1931).
+//! has a mean of `df` if predictions are independent, and of `m·df` if they come `m` at a time: the
+//! *design effect* (Kish 1965; for tests on counts, Rao and Scott 1981). Its own `ρ` for each class
+//! keeps a lasting difference between the versions, which is what drift looks for, out of it. `X²`
+//! of few scrapes is uncertain, so its upper confidence limit of 95 % is taken, by the quantile of
+//! χ² after Wilson and Hilferty (1931).
 //!
-//! An estimate is no theorem: while rows are independent the limit is too high, which costs time, and the guarantee
-//! holds; with batches it holds as far as the estimate does, and the tests play that. What hangs together for longer than
-//! a scrape (a caller that always meets the same version) is not seen by it.
+//! An estimate is no theorem: while rows are independent the limit is too high, which costs time,
+//! and the guarantee holds; with batches it holds as far as the estimate does, and the tests play
+//! that. What hangs together for longer than a scrape (a caller that always meets the same version)
+//! is not seen by it.
 
 use crate::evidence::Spread;
 
@@ -35,7 +38,8 @@ impl Spread {
         self.0.clear();
     }
 
-    /// Takes in what one scrape brought of a class, beside what was counted of it `before`: the canary's and stable's.
+    /// Takes in what one scrape brought of a class, beside what was counted of it `before`: the
+    /// canary's and stable's.
     pub(crate) fn take_in(&mut self, class: &str, before: (u64, u64), new: (u64, u64)) {
         let count = |(canary, stable): (u64, u64)| (canary as f64, canary as f64 + stable as f64);
         let ((canary, all), (new_canary, new_all)) = (count(before), count(new));
@@ -54,8 +58,8 @@ impl Spread {
         }
     }
 
-    /// How many predictions count as one, at most; `None` while that cannot be told. `counts` are each class's of the
-    /// canary and of stable.
+    /// How many predictions count as one, at most; `None` while that cannot be told. `counts` are
+    /// each class's of the canary and of stable.
     pub(crate) fn effect<'a>(
         &self,
         counts: impl Iterator<Item = (&'a String, f64, f64)>,

@@ -30,8 +30,8 @@ fn draw(random: &mut Random, shares: &[f64], predictions: u64) -> Vec<u64> {
     drawn
 }
 
-/// Plays steps of 10, 25, 50 and 100 %, 20 scrapes of so many batches each, all rows of a batch of one class and for one
-/// version; tells whether the gate ever failed.
+/// Plays steps of 10, 25, 50 and 100 %, 20 scrapes of so many batches each, all rows of a batch of
+/// one class and for one version; tells whether the gate ever failed.
 fn fails(seed: u64, canary: &[f64], stable: &[f64], batches: u64, rows: u64) -> bool {
     let mut random = Random(seed.wrapping_mul(0x2545_F491_4F6C_DD1D));
     let mut state = DriftState::new();
@@ -84,7 +84,8 @@ fn nor_where_rows_come_in_batches() {
 
 #[test]
 fn a_bare_psi_would_alarm() {
-    // What the proof is for: at 100 predictions of 10 classes, PSI alone exceeds 0.1 in most samples.
+    // What the proof is for: at 100 predictions of 10 classes, PSI alone exceeds 0.1 in most
+    // samples.
     let ten = [0.1; 10];
     let mut random = Random(1);
     let alarms = (0..200)
@@ -141,8 +142,8 @@ fn batches_are_told() {
     }
     let judged = state.judge(&policy());
     assert_eq!(judged.verdict, GateVerdict::Pass);
-    // Shares of 1 and 0 around ½: 20 scrapes · 100 · ¼ / ¼ for each class, 1,999/2,000 of that, over the 5 % quantile of
-    // χ² with 2·19 degrees of freedom, 24.88.
+    // Shares of 1 and 0 around ½: 20 scrapes · 100 · ¼ / ¼ for each class, 1,999/2,000 of that,
+    // over the 5 % quantile of χ² with 2·19 degrees of freedom, 24.88.
     let effect = judged.effect.unwrap();
     assert!((effect - 3_998.0 / 24.88).abs() < 0.1, "{effect}");
     let sentence = judged.sentence();
@@ -162,9 +163,9 @@ fn the_sentence_names_the_class_that_drifted() {
     state.observe(&labelled(13, 29), &labelled(51, 338), &policy());
     assert_eq!(
         state.judge(&policy()).sentence(),
-        "The predictions drifted: class \"fraud\" is 31 % of the canary's 420 predictions and 12 % of stable's 3,800 \
-         (PSI 0.23 of 0.2, Jensen-Shannon divergence 0.04 of 0.02 bit). The chance that two versions which predict \
-         alike look this different is under 1 in 1,000,000."
+        "The predictions drifted: class \"fraud\" is 31 % of the canary's 420 predictions and 12 % \
+         of stable's 3,800 (PSI 0.23 of 0.2, Jensen-Shannon divergence 0.04 of 0.02 bit). The \
+         chance that two versions which predict alike look this different is under 1 in 1,000,000."
     );
 }
 

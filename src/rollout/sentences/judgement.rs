@@ -1,44 +1,17 @@
-//! A judgement in words, always with the numbers.
+//! A judgement on counted requests in words, always with the numbers.
 
-use std::fmt::{self, Display};
-use std::time::Duration;
+use std::{
+    fmt::{self, Display},
+    time::Duration,
+};
 
-use super::{GateVerdict, Judgement};
+use super::{
+    super::gate::{Criterion, GateVerdict, Judgement},
+    numbers::{about, count, one_in, percent, percent_up, plural, span, tidy},
+};
 use crate::evidence::{Observation, Tally};
 
-/// What makes a request bad, for the words of a [`Judgement`] and for the gate's budget.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Criterion {
-    /// The answer was a 5xx.
-    ErrorRate {
-        /// The share of failed requests that the objective allows: 0.01 for 1 %.
-        max: f64,
-    },
-    /// The answer took too long. "p-quantile ≤ T" is the same as "a share of at most 1 − p over T".
-    Latency {
-        /// The quantile, between 0 and 1: 0.99 for p99.
-        quantile: f64,
-        /// The longest time that this quantile may take.
-        max: Duration,
-    },
-    /// The answer was a 5xx; and what counts is how many more of them the canary gives than stable.
-    Margin {
-        /// How much the canary's share may be above stable's: 0.005 for half a percentage point.
-        margin: f64,
-    },
-}
-
 impl Criterion {
-    /// The share of bad requests that the objective allows, for
-    /// [`GatePolicy::budget`](super::GatePolicy::budget).
-    pub fn budget(&self) -> f64 {
-        match *self {
-            Self::ErrorRate { max } => max,
-            Self::Latency { quantile, .. } => 1.0 - quantile,
-            Self::Margin { margin } => margin,
-        }
-    }
-
     /// "31 of 150 canary requests *failed*".
     fn verb(&self) -> String {
         match self {
@@ -80,12 +53,12 @@ impl Display for Criterion {
 }
 
 impl Judgement {
-    /// The judgement in words. `canary_rate` is the canary's requests a second, to tell how long the
-    /// requests still lacking will take; `None` leaves that out.
+    /// The judgement in words. `canary_rate` is the canary's requests a second, to tell how long
+    /// the requests still lacking will take; `None` leaves that out.
     ///
     /// "The chance that a good version looks this bad is under 1 in N" is the guarantee of the
-    /// evidence, no estimate: a version that stays within its objective, or within stable's bad share,
-    /// ever brings the evidence to `N` with probability at most `1/N`.
+    /// evidence, no estimate: a version that stays within its objective, or within stable's bad
+    /// share, ever brings the evidence to `N` with probability at most `1/N`.
     pub fn sentence(&self, criterion: &Criterion, canary_rate: Option<f64>) -> String {
         if let Criterion::Margin { margin } = *criterion {
             return self.beside_stable(margin, canary_rate);
@@ -104,7 +77,8 @@ impl Judgement {
         if let Some(look) = self.guard {
             let counts = counts(criterion, look.canary, look.stable, " in one scrape");
             return format!(
-                "{counts}. A version within its objective has less than one such scrape in a million."
+                "{counts}. A version within its objective has less than one such scrape in a \
+                 million."
             );
         }
         format!(
@@ -124,8 +98,8 @@ impl Judgement {
                 "which is too little to roll back"
             };
             return format!(
-                "{counts}. Suspect: the chance that a version within its objective looks this bad is \
-                 under {chance}, {why}; holding."
+                "{counts}. Suspect: the chance that a version within its objective looks this bad \
+                 is under {chance}, {why}; holding."
             );
         }
         if self.rollout.canary.requests == 0 {
@@ -176,18 +150,19 @@ impl Judgement {
         let margin = points(margin);
         match (self.verdict, self.guard) {
             (GateVerdict::Fail, Some(look)) => format!(
-                "{} in one scrape. A version no worse than stable has less than one such scrape in a million.",
+                "{} in one scrape. A version no worse than stable has less than one such scrape in \
+                 a million.",
                 side_by_side(&look)
             ),
             (GateVerdict::Fail, None) => format!(
-                "{}: worse by more than {margin}. The chance that a version within that margin looks this bad is \
-                 under {}.",
+                "{}: worse by more than {margin}. The chance that a version within that margin \
+                 looks this bad is under {}.",
                 side_by_side(&self.step),
                 one_in(self.strongest)
             ),
             (GateVerdict::NeedMoreData, _) if self.suspect => format!(
-                "{}. Suspect: the chance that a version at most {margin} worse than stable looks this bad is under \
-                 {}, which is too little to roll back; holding.",
+                "{}. Suspect: the chance that a version at most {margin} worse than stable looks \
+                 this bad is under {}, which is too little to roll back; holding.",
                 side_by_side(&self.rollout),
                 one_in(self.e_slo)
             ),
@@ -293,77 +268,9 @@ fn points(share: f64) -> String {
     format!("{} percentage points", percent.trim_end_matches(" %"))
 }
 
-/// "1 in 340", rounded so that the chance is not understated; no more than a million is claimed.
-pub(super) fn one_in(evidence: f64) -> String {
-    let evidence = evidence.clamp(1.0, 1e6);
-    let unit = 10_f64.powi((evidence.log10().floor() as i32 - 1).max(0));
-    format!("1 in {}", count(((evidence / unit).floor() * unit) as u64))
-}
-
-fn plural(requests: u64) -> &'static str {
-    if requests == 1 { "request" } else { "requests" }
-}
-
-/// "1,350"
-pub(super) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
-/// A share in percent with two significant digits: "21 %", "9.5 %", "0.1 %".
-pub(super) fn percent(share: f64) -> String {
-    two_digits(share * 100.0, f64::round)
-}
-
-/// The same, rounded up: an upper bound must stay one.
-fn percent_up(share: f64) -> String {
-    // The tolerance keeps 4.000000000000001 from becoming 4.1.
-    two_digits(share * 100.0, |value| (value - 1e-9).ceil())
-}
-
-fn two_digits(percent: f64, round: impl Fn(f64) -> f64) -> String {
-    if percent <= 0.0 {
-        return "0 %".to_owned();
-    }
-    let scale = 10_f64.powi(1 - percent.log10().floor() as i32);
-    format!("{} %", tidy(round(percent * scale) / scale))
-}
-
-/// Without the digits that only binary fractions need: 99.9, not 99.90000000000001.
-fn tidy(value: f64) -> f64 {
-    (value * 1e9).round() / 1e9
-}
-
-/// A threshold as people write it: "250 ms", "1.5 s".
-fn span(time: Duration) -> String {
-    if time < Duration::from_secs(1) {
-        format!("{} ms", tidy(time.as_secs_f64() * 1_000.0))
-    } else {
-        format!("{} s", tidy(time.as_secs_f64()))
-    }
-}
-
-/// A time to wait, in its largest fitting unit: "45 s", "54 min", "6.1 h", "3 d".
-fn about(time: Duration) -> String {
-    let seconds = time.as_secs_f64();
-    match seconds {
-        ..120.0 => format!("{seconds:.0} s"),
-        ..7_200.0 => format!("{:.0} min", seconds / 60.0),
-        ..172_800.0 => format!("{:.1} h", seconds / 3_600.0),
-        _ => format!("{:.0} d", seconds / 86_400.0),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{after, close, look, policy};
+    use super::super::super::gate::tests::{after, close, look, policy};
     use super::*;
 
     const ERRORS: Criterion = Criterion::ErrorRate { max: 0.01 };
@@ -387,59 +294,61 @@ mod tests {
                 judge(&[look((0, 40), (0, 360))], Some(25)),
                 ERRORS,
                 Some(0.02),
-                "0 errors in 40 canary requests (stable 0 of 360): the rate is below 8.5 %; moving to \
-                 25 % needs below 4 %, about 47 more clean requests (≈ 39 min at this traffic).",
+                "0 errors in 40 canary requests (stable 0 of 360): the rate is below 8.5 %; moving \
+                 to 25 % needs below 4 %, about 47 more clean requests (≈ 39 min at this traffic).",
             ),
             (
                 judge(&[look((1, 900), (9, 8_100))], Some(25)),
                 P99,
                 None,
-                "1 too slow in 900 canary requests (stable 9 of 8,100): the share over 250 ms is below \
-                 0.69 %; moving to 25 % needs below 4 %.",
+                "1 too slow in 900 canary requests (stable 9 of 8,100): the share over 250 ms is \
+                 below 0.69 %; moving to 25 % needs below 4 %.",
             ),
             (
                 judge(&failing, Some(25)),
                 ERRORS,
                 None,
-                "31 of 150 canary requests failed (21 %, objective 1 %); stable 2 of 1,350. The chance \
-                 that a good version looks this bad is under 1 in 3,400.",
+                "31 of 150 canary requests failed (21 %, objective 1 %); stable 2 of 1,350. The \
+                 chance that a good version looks this bad is under 1 in 3,400.",
             ),
             (
                 judge(&failing, Some(25)),
                 P99,
                 None,
-                "31 of 150 canary requests took over 250 ms (21 %, objective p99 ≤ 250 ms (share over \
-                 250 ms ≤ 1 %)); stable 2 of 1,350. The chance that a good version looks this bad is \
-                 under 1 in 3,400.",
+                "31 of 150 canary requests took over 250 ms (21 %, objective p99 ≤ 250 ms (share \
+                 over 250 ms ≤ 1 %)); stable 2 of 1,350. The chance that a good version looks this \
+                 bad is under 1 in 3,400.",
             ),
             (
                 judge(&[look((28, 30), (0, 270))], Some(25)),
                 ERRORS,
                 None,
-                "28 of 30 canary requests failed in one scrape (93 %, objective 1 %); stable 0 of 270. A \
-                 version within its objective has less than one such scrape in a million.",
+                "28 of 30 canary requests failed in one scrape (93 %, objective 1 %); stable 0 of \
+                 270. A version within its objective has less than one such scrape in a million.",
             ),
             (
                 judge(&[look((9, 300), (81, 2_700)); 10], Some(25)),
                 ERRORS,
                 None,
-                "90 of 3,000 canary requests failed (3 %, objective 1 %); stable 810 of 27,000. Suspect: \
-                 the chance that a version within its objective looks this bad is under 1 in 1,000,000, \
-                 but it is not proven worse than stable, so rolling back may not help; holding.",
+                "90 of 3,000 canary requests failed (3 %, objective 1 %); stable 810 of 27,000. \
+                 Suspect: the chance that a version within its objective looks this bad is under 1 \
+                 in 1,000,000, but it is not proven worse than stable, so rolling back may not \
+                 help; holding.",
             ),
             (
                 bad_second_step.judge(&policy, Some(50)),
                 ERRORS,
                 Some(10.0),
-                "12 errors in 100,160 canary requests (stable 0 of 900,480): the rate is below 0.027 %; in \
-                 this step alone 12 of 160, about 440 more clean requests (≈ 44 s at this traffic).",
+                "12 errors in 100,160 canary requests (stable 0 of 900,480): the rate is below \
+                 0.027 %; in this step alone 12 of 160, about 440 more clean requests (≈ 44 s at \
+                 this traffic).",
             ),
             (
                 judge(&[look((0, 0), (0, 300))], None),
                 ERRORS,
                 Some(0.0),
-                "No canary requests yet (stable 0 of 300); promoting it needs below 1 %, about 351 more \
-                 clean requests.",
+                "No canary requests yet (stable 0 of 300); promoting it needs below 1 %, about 351 \
+                 more clean requests.",
             ),
         ] {
             assert_eq!(judgement.sentence(&criterion, rate), words);
