@@ -1,5 +1,5 @@
 //! Imports in `src` run one way: each module imports only those of lower layers, by `use` lines and
-//! by inline paths alike, in tests as well.
+//! by inline paths alike, in tests as well. Within some folders each file does.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -57,6 +57,88 @@ fn imports_run_one_way() {
     }
     let wrong: Vec<_> = wrong.into_iter().collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Folders of `src` whose files import each other one way.
+const ACYCLIC: [&str; 1] = ["rollout"];
+
+#[test]
+fn files_of_a_folder_import_each_other_one_way() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for folder in ACYCLIC {
+        let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let files = files(&source.join(folder));
+        let modules = files.iter().map(|file| {
+            let module = module_of(file.strip_prefix(&source).expect("a file of src"));
+            (module.join("::"), (file, module))
+        });
+        let modules: BTreeMap<_, _> = modules.collect();
+        for (name, (file, module)) in &modules {
+            let text = fs::read_to_string(file).expect("a readable file");
+            let known = |path: &[String]| {
+                let longest_first = (1..=path.len()).rev().map(|end| path[..end].join("::"));
+                longest_first
+                    .into_iter()
+                    .find(|path| modules.contains_key(path))
+            };
+            let imported = paths(&text, module);
+            let imported = imported.iter().filter_map(|path| known(path));
+            graph.insert(name.clone(), imported.filter(|to| to != name).collect());
+        }
+        assert!(graph.len() > 1, "{folder}: nothing to check");
+        assert_eq!(
+            circle(graph),
+            BTreeSet::new(),
+            "these files import each other"
+        );
+    }
+}
+
+/// What is left of a graph once all that leads nowhere is taken away, over and over: the circles,
+/// and what leads to them.
+fn circle(mut graph: BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+    loop {
+        let mut leaves = graph.iter().filter(|(_, to)| to.is_empty());
+        let Some(leaf) = leaves.next().map(|(name, _)| name.clone()) else {
+            return graph.into_keys().collect();
+        };
+        graph.remove(&leaf);
+        for imported in graph.values_mut() {
+            imported.remove(&leaf);
+        }
+    }
+}
+
+#[test]
+fn a_circle_of_files_is_seen() {
+    let module = |name: &str| vec!["rollout".to_owned(), name.to_owned()];
+    let text = "use super::{b::f, c}; use crate::rollout::d::{self, E};
+        pub use child::X; pub(super) fn g() {} pub(in crate::rollout) fn h() {}
+        mod tests { use super::*; use std::fmt; }";
+    let seen = paths(text, &module("a"));
+    let seen: Vec<_> = seen.iter().map(|path| path.join("::")).collect();
+    let expected = [
+        "rollout::a::*",
+        "rollout::a::child::X",
+        "rollout::a::tests::std::fmt",
+        "rollout::b::f",
+        "rollout::c",
+        "rollout::d",
+        "rollout::d::E",
+    ];
+    assert_eq!(seen, expected);
+    let graph = [
+        ("a", vec!["b"]),
+        ("b", vec!["c", "d"]),
+        ("c", vec!["b"]),
+        ("d", vec![]),
+    ];
+    let graph = graph.map(|(from, to)| {
+        let to = to.into_iter().map(str::to_owned).collect();
+        (from.to_owned(), to)
+    });
+    let left: Vec<_> = circle(graph.into()).into_iter().collect();
+    assert_eq!(left, ["a", "b", "c"]);
 }
 
 #[test]
@@ -164,6 +246,15 @@ fn module_of(file: &Path) -> Vec<String> {
 
 /// The modules at the top of the crate that a file of `module` names.
 fn imports(text: &str, module: &[String]) -> BTreeSet<String> {
+    let paths = paths(text, module);
+    paths
+        .into_iter()
+        .filter_map(|path| path.into_iter().next())
+        .collect()
+}
+
+/// The paths within the crate that a file of `module` names.
+fn paths(text: &str, module: &[String]) -> BTreeSet<Vec<String>> {
     let tokens = tokens(text);
     let mut found = BTreeSet::new();
     // The inline modules that are open, each with the depth of braces outside of it.
@@ -181,12 +272,19 @@ fn imports(text: &str, module: &[String]) -> BTreeSet<String> {
                 depth = depth.saturating_sub(1);
                 inline.pop_if(|(outside, _)| *outside == depth);
             }
-            "crate" | "super" | "self" if at == 0 || tokens[at - 1] != "::" => {
+            "use" if is_relative(tokens.get(at + 1)) => {
+                let here = inline.iter().map(|(_, name)| name.clone());
+                let here: Vec<_> = module.iter().cloned().chain(here).collect();
+                let (paths, end) = tree(&tokens, at + 1);
+                found.extend(paths.iter().filter_map(|path| resolved(path, &here)));
+                at = end;
+                continue;
+            }
+            "crate" | "super" | "self" if is_path(&tokens[..at]) => {
                 let here = inline.iter().map(|(_, name)| name.clone());
                 let here: Vec<_> = module.iter().cloned().chain(here).collect();
                 let (paths, end) = tree(&tokens, at);
-                let tops = paths.iter().filter_map(|path| top(path, &here));
-                found.extend(tops);
+                found.extend(paths.iter().filter_map(|path| resolved(path, &here)));
                 // The braces of a tree are not those of a block.
                 at = end;
                 continue;
@@ -232,8 +330,21 @@ fn tree(tokens: &[String], mut at: usize) -> (Vec<Vec<String>>, usize) {
     }
 }
 
-/// The module at the top of the crate that a path leads to, as seen from a module.
-fn top(path: &[String], here: &[String]) -> Option<String> {
+/// Whether a path that follows `use` begins at the module itself, such as in `pub use child::X`, or
+/// at another crate.
+fn is_relative(first: Option<&String>) -> bool {
+    first.is_some_and(|first| !["crate", "super", "self", "::"].contains(&first.as_str()))
+}
+
+/// Whether a path may begin after these tokens: not in the middle of one, nor in a visibility.
+fn is_path(before: &[String]) -> bool {
+    let last = before.iter().rev().take(3).map(String::as_str);
+    let last: Vec<_> = last.collect();
+    !matches!(last[..], ["::", ..] | ["(", "pub", ..] | ["in", "(", "pub"])
+}
+
+/// A path from the top of the crate, as named within a module.
+fn resolved(path: &[String], here: &[String]) -> Option<Vec<String>> {
     let mut base = match path.first()?.as_str() {
         "crate" => Vec::new(),
         _ => here.to_vec(),
@@ -247,7 +358,7 @@ fn top(path: &[String], here: &[String]) -> Option<String> {
             name => base.push(name.to_owned()),
         }
     }
-    base.into_iter().next()
+    Some(base)
 }
 
 /// Identifiers and signs of a text, without comments, and without what stands in quotes.
