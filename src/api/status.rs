@@ -95,8 +95,8 @@ pub struct State {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unmeasured: Vec<UnmeasuredObjective>,
 
-    /// Whether the spec has asked for the stable version since the last decision, which was to refuse
-    /// another one. Asking for the refused version again is then a new decision.
+    /// Whether the spec has asked for the stable version since the last decision, which was to
+    /// refuse another one. Asking for the refused version again is then a new decision.
     #[serde(skip_serializing_if = "is_false")]
     pub refusal_closed: bool,
 
@@ -224,8 +224,8 @@ pub struct UnmeasuredObjective {
     pub objective: String,
     /// Why, as a code, such as `Unreachable` or `CanaryStale`.
     pub reason: String,
-    /// Why in words, and what to do about it. The age of a sample, or how far a clock is off, is that
-    /// of the first look that found this reason.
+    /// Why in words, and what to do about it. The age of a sample, or how far a clock is off, is
+    /// that of the first look that found this reason.
     pub message: String,
 }
 

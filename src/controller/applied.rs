@@ -6,7 +6,7 @@ use super::{
     error::ReconcileError,
     prepare::Prepared,
     replace_status::replace_status,
-    status::Standing,
+    status::SpecValidity,
 };
 use crate::{
     api::State,
@@ -95,7 +95,7 @@ async fn bring_about(
         state,
         known: &prepared.children.known,
         known_is_all: prepared.children.known_is_all,
-        usable: prepared.standing == Standing::Valid,
+        usable: prepared.validity == SpecValidity::Valid,
         router: &*context.router,
         report: &prepared.snapshot.router,
         defaults: &context.defaults,

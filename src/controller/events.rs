@@ -1,4 +1,4 @@
-//! Decisions as Events on the ModelDeployment: the story that `kubectl describe mdep` tells.
+//! Decisions as Events on the ModelDeployment, as `kubectl describe mdep` lists them.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
@@ -9,7 +9,7 @@ use crate::{api::DecisionRecord, controller::status::is_warning, k8s::timely};
 /// The API server refuses longer notes.
 const NOTE_LIMIT: usize = 1000;
 
-/// Publishes Events. One that cannot be published is logged, and holds nothing up.
+/// Publishes Events. One that cannot be published is logged; no reconcile fails for it.
 #[derive(Clone)]
 pub struct Events {
     recorder: Recorder,
@@ -29,7 +29,8 @@ impl Events {
 
     /// Publishes a decision.
     pub async fn decision(&self, about: &ObjectReference, record: &DecisionRecord) {
-        // The note is no part of what makes an Event the same as one before, so version and weight go into the action.
+        // The note is not part of what makes an Event a repetition of an earlier one, so version
+        // and weight are part of the action.
         let action = format!("{}-{}-{}", record.action, record.version, record.weight);
         let note = record.by.as_ref().map_or_else(
             || record.sentence.clone(),

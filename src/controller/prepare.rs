@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use kube::{Api, ResourceExt};
 use kube_runtime::controller::Action;
 
-use super::{context::Context, status::Standing};
+use super::{context::Context, status::SpecValidity};
 use crate::{
     api::{
         Commands, ModelDeployment, ModelDeploymentSpec, State, VersionRef, VersionSpec,
@@ -38,7 +38,7 @@ pub(super) struct Prepared {
     /// Where its status is written.
     pub(super) api: Api<ModelDeployment>,
     /// Where its spec stands.
-    pub(super) standing: Standing,
+    pub(super) validity: SpecValidity,
     /// What exists of it.
     pub(super) children: Children,
     /// What the decision sees.
@@ -62,7 +62,7 @@ pub(super) async fn observe(
         context.recordings.forget(&format!("{namespace}/{name}"));
         return Ok(Found::Nothing(Action::await_change()));
     };
-    let Some(mut standing) = standing(&model, context) else {
+    let Some(mut validity) = validity(&model, context) else {
         // Its children are the garbage collector's.
         return Ok(Found::Nothing(Action::await_change()));
     };
@@ -72,7 +72,7 @@ pub(super) async fn observe(
     let known = &mut children.known;
     context.history.complete(&context.stores, &model, known);
     let is_nameless = names_no_version(&model);
-    if is_nameless || standing == Standing::Valid && wants_a_number(&model, &children) {
+    if is_nameless || validity == SpecValidity::Valid && wants_a_number(&model, &children) {
         let (client, known) = (&context.client, &mut children.known);
         match Box::pin(observe::history(client, &model, known)).await {
             Ok(()) => children.known_is_all = true,
@@ -84,21 +84,21 @@ pub(super) async fn observe(
         }
     }
     let (mut desired_refused, mut tried_again) = (None, None);
-    if standing == Standing::Valid && children.known_is_all {
+    if validity == SpecValidity::Valid && children.known_is_all {
         let refused = Box::pin(try_desired(&model, &children, context)).await;
         tried_again = refused.as_ref().and_then(|_| context.dry_runs.next(key));
         match refused {
-            Some(Refused::Invalid(faults)) => standing = Standing::Invalid(faults),
+            Some(Refused::Invalid(faults)) => validity = SpecValidity::Invalid(faults),
             Some(Refused::Denied(refusal)) => desired_refused = Some(refusal),
             None => {}
         }
     }
-    let mut snapshot = snapshot(&model, &children, router, &standing, context, now).await;
+    let mut snapshot = snapshot(&model, &children, router, &validity, context, now).await;
     snapshot.desired_refused = desired_refused;
     Ok(Found::Model(Box::new(Prepared {
         model,
         api,
-        standing,
+        validity,
         children,
         snapshot,
         now,
@@ -110,7 +110,7 @@ impl Prepared {
     /// The second phase: what comes next. Pure.
     pub(super) fn decide(&self, context: &Context) -> Decision {
         let (spec, snapshot) = (&self.model.spec, &self.snapshot);
-        match self.standing.unfit() {
+        match self.validity.unfit() {
             Some(why) => rollout::withdraw_trial(spec, snapshot, self.now, why),
             None => rollout::decide(spec, snapshot, self.now, context.evidence.interval()),
         }
@@ -126,7 +126,7 @@ impl Prepared {
             model: format!("{namespace}/{name}"),
             now: self.now,
             interval: context.evidence.interval().into(),
-            unfit: self.standing.unfit(),
+            unfit: self.validity.unfit(),
             spec: Recording::spec(&self.model.spec),
             snapshot: self.snapshot.clone(),
             decision: Some(decision.clone()),
@@ -135,18 +135,18 @@ impl Prepared {
 }
 
 /// Where the spec stands; none where the model's children are being deleted or set free.
-fn standing(model: &ModelDeployment, context: &Context) -> Option<Standing> {
+fn validity(model: &ModelDeployment, context: &Context) -> Option<SpecValidity> {
     if model.metadata.deletion_timestamp.is_some() {
         let collects = |finalizer: &String| COLLECTING.contains(&finalizer.as_str());
         let collected = model.finalizers().iter().any(collects);
-        return (!collected).then_some(Standing::Deleting);
+        return (!collected).then_some(SpecValidity::Deleting);
     }
     let mut errors = validate(model, &context.limits);
     errors.extend(unsupported(&*context.router, model));
     Some(if errors.is_empty() {
-        Standing::Valid
+        SpecValidity::Valid
     } else {
-        Standing::Invalid(errors)
+        SpecValidity::Invalid(errors)
     })
 }
 
@@ -155,11 +155,11 @@ async fn snapshot(
     model: &ModelDeployment,
     children: &Children,
     router: Report,
-    standing: &Standing,
+    validity: &SpecValidity,
     context: &Context,
     now: Timestamp,
 ) -> Snapshot {
-    let valid = *standing == Standing::Valid;
+    let valid = *validity == SpecValidity::Valid;
     let mut state = model
         .status
         .as_ref()

@@ -1,4 +1,4 @@
-//! The last stage: the account that Serin gives of what it knows, for people and for tools. Pure; time changes nothing.
+//! The status that follows from a state, for people and for tools. Pure.
 
 use std::fmt::Write as _;
 
@@ -17,18 +17,18 @@ use crate::{
     router::{InForce, Reachability},
 };
 
-/// Where the spec stands, as far as the decision does not say it.
+/// Whether the spec can be used.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Standing {
+pub enum SpecValidity {
     /// The spec is valid, and the state answers it.
     Valid,
     /// The spec cannot be used.
     Invalid(Vec<Invalid>),
-    /// The model is being deleted, and somebody's finalizer keeps it for a while.
+    /// The model is being deleted, and a finalizer of another controller keeps it for a while.
     Deleting,
 }
 
-impl Standing {
+impl SpecValidity {
     /// Why no version can be on trial, if none can.
     pub fn unfit(&self) -> Option<Unfit> {
         match self {
@@ -40,11 +40,11 @@ impl Standing {
 }
 
 /// The status that follows from a state. Conditions keep their transition time unless they change.
-pub fn account(
+pub fn build_status(
     model: &ModelDeployment,
     state: &State,
     stable: &VersionHealth,
-    (standing, refused): (&Standing, &[Refusal]),
+    (validity, refused): (&SpecValidity, &[Refusal]),
     reachability: Reachability,
     now: Timestamp,
 ) -> ModelDeploymentStatus {
@@ -54,7 +54,7 @@ pub fn account(
         .map(|status| status.conditions.as_slice())
         .unwrap_or_default();
     let generation = model.metadata.generation;
-    let conditions = conditions(model, state, stable, (standing, refused), reachability)
+    let conditions = conditions(model, state, stable, (validity, refused), reachability)
         .into_iter()
         .map(|(type_, status, reason, message)| {
             let status = if status { "True" } else { "False" };
@@ -82,8 +82,8 @@ pub fn account(
     }
 }
 
-/// Adds why routers do not take the model's route over, where they do not. Returns that, where it
-/// is news.
+/// Adds a condition with the reason why routers do not apply the model's route, where they do not.
+/// Returns the reason where `old` has no such condition.
 pub fn add_pending(
     status: &mut ModelDeploymentStatus,
     old: Option<&ModelDeploymentStatus>,
@@ -110,7 +110,7 @@ pub fn add_pending(
     news
 }
 
-/// Where a status calls a model Ready that was not: since when all pods of its version have been.
+/// If `new` turns Ready, returns when it became Available.
 pub fn becomes_ready(
     old: Option<&ModelDeploymentStatus>,
     new: &ModelDeploymentStatus,
@@ -133,7 +133,7 @@ fn conditions(
     model: &ModelDeployment,
     state: &State,
     stable: &VersionHealth,
-    (standing, refused): (&Standing, &[Refusal]),
+    (validity, refused): (&SpecValidity, &[Refusal]),
     reachability: Reachability,
 ) -> Vec<Row> {
     let available = state.stable.is_some() && stable.endpoints > 0;
@@ -147,12 +147,12 @@ fn conditions(
         (true, false) => reasons::NOT_ALL_READY,
         (true, true) => reasons::ALL_READY,
     };
-    let (mut progress, mut message) = match standing {
-        Standing::Invalid(errors) => (
+    let (mut progress, mut message) = match validity {
+        SpecValidity::Invalid(errors) => (
             Progress::stuck(reasons::INVALID_SPEC),
             listed(errors, state),
         ),
-        Standing::Valid | Standing::Deleting => {
+        SpecValidity::Valid | SpecValidity::Deleting => {
             match progress(model, state, all_ready, reachability) {
                 progress if progress.reason == reasons::NOT_ALL_READY => (progress, pods.clone()),
                 progress if progress.reason == reasons::NO_ROUTER => (
@@ -169,8 +169,8 @@ fn conditions(
     };
     let mut reason = progress.reason.to_owned();
     let hindrance = Refusal::shown(refused, state).next();
-    if let (Some(_), Standing::Invalid(_)) = (hindrance, standing) {
-        // A person repairs the spec first; what is refused concerns the version that serves on.
+    if let (Some(_), SpecValidity::Invalid(_)) = (hindrance, validity) {
+        // A person repairs the spec first; what is refused is of the version that serves.
         let _ = write!(message, " {}", Refusal::sentences(refused, state));
     } else if let Some(refusal) = hindrance {
         progress.ready = false;
@@ -179,7 +179,7 @@ fn conditions(
         message = format!("{} {message}", Refusal::sentences(refused, state));
     }
     // The API server takes no empty message.
-    let told = |holds: bool, otherwise: &str| {
+    let message_if = |holds: bool, otherwise: &str| {
         if holds {
             message.clone()
         } else {
@@ -198,18 +198,18 @@ fn conditions(
             types::RECONCILING,
             progress.reconciling,
             reason.clone(),
-            told(progress.reconciling, "Nothing is under way."),
+            message_if(progress.reconciling, "Nothing is under way."),
         ),
         (
             types::STALLED,
             progress.stalled,
             reason,
-            told(progress.stalled, "Nothing needs a person."),
+            message_if(progress.stalled, "Nothing needs a person."),
         ),
     ]
 }
 
-/// What kstatus wants to know, and the reason for it.
+/// What kstatus reads, and the reason for it.
 struct Progress {
     ready: bool,
     reconciling: bool,
@@ -297,7 +297,7 @@ fn progress(
     })
 }
 
-/// The message, and after it what could not be understood of what people said.
+/// The message, followed by the annotations that could not be understood.
 fn with_ignored(state: &State) -> String {
     let mut message = state.message.clone();
     for ignored in &state.ignored {
@@ -318,7 +318,7 @@ fn listed(errors: &[Invalid], state: &State) -> String {
     text
 }
 
-/// The severity of a decision's event.
+/// Whether a decision's Event is a warning.
 pub fn is_warning(action: &str, verdict: Option<Verdict>) -> bool {
     matches!(verdict, Some(Verdict::Fail | Verdict::Blind))
         || [
@@ -359,11 +359,11 @@ mod tests {
             ..State::default()
         };
         let now = Timestamp::UNIX_EPOCH;
-        account(
+        build_status(
             &model,
             &state,
             stable,
-            (&Standing::Valid, &[]),
+            (&SpecValidity::Valid, &[]),
             Reachability::Answers,
             now,
         )

@@ -1,4 +1,4 @@
-//! The last phase: the status, written; then what is new in it, said.
+//! The last phase: writes the status, then publishes what is new in it.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::{
     context::Context,
     error::StatusError,
     replace_status::replace_status,
-    status::{Standing, account, add_pending, becomes_ready},
+    status::{SpecValidity, add_pending, becomes_ready, build_status},
 };
 use crate::{
     api::{
@@ -21,9 +21,9 @@ use crate::{
     router::{Asked, Reachability},
 };
 
-/// What became of a status.
+/// The outcome of writing a status.
 pub(super) struct Saved {
-    /// Whether it said anything new.
+    /// Whether it was written: it is where it differs from the last one.
     pub(super) written: bool,
     /// The state that is persisted now.
     pub(super) next: State,
@@ -33,14 +33,14 @@ pub(super) struct Saved {
     pub(super) reachability: Reachability,
 }
 
-/// Writes the status if it says anything new, then tells the decisions.
+/// Writes the status if it differs, then publishes the decisions as Events and log lines.
 pub(super) async fn write_status(
     applied: &Applied,
     decision: Decision,
     context: &Context,
 ) -> Result<Saved, StatusError> {
     let prepared = &*applied.prepared;
-    let (model, standing) = (&prepared.model, &prepared.standing);
+    let (model, validity) = (&prepared.model, &prepared.validity);
     let refused = &applied.refused()[..];
     let stable = decision
         .next
@@ -49,20 +49,21 @@ pub(super) async fn write_status(
         .and_then(|stable| prepared.children.health.get(&stable.revision).cloned())
         .unwrap_or_default();
     let now = context.clock.now();
-    let account = |reachability| {
-        account(
+    let build = |reachability| {
+        build_status(
             model,
             &decision.next,
             &stable,
-            (standing, refused),
+            (validity, refused),
             reachability,
             now,
         )
     };
-    let mut status = account(Reachability::Answers);
+    let mut status = build(Reachability::Answers);
     let mut reachability = Reachability::Answers;
     if let Some(available_since) = becomes_ready(model.status.as_ref(), &status) {
-        // No move waits for an answer; and routers follow what is written, so that before it there is none.
+        // No move waits for an answer; and routers follow what is written, so that before it there
+        // is none.
         let old = model.status.as_ref().map(|status| &status.state);
         let moves = old != Some(&decision.next);
         let asked = Asked {
@@ -73,7 +74,7 @@ pub(super) async fn write_status(
             moves,
         };
         reachability = context.router.reachability(asked).await;
-        status = account(reachability);
+        status = build(reachability);
     }
     let in_force = &prepared.snapshot.router.in_force;
     let newly_pending = add_pending(&mut status, model.status.as_ref(), in_force, now);
@@ -85,12 +86,12 @@ pub(super) async fn write_status(
             reachability,
         });
     }
-    let problem = new_problem(model, &decision.next, standing, refused);
+    let problem = new_problem(model, &decision.next, validity, refused);
     let newly_ignored = newly_ignored(model, &decision.next);
     replace_status(&prepared.api, model, Some(status), context).await?;
     let about = model.object_ref(&());
     for record in &decision.records {
-        tell(record, context);
+        log_decision(record, context);
         context.events.decision(&about, record).await;
     }
     if let Some(ignored) = newly_ignored {
@@ -113,12 +114,12 @@ pub(super) async fn write_status(
     })
 }
 
-/// A problem that the status did not show before, with its reason: what is wrong with this generation of the spec, or an
-/// object that is refused.
+/// A problem that the status did not show before, with its reason: what is wrong with this
+/// generation of the spec, or an object that is refused.
 fn new_problem(
     model: &ModelDeployment,
     next: &State,
-    standing: &Standing,
+    validity: &SpecValidity,
     refused: &[Refusal],
 ) -> Option<(String, String)> {
     let conditions = model.status.as_ref().map(|status| &status.conditions);
@@ -127,7 +128,7 @@ fn new_problem(
         .flatten()
         .filter(|old| old.type_ == types::STALLED);
     let shown = stalled.find(|old| old.status == "True");
-    if let Standing::Invalid(errors) = standing {
+    if let SpecValidity::Invalid(errors) = validity {
         let is_new = shown.is_none_or(|old| {
             old.reason != reasons::INVALID_SPEC
                 || old.observed_generation != model.metadata.generation
@@ -148,8 +149,8 @@ fn newly_ignored(model: &ModelDeployment, next: &State) -> Option<String> {
     changed.then(|| next.ignored.join(" "))
 }
 
-/// The complete record, in the log.
-fn tell(record: &DecisionRecord, context: &Context) {
+/// Writes the complete record to the log.
+fn log_decision(record: &DecisionRecord, context: &Context) {
     context.metrics.decided(&record.action);
     let verdict = record.verdict.map(|verdict| format!("{verdict:?}"));
     let evidence = (!record.evidence.is_empty())

@@ -184,9 +184,9 @@ impl<'a> DecisionContext<'a> {
         })
     }
 
-    /// Why an objective cannot be measured. A reason whose figure is another one at each look, such as
-    /// the age of a sample, keeps the words of the first look: written anew, the status would wake
-    /// the loop, which would find the next figure, a hundred times a second.
+    /// Why an objective cannot be measured. A reason whose figure is another one at each look, such
+    /// as the age of a sample, keeps the words of the first look: written anew, the status would
+    /// wake the loop, which would find the next figure, a hundred times a second.
     pub(super) fn unmeasured(&self, objective: &str, blind: &BlindReason) -> UnmeasuredObjective {
         let before = self.snapshot.state.unmeasured.iter().find(|before| {
             let is_same = before.objective == objective && before.reason == blind.code();

@@ -24,8 +24,8 @@ pub struct Terms<'a> {
     pub threshold: Option<&'a Snapped>,
     /// The weight that the canary asks for, in percent; `None` where it asks to be promoted.
     pub next_weight: Option<u8>,
-    /// The time in which the step's requests were counted, once it is long enough to tell their
-    /// rate by.
+    /// The time in which the step's requests were counted, once it is long enough for their
+    /// rate.
     pub counted_for: Option<Duration>,
 }
 
@@ -57,7 +57,7 @@ pub enum Conclusion {
         judged: Judgement,
         /// What makes a request bad.
         criterion: Criterion,
-        /// The canary's requests a second in this step, where they can be told.
+        /// The canary's requests a second in this step, where they are known.
         rate: Option<f64>,
         /// The latency asked for, where `criterion` has the bucket edge below it.
         asked: Option<Duration>,

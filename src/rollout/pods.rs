@@ -137,7 +137,7 @@ impl<'a> PodsOnTrial<'a> {
         if !self.health.is_silent() {
             let refused = || self.snapshot.missing().map(ToString::to_string);
             let trouble = self.health.trouble.clone().or_else(refused);
-            let cause = trouble.map_or(PodTrouble::NotStarted, PodTrouble::Told);
+            let cause = trouble.map_or(PodTrouble::NotStarted, PodTrouble::Reported);
             return Some(Fault::Platform(late(Some(cause))));
         }
         let ran = self.health.unready_since.map(|since| self.witnessed(since));

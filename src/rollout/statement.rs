@@ -264,7 +264,7 @@ pub(super) enum Distrust {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PodTrouble {
     /// What the scheduler, the API server or a node says.
-    Told(String),
+    Reported(String),
     /// Their servers have not been started.
     NotStarted,
     /// Their servers were started too late to be Ready in time.

@@ -63,9 +63,9 @@ const OPENING_STAKE: f64 = 0.5;
 const STEP_STAKES: f64 = 0.3;
 /// …and over all looks.
 const LOOK_STAKES: f64 = 0.2;
-/// At full weight no stable traffic tells a bad version from an outage that would hit either, so a
-/// step there begins with less: three looks can't fail it (0.02·20³ = 160 < 200), which a burst of
-/// 30 s would else do.
+/// At full weight no stable traffic distinguishes a bad version from an outage that would hit
+/// either, so a step there begins with less: three looks can't fail it (0.02·20³ = 160 < 200),
+/// which a burst of 30 s would else do.
 const LONE_STEP_STAKE: f64 = 0.02;
 
 /// Winnings are cut off here: a chance of one in 10⁸ says all there is to say, and a canary that
@@ -238,7 +238,7 @@ pub(super) fn stake(look: u32, opens: Opens, steps: u32, staked: f64) -> f64 {
 /// The cap stays between two others. Above: two looks never fail a fresh rollout, `(0.6·c +
 /// 0.033)·c < G/α` (18.2 for two gates, 12.8 for one, 20 from three on). Below: nor do three, which
 /// 6.9, 5.4 and 7.9 ensure; less would only delay what lies close to the budget, where a burst
-/// cannot be told from chance either.
+/// cannot be distinguished from chance either.
 pub(super) fn look_cap(policy: &GatePolicy, look: Tally, allowed: f64) -> f64 {
     let never_enough = |looks| cap_of(policy, looks).min(LOOK_CAP);
     let (least, most) = (

@@ -25,7 +25,7 @@ pub(super) struct Weighed {
     pub(super) suspect: bool,
     /// How sure the bound on the canary's bad share is.
     pub(super) bound: BadShareBound,
-    /// The bound itself, and what it has to be, both as they are told.
+    /// The bound itself, and what it has to be, both as they are shown.
     pub(super) upper_bound: (f64, f64),
     /// What the canary's bad share may be.
     pub(super) allowed: Allowed,
@@ -47,7 +47,7 @@ impl Ledger {
     }
 
     /// Begins a step with `weight` percent of the traffic on the canary. Evidence carries over; a
-    /// failure does not, since whoever goes on after one has overruled it.
+    /// failure does not, since continuing after one overrules it.
     pub(super) fn begin_step(&mut self, weight: u8) {
         self.weight = weight;
         self.step_looks = 0;
@@ -110,7 +110,7 @@ impl Ledger {
             .saturating_sub(self.step.canary.requests)
     }
 
-    /// Fail before Pass before holding; whoever is suspect does not pass.
+    /// Fail before Pass before holding; a suspect canary does not pass.
     pub(super) fn verdict(
         &self,
         policy: &GatePolicy,

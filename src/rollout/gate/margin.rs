@@ -71,7 +71,7 @@ impl MarginState {
     }
 
     /// Begins a step with `weight` percent of the traffic on the canary. Evidence carries over; a
-    /// failure does not, since whoever goes on after one has overruled it.
+    /// failure does not, since continuing after one overrules it.
     pub fn begin_step(&mut self, weight: u8) {
         self.ledger.begin_step(weight);
     }

@@ -373,7 +373,7 @@ fn the_hard_guard_needs_five_bad_half_bad_and_a_good_stable() {
         // At half of the traffic nine bad requests may all be the canary's by chance (1 in 512).
         (look((9, 9), (0, 9)), 0.01, 50, false),
         (look((10, 10), (0, 10)), 0.01, 50, true),
-        // At full weight there is nobody to share an outage with.
+        // At full weight no other version shares an outage.
         (look((5, 10), (0, 0)), 0.01, 100, true),
     ] {
         let policy = GatePolicy::new(p0, 2, 4);

@@ -35,8 +35,8 @@ impl ValueState {
         Self::default()
     }
 
-    /// Begins a step. A breach carries over; a failure does not, since whoever goes on after one
-    /// has overruled it.
+    /// Begins a step. A breach carries over; a failure does not, since continuing after
+    /// one overrules it.
     pub fn begin_step(&mut self) {
         self.failed = false;
         self.breaches = self.breaches.min(BREACHES - 1);
@@ -52,7 +52,7 @@ impl ValueState {
         if self.at.is_some_and(|last| since(last) < soon) {
             return;
         }
-        // Nine digits come back from JSON as they were; nobody reads more.
+        // Nine digits come back from JSON as they were; no reader needs more.
         self.last = format!("{value:.8e}").parse().ok();
         self.at = Some(at);
         self.breaches = if limits.hold(value) {
@@ -119,7 +119,7 @@ mod tests {
             (&[3.1, 3.1, 2.0, 3.1, 3.1], GateVerdict::NeedMoreData),
             (&[3.1, 3.1, 2.0], GateVerdict::Pass),
             (&[3.1, 3.1, 3.1], GateVerdict::Fail),
-            // Whoever waits for a person after a failure must not go on by himself.
+            // A gate that waits for a person after a failure must not pass by itself.
             (&[3.1, 3.1, 3.1, 2.0], GateVerdict::Fail),
         ] {
             assert_eq!(after(values).verdict(), verdict, "{values:?}");

@@ -53,7 +53,7 @@ impl Display for Criterion {
 }
 
 impl Judgement {
-    /// The judgement in words. `canary_rate` is the canary's requests a second, to tell how long
+    /// The judgement in words. `canary_rate` is the canary's requests a second, to say how long
     /// the requests still lacking will take; `None` leaves that out.
     ///
     /// "The chance that a good version looks this bad is under 1 in N" is the guarantee of the

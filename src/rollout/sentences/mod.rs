@@ -302,7 +302,7 @@ fn withdrawn(f: &mut Formatter<'_>, why: &Withdrawal, canary: &str, stable: &str
 fn end(f: &mut Formatter<'_>, cause: Option<&PodTrouble>) -> fmt::Result {
     match cause {
         None => f.write_str("."),
-        Some(PodTrouble::Told(words)) => write!(f, ": {}.", words.trim_end_matches('.')),
+        Some(PodTrouble::Reported(words)) => write!(f, ": {}.", words.trim_end_matches('.')),
         Some(PodTrouble::NotStarted) => f.write_str(": they have not been started."),
         Some(PodTrouble::StartedLate) => f.write_str(": they were started too late."),
     }

@@ -286,12 +286,12 @@ fn a_bad_version_loses_all_weight_and_is_not_tried_again_without_a_token() {
     world.look(None);
     assert_eq!(world.state.phase, Phase::Stable);
 
-    // Something else, then the same again: refused, and told once.
+    // Something else, then the same again: refused, and recorded once.
     world.spec = spec("1");
     world.look(None);
     world.spec = spec("2");
-    let told: Vec<_> = (0..3).flat_map(|_| world.look(None)).collect();
-    assert!(told.len() <= 1, "{told:?}");
+    let recorded: Vec<_> = (0..3).flat_map(|_| world.look(None)).collect();
+    assert!(recorded.len() <= 1, "{recorded:?}");
     assert!(world.state.canary.is_none());
     assert!(
         world.state.message.contains("retryToken"),
@@ -358,12 +358,13 @@ fn a_look_between_two_scrapes_says_nothing_new() {
     world.pass(20);
     let scrape = world.now - SignedDuration::from_secs(2);
     world.look(Some(scraped(scrape, (50, 0), (450, 0))));
-    let told = world.state.clone();
-    assert!(told.message.contains("at this traffic"), "{}", told.message);
+    let before = world.state.clone();
+    let message = &before.message;
+    assert!(message.contains("at this traffic"), "{message}");
     for _ in 0..10 {
         world.pass(1);
         world.look(Some(scraped(scrape, (0, 0), (0, 0))));
-        assert_eq!(world.state, told);
+        assert_eq!(world.state, before);
     }
 }
 

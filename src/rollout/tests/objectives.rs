@@ -181,10 +181,10 @@ fn a_metric_that_is_not_there_does_not_look_like_a_model_that_nobody_asks() {
     let nothing = || reading((0, 0), (0, 0));
     assert!(
         world.look_at(vec![nothing(), nothing()]).is_empty(),
-        "nobody asks"
+        "no requests"
     );
-    let told = world.look_at(vec![reading((30, 0), (270, 0)), nothing()]);
-    assert_eq!(told, [reasons::METRICS_OUTAGE]);
+    let actions = world.look_at(vec![reading((30, 0), (270, 0)), nothing()]);
+    assert_eq!(actions, [reasons::METRICS_OUTAGE]);
     let message = &world.state.message;
     assert!(
         message.contains("latency-p99: nothing was counted, while errorRate counted 300 requests"),
@@ -221,7 +221,7 @@ fn what_cannot_be_measured_is_told_before_any_traffic_moves() {
     );
     assert!(message.contains("the smallest is 5ms"), "{message}");
 
-    // What no waiting mends keeps the version from traffic, and is told once.
+    // What no waiting changes keeps the version from traffic, and is recorded once.
     world.set_ready("2");
     let both = [missing.clone(), below];
     assert_eq!(world.look_before(&both), [reasons::NOT_MEASURABLE]);
@@ -235,7 +235,7 @@ fn what_cannot_be_measured_is_told_before_any_traffic_moves() {
         "{message}"
     );
 
-    // Mended, it goes on; what traffic itself may bring about is said along.
+    // Once repaired, it starts; what traffic itself may bring about is said with it.
     assert_eq!(world.look_before(&[missing]), [reasons::CANARY_STARTED]);
     assert_eq!(world.weight(), 10);
     let message = &world.state.message;

@@ -29,7 +29,7 @@ enum Happening {
         approval: bool,
         hold: bool,
     },
-    /// Somebody sets an annotation, or takes all away.
+    /// A person sets an annotation, or takes all away.
     Say(u8, u8, u8),
     Unsay,
 }
@@ -135,7 +135,7 @@ impl World {
             .is_some_and(|health| health.has_capacity(2))
     }
 
-    /// Whether this is said and has not been heeded before.
+    /// Whether this is asked for and has not had its effect yet.
     fn is_asked(&self, before: &State, command: &Command) -> bool {
         self.commands.ask(command) && !before.spent.contains(&command.to_string())
     }

@@ -1,4 +1,4 @@
-//! Time that nobody has witnessed, and clocks that are set.
+//! Time that no process has seen, and clocks that are set.
 
 use super::*;
 

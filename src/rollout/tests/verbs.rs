@@ -1,4 +1,4 @@
-//! What people say and declare about a rollout: each word, when it is heeded, and when it is not.
+//! Commands and settings of people: when each has its effect, and when it has none.
 
 use super::*;
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
 const BY: &str = "ada@example.com";
 
 impl World {
-    /// Somebody sets an annotation.
+    /// A person sets an annotation.
     fn say(&mut self, command: Command) {
         self.commands.by = Some(BY.to_owned());
         self.commands.asked.push(command);
@@ -61,7 +61,7 @@ fn a_step_with_pause_waits_for_a_yes_and_the_yes_waits_for_the_evidence() {
 
     let mut world = canary_v2(pause);
     assert_eq!(serve_step(&mut world), [reasons::AWAITING_APPROVAL]);
-    assert_eq!(serve_step(&mut world), [""; 0], "told once");
+    assert_eq!(serve_step(&mut world), [""; 0], "recorded once");
     assert!(
         world.state.message.contains("serin.dev/approve"),
         "{}",
@@ -268,7 +268,7 @@ fn aborted_at_any_step_all_is_back_and_the_version_is_refused() {
         assert_eq!(world.by(reasons::ABORTED), Some(BY));
         assert!(world.state.refused[0].reason.contains(BY));
         world.pass(60);
-        assert_eq!(world.look(None), [""; 0], "told once");
+        assert_eq!(world.look(None), [""; 0], "recorded once");
         assert!(world.state.canary.is_none());
     }
 }
@@ -366,7 +366,7 @@ fn with_on_failure_pause_a_person_decides() {
     let failing = || {
         let mut world = canary_v2(pause);
         let actions = world.serve(8, (100, 20), (900, 0));
-        assert_eq!(actions, [reasons::FAILURE_HELD], "held, and told once");
+        assert_eq!(actions, [reasons::FAILURE_HELD], "held, and recorded once");
         assert_eq!(world.weight(), 10);
         world
     };

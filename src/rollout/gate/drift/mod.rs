@@ -41,7 +41,7 @@ use crate::evidence::{DriftState, Spread};
 
 /// How many predictions each class's share is taken to have been seen in before.
 const PRIOR: f64 = 50.0;
-/// Most classes that are told apart; the rest is counted as one. Bounds the size of status.
+/// Most classes that are counted each; the rest is counted as one. Bounds the size of status.
 const MOST_CLASSES: usize = 64;
 /// The name of the rest.
 const OTHERS: &str = "others";
@@ -87,7 +87,7 @@ pub struct DriftJudgement {
     pub needed: u64,
     /// Whether the canary has all traffic, so that there is nothing to compare with.
     pub alone: bool,
-    /// How many predictions count as one, at most; `None` while that cannot be told.
+    /// How many predictions count as one, at most; `None` while that is not known.
     pub effect: Option<f64>,
 }
 
@@ -119,7 +119,7 @@ impl DriftState {
     }
 
     /// Begins a step with `weight` percent of the traffic on the canary. Evidence carries over; a
-    /// failure does not, since whoever goes on after one has overruled it.
+    /// failure does not, since continuing after one overrules it.
     pub fn begin_step(&mut self, weight: u8) {
         self.playing = self.won();
         self.weight = weight;
@@ -231,7 +231,7 @@ impl DriftState {
         nine_digits(self.playing * self.log_ratio().min(600.0).exp())
     }
 
-    /// How many predictions count as one; `None` while that cannot be told.
+    /// How many predictions count as one; `None` while that is not known.
     fn effect(&self) -> Option<f64> {
         self.spread.effect(self.classes())
     }

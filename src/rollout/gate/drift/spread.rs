@@ -1,7 +1,7 @@
 //! How many predictions make one independent one.
 //!
 //! Rows of one batch are alike, and a batch goes to one version as a whole: of 500 predictions of
-//! one class that the canary gave, all may be one caller's. What tells is how unevenly a class
+//! one class that the canary gave, all may be one caller's. What shows it is how unevenly a class
 //! falls to the canary from scrape to scrape: with `n_t` predictions of the class in scrape `t`,
 //! the share `r_t` of them the canary's and `ρ` that of all scrapes,
 //!
@@ -22,7 +22,7 @@
 
 use crate::evidence::Spread;
 
-/// Degrees of freedom from which the effect can be told: six scrapes of two classes.
+/// Degrees of freedom from which the effect is known: six scrapes of two classes.
 const ENOUGH: f64 = 10.0;
 /// The normal distribution's 5 % quantile.
 const Z05: f64 = -1.645;
@@ -58,7 +58,7 @@ impl Spread {
         }
     }
 
-    /// How many predictions count as one, at most; `None` while that cannot be told. `counts` are
+    /// How many predictions count as one, at most; `None` while that is not known. `counts` are
     /// each class's of the canary and of stable.
     pub(crate) fn effect<'a>(
         &self,

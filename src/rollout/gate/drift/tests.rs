@@ -31,7 +31,7 @@ fn draw(random: &mut Random, shares: &[f64], predictions: u64) -> Vec<u64> {
 }
 
 /// Plays steps of 10, 25, 50 and 100 %, 20 scrapes of so many batches each, all rows of a batch of
-/// one class and for one version; tells whether the gate ever failed.
+/// one class and for one version; returns whether the gate ever failed.
 fn fails(seed: u64, canary: &[f64], stable: &[f64], batches: u64, rows: u64) -> bool {
     let mut random = Random(seed.wrapping_mul(0x2545_F491_4F6C_DD1D));
     let mut state = DriftState::new();
