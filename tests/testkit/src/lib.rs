@@ -1,5 +1,5 @@
-//! What the tests of several packages share.
-#![allow(clippy::unwrap_used)]
+//! What the tests of several packages share. A panic here fails the test, as it should.
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 mod authority;
 mod ports;
