@@ -86,7 +86,7 @@ impl Operator {
         }
     }
 
-    /// Ends it as SIGKILL does: in the middle of whatever it does.
+    /// Ends it as SIGKILL does, at any point of its work.
     pub fn kill(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();

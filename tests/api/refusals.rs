@@ -1,5 +1,5 @@
-//! The API server refuses what a rollout writes, or the spec cannot be used: nothing that serves is
-//! disturbed, and nothing that has to move back waits.
+//! The API server refuses the writes of a rollout, or the spec is invalid: nothing that serves is
+//! disturbed, and no rollback is delayed.
 
 use k8s_openapi::api::{
     admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},

@@ -1,5 +1,5 @@
-//! One etcd and one API server for all tests of this process. The kernel ends them with it, however
-//! it ends.
+//! One etcd and one API server for all tests of this process. The kernel kills them when the
+//! process ends.
 
 use std::{
     fs,
@@ -35,8 +35,8 @@ pub struct Server {
 /// Or the error of its start: all tests then fail with it, and no other server is started.
 static SERVER: OnceLock<Option<Result<Server, String>>> = OnceLock::new();
 
-/// The API server, started by the first who asks. `None`, with the reason printed, where its
-/// programs are missing.
+/// The API server, started at the first call. `None`, with the reason printed, where its programs
+/// are missing.
 pub fn server() -> Option<&'static Server> {
     let server = SERVER.get_or_init(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -53,7 +53,7 @@ pub fn server() -> Option<&'static Server> {
     Some(server.as_ref().unwrap_or_else(|why| panic!("{why}")))
 }
 
-/// The minor version that was asked for; `None` where programs were given and nothing said.
+/// The requested minor version; `None` where programs are given without a version.
 fn wanted_minor() -> Option<String> {
     let said = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let given = said("KUBEBUILDER_ASSETS").is_some();

@@ -37,9 +37,9 @@ use crate::{
     traffic::Metrics,
 };
 
-/// Long enough for a busy machine of two cores; nothing here normally takes a tenth of it.
+/// Long enough for a busy machine of two cores; normally nothing takes a tenth of it.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
-/// Long enough for three looks at the metrics: what would have moved has moved.
+/// Long enough for three looks at the metrics, within which any move would have happened.
 pub const A_WHILE: Duration = Duration::from_secs(4);
 /// Nothing listens there.
 const NO_PROMETHEUS: &str = "http://127.0.0.1:1";
@@ -64,7 +64,7 @@ pub struct World {
 #[derive(Default)]
 struct Received {
     models: Vec<ModelDeployment>,
-    /// The one that a test waited for last; what it waits for next comes with that one or after it.
+    /// The status that a test waited for last; the next one is that one or a later one.
     reached: usize,
 }
 
@@ -320,15 +320,15 @@ impl World {
             .await
     }
 
-    /// Waits until this version is on trial with so many percent of the traffic.
+    /// Waits until this version is on trial with `weight` percent of the traffic.
     pub async fn until_canary(&self, version: &str, weight: u8) -> ModelDeploymentStatus {
         let what = format!("version {version} has {weight} %");
         self.until(&what, |status| canary(status) == Some((version, weight)))
             .await
     }
 
-    /// Waits until the rollout is in this phase, its canary with so many percent of the traffic; 0
-    /// where there is none.
+    /// Waits until the rollout is in this phase, its canary with `weight` percent of the traffic; 0
+    /// without a canary.
     pub async fn until_phase(&self, phase: Phase, weight: u8) -> ModelDeploymentStatus {
         self.until("the moment has come", |status| {
             let now = canary(status).map_or(0, |(_, weight)| weight);
@@ -416,7 +416,7 @@ impl Moment {
     }
 }
 
-/// Waits until a condition holds; fails the test if it never does.
+/// Waits until a condition holds. Fails the test after [`TIMEOUT`].
 pub async fn wait(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !condition().await {

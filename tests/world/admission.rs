@@ -26,7 +26,7 @@ pub enum Manner {
 pub struct Denial {
     pub kinds: &'static [Kind],
     pub manner: Manner,
-    /// What the denial says; empty where it has no words of its own.
+    /// The message of the denial; empty where it has none.
     pub words: &'static str,
 }
 
@@ -36,7 +36,7 @@ pub struct Admission {
     pub denials: Vec<Denial>,
     /// So many Deployments may there be in a namespace.
     pub deployments: Option<usize>,
-    /// Webhooks put into every Deployment what their owners think is missing.
+    /// Mutating webhooks add to every Deployment.
     pub mutates: bool,
     /// Each write of an operator's that was refused: when, its kind, and the words.
     pub refused: Vec<(u64, Kind, String)>,

@@ -32,7 +32,7 @@ pub enum Fault {
     Sigterm,
     /// 5: killed while listing.
     KillListing,
-    /// 6: killed, and started again on an API server that lags so many writes.
+    /// 6: killed, and restarted on an API server that lags by this many writes.
     Behind(u64),
     /// 8: events of one object are merged.
     Merge,
@@ -66,7 +66,7 @@ pub enum Fault {
     TwoLeaders,
     /// 17: there is no leader.
     NoLeader,
-    /// 17: the leader dies, after its own clock was off by so many seconds.
+    /// 17: the leader dies after its clock was off by this many seconds.
     Dies(i64),
     /// 17: the leader and the API server cannot reach each other.
     CutOff,
@@ -80,9 +80,9 @@ pub enum Fault {
     Ill(Illness),
     /// 39: a router restarts, and so do its counters.
     RouterRestart,
-    /// A ready pod is not ready for so many seconds.
+    /// A ready pod is not ready for this many seconds.
     Trip(u64),
-    /// 44: the operator's clock is off by so many seconds.
+    /// 44: the operator's clock is off by this many seconds.
     Clock(i64),
     /// 45: the operator is frozen for 30 minutes.
     Freeze,
@@ -141,7 +141,7 @@ impl Fault {
         !matches!(self, Self::Panic(_)) || model == IRIS
     }
 
-    /// Whether it is about who leads: in such a world replicas elect their leader.
+    /// Whether it is about leadership: in such a world replicas elect their leader.
     pub fn is_about_leaders(self) -> bool {
         matches!(
             self,
@@ -164,7 +164,7 @@ impl Fault {
         !is_elsewhere && !self.is_about_leaders()
     }
 
-    /// Whether the API server answers every operator with what is old, or not at all.
+    /// Whether the API server answers every operator with stale data, or not at all.
     fn hides_what_is_new(self) -> bool {
         matches!(
             self,
@@ -178,7 +178,7 @@ impl Fault {
         )
     }
 
-    /// Whether the operator's picture of the world may be old because of it.
+    /// Whether the operator's caches may be stale because of it.
     fn blurs(self) -> bool {
         matches!(
             self,
@@ -289,24 +289,24 @@ impl Faults {
             .any(|window| window.from_ms <= self.now_ms && self.now_ms < window.from_ms + 15_000)
     }
 
-    /// Whether nothing will go wrong any more.
+    /// Whether no fault will begin any more.
     pub fn are_over(&self) -> bool {
         let ends = self.windows.iter().map(|window| window.to_ms);
         ends.chain(self.last_arrival_ms)
             .all(|end| end < self.now_ms)
     }
 
-    /// Whether anything is wrong with a model now, or was within the last so many milliseconds.
+    /// Whether a fault affects a model now, or did within the last `ms` milliseconds.
     pub fn within(&self, ms: u64, model: ModelRef) -> bool {
         self.lately(ms, |fault| fault.concerns(model))
     }
 
-    /// Whether no operator can tell routers what is new, or could not within the last minute.
+    /// Whether no operator can configure routers now, or none could within the last minute.
     pub fn hide_what_is_new(&self) -> bool {
         self.lately(60_000, Fault::hides_what_is_new)
     }
 
-    /// Whether such a fault is there, or was within the last so many milliseconds.
+    /// Whether such a fault is active, or was within the last `ms` milliseconds.
     fn lately(&self, ms: u64, which: impl Fn(Fault) -> bool) -> bool {
         let mut windows = self.windows.iter().filter(|window| which(window.fault));
         windows.any(|window| window.from_ms <= self.now_ms && self.now_ms < window.to_ms + ms)

@@ -11,9 +11,9 @@ use crate::{
     routers::shares,
 };
 
-/// Requests a second that fill what one pod requests.
+/// Requests per second that use all of one pod's resource requests.
 pub const POD_CARRIES: u64 = 150;
-/// Work of a pod that is aimed at, as a share of what it requests.
+/// Target utilisation of a pod, as a share of its resource requests.
 const TARGET: f64 = 0.5;
 /// Time between two looks, in milliseconds.
 const PERIOD_MS: u64 = 15_000;
@@ -42,7 +42,7 @@ impl Hpa {
         }
     }
 
-    /// The pods that so many requests a second need at the least.
+    /// Returns the least number of pods for `rate` requests per second.
     pub fn needed(rate: u64) -> u64 {
         rate.div_ceil(POD_CARRIES)
     }

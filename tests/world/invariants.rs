@@ -59,7 +59,7 @@ pub const INVARIANTS: [(&str, &str); 19] = [
 /// A breach may last this many seconds: the hard guard needs one whole scrape of the new weight,
 /// the statistics three.
 const BREACH_SECONDS: u64 = 30;
-/// A step of 30 s, or the start of pods within 11 s, takes less than so many seconds.
+/// Longest time of a step of 30 s, or of the start of pods within 11 s, in seconds.
 const STEP_SECONDS: u64 = 90;
 /// Milliseconds after which a router counts as reachable without an answer, less the rounding of a
 /// timestamp.
@@ -190,7 +190,7 @@ impl Invariants {
             || !model["metadata"]["deletionTimestamp"].is_null()
             || faults.within(60_000, story.model)
             || faults.clock_was_ahead();
-        // Counts of a step in which routers did something else are not believed, until they are few
+        // Counts of a step in which routers had other weights are not believed until they are few
         // among the others.
         let wanted = (text(&canary["revision"]), weight(status));
         let has_wanted = |router| shares(router, story.model).any(|share| share == wanted);
@@ -343,8 +343,8 @@ impl Invariants {
         }
     }
 
-    /// The first version serves with one pod; whatever comes later needs capacity for all of the
-    /// traffic, or as much of it as `minReady` says.
+    /// The first version serves with one pod; later ones need capacity for all of the traffic, or
+    /// for the share of `minReady`.
     fn has_capacity(
         &mut self,
         model: ModelRef,
@@ -449,7 +449,7 @@ impl Invariants {
     }
 }
 
-/// Since when a condition of a model is True, by the clock of who wrote it: milliseconds of the
+/// Returns since when a condition of a model is True, by its writer's clock: milliseconds of the
 /// world.
 fn holds_since(model: &Value, wanted: &str) -> Option<i64> {
     let mut conditions = model["status"]["conditions"].as_array()?.iter();

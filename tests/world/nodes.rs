@@ -20,7 +20,7 @@ pub const ROUTERS: &str = "serin-system";
 /// How many nodes run pods of models.
 const NODES: u64 = 2;
 
-/// A moment that never comes.
+/// A time that is never reached.
 const NEVER_MS: u64 = u64::MAX / 2;
 
 /// All nodes and controllers.
@@ -79,7 +79,7 @@ struct Pod {
 }
 
 impl Played {
-    /// Whether nothing will change by itself.
+    /// Whether nothing is left to change.
     fn is_calm(&self, now_ms: u64) -> bool {
         self.seen_at_ms <= now_ms
             && self.pods.iter().all(|pod| {
@@ -312,7 +312,8 @@ impl Nodes {
         self.look_again();
     }
 
-    /// A node is drained: its pods go at once, and are made again elsewhere. Returns how many went.
+    /// Drains a node: its pods are evicted at once and created elsewhere. Returns how many there
+    /// were.
     pub fn drain(&mut self, node: u64, objects: &mut Objects) -> usize {
         self.evict(objects, |pod| pod.node == Some(node), usize::MAX)
     }

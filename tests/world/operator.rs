@@ -70,7 +70,7 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Starts a process: one that leads at once, or with a `pod` one of those who elect a leader.
+    /// Starts a process: with a `pod` it takes part in elections, without it leads at once.
     pub fn start(world: &Arc<World>, name: &str, pod: Option<String>, serving_image: &str) -> Self {
         let process = Process::new(name.to_owned());
         let stop = CancellationToken::new();
@@ -124,7 +124,7 @@ impl Operator {
         self.stop.cancel();
     }
 
-    /// Whether it ended by a panic, which nothing in it may do.
+    /// Whether it ended by a panic, which is always a bug.
     pub fn has_panicked(&self) -> bool {
         self.is_over() && !self.process.killed.is_cancelled()
     }

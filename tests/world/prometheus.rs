@@ -24,9 +24,9 @@ use crate::{
 pub enum Illness {
     /// The connection is refused.
     Down,
-    /// Answers after so many seconds.
+    /// Answers after this many seconds.
     Slow(u64),
-    /// Sends headers, and then nothing.
+    /// Sends only headers.
     Hanging,
     /// Sends without end.
     Endless,
@@ -46,7 +46,7 @@ pub enum Illness {
     Warns,
     /// Not JSON at all.
     Html,
-    /// Knows no latencies, all else is well.
+    /// Has no latencies, everything else is healthy.
     OneUnknown,
 }
 

@@ -89,7 +89,7 @@ async fn live(seed: u64, world: Arc<World>) -> Outcome {
     let mut replicas = Replicas::new(world.clone(), seed);
     let begin = Instant::now();
     let mut second = 0;
-    // Reconciles and writes at the moment from which nothing is left to be done.
+    // Reconciles and writes at the time from which nothing is left to be done.
     let mut calm: Option<Counts> = None;
     let mut busiest = 0;
     let mut rested_since: Option<(u64, Counts)> = None;
@@ -151,7 +151,7 @@ async fn live(seed: u64, world: Arc<World>) -> Outcome {
                 break;
             }
             (true, None) => rested_since = Some((second, counts)),
-            // The last writes of what is done may still be under way.
+            // The last writes may still be under way.
             (true, Some((since, _))) if second < since + 60 => {
                 rested_since = Some((since, counts));
             }

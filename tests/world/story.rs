@@ -19,7 +19,7 @@ const FINALIZER: &str = "example.com/somebody-else";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     Ready,
-    /// After so many seconds.
+    /// After this many seconds.
     After(u64),
     Never,
     Crashing,
@@ -82,7 +82,7 @@ pub enum When {
     Invalid,
     /// The model and all that was made for it is gone.
     Gone,
-    /// So many seconds after the deed before.
+    /// This many seconds after the previous deed.
     After(u64),
 }
 
@@ -271,8 +271,7 @@ impl Story {
         Self::of(name, chapters, behaviours, |_| {})
     }
 
-    /// A story of a model of its own, whose spec begins as the others' does, but for what `edit`
-    /// changes.
+    /// A story of another model, with the common first spec changed by `edit`.
     pub fn of(
         name: &'static str,
         chapters: &[(When, Deed)],
@@ -321,8 +320,8 @@ impl Story {
         Self::number(rng.below(STORIES.len() as u64) as usize)
     }
 
-    /// A plain one of another model, which begins a while later: a version that is promoted, or
-    /// fails and is rolled back.
+    /// A plain story of another model, which begins later: a version is promoted, or fails and is
+    /// rolled back.
     pub fn of_a_neighbour(seed: u64) -> Self {
         let mut rng = Rng::new(seed, "neighbour");
         let mut story = Self::number(rng.below(PLAIN) as usize);

@@ -124,7 +124,7 @@ impl Traffic {
         exact / 1000 + u64::from(self.rng.chance(exact % 1000))
     }
 
-    /// A router starts anew: its counters begin at zero.
+    /// Restarts a router: its counters begin at zero.
     pub fn restart_router(&mut self, router: usize) {
         for ((of, _), counts) in &mut self.counters {
             if *of == router {
@@ -133,7 +133,7 @@ impl Traffic {
         }
     }
 
-    /// Another pod takes a router's place: what it counts begins at zero, under a name of its own.
+    /// Replaces a router by another pod, whose counters begin at zero under a new name.
     pub fn replace_router(&mut self, router: usize) {
         self.counters.retain(|(of, _), _| *of != router);
     }

@@ -76,9 +76,9 @@ pub enum Fate {
         message: &'static str,
         retry_after: Option<u64>,
     },
-    /// It never arrives, and the client learns so.
+    /// It never arrives, and the client gets an error.
     Unreachable,
-    /// It never arrives, and the client learns nothing.
+    /// It never arrives, and the client gets no answer.
     Lost,
     /// It is done, but the connection breaks before the answer.
     AnswerBroken,
@@ -341,7 +341,7 @@ fn broken() -> BoxError {
     ))
 }
 
-/// No answer ever comes: as `kube::Config::read_timeout` has it, the connection is given up.
+/// No answer comes; the connection is given up after `kube::Config::read_timeout`.
 async fn silence<T>() -> Result<T, BoxError> {
     tokio::time::sleep(READ_TIMEOUT).await;
     Err(Box::new(io::Error::from(io::ErrorKind::TimedOut)))

@@ -205,8 +205,7 @@ impl State {
         })
     }
 
-    /// A new pod, with an address of its own, takes the place of a router. Clients are not sent to
-    /// it before it is ready.
+    /// Replaces a router by a new pod with another address. It gets no clients before it is ready.
     pub fn replace_router(&mut self, index: usize) {
         self.replaced += 1;
         let newer = RouterPod::newer(index, self.replaced);
@@ -228,7 +227,7 @@ impl State {
         routers::publish_endpoints(&mut self.objects, &self.router_pods);
     }
 
-    /// One second of everything that is not the operator.
+    /// Plays one second of everything but the operator.
     pub fn step(&mut self, second: u64) {
         let now_ms = second * 1000;
         "cluster".clone_into(&mut self.objects.actor);

@@ -268,8 +268,7 @@ impl Happening {
         begins
     }
 
-    /// Once the operator has seen the edit, and so many seconds have passed, the spec is edited
-    /// back.
+    /// Seconds after the operator has seen the edit until the spec is edited back.
     fn goes_back(&mut self, state: &mut State, seconds: u64) {
         let seen = IRIS.of(&state.objects).is_some_and(|model| {
             model["status"]["observedGeneration"] == model["metadata"]["generation"]
@@ -414,8 +413,7 @@ impl Happening {
     }
 }
 
-/// The name of the objects of the version in force, else of the first one, else of any that is
-/// there.
+/// Returns the name of the stable version's objects, else of the first version's, else of any.
 pub fn serving(objects: &Objects) -> Option<String> {
     let status = &IRIS.of(objects)?["status"];
     let stable = status["stable"]["revision"].as_str();

@@ -85,7 +85,7 @@ fn triple(seed: u64) -> Option<Cell> {
     })
 }
 
-/// Plays cells on all cores. Returns what was found, by the cell's name.
+/// Plays cells on all cores. Returns the findings, by the cell's name.
 fn play_all(cells: &[Cell]) -> BTreeMap<String, Vec<String>> {
     let found = Mutex::new(BTreeMap::new());
     let began = Instant::now();
@@ -168,7 +168,7 @@ fn print_table(cells: &[Cell], impossible: &[(Place, Event, &str)], found: &[&St
     );
 }
 
-/// Fails with every cell that is red, and why.
+/// Fails with each red cell and its findings.
 fn assert_green(found: &BTreeMap<String, Vec<String>>) {
     assert!(
         found.is_empty(),
