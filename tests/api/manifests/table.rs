@@ -3,7 +3,7 @@
 use By::{Operator, Rule, Schema};
 use serde_json::{Value, json};
 
-use super::pods;
+use super::{bounds, pods};
 use crate::world::{manifest, with};
 
 /// Which check refuses a manifest first.
@@ -235,6 +235,7 @@ pub fn table() -> Vec<Wrong> {
         Rule "/metadata/name" = json!("iris.v2") => "metadata.name";
     };
     table.extend(pods::table());
+    table.extend(bounds::table());
     table
 }
 
