@@ -96,7 +96,7 @@ async fn bring_about(
         known: &prepared.children.known,
         known_is_all: prepared.children.known_is_all,
         usable: prepared.validity == SpecValidity::Valid,
-        router: &*context.router,
+        router: context.routers.of(&prepared.model.spec),
         report: &prepared.snapshot.router,
         defaults: &context.defaults,
     };

@@ -14,7 +14,7 @@ use crate::{
     k8s::Stores,
     observe::{Attention, DryRuns, Evidence, History},
     plan::PlatformDefaults,
-    router::Router,
+    router::Registry,
 };
 
 /// What every reconcile shares.
@@ -44,7 +44,7 @@ pub struct Context {
     /// The operator's own metrics.
     pub metrics: Arc<Metrics>,
     /// What moves traffic.
-    pub router: Arc<dyn Router>,
+    pub routers: Registry,
     /// The last decisions, to be replayed.
     pub recordings: Arc<Recordings>,
     /// Failed reconciles in a row, by model.
@@ -63,6 +63,8 @@ impl Context {
         self.dry_runs.forget(&key);
         self.attention.forget(&key);
         self.failures.lock().remove(&key);
-        self.router.forget(&key);
+        for router in self.routers.all() {
+            router.forget(&key);
+        }
     }
 }

@@ -62,7 +62,7 @@ const UNANSWERED_PAUSE: Duration = Duration::from_millis(200);
 pub async fn run(context: Arc<Context>, dirty: Dirty, concurrency: u16, stop: CancellationToken) {
     // Before all are listed: what changes meanwhile is marked.
     let marked = dirty.listen();
-    let models = context.stores.models.told().clone();
+    let models = context.stores.models.store().clone();
     let everyone: Vec<_> = models
         .state()
         .iter()

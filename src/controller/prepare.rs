@@ -68,7 +68,8 @@ pub(super) async fn observe(
     };
     let now = context.clock.now();
     let mut children = observe::children(&context.stores, &model);
-    let router = Report::of(&*context.router, &context.stores, &model);
+    let router = context.routers.of(&model.spec);
+    let router = Report::of(router, &context.stores, &model);
     let known = &mut children.known;
     context.history.complete(&context.stores, &model, known);
     let is_nameless = names_no_version(&model);
@@ -142,7 +143,7 @@ fn validity(model: &ModelDeployment, context: &Context) -> Option<SpecValidity> 
         return (!collected).then_some(SpecValidity::Deleting);
     }
     let mut errors = validate(model, &context.limits);
-    errors.extend(unsupported(&*context.router, model));
+    errors.extend(unsupported(context.routers.of(&model.spec), model));
     Some(if errors.is_empty() {
         SpecValidity::Valid
     } else {
@@ -170,7 +171,10 @@ async fn snapshot(
         None => in_force(&children.known),
     };
     let (stores, was_lost) = (&context.stores, in_force.is_some());
-    let free_port = context.router.port(stores, model, &mut state, was_lost);
+    let free_port = context
+        .routers
+        .of(&model.spec)
+        .port(stores, model, &mut state, was_lost);
     let readings = if valid {
         context.evidence.read(model, &state, now).await
     } else {

@@ -18,7 +18,7 @@ use crate::{
     },
     observe::Refusal,
     rollout::Decision,
-    router::{Asked, Reachability},
+    router::{Reachability, ReachabilityQuery},
 };
 
 /// The outcome of writing a status.
@@ -66,14 +66,14 @@ pub(super) async fn write_status(
         // is none.
         let old = model.status.as_ref().map(|status| &status.state);
         let moves = old != Some(&decision.next);
-        let asked = Asked {
+        let query = ReachabilityQuery {
             stores: &context.stores,
             model,
             available_since,
             now,
             moves,
         };
-        reachability = context.router.reachability(asked).await;
+        reachability = context.routers.of(&model.spec).reachability(query).await;
         status = build(reachability);
     }
     let in_force = &prepared.snapshot.router.in_force;

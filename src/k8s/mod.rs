@@ -6,10 +6,13 @@ mod dirty;
 mod endpoints;
 mod history;
 mod kinship;
+mod listen;
 mod models;
 mod names;
 mod objects;
 mod stores;
+pub mod targets;
+mod watch;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -23,10 +26,12 @@ pub use history::{
     KnownVersion, REIGN_ANNOTATION, TEMPLATE_FIELD, in_force, known_version, known_versions,
 };
 pub use kinship::{Kinship, is_child, kinship};
+pub use listen::{ListenError, listen};
 pub use models::Models;
 pub use names::{FETCH, model_labels, version_labels, version_name, version_selector};
 pub use objects::{HTTP_PORT_NAME, Intent, Object, owned};
 pub use stores::Stores;
+pub use watch::{Concerned, Pace, Watched, Watches};
 
 /// Whether the first of two states of one object is from before the other. Resource versions of one
 /// kind are numbers in the order of their writes; where a server's are not, nothing is said.

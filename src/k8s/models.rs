@@ -9,36 +9,35 @@ use tokio::sync::watch;
 
 use crate::{api::ModelDeployment, k8s::is_older};
 
-/// What their watch has told, and what the API server has answered to this process's own reads and writes, each model as it is
-/// newest.
+/// The watch's cache and the API server's answers to this process's own reads and writes: of each
+/// model the newer of both.
 ///
-/// A watch may go silent and be believed for a minute. A rollback that is written meanwhile must reach the routers of the one
-/// who wrote it all the same.
+/// A watch may go silent for a minute before that is noticed. A rollback that this process writes
+/// meanwhile must still reach the routers that it serves.
 #[derive(Clone)]
 pub struct Models {
-    told: Store<ModelDeployment>,
-    /// Answers that were newer than what was told; few, and at most one of each model.
+    store: Store<ModelDeployment>,
+    /// Answers that were newer than the cache. Few, and at most one of each model.
     answers: Arc<Mutex<Vec<Arc<ModelDeployment>>>>,
-    news: Arc<watch::Sender<u64>>,
+    changes: Arc<watch::Sender<u64>>,
 }
 
 impl Models {
-    /// Those of a watch; `news` counts every change.
-    /// A cache that a watch fills; `news` counts its changes.
-    pub fn new(told: Store<ModelDeployment>, news: Arc<watch::Sender<u64>>) -> Self {
+    /// A cache that a watch fills. `changes` counts its changes.
+    pub fn new(store: Store<ModelDeployment>, changes: Arc<watch::Sender<u64>>) -> Self {
         Self {
-            told,
+            store,
             answers: Arc::default(),
-            news,
+            changes,
         }
     }
 
     /// The watch's cache alone.
-    pub fn told(&self) -> &Store<ModelDeployment> {
-        &self.told
+    pub fn store(&self) -> &Store<ModelDeployment> {
+        &self.store
     }
 
-    /// Takes in an answer of the API server; nothing, where the watch has told as much.
+    /// Takes in an answer of the API server, unless the watch has seen it already.
     pub fn answered(&self, answer: &ModelDeployment) {
         let (namespace, name) = answer.key();
         let known = self.get(&namespace, &name);
@@ -49,33 +48,33 @@ impl Models {
             answers.retain(|older| !is_newer(&answer, older));
             answers.push(Arc::new(answer));
             drop(answers);
-            self.news.send_modify(|count| *count += 1);
+            self.changes.send_modify(|count| *count += 1);
         }
     }
 
     /// A model.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<ModelDeployment>> {
-        let told = self.told.get(&ObjectRef::new(name).within(namespace))?;
+        let cached = self.store.get(&ObjectRef::new(name).within(namespace))?;
         let answers = self.answers.lock();
-        let newer = answers.iter().find(|answer| is_newer(answer, &told));
-        Some(newer.cloned().unwrap_or(told))
+        let newer = answers.iter().find(|answer| is_newer(answer, &cached));
+        Some(newer.cloned().unwrap_or(cached))
     }
 
     /// All models. Forgets answers that the watch has caught up with, or whose model is gone.
     pub fn state(&self) -> Vec<Arc<ModelDeployment>> {
         let mut answers = self.answers.lock();
-        let mut models = self.told.state();
+        let mut models = self.store.state();
         answers.retain(|answer| {
-            let older = models.iter_mut().find(|told| is_newer(answer, told));
-            older.map(|told| told.clone_from(answer)).is_some()
+            let older = models.iter_mut().find(|cached| is_newer(answer, cached));
+            older.map(|cached| cached.clone_from(answer)).is_some()
         });
         models
     }
 }
 
-/// Whether both are the same model, not one of its name, and the first is newer.
-fn is_newer(answer: &ModelDeployment, told: &ModelDeployment) -> bool {
-    answer.uid() == told.uid() && is_older(told.meta(), answer.meta())
+/// Whether both are the same object, by UID, and the answer is newer.
+fn is_newer(answer: &ModelDeployment, cached: &ModelDeployment) -> bool {
+    answer.uid() == cached.uid() && is_older(cached.meta(), answer.meta())
 }
 
 #[cfg(test)]
@@ -89,7 +88,10 @@ mod tests {
     fn model(uid: &str, version: u64) -> ModelDeployment {
         serde_json::from_value(json!({
             "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
-            "metadata": {"name": "churn", "namespace": "ml", "uid": uid, "resourceVersion": version.to_string()},
+            "metadata": {
+                "name": "churn", "namespace": "ml", "uid": uid,
+                "resourceVersion": version.to_string(),
+            },
             "spec": {
                 "model": {"uri": "file:///m", "version": "1", "digest": "sha256:0"},
                 "objectives": [{"name": "errors", "errorRate": {"max": "1%"}}],
@@ -108,18 +110,22 @@ mod tests {
     #[test]
     fn each_model_is_known_as_it_is_newest() {
         let mut watch = Writer::default();
-        let (sender, news) = watch::channel(0);
+        let (sender, changes) = watch::channel(0);
         let models = Models::new(watch.as_reader(), Arc::new(sender));
         let now = |uid: &str, version: &str| vec![(uid.to_owned(), version.to_owned())];
         models.answered(&model("a", 9));
-        assert_eq!(known(&models), [], "the watch tells which there are");
+        assert_eq!(known(&models), [], "the watch says which there are");
         watch.apply_watcher_event(&Event::Apply(model("a", 9)));
         assert_eq!(known(&models), now("a", "9"));
 
         models.answered(&model("a", 10));
         models.answered(&model("a", 8));
         assert_eq!(known(&models), now("a", "10"), "numbers, not texts");
-        assert_eq!(*news.borrow(), 1, "routers are told at once, and once");
+        assert_eq!(
+            *changes.borrow(),
+            1,
+            "routers learn of it at once, and once"
+        );
         assert_eq!(
             models
                 .get("ml", "churn")

@@ -1,11 +1,11 @@
-//! Caches of what exists. The watches that fill them are the runtime's.
+//! Caches of what exists. [`Watches`](super::Watches) fill them.
 
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment},
     core::v1::{Pod, Service},
     discovery::v1::EndpointSlice,
 };
-use kube_runtime::reflector::{self, Store};
+use kube_runtime::reflector::Store;
 
 use super::Models;
 
@@ -13,7 +13,7 @@ use super::Models;
 #[derive(Clone)]
 pub struct Stores {
     /// The resources themselves. Decisions read the object live; this is for enqueueing, ports and
-    /// the router.
+    /// routers.
     pub models: Models,
     /// The versions' Deployments.
     pub deployments: Store<Deployment>,
@@ -23,21 +23,6 @@ pub struct Stores {
     pub history: Store<ControllerRevision>,
     /// Endpoints of the models' and versions' Services.
     pub slices: Store<EndpointSlice>,
-    /// Endpoints of the routers.
-    pub routers: Store<EndpointSlice>,
     /// The versions' pods.
     pub pods: Store<Pod>,
-}
-
-impl Stores {
-    /// Resolves once every cache has seen everything that exists.
-    pub async fn synced(&self) -> Result<(), reflector::store::WriterDropped> {
-        self.models.told().wait_until_ready().await?;
-        self.deployments.wait_until_ready().await?;
-        self.services.wait_until_ready().await?;
-        self.history.wait_until_ready().await?;
-        self.slices.wait_until_ready().await?;
-        self.routers.wait_until_ready().await?;
-        self.pods.wait_until_ready().await
-    }
 }

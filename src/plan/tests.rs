@@ -3,7 +3,10 @@
 use serde_json::json;
 
 use super::*;
-use crate::router::envoy::{Envoy, Prober, refusals::Refusals};
+use crate::router::{
+    Setup,
+    envoy::{Envoy, Prober},
+};
 
 fn defaults() -> PlatformDefaults {
     let fetch = json!({"image": "serve:1", "hosts": [], "maxSize": 1});
@@ -58,7 +61,7 @@ fn replicas_are_never_lowered_during_a_rollout() {
             known: &known,
             known_is_all: true,
             usable: true,
-            router: &Envoy::new(Prober::by_tcp(), Refusals::default()),
+            router: &Envoy::new(&Setup::default(), Prober::by_tcp()),
             report: &Report::default(),
             defaults: &defaults,
         };
@@ -115,7 +118,7 @@ fn a_lost_state_scales_no_version_down() {
             known: &[(orphan.spec.revision(), orphan.clone())].into(),
             known_is_all: true,
             usable: true,
-            router: &Envoy::new(Prober::by_tcp(), Refusals::default()),
+            router: &Envoy::new(&Setup::default(), Prober::by_tcp()),
             report: &Report::default(),
             defaults: &defaults(),
         };

@@ -1,27 +1,87 @@
 //! Routers: what moves traffic between the versions of a model.
 //!
-//! A router is one file below this module, and one line where the process is put together
-//! (`runtime/operator.rs`). It turns a route into objects or into a configuration, and says what it
-//! has taken over. It decides nothing: which version may have which weight is the rollout's work.
+//! A router turns a route into objects or into a configuration, and reports what is in force. It
+//! decides nothing: which version may have which weight is the rollout's work.
+//!
+//! A router is one file beside this one and one line in the list below. Its file has a function
+//! `router`, which makes it:
+//!
+//! ```ignore
+//! pub fn router(setup: &Setup) -> Arc<dyn Router>
+//! ```
 
-pub mod envoy;
+mod registry;
+mod report;
+mod route;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use futures::future::BoxFuture;
-use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::{Resource, ResourceExt};
-use serde::{Deserialize, Serialize};
+use futures::future::{BoxFuture, ready};
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{EvidenceSource, ModelDeployment, Revision, State, validate::Invalid},
-    k8s::{Intent, Stores, owned},
+    api::{EvidenceSource, ModelDeployment, ModelDeploymentSpec, State, validate::Invalid},
+    k8s::{Dirty, Intent, ListenError, Stores, Watches, targets::Target},
 };
+
+pub use registry::Registry;
+pub use report::{Connections, InForce, Reachability, ReachabilityQuery, Report};
+pub use route::{Route, weights};
+
+/// Declares the module of each router, and the function that makes all of them. The first is the
+/// default.
+macro_rules! routers {
+    (
+        $(#[$first:meta])* pub mod $default:ident;
+        $($(#[$doc:meta])* pub mod $name:ident;)*
+    ) => {
+        $(#[$first])* pub mod $default;
+        $($(#[$doc])* pub mod $name;)*
+
+        /// Makes every router of this operator.
+        pub fn registered(setup: &Setup) -> Registry {
+            Registry::new($default::router(setup), vec![$($name::router(setup)),*])
+        }
+    };
+}
+
+// One line a router. `cargo fmt` does not see modules that a macro declares: CI names their files.
+routers! {
+    pub mod envoy;
+}
+
+/// Flags of routers.
+#[derive(clap::Args, Clone, Debug, Default)]
+#[group(skip)]
+pub struct Flags {
+    /// Those of the bundled one.
+    #[command(flatten)]
+    pub envoy: envoy::Flags,
+}
+
+/// What a router is made from: the operator's own settings.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// The namespace of this operator.
+    pub namespace: String,
+    /// The port on which every operator answers over HTTP.
+    pub http_port: u16,
+    /// The flags of routers.
+    pub flags: Flags,
+}
+
+/// What a router uses of the process that it runs in.
+pub struct Host {
+    /// The caches, which are complete.
+    pub stores: Stores,
+    /// Counts the changes of all caches.
+    pub changes: watch::Receiver<u64>,
+    /// Where a model is marked that is to be reconciled.
+    pub dirty: Dirty,
+    /// Cancelled when the process stops.
+    pub stop: CancellationToken,
+}
 
 /// Evidence that comes from the serving pods, or from metrics that the user names. It goes with
 /// every router.
@@ -34,6 +94,10 @@ pub const SERVER_EVIDENCE: [EvidenceSource; 4] = [
 
 /// One way to move traffic.
 pub trait Router: Send + Sync {
+    /// Whether a spec chooses this router. The default router is not asked: it has the models whose
+    /// spec chooses no other.
+    fn is_chosen(&self, spec: &ModelDeploymentSpec) -> bool;
+
     /// The objects that a route needs, in the order in which they are applied. Pure: the same route
     /// gives the same objects.
     fn objects(&self, route: &Route<'_>) -> Vec<Intent>;
@@ -48,8 +112,8 @@ pub trait Router: Send + Sync {
     /// What it can do. A model that asks for more is refused.
     fn capabilities(&self) -> &[Capability];
 
-    /// How long old weights may still be in force after new ones were persisted. So long a version
-    /// without weight keeps its pods.
+    /// How long old weights may still be in force after new ones were persisted. A version without
+    /// weight keeps its pods for as long.
     fn settle(&self) -> Duration;
 
     /// Addresses at which the router takes requests, where a model's objects name them. None by
@@ -58,27 +122,56 @@ pub trait Router: Send + Sync {
         BTreeSet::new()
     }
 
-    /// The port of the router that a model without one gets, where models have ports. Takes a port
-    /// out of a state that another model has a better right to. `was_lost` says that the model had
-    /// a state, and that it was lost. By default no model has a port.
+    /// The port of the router for a model that has none, where models have ports. If the model's
+    /// port belongs to another model as well, which has the older claim, this takes it out of the
+    /// state. `was_lost` says that the model had a state that was lost. By default no model has a
+    /// port.
     fn port(&self, _: &Stores, _: &ModelDeployment, _: &mut State, _was_lost: bool) -> Option<u16> {
         None
     }
 
     /// Whether a model's address answers, asked before the model is first called Ready. By default
-    /// what
-    /// [`Router::in_force`] says.
-    fn reachability<'a>(&'a self, asked: Asked<'a>) -> BoxFuture<'a, Reachability> {
-        let answer = match self.in_force(asked.stores, asked.model) {
+    /// what [`Router::in_force`] says.
+    fn reachability<'a>(&'a self, query: ReachabilityQuery<'a>) -> BoxFuture<'a, Reachability> {
+        let answer = match self.in_force(query.stores, query.model) {
             InForce::Applied { .. } => Reachability::Answers,
             InForce::Pending { .. } => Reachability::Silent,
             InForce::Absent => Reachability::NoRouter,
         };
-        Box::pin(std::future::ready(answer))
+        Box::pin(ready(answer))
     }
 
-    /// Lets go of what is remembered of a model that is gone, by namespace and name.
+    /// Forgets a model that is gone, by namespace and name.
     fn forget(&self, _: &(String, String)) {}
+
+    /// Watches what the router needs besides the objects of [`Stores`], in every replica. Called
+    /// once, at the start. Nothing by default.
+    fn watch(&self, _: &mut Watches) {}
+
+    /// Starts what serves the router's data plane, in every replica. Called once, when all caches
+    /// are complete. The tasks end after [`Host::stop`]. Nothing by default.
+    ///
+    /// # Errors
+    /// An address cannot be listened on.
+    fn serve(&self, _: Host) -> BoxFuture<'_, Result<JoinSet<()>, ListenError>> {
+        Box::pin(ready(Ok(JoinSet::new())))
+    }
+
+    /// How many processes of the data plane get their configuration from this operator. None by
+    /// default.
+    fn connections(&self) -> Connections {
+        Connections::default()
+    }
+
+    /// The processes of the data plane that Prometheus scrapes. None by default.
+    fn scrape_targets(&self) -> Vec<Target> {
+        Vec::new()
+    }
+
+    /// Paths that the router answers on the operator's HTTP port. None by default.
+    fn http(&self) -> axum::Router {
+        axum::Router::new()
+    }
 }
 
 /// What a router may be able to do, of all that a spec can ask for.
@@ -86,148 +179,6 @@ pub trait Router: Send + Sync {
 pub enum Capability {
     /// Splits requests between versions by percent.
     Weights,
-}
-
-/// What a router is believed to do for a model.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub enum InForce {
-    /// It routes by the state that answered this generation of the model's spec.
-    Applied {
-        /// The generation.
-        generation: i64,
-    },
-    /// It does not, or a part of it does not, and this is why: a sentence for the status.
-    Pending {
-        /// The sentence.
-        why: String,
-    },
-    /// It knows nothing of the model.
-    #[default]
-    Absent,
-}
-
-/// What is known of a model's router: a part of what a decision sees.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Report {
-    /// See [`Router::in_force`].
-    pub in_force: InForce,
-    /// See [`Router::addresses`].
-    pub addresses: BTreeSet<IpAddr>,
-    /// See [`Router::settle`]; 10 s where a recording does not say.
-    pub settle: Duration,
-}
-
-impl Default for Report {
-    fn default() -> Self {
-        Self {
-            in_force: InForce::default(),
-            addresses: BTreeSet::new(),
-            settle: Duration::from_secs(10),
-        }
-    }
-}
-
-impl Report {
-    /// What a router says of a model now.
-    pub fn of(router: &dyn Router, stores: &Stores, model: &ModelDeployment) -> Self {
-        Self {
-            in_force: router.in_force(stores, model),
-            addresses: router.addresses(stores, model),
-            settle: router.settle(),
-        }
-    }
-}
-
-/// Whether a model's address answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reachability {
-    /// It takes connections, and so does every router; or it has been waited for in vain, long
-    /// enough.
-    Answers,
-    /// It does not yet, or a router does not.
-    Silent,
-    /// It leads nowhere: no router has been Ready since the model was made.
-    NoRouter,
-}
-
-/// Whose address is asked for.
-#[derive(Clone, Copy)]
-pub struct Asked<'a> {
-    /// The caches.
-    pub stores: &'a Stores,
-    /// The model.
-    pub model: &'a ModelDeployment,
-    /// Since when its version has had all its pods.
-    pub available_since: Timestamp,
-    /// The time.
-    pub now: Timestamp,
-    /// Whether its state changes right now, so that routers cannot know it yet.
-    pub moves: bool,
-}
-
-/// One model's route: what a router makes objects from.
-pub struct Route<'a> {
-    /// The model.
-    pub model: &'a ModelDeployment,
-    /// The state as persisted: the versions and their weights.
-    pub state: &'a State,
-    /// What is known of the router.
-    pub report: &'a Report,
-    owner: OwnerReference,
-}
-
-impl<'a> Route<'a> {
-    /// The route of a model; none of one that the API server has not made yet.
-    pub fn new(model: &'a ModelDeployment, state: &'a State, report: &'a Report) -> Option<Self> {
-        Some(Self {
-            model,
-            state,
-            report,
-            owner: model.controller_owner_ref(&())?,
-        })
-    }
-
-    /// The name of the model, and of the Service that clients use.
-    pub fn name(&self) -> String {
-        self.model.name_any()
-    }
-
-    /// Name, namespace, labels, and the owner whose deletion takes the object along.
-    pub fn metadata(&self, name: String, labels: BTreeMap<String, String>) -> ObjectMeta {
-        owned(self.model, &self.owner, name, labels)
-    }
-}
-
-/// The versions of a state, each with its share of the requests in percent, and the canary first:
-/// none to a canary that has no endpoint. Versions that retire are known without weight, so that
-/// requests under way end in peace. Empty where no version serves.
-pub fn weights(
-    state: &State,
-    has_endpoints: impl FnOnce(&Revision) -> bool,
-) -> Vec<(Revision, u8)> {
-    let Some(stable) = &state.stable else {
-        return Vec::new();
-    };
-    let mut weights = Vec::new();
-    let mut left = 100_u8;
-    if let Some(canary) = &state.canary {
-        let weight = if has_endpoints(&canary.revision) {
-            canary.weight
-        } else {
-            0
-        };
-        left = left.saturating_sub(weight);
-        weights.push((canary.revision.clone(), weight));
-    }
-    weights.push((stable.revision.clone(), left));
-    for version in &state.retiring {
-        if weights.iter().all(|(known, _)| *known != version.revision) {
-            weights.push((version.revision.clone(), 0));
-        }
-    }
-    weights
 }
 
 /// What a model asks for that its router cannot do.

@@ -24,7 +24,7 @@ const RENEWALS: u32 = 3;
 /// This replica's part in the election.
 pub struct Election {
     leads: watch::Receiver<bool>,
-    deaf: CancellationToken,
+    api_server_silent: CancellationToken,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -41,30 +41,30 @@ impl Election {
         duration: Duration,
         clock: Clock,
     ) -> Self {
-        let deaf = CancellationToken::new();
+        let api_server_silent = CancellationToken::new();
         let candidate = Candidate {
             leases: Api::namespaced(client, namespace),
             pod: pod.to_owned(),
             duration,
             clock,
             seen: None,
-            deaf: deaf.clone(),
+            api_server_silent: api_server_silent.clone(),
         };
         let (sender, leads) = watch::channel(false);
         let stop = CancellationToken::new();
         let task = tokio::spawn(candidate.run(sender, stop.clone()));
         Self {
             leads,
-            deaf,
+            api_server_silent,
             stop,
             task,
         }
     }
 
-    /// Cancelled once the API server has answered nothing for two thirds of the lease: what this replica knows is old, and
-    /// others may act on what it has not heard.
-    pub fn deaf(&self) -> CancellationToken {
-        self.deaf.clone()
+    /// Cancelled once the API server has answered nothing for two thirds of the lease: the caches of
+    /// this replica are old, and others may act on newer ones.
+    pub fn api_server_silent(&self) -> CancellationToken {
+        self.api_server_silent.clone()
     }
 
     /// Tells whether this replica leads, and each change of it.
@@ -107,7 +107,7 @@ struct Candidate {
     clock: Clock,
     /// The Lease as it was read or written last.
     seen: Option<Seen>,
-    deaf: CancellationToken,
+    api_server_silent: CancellationToken,
 }
 
 /// A Lease, and since when it has been as it is.
@@ -139,7 +139,7 @@ impl Candidate {
                 Err(_) => tracing::warn!("no answer to a question for the leader's lease"),
             }
             if Instant::now() >= heard + patience {
-                self.deaf.cancel();
+                self.api_server_silent.cancel();
             }
             let is_fresh = renewed == Some(now);
             if !is_fresh && Instant::now() >= deadline {

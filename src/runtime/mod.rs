@@ -6,5 +6,4 @@ pub mod log;
 pub mod operator;
 pub mod schema;
 pub mod settings;
-pub mod targets;
 pub mod watch;

@@ -4,33 +4,34 @@ use std::{sync::Arc, time::Duration};
 
 use kube::{Client, Config};
 use parking_lot::Mutex;
-use tokio::{net::TcpListener, signal::unix::SignalKind, task::JoinHandle};
+use tokio::{
+    signal::unix::SignalKind,
+    task::{JoinHandle, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::validate::Limits,
     controller::{self, Context, apply::Applier, clock::Clock, events::Events, metrics::Metrics},
-    k8s::{Dirty, timely, words},
+    k8s::{Dirty, ListenError, timely, words},
     observe::{Attention, DryRuns, Evidence, History, metrics::Client as PrometheusClient},
     plan::PlatformDefaults,
-    router::envoy::{self, ControlPlane, Envoy, Prober, Routers, refusals::Refusals},
+    router::{self, Host, Registry},
     runtime::{
         http::{self, Health},
         leader::Election,
         schema::{self, Outdated},
         settings::Settings,
-        watch::{self, Scope},
+        watch,
     },
 };
 
-/// A connection to the API server on which nothing comes for so long is dead. The default is none at all: a watch whose
-/// very first answer is lost would then hang for ever, and its cache with it. A watch that lives ends sooner by itself.
+/// A connection to the API server on which nothing arrives for so long is dead. kube's default is no
+/// timeout: a watch whose first answer is lost would hang for ever. A working watch ends sooner by
+/// itself.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// The Service whose name has the addresses of all operators.
-const PEERS: &str = "serin-operator-metrics";
-
-/// Pause before an API server that has not answered yet is asked again.
+/// Pause between two requests to an API server that does not answer.
 const ASKED_AGAIN: Duration = Duration::from_secs(2);
 
 /// Why the operator ended.
@@ -43,20 +44,16 @@ pub enum OperatorError {
     #[error("cannot use --prometheus-url: {0}")]
     Prometheus(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// The address.
-        address: std::net::SocketAddr,
-        /// The system's answer.
-        source: std::io::Error,
-    },
-    /// Another replica leads now; this process must not act any more, and starts anew as a follower.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Another replica leads now. This process must not act any more; it restarts as a follower.
     #[error("lost the leader's lease")]
     LeaseLost,
-    /// What this process knows of the cluster is old, and it must not tell routers any more; it starts anew, and waits.
+    /// The caches of this process are old, so it must not serve routers any more. It restarts and
+    /// waits for the API server.
     #[error("the API server has answered nothing for two thirds of the leader's lease")]
-    Deaf,
-    /// No threads, or no event queue.
+    ApiServerSilent,
+    /// The async runtime cannot be started: no threads, or no event queue.
     #[error("cannot start the runtime: {0}")]
     Runtime(#[source] std::io::Error),
     /// A signal handler could not be installed.
@@ -64,9 +61,14 @@ pub enum OperatorError {
     Signals(#[source] std::io::Error),
 }
 
-/// Runs the operator on a runtime of its own, until SIGTERM or SIGINT, or until it loses the lease or the API server.
+/// Runs the operator on a runtime of its own until SIGTERM or SIGINT, or until it loses the lease or
+/// the API server.
 ///
-/// Not async, so that the whole operator is compiled here, once, and not again in each program that awaits it.
+/// Not async, so that the operator is compiled once here and not again in each program that awaits
+/// it.
+///
+/// # Errors
+/// See [`OperatorError`]. The process must end.
 pub fn run(settings: Settings) -> Result<(), OperatorError> {
     let runtime = tokio::runtime::Runtime::new().map_err(OperatorError::Runtime)?;
     runtime.block_on(run_until_signal(settings))
@@ -80,25 +82,28 @@ async fn run_until_signal(settings: Settings) -> Result<(), OperatorError> {
         .map_err(|error| OperatorError::Cluster(error.into()))?;
     config.read_timeout = Some(READ_TIMEOUT);
     let client = Client::try_from(config).map_err(|error| OperatorError::Cluster(error.into()))?;
-    run_with(client, settings, Prober::by_tcp(), stop).await
+    let routers = router::registered(&settings.router_setup());
+    run_with(client, settings, routers, stop).await
 }
 
 /// Runs the operator against a cluster until `stop`, or until it loses the lease or the API server.
+///
+/// # Errors
+/// See [`OperatorError`].
 pub async fn run_with(
     client: Client,
     settings: Settings,
-    prober: Prober,
+    routers: Registry,
     stop: CancellationToken,
 ) -> Result<(), OperatorError> {
     let prometheus = PrometheusClient::new(&settings.prometheus_url, settings.prometheus_headers())
         .map_err(|error| OperatorError::Prometheus(error.into()))?;
     let metrics = Arc::new(Metrics::default());
-    let plane = ControlPlane::new();
     let health = Health {
         metrics: metrics.clone(),
         stores: Arc::default(),
         recordings: Arc::default(),
-        routers: plane.routers(),
+        routers: routers.clone(),
         outdated: Outdated::default(),
     };
     let outdated = health.outdated.clone();
@@ -108,7 +113,7 @@ pub async fn run_with(
     if !answers(&client, &stop).await {
         return Ok(());
     }
-    // Before any status is written.
+    // Before any status is written: an older schema would drop fields of it.
     if settings.upgrade_crd
         && let Err(why) = schema::upgrade(&client).await
     {
@@ -121,57 +126,40 @@ pub async fn run_with(
             }
         });
     }
-    let scope = Scope {
-        watch_namespace: settings.watch_namespace.clone(),
-        own_namespace: settings.namespace.clone(),
-        router_service: settings.router_service.clone(),
-    };
-    // The watches end with `news`.
-    let (stores, news) = watch::start(&client, &scope);
+    // The watches end with `watches`.
+    let (stores, mut watches) =
+        watch::start(&client, settings.watch_namespace.as_deref(), &routers);
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        synced = stores.synced() => synced.map_err(|error| OperatorError::Cluster(error.into()))?,
+        synced = watches.synced() => synced.map_err(|error| OperatorError::Cluster(error.into()))?,
     }
     tracing::info!(
-        models = stores.models.told().len(),
+        models = stores.models.store().len(),
         "the caches are complete"
     );
 
-    // Routers are served by every replica, and only with the whole picture: never with a part of it.
-    let publisher = {
-        let (stores, plane, metrics, stop) =
-            (stores.clone(), plane.clone(), metrics.clone(), stop.clone());
-        let changed = move |routers: &Routers| {
-            metrics.routers(routers.connected().len(), routers.refusals());
+    // Every replica serves routers, and only once its caches are complete.
+    let mut serving = Vec::new();
+    for router in routers.all() {
+        let host = Host {
+            stores: stores.clone(),
+            changes: watches.changes().subscribe(),
+            dirty: watches.dirty().clone(),
+            stop: stop.clone(),
         };
-        tokio::spawn(async move { envoy::publish(&stores, news.any, &plane, changed, &stop).await })
-    };
-    let listener = listen(settings.xds_address).await?;
-    let own_routers = plane.routers();
-    let routers = tokio::spawn(plane.serve(listener, stop.clone()));
-    let refusals = Refusals::default();
-    let gatherer = {
-        let (refusals, own, dirty, stop) = (
-            refusals.clone(),
-            own_routers,
-            news.models.clone(),
-            stop.clone(),
-        );
-        let peers = format!(
-            "{PEERS}.{}.svc:{}",
-            settings.namespace,
-            settings.http_address.port()
-        );
-        tokio::spawn(async move { refusals.gather(&own, &peers, &dirty, &stop).await })
-    };
-    // Ready from here on: whoever asks sees the whole picture.
+        serving.push(router.serve(host).await?);
+    }
+    // From here on `/readyz` answers.
     let _ = complete.set(stores.clone());
 
     let context = Arc::new(Context {
         evidence: Evidence::new(
             prometheus,
             settings.scrape_interval,
-            (settings.namespace.clone(), settings.router_service.clone()),
+            (
+                settings.namespace.clone(),
+                settings.routers.envoy.service.clone(),
+            ),
         ),
         defaults: PlatformDefaults {
             serving_image: settings.serving_image.clone(),
@@ -185,7 +173,7 @@ pub async fn run_with(
         dry_runs: DryRuns::default(),
         events: Events::new(client.clone(), settings.pod_name.clone()),
         metrics: metrics.clone(),
-        router: Arc::new(Envoy::new(prober, refusals)),
+        routers,
         recordings,
         failures: Mutex::default(),
         client: client.clone(),
@@ -201,14 +189,16 @@ pub async fn run_with(
         Clock::system(),
     );
     tracing::info!(pod = settings.pod_name, "waiting for the lease");
-    let result = lead(context, news.models, settings.concurrency, election, &stop).await;
-    finish(publisher, gatherer, routers, http).await;
+    let dirty = watches.dirty().clone();
+    let result = lead(context, dirty, settings.concurrency, election, &stop).await;
+    finish(serving, http).await;
     tracing::info!("stopped");
     result
 }
 
-/// Waits until the API server answers; `false` where `stop` comes first. A process that ended instead would be started
-/// again later and later, and be away for minutes after the API server is back.
+/// Waits until the API server answers. `false` if `stop` comes first. The process does not end
+/// instead: the kubelet restarts it with growing pauses, and it would be away for minutes after the
+/// API server is back.
 async fn answers(client: &Client, stop: &CancellationToken) -> bool {
     loop {
         let answer = tokio::select! {
@@ -232,8 +222,11 @@ async fn answers(client: &Client, stop: &CancellationToken) -> bool {
     }
 }
 
-/// Waits for the lease, reconciles while this replica has it, and gives it back. Ends, and cancels `stop`, with the first of
-/// `stop`, the loss of the lease and the loss of the API server.
+/// Waits for the lease, reconciles while this replica has it, and gives it back. Ends, and cancels
+/// `stop`, with the first of `stop`, the loss of the lease and the loss of the API server.
+///
+/// # Errors
+/// [`OperatorError::LeaseLost`] and [`OperatorError::ApiServerSilent`].
 pub async fn lead(
     context: Arc<Context>,
     dirty: Dirty,
@@ -241,16 +234,16 @@ pub async fn lead(
     mut election: Election,
     stop: &CancellationToken,
 ) -> Result<(), OperatorError> {
-    let deaf = election.deaf();
+    let silent = election.api_server_silent();
     tokio::select! {
         biased;
         () = stop.cancelled() => {}
-        () = deaf.cancelled() => {}
+        () = silent.cancelled() => {}
         () = election.won() => {}
     }
     let mut result = Ok(());
-    if deaf.is_cancelled() {
-        result = Err(OperatorError::Deaf);
+    if silent.is_cancelled() {
+        result = Err(OperatorError::ApiServerSilent);
     } else if !stop.is_cancelled() {
         tracing::info!("this replica leads");
         let metrics = context.metrics.clone();
@@ -258,7 +251,8 @@ pub async fn lead(
         let controller = controller::run(context, dirty, concurrency, stop.clone());
         tokio::select! {
             biased;
-            // At once, in the middle of whatever runs: every write is guarded, and the next leader may already act.
+            // At once, in the middle of a reconcile: every write is guarded, and the next leader
+            // may already act.
             () = election.lost() => result = Err(OperatorError::LeaseLost),
             () = controller => {}
         }
@@ -279,19 +273,14 @@ fn serve_http(settings: &Settings, health: Health, stop: &CancellationToken) -> 
     })
 }
 
-async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, OperatorError> {
-    http::listen(address)
-        .await
-        .map_err(|source| OperatorError::Listen { address, source })
-}
-
-async fn finish<E>(
-    publisher: JoinHandle<()>,
-    gatherer: JoinHandle<()>,
-    routers: JoinHandle<Result<(), E>>,
-    http: JoinHandle<()>,
-) {
-    let all = async { tokio::join!(publisher, gatherer, routers, http) };
+/// Waits for what serves routers and HTTP, at most 5 s.
+async fn finish(routers: Vec<JoinSet<()>>, http: JoinHandle<()>) {
+    let all = async {
+        for mut tasks in routers {
+            while tasks.join_next().await.is_some() {}
+        }
+        http.await
+    };
     if tokio::time::timeout(Duration::from_secs(5), all)
         .await
         .is_err()
@@ -332,7 +321,7 @@ mod tests {
 
     use super::*;
 
-    /// An API server that is not there, then hangs, then answers.
+    /// An API server that refuses a connection, then hangs, then answers.
     #[derive(Clone, Default)]
     struct Returning(Arc<AtomicU32>);
 

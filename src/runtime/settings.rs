@@ -6,7 +6,10 @@ use clap::{Parser, ValueEnum};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use kube::core::Duration as KubeDuration;
 
-use crate::api::{Cache, Fetch, validate::SCHEMES};
+use crate::{
+    api::{Cache, Fetch, validate::SCHEMES},
+    router,
+};
 
 /// Rolls machine-learning models out as canaries.
 ///
@@ -85,14 +88,9 @@ pub struct Settings {
     #[arg(long, env = "SERIN_WATCH_NAMESPACE")]
     pub watch_namespace: Option<String>,
 
-    /// The name that the router's Service and Deployment share.
-    #[arg(long, env = "SERIN_ROUTER_SERVICE", default_value = "serin-router")]
-    pub router_service: String,
-
-    /// Address on which routers get their configuration (Envoy's delta ADS over gRPC). `[::]` is every address of both
-    /// families, or of IPv4 where the kernel has no IPv6.
-    #[arg(long, env = "SERIN_XDS_ADDRESS", default_value = "[::]:18000")]
-    pub xds_address: SocketAddr,
+    /// Flags of routers.
+    #[command(flatten)]
+    pub routers: router::Flags,
 
     /// Address of /metrics, /livez and /readyz.
     #[arg(long, env = "SERIN_HTTP_ADDRESS", default_value = "[::]:8080")]
@@ -123,6 +121,15 @@ impl Settings {
     /// Headers of every request to Prometheus.
     pub fn prometheus_headers(&self) -> HeaderMap {
         self.prometheus_header.iter().cloned().collect()
+    }
+
+    /// What routers are made from.
+    pub fn router_setup(&self) -> router::Setup {
+        router::Setup {
+            namespace: self.namespace.clone(),
+            http_port: self.http_address.port(),
+            flags: self.routers.clone(),
+        }
     }
 
     /// How pods of new versions fetch their artefacts.

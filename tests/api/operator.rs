@@ -9,7 +9,13 @@ use std::{
 };
 
 use clap::Parser;
-use serin::{router::envoy::Prober, runtime::settings::Settings};
+use serin::{
+    router::{
+        Registry,
+        envoy::{Envoy, Prober},
+    },
+    runtime::settings::Settings,
+};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -69,13 +75,16 @@ impl Operator {
             .enable_all()
             .build()
             .unwrap();
-        let reach = Prober::asking(move |_| {
+        let prober = Prober::asking(move |_| {
             Box::pin(std::future::ready(routers_answer.load(Ordering::Relaxed)))
         });
+        let router = Arc::new(Envoy::new(&settings.router_setup(), prober));
+        let routers = Registry::new(router, Vec::new());
         let stop = CancellationToken::new();
         runtime.spawn(async move {
             let result =
-                serin::runtime::operator::run_with(server.client(pod), settings, reach, stop).await;
+                serin::runtime::operator::run_with(server.client(pod), settings, routers, stop)
+                    .await;
             if let Err(error) = result {
                 println!("the operator {pod} ended: {error}");
             }

@@ -214,8 +214,8 @@ impl Plane {
             .await;
         assert!(
             taken,
-            "not taken over: {weights:?}; refused: {:?}",
-            self.routers().refused()
+            "not taken over: {weights:?}; rejected: {:?}",
+            self.routers().rejected()
         );
     }
 }

@@ -53,17 +53,17 @@ async fn a_refused_resource_keeps_the_last_good_one_and_holds_up_no_other() {
     let traffic = Traffic::start(port, 4);
     plane.publish_acknowledged(&bad, "fraud").await;
     wait("both are refused", async || {
-        plane.routers().refused().len() == 2
+        plane.routers().rejected().len() == 2
     })
     .await;
-    for refusal in plane.routers().refused() {
-        println!("{refusal:?}");
-        let expected = if refusal.name == "ml/churn" {
+    for rejection in plane.routers().rejected() {
+        println!("{rejection:?}");
+        let expected = if rejection.name == "ml/churn" {
             ResourceType::Route
         } else {
             ResourceType::Listener
         };
-        assert_eq!(refusal.kind, expected);
+        assert_eq!(rejection.kind, expected);
     }
     traffic.more(500).await;
     let answers = traffic.stop().await;

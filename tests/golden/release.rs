@@ -10,8 +10,8 @@ use serin::{
     k8s::{KnownVersion, Object},
     plan::{Plan, PlanInput, PlatformDefaults, plan},
     router::{
-        Report,
-        envoy::{Envoy, Prober, refusals::Refusals},
+        Report, Setup,
+        envoy::{Envoy, Prober},
     },
 };
 
@@ -71,7 +71,7 @@ fn planned(case: &Case, known: &BTreeMap<Revision, KnownVersion>) -> Plan {
             known,
             known_is_all: true,
             usable: true,
-            router: &Envoy::new(Prober::by_tcp(), Refusals::default()),
+            router: &Envoy::new(&Setup::default(), Prober::by_tcp()),
             report: &Report::default(),
             defaults: &case.defaults,
         },

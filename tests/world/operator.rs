@@ -14,14 +14,10 @@ use serin::{
     observe::{Attention, DryRuns, Evidence, History},
     plan::PlatformDefaults,
     router::{
-        Router,
-        envoy::{self, Envoy, Prober, RouterModel, refusals::Refusals},
+        Registry, Router, Setup,
+        envoy::{self, Envoy, Prober, RouterModel},
     },
-    runtime::{
-        leader::Election,
-        operator,
-        watch::{self, Scope},
-    },
+    runtime::{leader::Election, operator, watch},
 };
 use tokio::{sync::watch::Receiver, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -51,7 +47,11 @@ impl Routing {
                 let answers = world.with(|state| state.takes_connections(address));
                 Box::pin(std::future::ready(answers))
             });
-            Arc::new(Envoy::new(prober, Refusals::default()))
+            let setup = Setup {
+                namespace: ROUTERS.to_owned(),
+                ..Setup::default()
+            };
+            Arc::new(Envoy::new(&setup, prober))
         },
         routes: envoy::routes,
     };
@@ -166,13 +166,9 @@ async fn serve(
     stop: CancellationToken,
 ) {
     let client = Client::new(Wire::new(world.clone(), process.clone()), "default");
-    let scope = Scope {
-        watch_namespace: None,
-        own_namespace: ROUTERS.to_owned(),
-        router_service: "serin-router".to_owned(),
-    };
-    let (stores, news) = watch::start(&client, &scope);
-    if stores.synced().await.is_err() {
+    let routers = Registry::new((world.routing.router)(&world), Vec::new());
+    let (stores, mut watches) = watch::start(&client, None, &routers);
+    if watches.synced().await.is_err() {
         return;
     }
     let _ = complete.set(stores.clone());
@@ -204,7 +200,7 @@ async fn serve(
         dry_runs: DryRuns::default(),
         attention: Attention::default(),
         recordings: Arc::default(),
-        router: (world.routing.router)(&world),
+        routers,
         events: Events::new(client.clone(), process.name.clone()),
         metrics: Arc::new(Metrics::default()),
         failures: Mutex::default(),
@@ -212,16 +208,17 @@ async fn serve(
         clock: clock.clone(),
         stores,
     });
+    let dirty = watches.dirty().clone();
     if let Some(pod) = pod {
         let election = Election::join(client, ROUTERS, &pod, LEASE_DURATION, clock);
         let lead = report_leading(world, process.name.clone(), election.leads());
         tokio::select! {
             biased;
             () = lead => {}
-            _ = operator::lead(context, news.models, 1, election, &stop) => {}
+            _ = operator::lead(context, dirty, 1, election, &stop) => {}
         }
     } else {
-        controller::run(context, news.models, 1, stop).await;
+        controller::run(context, dirty, 1, stop).await;
     }
-    drop(news.watches);
+    drop(watches);
 }

@@ -13,11 +13,12 @@ use kube::ResourceExt;
 use kube_runtime::reflector::ObjectRef;
 use serde_json::json;
 use serin::{
-    api::{EvidenceSource, ModelDeployment, Revision, State as Persisted},
+    api::{EvidenceSource, ModelDeployment, ModelDeploymentSpec, Revision, State as Persisted},
     k8s::{Intent, Object, Stores, endpoints, model_labels},
     router::{
-        Asked, Capability, InForce, Reachability, Report, Route, Router,
-        envoy::{Backend, DEFAULT_TIMEOUT, ModelRoute, RouteKey, RouterModel},
+        Capability, InForce, Reachability, ReachabilityQuery, Registry, Report, Route, Router,
+        Setup,
+        envoy::{self, Backend, DEFAULT_TIMEOUT, ModelRoute, RouteKey, RouterModel},
         unsupported,
     },
 };
@@ -52,6 +53,10 @@ const TWO_SERVICES: Routing = Routing {
 };
 
 impl Router for TwoServices {
+    fn is_chosen(&self, spec: &ModelDeploymentSpec) -> bool {
+        spec.traffic.evidence == EvidenceSource::Custom
+    }
+
     fn objects(&self, route: &Route<'_>) -> Vec<Intent> {
         let Some(stable) = &route.state.stable else {
             return Vec::new();
@@ -109,8 +114,8 @@ impl Router for TwoServices {
         state.router_port.is_none().then_some(80)
     }
 
-    fn reachability<'a>(&'a self, asked: Asked<'a>) -> BoxFuture<'a, Reachability> {
-        let (namespace, name) = asked.model.key();
+    fn reachability<'a>(&'a self, query: ReachabilityQuery<'a>) -> BoxFuture<'a, Reachability> {
+        let (namespace, name) = query.model.key();
         let key = RouteKey::new(namespace, name);
         let takes_it = |router: &RouterModel| router.routes.contains_key(&key);
         let world = self.0.as_ref().unwrap();
@@ -272,6 +277,20 @@ fn evidence_of_the_server_is_accepted_with_every_router() {
             "spec.traffic.evidence: the router yields none of it; name one of Serving, VLLM, \
              Triton, Custom, Envoy"
         ]
+    );
+}
+
+/// One router moves the traffic of each model: the one that the spec chooses, else the first.
+#[test]
+fn the_spec_of_a_model_chooses_its_router() {
+    let bundled = envoy::router(&Setup::default());
+    let routers = Registry::new(bundled.clone(), vec![Arc::new(TwoServices(None))]);
+    let mut model = model();
+    assert_eq!(routers.of(&model.spec).evidence(), bundled.evidence());
+    model.spec.traffic.evidence = EvidenceSource::Custom;
+    assert_eq!(
+        routers.of(&model.spec).evidence(),
+        TwoServices(None).evidence()
     );
 }
 

@@ -6,15 +6,16 @@
 //!   endpoints                     └──────── ACK, NACK ◄──────────┘
 //! ```
 //!
-//! [`ControlPlane::publish`] says what should be; [`Routers::acknowledged`] says what is. An operator that is away leaves the
-//! routers with their last configuration, and one that comes back recognises it by its versions and sends nothing anew.
+//! [`ControlPlane::publish`] says what should be, [`Routers::acknowledged`] what is. While the
+//! operator is away, routers keep their last configuration. An operator that comes back recognises
+//! it by its versions and sends only what differs.
 
 mod bundled;
 mod model;
 mod ports;
 pub mod proto;
 mod readiness;
-pub mod refusals;
+mod rejections;
 mod resources;
 mod routers;
 mod routes;
@@ -22,10 +23,19 @@ mod server;
 mod service;
 mod session;
 
-pub use bundled::Envoy;
-pub use model::{Backend, DEFAULT_TIMEOUT, ModelRoute, RouteKey, RouterModel, cluster_name};
+use std::sync::Arc;
+
+use super::{Router, Setup};
+
+pub use bundled::{Envoy, Flags};
+pub use model::{Backend, DEFAULT_TIMEOUT, ModelRoute, RouteKey, RouterModel};
 pub use readiness::Prober;
 pub use resources::{Resource, ResourceType, Resources};
-pub use routers::{Refusal, Routers};
-pub use routes::{publish, remains, router_port, router_slice_name, routes};
+pub use routers::{Rejection, Routers};
+pub use routes::routes;
 pub use server::{ControlPlane, ServeError};
+
+/// Makes the bundled router.
+pub fn router(setup: &Setup) -> Arc<dyn Router> {
+    Arc::new(Envoy::new(setup, Prober::by_tcp()))
+}

@@ -1,7 +1,8 @@
 //! Whether a model's address answers, asked before the model is called Ready.
 //!
-//! Routers share themselves out among the operators, so none knows what all of them have taken over. That a router takes
-//! connections for a model is for everybody to see, and it does so once it has the model's routes and warm clusters.
+//! Each router is connected to one of the operators, so no operator knows what all routers have
+//! applied. But each can connect to all of them: a router takes connections for a model once it has
+//! the model's route and warm clusters.
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -13,24 +14,25 @@ use tokio::net::TcpStream;
 
 use crate::{
     k8s::{Stores, endpoints_of_service},
-    router::{Asked, Reachability},
+    router::{Reachability, ReachabilityQuery},
 };
 
-/// Longest time for one connection. One within a cluster takes a millisecond; packets to an address that its node does not
-/// know yet are lost.
+/// Timeout of one connection. One within a cluster takes a millisecond. Packets to an address that
+/// its node does not know yet are lost.
 const CONNECTED_WITHIN: Duration = Duration::from_millis(250);
-/// Where a network policy keeps the operator from the routers, nobody answers it, ever: it believes in them after this time.
-/// kube-proxy may take a second, a router that has lost its operator finds another one within 4 s.
-const PATIENCE: SignedDuration = SignedDuration::from_secs(10);
+/// After this time an address counts as answering without being asked: a network policy may keep the
+/// operator from the routers. kube-proxy may take a second, and a router that has lost its operator
+/// finds another one within 4 s.
+const ASSUMED_AFTER: SignedDuration = SignedDuration::from_secs(10);
 
-/// Whether an address need not be asked any more whose model has been available since then.
-fn is_believed(available_since: Timestamp, now: Timestamp) -> bool {
+/// Whether the address of a model that has been available since then counts as answering.
+fn is_assumed(available_since: Timestamp, now: Timestamp) -> bool {
     let waited = now.duration_since(available_since);
-    // Before it began: the clock that noted it was ahead, nobody knows by how much.
-    waited >= PATIENCE || waited < SignedDuration::ZERO
+    // Negative: the clock that noted the start was ahead, by an unknown time.
+    waited >= ASSUMED_AFTER || waited < SignedDuration::ZERO
 }
 
-/// Asks whether addresses take connections. Cheap to clone.
+/// Connects to addresses to see whether they answer. Cheap to clone.
 #[derive(Clone)]
 pub struct Prober {
     asks: Arc<dyn Fn(SocketAddr) -> BoxFuture<'static, bool> + Send + Sync>,
@@ -50,7 +52,7 @@ impl Prober {
         })
     }
 
-    /// By whatever `asks` does.
+    /// By a function of the caller's.
     pub fn asking(
         asks: impl Fn(SocketAddr) -> BoxFuture<'static, bool> + Send + Sync + 'static,
     ) -> Self {
@@ -58,22 +60,22 @@ impl Prober {
         Self { asks }
     }
 
-    /// Asks at the address of a model, and at each router behind it: all at once. While the model
-    /// moves, it is silent without being asked.
-    pub(super) async fn probe(&self, asked: Asked<'_>) -> Reachability {
-        let Asked {
+    /// Connects to the address of a model and to each router behind it, all at once. While the model
+    /// moves, the answer is `Silent` without a connection.
+    pub(super) async fn probe(&self, query: ReachabilityQuery<'_>) -> Reachability {
+        let ReachabilityQuery {
             stores,
             model,
             available_since,
             now,
             moves,
-        } = asked;
+        } = query;
         let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
         let routers = endpoints_of_service(stores, &namespace, &name);
         if routers.is_empty() {
             return Reachability::NoRouter;
         }
-        if is_believed(available_since, now) {
+        if is_assumed(available_since, now) {
             return Reachability::Answers;
         }
         if moves {
@@ -114,9 +116,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_believed_in_after_a_while() {
+    fn an_address_counts_as_answering_after_10_seconds() {
         let since = Timestamp::UNIX_EPOCH;
-        let after = |seconds| is_believed(since, since + SignedDuration::from_secs(seconds));
+        let after = |seconds| is_assumed(since, since + SignedDuration::from_secs(seconds));
         assert_eq!([-1, 0, 9, 10].map(after), [true, false, false, true]);
     }
 

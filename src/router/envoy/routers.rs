@@ -29,7 +29,7 @@ pub struct Routers {
 struct Shared {
     routers: Mutex<BTreeMap<String, Router>>,
     streams: AtomicU64,
-    refusals: AtomicU64,
+    rejections: AtomicU64,
     changes: watch::Sender<u64>,
 }
 
@@ -42,7 +42,7 @@ struct Router {
 
 /// A resource that a router does not accept.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Refusal {
+pub struct Rejection {
     /// The router's node id: the name of its pod.
     pub router: String,
     /// The type of the resource.
@@ -53,7 +53,7 @@ pub struct Refusal {
     pub message: String,
 }
 
-impl Refusal {
+impl Rejection {
     /// Namespace and name of the model that the resource was made for.
     pub fn model(&self) -> Option<(String, String)> {
         let (namespace, rest) = self.name.split_once('/')?;
@@ -101,25 +101,25 @@ impl Routers {
     }
 
     /// What the connected routers refuse at present.
-    pub fn refused(&self) -> Vec<Refusal> {
+    pub fn rejected(&self) -> Vec<Rejection> {
         let routers = self.shared.routers.lock();
-        let refusals = routers.iter().flat_map(|(id, router)| {
+        let rejections = routers.iter().flat_map(|(id, router)| {
             router
                 .refused
                 .iter()
-                .map(|((kind, name), message)| Refusal {
+                .map(|((kind, name), message)| Rejection {
                     router: id.clone(),
                     kind: *kind,
                     name: name.clone(),
                     message: message.clone(),
                 })
         });
-        refusals.collect()
+        rejections.collect()
     }
 
     /// How many responses were refused since this process started.
-    pub fn refusals(&self) -> u64 {
-        self.shared.refusals.load(Ordering::Relaxed)
+    pub fn rejections(&self) -> u64 {
+        self.shared.rejections.load(Ordering::Relaxed)
     }
 
     /// Registers the stream of a router. A router has one stream: a newer one takes the place of one that died unnoticed.
@@ -182,7 +182,10 @@ impl Connection {
                         names,
                         message,
                     } => {
-                        self.routers.shared.refusals.fetch_add(1, Ordering::Relaxed);
+                        self.routers
+                            .shared
+                            .rejections
+                            .fetch_add(1, Ordering::Relaxed);
                         // Several are sent again each by itself: which of them is bad is known then.
                         if let [name] = &names[..] {
                             router.refused.insert((kind, name.clone()), message);

@@ -7,7 +7,7 @@ use kube_runtime::reflector::ObjectRef;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Backend, ControlPlane, ModelRoute, RouteKey, RouterModel, Routers};
+use super::{Backend, ControlPlane, ModelRoute, RouteKey, RouterModel};
 use crate::{
     api::{ModelDeployment, Phase, RetiringVersion, Revision, State},
     k8s::{Stores, endpoints, in_force, is_child, known_versions},
@@ -20,34 +20,25 @@ const GATHER: Duration = Duration::from_millis(10);
 /// Publishes the routes again after every change of the caches, until `stop`.
 ///
 /// Every replica does so: the routes are a function of what is persisted, so all replicas publish
-/// the same. `changed` is called when a router came, went, took something over or refused it.
-pub async fn publish(
-    stores: &Stores,
-    mut news: watch::Receiver<u64>,
-    plane: &ControlPlane,
-    changed: impl Fn(&Routers),
-    stop: &CancellationToken,
+/// the same.
+pub(super) async fn publish(
+    stores: Stores,
+    mut changes: watch::Receiver<u64>,
+    plane: ControlPlane,
+    stop: CancellationToken,
 ) {
-    let routers = plane.routers();
-    let mut acks = routers.changes();
     let mut published: Option<RouterModel> = None;
-    news.mark_changed();
+    changes.mark_changed();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            news = acks.changed() => {
-                if news.is_err() {
-                    return;
-                }
-                changed(&routers);
-            }
-            change = news.changed() => {
+            change = changes.changed() => {
                 if change.is_err() {
                     return;
                 }
                 tokio::time::sleep(GATHER).await;
-                news.mark_unchanged();
-                let model = routes(stores);
+                changes.mark_unchanged();
+                let model = routes(&stores);
                 if published.as_ref() != Some(&model) {
                     plane.publish(&model);
                     published = Some(model);
@@ -77,8 +68,8 @@ pub fn routes(stores: &Stores) -> RouterModel {
     RouterModel { routes }
 }
 
-/// The state that the route of a model follows: the persisted one. Of one that was lost, what is left of it: the address
-/// answers on until the state is restored.
+/// The state that the route of a model follows: the persisted one. If the status was lost, the state
+/// that can be rebuilt, so that the address keeps answering until the status is restored.
 fn state_of(stores: &Stores, model: &ModelDeployment) -> Option<State> {
     let persisted = model.status.as_ref().map(|status| &status.state);
     match persisted.filter(|state| state.stable.is_some()) {
@@ -87,13 +78,13 @@ fn state_of(stores: &Stores, model: &ModelDeployment) -> Option<State> {
     }
 }
 
-/// Name of the EndpointSlice that leads from a model's name to the routers.
-pub fn router_slice_name(model: &str) -> String {
+/// Name of the EndpointSlice by which a model's Service leads to the routers.
+pub(super) fn router_slice_name(model: &str) -> String {
     format!("{model}-router")
 }
 
-/// The port on which routers listen for a model, as the way to them has it.
-pub fn router_port(stores: &Stores, model: &ModelDeployment) -> Option<u16> {
+/// The port on which routers listen for a model, by its EndpointSlice.
+pub(super) fn router_port(stores: &Stores, model: &ModelDeployment) -> Option<u16> {
     let namespace = model.namespace().unwrap_or_default();
     let name = router_slice_name(&model.name_any());
     let names = [format!("{name}-ipv6"), name];
@@ -105,9 +96,10 @@ pub fn router_port(stores: &Stores, model: &ModelDeployment) -> Option<u16> {
     u16::try_from(port).ok()
 }
 
-/// What is left of a state that was lost: the version in force has all traffic. Requests that the
-/// others have end in peace. `None` where nothing says that there was one.
-pub fn remains(stores: &Stores, model: &ModelDeployment) -> Option<State> {
+/// A state rebuilt from the history and the EndpointSlice after the status was lost: the version in
+/// force has all traffic, and the others stay without weight, so that their requests complete.
+/// `None` where there is no trace of an earlier state.
+fn remains(stores: &Stores, model: &ModelDeployment) -> Option<State> {
     let known = known_versions(stores, model);
     let stable = in_force(&known)?;
     let router_port = Some(router_port(stores, model)?);
@@ -125,7 +117,7 @@ pub fn remains(stores: &Stores, model: &ModelDeployment) -> Option<State> {
     })
 }
 
-/// One model's route: its weights as persisted, but none to a canary that has no endpoint.
+/// One model's route: its weights as persisted. A canary without endpoints gets none.
 fn route(
     model: &ModelDeployment,
     state: &State,
@@ -155,7 +147,10 @@ mod tests {
 
     fn model(canary: Option<u8>) -> ModelDeployment {
         let canary = canary.map(|weight| {
-            json!({"revision": "cccccccc", "version": "2", "weight": weight, "since": "2026-01-01T00:00:00Z"})
+            json!({
+                "revision": "cccccccc", "version": "2", "weight": weight,
+                "since": "2026-01-01T00:00:00Z",
+            })
         });
         serde_json::from_value(json!({
             "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",

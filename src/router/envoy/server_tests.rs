@@ -133,12 +133,12 @@ async fn a_refusal_is_counted_and_named() {
     plane.publish(&empty_churn());
     let mut router = Router::connect(&plane, "router-1", &stop).await;
     router.take_churn(Some("no such thing")).await;
-    until(&routers, |routers| routers.refusals() == 1).await;
-    let refused = routers.refused();
-    assert_eq!(refused[0].router, "router-1");
-    assert_eq!(refused[0].name, "ml/churn");
-    assert_eq!(refused[0].kind, ResourceType::Route);
-    assert_eq!(refused[0].message, "no such thing");
+    until(&routers, |routers| routers.rejections() == 1).await;
+    let rejected = routers.rejected();
+    assert_eq!(rejected[0].router, "router-1");
+    assert_eq!(rejected[0].name, "ml/churn");
+    assert_eq!(rejected[0].kind, ResourceType::Route);
+    assert_eq!(rejected[0].message, "no such thing");
     assert_eq!(routers.acknowledged(&churn()), None);
 }
 

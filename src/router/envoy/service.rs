@@ -1,4 +1,4 @@
-//! The model's one stable name, and the way from it to the routers.
+//! The Service of a model's name, and the EndpointSlices that lead from it to the routers.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::router_slice_name;
+use super::routes::router_slice_name;
 use crate::{
     api::GROUP,
     k8s::{HTTP_PORT_NAME, SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL, model_labels},
@@ -20,7 +20,7 @@ use crate::{
 /// Port of the model's stable Service.
 const STABLE_PORT: i32 = 80;
 
-/// The Service that clients use from the first version to the last. It selects no pods: its
+/// The Service that clients use from the first version to the last. It has no selector: its
 /// endpoints are the routers, in another namespace, on the port that they keep for this model.
 pub(super) fn stable_service(route: &Route<'_>) -> Service {
     let name = route.name();
@@ -36,7 +36,7 @@ pub(super) fn stable_service(route: &Route<'_>) -> Service {
                 target_port: Some(IntOrString::Int(STABLE_PORT)),
                 ..ServicePort::default()
             }]),
-            // An address of a family that no router has would refuse every connection.
+            // A cluster IP of a family that no router has would refuse every connection.
             ip_family_policy: of_both.then(|| "PreferDualStack".to_owned()),
             ..ServiceSpec::default()
         }),
@@ -44,8 +44,8 @@ pub(super) fn stable_service(route: &Route<'_>) -> Service {
     }
 }
 
-/// The stable Service's endpoints, by family; none of a family in which no router is ready: the
-/// last ones are better than none.
+/// The stable Service's endpoints, by address family. A family in which no router is ready gets no
+/// EndpointSlice here, so its last endpoints stay.
 pub(super) fn router_slices(route: &Route<'_>, port: u16) -> impl Iterator<Item = EndpointSlice> {
     let routers = &route.report.addresses;
     let (ipv4, ipv6): (Vec<_>, Vec<_>) = routers.iter().partition(|address| address.is_ipv4());
@@ -94,11 +94,11 @@ fn router_slice(
 mod tests {
     use serde_json::json;
 
-    use super::super::{Envoy, Prober, refusals::Refusals};
+    use super::super::{Envoy, Prober};
     use crate::{
         api::State,
         k8s::Object,
-        router::{Report, Route, Router},
+        router::{Report, Route, Router, Setup},
     };
 
     /// The name, family and addresses of a slice.
@@ -127,7 +127,7 @@ mod tests {
             ..Report::default()
         };
         let route = Route::new(&model, &state, &report).unwrap();
-        let envoy = Envoy::new(Prober::by_tcp(), Refusals::default());
+        let envoy = Envoy::new(&Setup::default(), Prober::by_tcp());
         let (mut slices, mut policy) = (Vec::new(), None);
         for intent in envoy.objects(&route) {
             match intent.object {

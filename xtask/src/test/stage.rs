@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -100,7 +101,10 @@ impl Stage {
         };
         let silent = |result: Result<()>| result.map(|()| Report::default());
         match self {
-            Self::Format => runner::run(self, &mut cargo(repository, &["fmt", "--all", "--check"])),
+            Self::Format => {
+                let mut format = cargo(repository, &["fmt", "--all", "--check", "--"]);
+                runner::run(self, format.args(routers(repository)?))
+            }
             Self::Dependencies => dependencies(repository),
             Self::Chart => silent(chart::check()),
             Self::Clippy => runner::run(
@@ -154,6 +158,23 @@ const API: &str = "package(serin) and binary(api)";
 const WORLD: &str = "package(serin) and binary(world)";
 const LIFECYCLE: &str = "package(xtask) and binary(cluster_lifecycle)";
 const ROLLOUTS: &str = "package(xtask) and binary(rollouts)";
+
+/// The files of routers: a macro declares their modules, so `cargo fmt` does not see them.
+fn routers(repository: &Path) -> Result<Vec<PathBuf>> {
+    let folder = repository.join("src/router");
+    let entries =
+        fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        files.push(if path.is_dir() {
+            path.join("mod.rs")
+        } else {
+            path
+        });
+    }
+    Ok(files)
+}
 
 /// The command at the lowest priority.
 fn low_priority(command: &Command) -> Command {

@@ -1,7 +1,7 @@
-//! What routers refuse, as every operator knows it.
+//! What routers reject, gathered from all operators.
 //!
-//! Routers share themselves out among the operators, and only the operator that a router is connected to hears what it
-//! refuses. Each serves what it has heard under [`PATH`], and the leader's is the sum of all.
+//! Each router is connected to one of the operators, and only that one learns what the router
+//! rejects. Each operator serves what it has learned under [`PATH`]; the leader reads them all.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,44 +11,45 @@ use std::{
     time::Duration,
 };
 
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    k8s::{Dirty, Stores},
-    router::envoy::{Refusal, ResourceType, Routers},
+    k8s::Dirty,
+    router::envoy::{Rejection, ResourceType, Routers},
 };
 
-/// The path under which an operator serves what its own routers refuse.
-pub const PATH: &str = "/refusals";
+/// The path under which an operator serves what its own routers reject.
+pub(super) const PATH: &str = "/refusals";
 
 /// How often the other operators are asked.
 const ASKED_EVERY: Duration = Duration::from_secs(5);
 /// Longest time for one answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 
-/// What routers refuse, by the namespace and name of the model.
-type ByModel = BTreeMap<(String, String), BTreeSet<Refusal>>;
+/// What routers reject, by the namespace and name of the model.
+type ByModel = BTreeMap<(String, String), BTreeSet<Rejection>>;
 
-/// What routers refuse, by model. Clones are the same.
+/// What routers reject, by model. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub struct Refusals {
+pub(super) struct Rejections {
     by_model: Arc<Mutex<ByModel>>,
 }
 
-impl Refusals {
-    /// What routers refuse of one model, sorted by router.
-    pub fn of(&self, model: &(String, String)) -> Vec<Refusal> {
+impl Rejections {
+    /// What routers reject of one model, sorted by router.
+    pub fn of(&self, model: &(String, String)) -> Vec<Rejection> {
         let by_model = self.by_model.lock();
         by_model.get(model).into_iter().flatten().cloned().collect()
     }
 
-    /// Replaces everything; returns the models for which that is news.
-    fn replace(&self, all: impl IntoIterator<Item = Refusal>) -> BTreeSet<(String, String)> {
+    /// Replaces everything. Returns the models for which that changes something.
+    fn replace(&self, all: impl IntoIterator<Item = Rejection>) -> BTreeSet<(String, String)> {
         let mut new = ByModel::new();
-        for refusal in all {
-            if let Some(model) = refusal.model() {
-                new.entry(model).or_default().insert(refusal);
+        for rejection in all {
+            if let Some(model) = rejection.model() {
+                new.entry(model).or_default().insert(rejection);
             }
         }
         let mut old = self.by_model.lock();
@@ -61,8 +62,8 @@ impl Refusals {
         changed
     }
 
-    /// Keeps this up to date, and marks the models for which there is news, until `stop`. `peers` is `HOST:PORT`, a name
-    /// with the address of every operator.
+    /// Keeps this up to date until `stop`, and marks the models for which something changes.
+    /// `peers` is `HOST:PORT`; the host resolves to the addresses of all operators.
     pub async fn gather(
         &self,
         own: &Routers,
@@ -71,11 +72,11 @@ impl Refusals {
         stop: &CancellationToken,
     ) {
         let mut changes = own.changes();
-        let mut told = BTreeMap::new();
+        let mut answers = BTreeMap::new();
         loop {
-            told = ask(peers, told).await;
-            let others = told.values().flatten().cloned();
-            for (namespace, name) in self.replace(own.refused().into_iter().chain(others)) {
+            answers = ask(peers, answers).await;
+            let others = answers.values().flatten().cloned();
+            for (namespace, name) in self.replace(own.rejected().into_iter().chain(others)) {
                 dirty.mark(&namespace, &name);
             }
             tokio::select! {
@@ -87,43 +88,43 @@ impl Refusals {
     }
 }
 
-/// What each operator says now; what it said before where it does not answer.
+/// What each operator answers now, or what it answered before if it does not.
 async fn ask(
     peers: &str,
-    mut before: BTreeMap<SocketAddr, Vec<Refusal>>,
-) -> BTreeMap<SocketAddr, Vec<Refusal>> {
+    mut before: BTreeMap<SocketAddr, Vec<Rejection>>,
+) -> BTreeMap<SocketAddr, Vec<Rejection>> {
     let Ok(addresses) = tokio::net::lookup_host(peers).await else {
         return before;
     };
-    let mut told = BTreeMap::new();
+    let mut answers = BTreeMap::new();
     let addresses: BTreeSet<SocketAddr> = addresses.collect();
     for address in addresses {
         let url = format!("http://{address}{PATH}");
         let answer = async { reqwest::get(url).await?.error_for_status()?.json().await };
-        let refusals = match tokio::time::timeout(ANSWERED_WITHIN, answer).await {
-            Ok(Ok(refusals)) => refusals,
+        let rejections = match tokio::time::timeout(ANSWERED_WITHIN, answer).await {
+            Ok(Ok(rejections)) => rejections,
             Ok(Err(_)) | Err(_) => before.remove(&address).unwrap_or_default(),
         };
-        told.insert(address, refusals);
+        answers.insert(address, rejections);
     }
-    told
+    answers
 }
 
-/// Most refusals of routers that one message names.
+/// Most rejections that one message names.
 const MOST_NAMED: usize = 3;
-/// Most characters of a router's words.
+/// Most characters of a router's own message that are kept.
 const MOST_WORDS: usize = 300;
 
-/// What routers refuse of a model, in words: each router, and its own words.
-pub(super) fn sentence(refusals: &[Refusal], port: Option<u16>) -> String {
+/// What routers reject of a model, as a sentence for the status: each router with its message.
+pub(super) fn sentence(rejections: &[Rejection], port: Option<u16>) -> String {
     let mut message = String::new();
-    for refusal in refusals.iter().take(MOST_NAMED) {
-        let Refusal {
+    for rejection in rejections.iter().take(MOST_NAMED) {
+        let Rejection {
             router,
             kind,
             message: words,
             ..
-        } = refusal;
+        } = rejection;
         let _ = write!(
             message,
             "Router {router} refuses this model's {}",
@@ -135,7 +136,7 @@ pub(super) fn sentence(refusals: &[Refusal], port: Option<u16>) -> String {
         let words: String = words.chars().take(MOST_WORDS).collect();
         let _ = write!(message, ": {words}. ");
     }
-    if let Some(more) = refusals.len().checked_sub(MOST_NAMED + 1) {
+    if let Some(more) = rejections.len().checked_sub(MOST_NAMED + 1) {
         let _ = write!(message, "So do {} more. ", more + 1);
     }
     message.push_str(
@@ -145,27 +146,32 @@ pub(super) fn sentence(refusals: &[Refusal], port: Option<u16>) -> String {
     message
 }
 
-/// Takes those routers out that refuse something of a model: they keep what they had, an old weight or nothing at all.
+/// Removes the routers that reject something of a model: they keep an old weight, or have no route.
 /// Where none would be left, all stay.
-pub fn leave_out(routers: &mut BTreeSet<IpAddr>, stores: &Stores, refusals: &[Refusal]) {
-    if refusals.is_empty() {
+pub(super) fn leave_out(
+    routers: &mut BTreeSet<IpAddr>,
+    slices: &[Arc<EndpointSlice>],
+    rejections: &[Rejection],
+) {
+    if rejections.is_empty() {
         return;
     }
-    let slices = stores.routers.state();
     let endpoints = slices
         .iter()
         .flat_map(|slice| slice.endpoints.iter().flatten());
-    let refusing: BTreeSet<IpAddr> = endpoints
+    let rejecting: BTreeSet<IpAddr> = endpoints
         .filter(|endpoint| {
             let pod = endpoint.target_ref.as_ref();
             let pod = pod.and_then(|pod| pod.name.as_deref());
-            refusals.iter().any(|refusal| pod == Some(&*refusal.router))
+            rejections
+                .iter()
+                .any(|rejection| pod == Some(&*rejection.router))
         })
         .flat_map(|endpoint| &endpoint.addresses)
         .filter_map(|address| address.parse().ok())
         .collect();
-    if !routers.is_subset(&refusing) {
-        routers.retain(|router| !refusing.contains(router));
+    if !routers.is_subset(&rejecting) {
+        routers.retain(|router| !rejecting.contains(router));
     }
 }
 
@@ -173,8 +179,8 @@ pub fn leave_out(routers: &mut BTreeSet<IpAddr>, stores: &Stores, refusals: &[Re
 mod tests {
     use super::*;
 
-    fn refusal(router: &str, name: &str) -> Refusal {
-        Refusal {
+    fn rejection(router: &str, name: &str) -> Rejection {
+        Rejection {
             router: router.to_owned(),
             kind: ResourceType::Listener,
             name: name.to_owned(),
@@ -184,7 +190,7 @@ mod tests {
 
     #[test]
     fn routers_are_quoted_and_the_first_three_named() {
-        let churn = |router| refusal(router, "ml/churn");
+        let churn = |router| rejection(router, "ml/churn");
         assert_eq!(
             sentence(&[churn("a")], Some(54_070)),
             "Router a refuses this model's listener on port 54070: Address already in use. \
@@ -201,15 +207,18 @@ mod tests {
 
     #[test]
     fn news_names_the_models_that_it_concerns() {
-        let refusals = Refusals::default();
+        let rejections = Rejections::default();
         let model = |name: &str| ("ml".to_owned(), name.to_owned());
-        let churn = [refusal("a", "ml/churn"), refusal("b", "ml/churn/1a2b3c4d")];
-        let both = churn.iter().cloned().chain([refusal("a", "ml/fraud")]);
-        let news = refusals.replace(both);
+        let churn = [
+            rejection("a", "ml/churn"),
+            rejection("b", "ml/churn/1a2b3c4d"),
+        ];
+        let both = churn.iter().cloned().chain([rejection("a", "ml/fraud")]);
+        let news = rejections.replace(both);
         assert_eq!(news, [model("churn"), model("fraud")].into());
-        let news = refusals.replace(churn.iter().rev().chain(&churn).cloned());
+        let news = rejections.replace(churn.iter().rev().chain(&churn).cloned());
         assert_eq!(news, [model("fraud")].into(), "in whatever order, twice");
-        assert_eq!(refusals.of(&model("churn")), churn);
-        assert_eq!(refusals.of(&model("fraud")), []);
+        assert_eq!(rejections.of(&model("churn")), churn);
+        assert_eq!(rejections.of(&model("fraud")), []);
     }
 }

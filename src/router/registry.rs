@@ -1,0 +1,35 @@
+//! Which router moves the traffic of which model.
+
+use std::sync::Arc;
+
+use super::Router;
+use crate::api::ModelDeploymentSpec;
+
+/// The routers of this operator. Clones are the same.
+#[derive(Clone)]
+pub struct Registry {
+    default: Arc<dyn Router>,
+    others: Arc<[Arc<dyn Router>]>,
+}
+
+impl Registry {
+    /// A default router, and others that a spec may choose.
+    pub fn new(default: Arc<dyn Router>, others: Vec<Arc<dyn Router>>) -> Self {
+        Self {
+            default,
+            others: others.into(),
+        }
+    }
+
+    /// The router of a model with this spec: the first that the spec chooses, else the default.
+    pub fn of(&self, spec: &ModelDeploymentSpec) -> &dyn Router {
+        let chosen = self.others.iter().find(|router| router.is_chosen(spec));
+        &**chosen.unwrap_or(&self.default)
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &dyn Router> {
+        let others = self.others.iter();
+        std::iter::once(&*self.default).chain(others.map(|router| &**router))
+    }
+}
