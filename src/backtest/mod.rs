@@ -28,7 +28,7 @@ use crate::{
         validate::{Limits, SCHEMES, validate},
     },
     observe::{
-        Evidence,
+        EvidenceReader,
         metrics::{Client, ClientError},
     },
     runtime::settings,
@@ -173,7 +173,7 @@ pub async fn run(arguments: &Arguments) -> Result<String, BacktestError> {
         arguments.router_namespace.clone(),
         arguments.router_service.clone(),
     );
-    let evidence = Evidence::new(client, arguments.scrape_interval, router);
+    let evidence = EvidenceReader::new(client, arguments.scrape_interval, router);
     let spec = unattended(&model.spec);
     let (from, to) = (arguments.from, arguments.to.unwrap_or_else(Timestamp::now));
     let looks = past::read(&evidence, &model, &revision, from, to, |done, all| {

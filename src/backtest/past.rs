@@ -7,7 +7,7 @@ use crate::{
         CanaryVersion, Gate, GateRecord, ModelDeployment, Progress, Revision, State, VersionRef,
     },
     evidence::{BlindReason, Cursors, Memory, Reading},
-    observe::Evidence,
+    observe::EvidenceReader,
 };
 
 /// One look: a reading for each objective, of all requests since the previous look.
@@ -24,7 +24,7 @@ pub struct PastLook {
 /// interval, each counting what no earlier look has counted. After each look, `progress` is called
 /// with the number of looks done and in all.
 pub async fn read(
-    evidence: &Evidence,
+    evidence: &EvidenceReader,
     model: &ModelDeployment,
     revision: &Revision,
     from: Timestamp,

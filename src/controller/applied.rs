@@ -1,9 +1,9 @@
 //! The third phase: plan and apply.
 
 use super::{
-    apply::{ApplyError, Basis},
+    apply::{ApplyError, Freshness},
     context::Context,
-    error::ReconcileError,
+    error::CatchUpError,
     prepare::Prepared,
     replace_status::replace_status,
     status::SpecValidity,
@@ -15,23 +15,26 @@ use crate::{
     rollout::Decision,
 };
 
-/// A model whose persisted state has been brought about, as far as the API server takes it. A
-/// status is written of this alone.
+/// A model whose persisted state has been applied, except what the API server refused. A status is
+/// written only of this.
 pub(super) struct Applied {
-    /// The model as it was found, with what has been refused since.
+    /// The model as it was observed, with what has been refused since.
     pub(super) prepared: Box<Prepared>,
-    /// Whether that is news: the decision did not know of it.
+    /// Whether the refusals differ from those that the decision saw.
     pub(super) is_news: bool,
 }
 
 impl Applied {
-    /// Brings about what is persisted, unless the decision ends a trial or takes weight from it:
-    /// that waits for no object.
+    /// Applies what is persisted, unless the decision ends a trial or takes weight from it: that
+    /// waits for no object.
+    ///
+    /// # Errors
+    /// A plan that removes something was not confirmed. Refused objects are no error.
     pub(super) async fn of(
         mut prepared: Box<Prepared>,
         decision: &Decision,
         context: &Context,
-    ) -> Result<Self, ReconcileError> {
+    ) -> Result<Self, CatchUpError> {
         if retreats(&prepared.snapshot.state, &decision.next) {
             let is_news = false;
             return Ok(Self { prepared, is_news });
@@ -50,12 +53,12 @@ impl Applied {
         desired.chain(&snapshot.refused).cloned().collect()
     }
 
-    /// Brings about a state that was just written on top of the one that was found.
+    /// Applies a state that was just written on top of the one that was observed.
     pub(super) async fn follow(&self, next: &State, context: &Context) -> Result<(), ApplyError> {
         if *next == self.prepared.snapshot.state {
             return Ok(());
         }
-        bring_about(&self.prepared, next, Basis::Confirmed, context).await
+        bring_about(&self.prepared, next, Freshness::Confirmed, context).await
     }
 }
 
@@ -69,26 +72,26 @@ fn retreats(old: &State, new: &State) -> bool {
     old.stable == new.stable && kept.is_none()
 }
 
-/// Makes the objects of a state that was read. Before anything is taken away by it, the API server
-/// has to confirm that it is still the one in force: a status that says nothing new is only
-/// accepted on top of the newest version.
-async fn catch_up(prepared: &Prepared, context: &Context) -> Result<(), ReconcileError> {
+/// Applies a state that was read. Before the plan removes anything, the API server has to confirm
+/// that the state is still in force: it accepts an unchanged status only on top of the newest
+/// version of the object.
+async fn catch_up(prepared: &Prepared, context: &Context) -> Result<(), CatchUpError> {
     let state = &prepared.snapshot.state;
-    match bring_about(prepared, state, Basis::Read, context).await {
+    match bring_about(prepared, state, Freshness::Read, context).await {
         Err(ApplyError::Unconfirmed { .. }) => {}
         result => return Ok(result?),
     }
     let model = &prepared.model;
     replace_status(&prepared.api, model, model.status.clone(), context).await?;
-    bring_about(prepared, state, Basis::Confirmed, context).await?;
+    bring_about(prepared, state, Freshness::Confirmed, context).await?;
     Ok(())
 }
 
-/// Makes the objects that a state asks for.
+/// Applies the objects that a state asks for.
 async fn bring_about(
     prepared: &Prepared,
     state: &State,
-    basis: Basis,
+    freshness: Freshness,
     context: &Context,
 ) -> Result<(), ApplyError> {
     let input = PlanInput {
@@ -108,7 +111,7 @@ async fn bring_about(
             &context.stores,
             &prepared.model,
             &plan,
-            basis,
+            freshness,
             &context.metrics,
         )
         .await?;

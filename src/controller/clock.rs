@@ -1,12 +1,12 @@
-//! The time, injected: the loop never asks the system by itself, so that a test can play an hour in a millisecond.
+//! The clock is injected, so that a test can play an hour in a millisecond.
 
 use std::{fmt, sync::Arc};
 
 use jiff::Timestamp;
 
-/// Tells the time. Cheap to clone; all clones tell the same.
+/// The wall clock, whose time stands in decisions and statuses. Cheap to clone.
 ///
-/// Waiting is Tokio's business, whose time a test can pause; this is the wall clock that decisions and status speak of.
+/// Waiting uses Tokio's clock, which a test can pause.
 #[derive(Clone)]
 pub struct Clock {
     now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
@@ -18,12 +18,12 @@ impl Clock {
         Self::reading(Timestamp::now)
     }
 
-    /// A clock that tells whatever `now` says.
+    /// A clock that returns what `now` does.
     pub fn reading(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self { now: Arc::new(now) }
     }
 
-    /// The moment that it is.
+    /// Returns the current time.
     pub fn now(&self) -> Timestamp {
         (self.now)()
     }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     api::validate::Limits,
     k8s::Stores,
-    observe::{Attention, DryRuns, Evidence, History},
+    observe::{DryRuns, EvidenceReader, History, ReconcileTracker},
     plan::PlatformDefaults,
     router::Registry,
 };
@@ -25,34 +25,34 @@ pub struct Context {
     pub clock: Clock,
     /// Caches of what exists.
     pub stores: Stores,
-    /// Settings that shape objects.
+    /// Settings of the operator that shape objects.
     pub defaults: PlatformDefaults,
-    /// What the operator's user allows.
+    /// What the operator's settings allow in a spec.
     pub limits: Limits,
-    /// Where the evidence is.
-    pub evidence: Evidence,
+    /// Reads evidence from Prometheus.
+    pub evidence: EvidenceReader,
     /// Applies plans.
     pub applier: Applier,
-    /// Places in the history of versions in use.
+    /// ControllerRevisions of versions in use.
     pub history: History,
-    /// Tries what new versions would need.
+    /// Dry runs of the Deployments of new versions.
     pub dry_runs: DryRuns,
-    /// Publishes decisions.
+    /// Publishes decisions as Events.
     pub events: Events,
-    /// Since when each model has been looked at.
-    pub attention: Attention,
+    /// When each model was reconciled.
+    pub tracker: ReconcileTracker,
     /// The operator's own metrics.
     pub metrics: Arc<Metrics>,
-    /// What moves traffic.
+    /// The routers; one moves the traffic of each model.
     pub routers: Registry,
-    /// The last decisions, to be replayed.
+    /// The last decisions, for `serin-operator replay`.
     pub recordings: Arc<Recordings>,
     /// Failed reconciles in a row, by model.
     pub failures: Mutex<HashMap<(String, String), u32>>,
 }
 
 impl Context {
-    /// Lets go of everything remembered about a model that is gone.
+    /// Drops all memory of a model that is gone.
     pub(super) fn forget(&self, gone: &ObjectRef<kube::core::DynamicObject>) {
         let key = (
             gone.namespace.clone().unwrap_or_default(),
@@ -61,7 +61,7 @@ impl Context {
         self.applier.forget(&key);
         self.history.forget(&key);
         self.dry_runs.forget(&key);
-        self.attention.forget(&key);
+        self.tracker.forget(&key);
         self.failures.lock().remove(&key);
         for router in self.routers.all() {
             router.forget(&key);

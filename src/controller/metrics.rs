@@ -1,4 +1,4 @@
-//! What the operator says of itself on `/metrics`. No label names an object: their number has no bound.
+//! The operator's own metrics. No label names an object: the number of objects has no bound.
 
 use std::sync::atomic::AtomicU64;
 
@@ -127,7 +127,7 @@ impl Metrics {
             .inc();
     }
 
-    /// Counts a look at a gate's metrics.
+    /// Counts a reading of a gate's metrics.
     pub fn looked(&self, readable: bool) {
         let outcome = if readable { "read" } else { "blind" };
         self.looks.get_or_create(&OutcomeLabel { outcome }).inc();
@@ -147,7 +147,7 @@ impl Metrics {
         self.refused.get_or_create(&labels).inc();
     }
 
-    /// Says whether this replica acts.
+    /// Sets whether this replica acts.
     pub fn lead(&self, leads: bool) {
         self.leader.set(i64::from(leads));
     }
@@ -157,7 +157,7 @@ impl Metrics {
         self.leader.get() == 1
     }
 
-    /// Says how many routers are connected, and how many configurations they have refused.
+    /// Sets how many routers are connected, and how many configurations they have rejected.
     pub fn routers(&self, connected: usize, refusals: u64) {
         self.routers
             .set(i64::try_from(connected).unwrap_or(i64::MAX));

@@ -1,14 +1,13 @@
-//! One reconcile: observe, decide, plan, apply, status. The order of writes is the design:
+//! One reconcile: observe, decide, plan, apply, status. The writes have an order:
 //!
-//! 1. a move back to stable is written before anything else; that one write *is* the move, since
-//!    routers follow status;
-//! 2. a move forward is written only after the cluster has what the state before it says;
-//! 3. objects follow the state that is persisted, so a crash between any two writes re-applies and
-//!    never skips;
-//! 4. an object that the API server refuses holds up no look, no status and no other object, only
-//!    moves forward;
-//! 5. pods and objects are taken away only by a state that the API server has just confirmed to be
-//!    the one in force.
+//! 1. A move back to stable is written before anything else. That one write *is* the move, since
+//!    routers follow the status.
+//! 2. A move forward is written only after the cluster has what the state before it asks for.
+//! 3. Objects follow the persisted state, so a crash between two writes repeats writes and skips
+//!    none.
+//! 4. An object that the API server refuses delays moves forward, and nothing else: no observation,
+//!    no status, no other object.
+//! 5. Pods and objects are removed only by a state that the API server has just confirmed.
 
 mod applied;
 pub mod apply;
@@ -39,36 +38,33 @@ use self::{
     prepare::{Found, observe},
     status_writer::{Saved, write_status},
 };
-use crate::{
-    api::ModelDeployment,
-    k8s::{Dirty, is_code},
-    observe::ReadError,
-    router::Reachability,
-};
+use crate::{api::ModelDeployment, k8s::Dirty, observe::ReadError, router::Reachability};
 
 pub use context::Context;
-pub use error::{ReconcileError, StatusError};
+pub use error::{CatchUpError, ReconcileError, StatusError};
 
-/// First pause after somebody else wrote first; each further one doubles it, up to [`FIRST_PAUSE`].
+/// First pause after a conflict. Each further one doubles it, up to [`FIRST_PAUSE`].
 const CONFLICT_PAUSE: Duration = Duration::from_millis(50);
-/// First pause after a failed reconcile; each further one doubles it, up to [`LONGEST_PAUSE`].
+/// First pause after a failed reconcile. Each further one doubles it, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// Longest pause after failed reconciles. While a canary has weight this is the longest time
-/// without a look.
+/// Longest pause after failed reconciles. While a canary has weight, this is the longest time
+/// without a reconcile.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-/// Pause before a model's address is asked again that did not answer.
+/// Pause before a model's address that did not answer is probed again.
 const UNANSWERED_PAUSE: Duration = Duration::from_millis(200);
-/// Reconciles every model once, then those that are `dirty`, until `stop`.
+
+/// Reconciles every model once, then those that are `dirty`, until `stop`. At most `concurrency`
+/// reconciles run at once.
 pub async fn run(context: Arc<Context>, dirty: Dirty, concurrency: u16, stop: CancellationToken) {
-    // Before all are listed: what changes meanwhile is marked.
+    // Before the list of all models is made, so that no change is lost.
     let marked = dirty.listen();
     let models = context.stores.models.store().clone();
-    let everyone: Vec<_> = models
+    let all: Vec<_> = models
         .state()
         .iter()
         .map(|model| ObjectRef::from_obj(&**model))
         .collect();
-    let triggers = futures::stream::iter(everyone).chain(marked);
+    let triggers = futures::stream::iter(all).chain(marked);
     let forgetting = context.clone();
     Controller::for_stream(futures::stream::pending(), models)
         .reconcile_on(triggers)
@@ -76,7 +72,7 @@ pub async fn run(context: Arc<Context>, dirty: Dirty, concurrency: u16, stop: Ca
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, retry, context)
         .for_each(|result| {
-            // Asked for a model that the cache does not have: it was deleted.
+            // The cache does not have the model: it was deleted.
             if let Err(controller::Error::ObjectNotFound(gone)) = result {
                 forgetting.forget(&gone);
             }
@@ -85,7 +81,7 @@ pub async fn run(context: Arc<Context>, dirty: Dirty, concurrency: u16, stop: Ca
         .await;
 }
 
-/// One reconcile, bounded by its own span; a panic in it is an error like any other.
+/// One reconcile, in a span of its own. A panic becomes an error.
 async fn reconcile(
     model: Arc<ModelDeployment>,
     context: Arc<Context>,
@@ -93,7 +89,7 @@ async fn reconcile(
     let key = model.key();
     let span = tracing::info_span!("reconcile", namespace = key.0, name = key.1);
     let started = Instant::now();
-    // Boxed: a reconcile is large, and each model under way holds one.
+    // Boxed: the future is large, and each concurrent reconcile holds one.
     let run = AssertUnwindSafe(Box::pin(steps(&key, &context)))
         .catch_unwind()
         .instrument(span);
@@ -109,34 +105,34 @@ async fn reconcile(
     result
 }
 
-/// One look at a model, from what is to what is said of it.
+/// The phases of one reconcile.
 async fn steps(key: &(String, String), context: &Context) -> Result<Action, ReconcileError> {
-    // 1. Observe: the model live, its children from the caches, the evidence since the last look.
+    // 1. Observe: the model live, its children from the caches, the evidence since the last time.
     let prepared = match observe(key, context).await? {
         Found::Model(prepared) => prepared,
         Found::Nothing(action) => return Ok(action),
     };
     // 2. Decide.
     let mut decision = prepared.decide(context);
-    // 3. Plan and apply what is persisted; a move back to stable waits for no object.
+    // 3. Plan and apply what is persisted. A move back to stable waits for no object.
     let applied = Applied::of(prepared, &decision, context).await?;
-    // 4. Decide again, where the API server refused an object meanwhile.
+    // 4. Decide again if the API server refused an object meanwhile.
     if applied.is_news {
         decision = applied.prepared.decide(context);
     }
     applied.prepared.record(&decision, context);
-    // 5. Write the status: from now on the decision is the state, and routers follow it.
+    // 5. Write the status. From now on the decision is the state, and routers follow it.
     let saved = write_status(&applied, decision, context).await?;
     // 6. Plan and apply what was written.
     if saved.written {
         applied.follow(&saved.next, context).await?;
     }
-    // 7. Look again when the first of all that waits is due.
-    Ok(next_look(key, &applied, &saved, context))
+    // 7. Reconcile again when the earliest timer is due.
+    Ok(next_reconcile(key, &applied, &saved, context))
 }
 
-/// When a model is looked at again, though nothing changes.
-fn next_look(
+/// When a model is reconciled again if nothing changes.
+fn next_reconcile(
     key: &(String, String),
     applied: &Applied,
     saved: &Saved,
@@ -149,15 +145,15 @@ fn next_look(
         context.applier.next_attempt(key),
         prepared.tried_again,
         (saved.reachability == Reachability::Silent).then_some(UNANSWERED_PAUSE),
-        is_news.then_some(Duration::ZERO), // the status shows it within one look
+        is_news.then_some(Duration::ZERO), // so that the status shows it at once
     ];
     let pause = pauses.into_iter().flatten().min();
     pause.map_or_else(Action::await_change, Action::requeue)
 }
 
-/// When to try again after a failure: each in a row doubles the pause. A conflict is nobody's
-/// failure and starts at a fraction of it; in a row they mean an API server whose reads lag behind,
-/// which asking faster does not help.
+/// When to try again after a failure. Each failure in a row doubles the pause. A conflict is no
+/// failure and starts with a tenth of it. Conflicts in a row mean an API server whose reads lag,
+/// and more requests do not help it.
 #[allow(clippy::needless_pass_by_value)] // the signature that Controller::run asks for
 fn retry(model: Arc<ModelDeployment>, error: &ReconcileError, context: Arc<Context>) -> Action {
     let (namespace, name) = model.key();
@@ -166,12 +162,11 @@ fn retry(model: Arc<ModelDeployment>, error: &ReconcileError, context: Arc<Conte
         .entry((namespace.clone(), name.clone()))
         .or_default();
     *count = count.saturating_add(1);
-    let conflict =
-        matches!(error, ReconcileError::Status(StatusError::Refused(error)) if is_code(error, 409));
+    let conflict = error.is_conflict();
     let (first, longest) = match error {
         _ if conflict => (CONFLICT_PAUSE, FIRST_PAUSE),
-        // Most often the news of a change has overtaken an answer that was on its way.
-        ReconcileError::Read(ReadError::Stale { .. }) => (CONFLICT_PAUSE, LONGEST_PAUSE),
+        // Most often a watch event has overtaken an answer that was under way.
+        ReconcileError::Observe(ReadError::Stale { .. }) => (CONFLICT_PAUSE, LONGEST_PAUSE),
         _ => (FIRST_PAUSE, LONGEST_PAUSE),
     };
     let pause = first.saturating_mul(1 << (*count - 1).min(10)).min(longest);
@@ -181,7 +176,7 @@ fn retry(model: Arc<ModelDeployment>, error: &ReconcileError, context: Arc<Conte
             namespace,
             name,
             pause_ms,
-            "somebody else wrote first; deciding anew"
+            "another writer was first; reconciling again"
         );
     } else {
         tracing::warn!(namespace, name, %error, attempt = *count, pause_ms, "reconcile failed");
@@ -192,5 +187,5 @@ fn retry(model: Arc<ModelDeployment>, error: &ReconcileError, context: Arc<Conte
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "without words".to_owned())
+        .unwrap_or_else(|| "no message".to_owned())
 }

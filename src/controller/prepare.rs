@@ -1,4 +1,4 @@
-//! The first phase: a model as it is found, with all that a decision may use.
+//! The first phase: a model as it is observed, with all that a decision may use.
 
 use std::time::Duration;
 
@@ -13,48 +13,51 @@ use crate::{
         validate::validate,
     },
     k8s::in_force,
-    observe::{self, Children, ReadError, Refused, Snapshot},
+    observe::{self, Children, DryRunRefusal, ReadError, Snapshot},
     plan::draft,
     rollout::{self, Decision, Recording},
     router::{Report, unsupported},
 };
 
-/// Finalizers of a deletion that concerns the children first: they are deleted, or lose their
-/// owner.
+/// Finalizers of a deletion in which the children are deleted, or lose their owner, before the
+/// model goes.
 const COLLECTING: [&str; 2] = ["foregroundDeletion", "orphan"];
 
-/// What a look found.
+/// What was observed.
 pub(super) enum Found {
-    /// A model that something has to be decided about.
+    /// A model to decide about.
     Model(Box<Prepared>),
-    /// None: it is gone, it is being collected, or it was looked at too often.
+    /// None: it is gone, its children are being deleted, or it was reconciled too often.
     Nothing(Action),
 }
 
-/// A model that something has to be decided about.
+/// A model to decide about.
 pub(super) struct Prepared {
     /// The model, read live.
     pub(super) model: ModelDeployment,
-    /// Where its status is written.
+    /// The API by which its status is written.
     pub(super) api: Api<ModelDeployment>,
-    /// Where its spec stands.
+    /// Whether its spec can be used.
     pub(super) validity: SpecValidity,
-    /// What exists of it.
+    /// Its objects.
     pub(super) children: Children,
     /// What the decision sees.
     pub(super) snapshot: Snapshot,
-    /// When it was looked at.
+    /// When it was observed.
     pub(super) now: Timestamp,
-    /// When a version that the API server would refuse is tried again.
+    /// The time until a Deployment that the API server would refuse is tried again.
     pub(super) tried_again: Option<Duration>,
 }
 
-/// Looks at one model, by namespace and name.
+/// Observes one model, by namespace and name.
+///
+/// # Errors
+/// The model could not be read, or its history could not and its status names no version.
 pub(super) async fn observe(
     key @ (namespace, name): &(String, String),
     context: &Context,
 ) -> Result<Found, ReadError> {
-    if let Err(wait) = context.attention.begin(key) {
+    if let Err(wait) = context.tracker.begin(key) {
         return Ok(Found::Nothing(Action::requeue(wait)));
     }
     let api: Api<ModelDeployment> = Api::namespaced(context.client.clone(), namespace);
@@ -63,7 +66,7 @@ pub(super) async fn observe(
         return Ok(Found::Nothing(Action::await_change()));
     };
     let Some(mut validity) = validity(&model, context) else {
-        // Its children are the garbage collector's.
+        // The garbage collector has its children.
         return Ok(Found::Nothing(Action::await_change()));
     };
     let now = context.clock.now();
@@ -77,10 +80,10 @@ pub(super) async fn observe(
         let (client, known) = (&context.client, &mut children.known);
         match Box::pin(observe::history(client, &model, known)).await {
             Ok(()) => children.known_is_all = true,
-            // Whether there is a version in force decides whether the spec's is the first one.
+            // Only the history says whether the spec's version is the first one.
             Err(error) if is_nameless => return Err(error),
             Err(error) => {
-                tracing::warn!(%error, "a new version waits for its place in the history");
+                tracing::warn!(%error, "a new version waits until the history can be read");
             }
         }
     }
@@ -89,8 +92,8 @@ pub(super) async fn observe(
         let refused = Box::pin(try_desired(&model, &children, context)).await;
         tried_again = refused.as_ref().and_then(|_| context.dry_runs.next(key));
         match refused {
-            Some(Refused::Invalid(faults)) => validity = SpecValidity::Invalid(faults),
-            Some(Refused::Denied(refusal)) => desired_refused = Some(refusal),
+            Some(DryRunRefusal::Invalid(faults)) => validity = SpecValidity::Invalid(faults),
+            Some(DryRunRefusal::Denied(refusal)) => desired_refused = Some(refusal),
             None => {}
         }
     }
@@ -108,7 +111,7 @@ pub(super) async fn observe(
 }
 
 impl Prepared {
-    /// The second phase: what comes next. Pure.
+    /// The second phase: decides what comes next. Pure.
     pub(super) fn decide(&self, context: &Context) -> Decision {
         let (spec, snapshot) = (&self.model.spec, &self.snapshot);
         match self.validity.unfit() {
@@ -117,7 +120,7 @@ impl Prepared {
         }
     }
 
-    /// Keeps what was decided about a model on trial, to be replayed.
+    /// Keeps a decision about a trial, for `serin-operator replay`.
     pub(super) fn record(&self, decision: &Decision, context: &Context) {
         if self.snapshot.state.canary.is_none() && decision.records.is_empty() {
             return;
@@ -135,7 +138,8 @@ impl Prepared {
     }
 }
 
-/// Where the spec stands; none where the model's children are being deleted or set free.
+/// Whether the spec can be used. `None` where the model's children are being deleted or lose their
+/// owner.
 fn validity(model: &ModelDeployment, context: &Context) -> Option<SpecValidity> {
     if model.metadata.deletion_timestamp.is_some() {
         let collects = |finalizer: &String| COLLECTING.contains(&finalizer.as_str());
@@ -151,7 +155,7 @@ fn validity(model: &ModelDeployment, context: &Context) -> Option<SpecValidity> 
     })
 }
 
-/// Everything that the decision may use, in one value.
+/// Everything that the decision may use.
 async fn snapshot(
     model: &ModelDeployment,
     children: &Children,
@@ -193,8 +197,8 @@ async fn snapshot(
     } else {
         Vec::new()
     };
-    let attentive_since = context.attention.look(&model.key(), now, state.attended);
-    let here_since = context.attention.here_since(&model.key(), now);
+    let attentive_since = context.tracker.track(&model.key(), now, state.attended);
+    let here_since = context.tracker.here_since(&model.key(), now);
     let mut snapshot = Snapshot {
         desired: desired(&model.spec),
         commands: Commands::read(model.annotations()),
@@ -214,14 +218,14 @@ async fn snapshot(
     if let Some(failing) = rollout::failing_version(&model.spec, &snapshot, now).cloned() {
         let cached = snapshot.health(&failing);
         let (client, stores) = (&context.client, &context.stores);
-        let asked = observe::health(client, stores, model, &failing, cached);
-        let health = Box::pin(asked).await; // rarely needed, and large
+        let read = observe::health(client, stores, model, &failing, cached);
+        let health = Box::pin(read).await; // rarely needed, and large
         snapshot.versions.insert(failing, health);
     }
     snapshot
 }
 
-/// Whether the canary's pods are there and it has no weight yet.
+/// Whether the canary has all its pods and no weight yet.
 fn ready_to_start(model: &ModelDeployment, state: &State, children: &Children) -> bool {
     state.canary.as_ref().is_some_and(|canary| {
         let health = children.health.get(&canary.revision);
@@ -230,7 +234,7 @@ fn ready_to_start(model: &ModelDeployment, state: &State, children: &Children) -
     })
 }
 
-/// Whether the spec's version may be about to get its place in the history. A canary with weight is
+/// Whether the spec's version may be about to be recorded in the history. A canary with weight is
 /// judged first.
 fn wants_a_number(model: &ModelDeployment, children: &Children) -> bool {
     let status = model.status.as_ref();
@@ -239,12 +243,13 @@ fn wants_a_number(model: &ModelDeployment, children: &Children) -> bool {
         && !children.known.contains_key(&desired(&model.spec).revision)
 }
 
-/// Why the API server would refuse the spec's version, where that is not recorded yet.
+/// Why the API server would refuse the Deployment of the spec's version. Only a version that is not
+/// recorded yet is tried.
 async fn try_desired(
     model: &ModelDeployment,
     children: &Children,
     context: &Context,
-) -> Option<Refused> {
+) -> Option<DryRunRefusal> {
     let (revision, deployment) = draft(model, &context.defaults)?;
     if children.known.contains_key(&revision) {
         return None;

@@ -1,5 +1,5 @@
-//! The last decisions with all that they were taken from, kept in memory for `GET /snapshots/{namespace}/{name}`: to be
-//! replayed by `serin-operator replay` after a night in which somebody wondered.
+//! The last decisions with their snapshots, kept in memory for
+//! `GET /snapshots/{namespace}/{name}` and `serin-operator replay`.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,7 +9,8 @@ use crate::rollout::Recording;
 
 /// Recordings kept of one model.
 const KEPT: usize = 20;
-/// The last of them, whatever they decided: they lead up to what is decided next.
+/// The last of them are kept whether they decided anything or not: they lead up to the next
+/// decision.
 const LATEST: usize = 8;
 /// Bytes kept of all models together. A recording of two objectives takes about 10 KiB.
 const LARGEST: usize = 16 * 1024 * 1024;
@@ -32,14 +33,18 @@ struct Kept {
 #[derive(Debug)]
 struct Entry {
     number: u64,
-    /// Whether anything was decided, besides going on.
+    /// Whether it decided anything but to wait.
     decided: bool,
     text: String,
 }
 
 impl Recordings {
-    /// Keeps one. Where a model has 20, the oldest look that decided nothing goes, but for the last 8, and where all before
-    /// those decided something, the oldest; where all models together have 16 MiB, the oldest of all goes.
+    /// Keeps one.
+    ///
+    /// Of a model with more than 20, the oldest that decided nothing is dropped, but none of the
+    /// last
+    /// 8. If all before those decided something, the oldest is dropped. Above 16 MiB of all models
+    /// together, the oldest of all is dropped.
     pub fn keep(&self, recording: &Recording) {
         let text = match serde_json::to_string(recording) {
             Ok(text) => text,
@@ -55,7 +60,8 @@ impl Recordings {
         self.kept.lock().keep(&recording.model, decided, text);
     }
 
-    /// All recordings of a model, `<namespace>/<name>`, oldest first: a JSON array. `None` where there are none.
+    /// All recordings of a model, `<namespace>/<name>`, as a JSON array, oldest first. `None` if
+    /// there are none.
     pub fn of(&self, model: &str) -> Option<String> {
         let kept = self.kept.lock();
         let texts: Vec<&str> = kept
@@ -67,7 +73,7 @@ impl Recordings {
         Some(format!("[\n{}\n]\n", texts.join(",\n")))
     }
 
-    /// Lets go of a model that is gone.
+    /// Forgets a model that is gone.
     pub fn forget(&self, model: &str) {
         let mut kept = self.kept.lock();
         let gone = kept.models.remove(model).unwrap_or_default();
@@ -94,7 +100,7 @@ impl Kept {
         while self.bytes > LARGEST && self.drop_oldest() {}
     }
 
-    /// Drops the oldest recording of all models; says whether there was one.
+    /// Drops the oldest recording of all models. Returns whether there was one.
     fn drop_oldest(&mut self) -> bool {
         let oldest = self
             .models
@@ -125,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_decided_outlasts_looks_that_decided_nothing() {
+    fn decisions_are_kept_longer_than_recordings_that_decided_nothing() {
         let recordings = Recordings::default();
         for number in 0..100 {
             let decided = number == 3 || number == 50;
@@ -141,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn after_many_decisions_the_last_looks_are_kept_all_the_same() {
+    fn after_many_decisions_the_last_recordings_are_still_kept() {
         let recordings = Recordings::default();
         for number in 0..60 {
             let decided = number < 50;
@@ -155,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn all_together_stay_within_their_bytes() {
+    fn all_together_stay_within_16_mib() {
         let recordings = Recordings::default();
         let text = format!("\"{}\"", "x".repeat(1024 * 1024 - 2));
         for model in ["ml/a", "ml/b"] {

@@ -8,7 +8,8 @@ use crate::{
     k8s::timely,
 };
 
-/// Writes a status, guarded by the version of the model that was read. Routers hear of it at once.
+/// Writes a status with the `resourceVersion` that was read as precondition. The routers of this
+/// process see it at once.
 pub(super) async fn replace_status(
     api: &Api<ModelDeployment>,
     model: &ModelDeployment,

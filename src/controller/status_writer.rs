@@ -27,9 +27,9 @@ pub(super) struct Saved {
     pub(super) written: bool,
     /// The state that is persisted now.
     pub(super) next: State,
-    /// When the decision wants another look.
+    /// When the decision wants another reconcile.
     pub(super) requeue: Option<Duration>,
-    /// How the model's address was found, where that decides whether it is Ready.
+    /// Whether the model's address answers, if that decides whether it is Ready; else `Answers`.
     pub(super) reachability: Reachability,
 }
 
@@ -95,7 +95,7 @@ pub(super) async fn write_status(
         context.events.decision(&about, record).await;
     }
     if let Some(ignored) = newly_ignored {
-        tracing::warn!(ignored, "an annotation cannot be understood");
+        tracing::warn!(ignored, "an annotation cannot be parsed");
         let reason = reasons::COMMAND_IGNORED;
         context.events.problem(&about, reason, &ignored).await;
     }
@@ -142,7 +142,7 @@ fn new_problem(
     is_new.then(|| (refusal.reason.clone(), refusal.to_string()))
 }
 
-/// What is wrong with annotations, where the status did not say so before.
+/// What is wrong with annotations, if the old status did not say so.
 fn newly_ignored(model: &ModelDeployment, next: &State) -> Option<String> {
     let before = model.status.as_ref().map(|status| &status.state.ignored);
     let changed = before != Some(&next.ignored) && !next.ignored.is_empty();

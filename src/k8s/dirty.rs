@@ -13,8 +13,9 @@ use parking_lot::Mutex;
 
 use crate::api::ModelDeployment;
 
-/// A set, so that a model waits in it once however often it changes. It keeps nothing before somebody listens: a follower
-/// watches for weeks and acts on nothing, and a leader looks at every model when it begins. Clones are the same set.
+/// A set, so that a model waits in it once however often it changes. It keeps nothing before
+/// somebody listens: a follower watches for weeks and acts on nothing, and a leader looks at every
+/// model when it begins. Clones are the same set.
 #[derive(Clone, Debug, Default)]
 pub struct Dirty {
     shared: Arc<Mutex<Shared>>,

@@ -1,4 +1,4 @@
-//! What the caches say about one model's versions.
+//! One model's versions, by the caches.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,17 +15,16 @@ use crate::{
 pub struct Children {
     /// Every version with a ControllerRevision.
     pub known: BTreeMap<Revision, KnownVersion>,
-    /// Whether `known` was read live and is all there is.
+    /// Whether `known` was read live, and so is complete.
     pub known_is_all: bool,
-    /// What each version's pods are like.
+    /// The health of each version's pods.
     pub health: BTreeMap<Revision, VersionHealth>,
 }
 
 /// Reads the caches for one model.
 pub fn children(stores: &Stores, model: &ModelDeployment) -> Children {
     let known = known_versions(stores, model);
-    // A version in use counts by its pods, also where somebody has deleted its place in the
-    // history.
+    // A version in use is included even if its ControllerRevision was deleted.
     let state = model.status.as_ref().map(|status| &status.state);
     let in_use = state.map(State::in_use).unwrap_or_default();
     let revisions: BTreeSet<&Revision> = known.keys().chain(&in_use).collect();
@@ -59,7 +58,7 @@ fn health(stores: &Stores, model: &ModelDeployment, revision: &Revision) -> Vers
     health_of(deployment.as_deref(), pods, reachable, since)
 }
 
-/// When the version's trial began, where it is on trial.
+/// When the version's trial began. `None` if it is not on trial.
 pub(super) fn trial_since(model: &ModelDeployment, revision: &Revision) -> Option<Timestamp> {
     let canary = model.status.as_ref()?.state.canary.as_ref()?;
     (canary.revision == *revision).then_some(canary.since)

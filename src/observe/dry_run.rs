@@ -1,5 +1,5 @@
-//! A version's Deployment, tried before the version is recorded. What the API server would refuse becomes part of no
-//! version: a record can never be changed, and one whose pods cannot be made would have to be deleted by hand.
+//! Dry runs of a version's Deployment before the version is recorded. A ControllerRevision can
+//! never be changed: one whose pods cannot be created would have to be deleted by hand.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -18,59 +18,61 @@ use crate::{
     k8s::{NoAnswer, is_child, reason, shortened, timely, words},
 };
 
-/// Pause after the first denial; each further one doubles it, up to [`LONGEST_PAUSE`].
+/// Pause after the first denial. Each further one doubles it, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause after denials.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// Pause after an object was found invalid: most often it stays so until the spec changes.
+/// Pause after an object was found invalid. Most often it stays so until the spec changes.
 const INVALID_PAUSE: Duration = Duration::from_secs(600);
 /// Errors that are kept of one answer.
 const ERRORS_KEPT: usize = 3;
 
-/// Why the API server would not take a version's Deployment.
+/// Why the API server would refuse a version's Deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// The spec asks for something that no Deployment can have.
+pub enum DryRunRefusal {
+    /// The spec asks for a Deployment that is invalid.
     Invalid(Vec<Invalid>),
-    /// A webhook, a policy or a quota denies it, or there is no answer. The next try may succeed.
+    /// A webhook, a policy or a quota denies it, or the API server does not answer. The next try
+    /// may succeed.
     Denied(Refusal),
 }
 
-/// Tries Deployments, and remembers the answers: a model at rest costs no request.
+/// Tries Deployments, and remembers the answers, so that a model at rest costs no request.
 #[derive(Default)]
 pub struct DryRuns(Mutex<HashMap<(String, String), Answer>>);
 
-/// What was tried: of which object, which generation and which version.
+/// What was tried: UID and generation of the model, and the version.
 type Subject = (Option<String>, Option<i64>, Revision);
 
 struct Answer {
     subject: Subject,
-    refused: Option<Refused>,
+    refused: Option<DryRunRefusal>,
     /// Refusals in a row.
     count: u32,
     again_at: Option<Instant>,
 }
 
 impl DryRuns {
-    /// Lets go of a model that is gone.
+    /// Forgets a model that is gone.
     pub fn forget(&self, model: &(String, String)) {
         self.0.lock().remove(model);
     }
 
-    /// The time until a refused Deployment is tried again; none where none was refused.
+    /// The time until a refused Deployment is tried again. `None` if none was refused.
     pub fn next(&self, model: &(String, String)) -> Option<Duration> {
         let at = self.0.lock().get(model)?.again_at?;
         Some(at.saturating_duration_since(Instant::now()))
     }
 
-    /// Why the API server would refuse the Deployment of a version that is not recorded yet; `None` where it takes it.
+    /// Why the API server would refuse the Deployment of a version that is not recorded yet. `None`
+    /// if it accepts it.
     pub async fn refused(
         &self,
         client: &Client,
         model: &ModelDeployment,
         revision: &Revision,
         deployment: &Deployment,
-    ) -> Option<Refused> {
+    ) -> Option<DryRunRefusal> {
         let key = (
             ResourceExt::namespace(model).unwrap_or_default(),
             model.name_any(),
@@ -89,8 +91,8 @@ impl DryRuns {
         let refused = try_apply(&api, model, deployment).await;
         count += 1;
         let pause = refused.as_ref().map(|refused| match refused {
-            Refused::Invalid(_) => INVALID_PAUSE,
-            Refused::Denied(_) => FIRST_PAUSE
+            DryRunRefusal::Invalid(_) => INVALID_PAUSE,
+            DryRunRefusal::Denied(_) => FIRST_PAUSE
                 .saturating_mul(1 << (count - 1).min(10))
                 .min(LONGEST_PAUSE),
         });
@@ -109,17 +111,17 @@ async fn try_apply(
     api: &Api<Deployment>,
     model: &ModelDeployment,
     deployment: &Deployment,
-) -> Option<Refused> {
+) -> Option<DryRunRefusal> {
     let name = deployment.name_any();
     let params = PatchParams::apply(MANAGER).force().dry_run();
     let kind = "Deployment";
-    // `None` where there was no answer.
+    // `None` if there was no answer.
     let error = match timely(api.patch(&name, &params, &Patch::Apply(deployment))).await {
         Ok(Ok(_)) => return None,
         Ok(Err(error)) => Some(error),
         Err(NoAnswer) => None,
     };
-    // Somebody else's object of this name is no fault of the spec: whoever applies it says whose it is.
+    // An object of another owner is no fault of the spec. The apply reports the taken name.
     if let Ok(Ok(Some(found))) = timely(api.get_opt(&name)).await
         && !is_child(&found, model)
     {
@@ -128,24 +130,24 @@ async fn try_apply(
     if let Some(kube::Error::Api(status)) = &error
         && is_invalid(status)
     {
-        return Some(Refused::Invalid(faults(status)));
+        return Some(DryRunRefusal::Invalid(faults(status)));
     }
     let (reason, words) = match &error {
         Some(error) => (reason(error), words(error)),
         None => (reasons::WRITE_REFUSED, NoAnswer.to_string()),
     };
-    Some(Refused::Denied(Refusal {
+    Some(DryRunRefusal::Denied(Refusal {
         kind: kind.to_owned(),
         name,
-        revision: None, // the status shows it, as what the model itself needs
+        revision: None, // so that the status shows it, as an object of the model itself
         reason: reason.to_owned(),
         words: shortened(&words),
         transient: false,
     }))
 }
 
-/// Whether the API server itself finds the object wrong. Policies deny with the code of invalid objects, too, but name no
-/// field; webhooks with that of bad requests, but without its reason.
+/// Whether the API server itself found the object invalid. Policies deny with 422 as well but name
+/// no field. Webhooks deny with 400 as well but without its reason.
 fn is_invalid(status: &Status) -> bool {
     let names_a_field = || {
         let mut causes = status.details.iter().flat_map(|details| &details.causes);
@@ -154,7 +156,7 @@ fn is_invalid(status: &Status) -> bool {
     status.code == 422 && names_a_field() || status.code == 400 && status.reason == "BadRequest"
 }
 
-/// What is wrong, each with the field of the spec that it comes from.
+/// The errors, each with the field of the spec that it comes from.
 fn faults(status: &Status) -> Vec<Invalid> {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     let mut faults: Vec<_> = causes
@@ -199,9 +201,10 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_api_server_finds_wrong_itself_is_a_fault_of_the_spec() {
+    fn only_what_the_api_server_itself_finds_invalid_is_a_fault_of_the_spec() {
         let field = "spec.template.spec.containers[0].resources.limits[cpu]";
-        let cause = json!([{"reason": "FieldValueInvalid", "field": field, "message": "Invalid value: \"lots\""}]);
+        let message = "Invalid value: \"lots\"";
+        let cause = json!([{"reason": "FieldValueInvalid", "field": field, "message": message}]);
         let invalid = status(422, "Invalid", &cause);
         assert!(is_invalid(&invalid));
         assert_eq!(

@@ -1,6 +1,6 @@
-//! The places in the history of versions in use, kept as they were last seen. Somebody may delete
-//! one: then it is written anew, since a version without one can neither be scaled nor repaired
-//! once the spec asks for another.
+//! ControllerRevisions of versions in use, kept as they were last seen. One that is deleted is
+//! written again: without it a version can be neither scaled nor repaired once the spec asks for
+//! another one.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -20,14 +20,14 @@ use crate::{
 /// The ControllerRevisions of one model's versions in use.
 type OfModel = BTreeMap<Revision, Arc<ControllerRevision>>;
 
-/// The ControllerRevisions of versions in use, by model and revision. They are shared with the
-/// cache while it has them.
+/// The ControllerRevisions of versions in use, by model and revision. The objects are shared with
+/// the cache as long as it has them.
 #[derive(Default)]
 pub struct History(Mutex<HashMap<(String, String), OfModel>>);
 
 impl History {
-    /// Adds to the known versions of a model those in use whose ControllerRevision has been deleted
-    /// since the last look.
+    /// Adds to a model's known versions those in use whose ControllerRevision has been deleted
+    /// since the last reconcile.
     pub fn complete(
         &self,
         stores: &Stores,

@@ -1,5 +1,5 @@
-//! Live reads: of the model, with which every decision begins; of what a cache says against a version, before it costs that
-//! version its trial; and of the history, before a version gets its number in it.
+//! Live reads: of the model at the start of every reconcile, of a version's pods before a cached
+//! failure ends its trial, and of the history before a version gets its number in it.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -26,11 +26,11 @@ use crate::{
     },
 };
 
-/// Longest wait for the API server's word on a version that its cache speaks against: what the metrics say against it at
-/// the same look must not wait longer.
+/// Timeout of the live read that confirms a failing version. A breach in the metrics of the same
+/// reconcile must not wait longer.
 const CONFIRMATION_LIMIT: Duration = Duration::from_secs(3);
 
-/// Why something could not be read; it is tried again.
+/// Why something could not be read. It is tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The API server refused.
@@ -46,22 +46,25 @@ pub enum ReadError {
     Timeout {
         /// The kind of what was asked for.
         kind: &'static str,
-        /// How long was waited.
+        /// The timeout.
         limit: Duration,
     },
-    /// One of several API servers lags behind: a watch has told of a newer object than this one has.
-    #[error("the API server answered with an older {kind} than it has told of before")]
+    /// One of several API servers lags: its answer is older than the watch cache.
+    #[error("stale read: {kind} is older than the watch cache")]
     Stale {
         /// The kind of what was asked for.
         kind: &'static str,
     },
-    /// The Deployment's status speaks of pods as they were before its spec changed.
+    /// The Deployment's status is from before its spec changed.
     #[error("the Deployment's status is that of an older generation")]
     Unanswered,
 }
 
-/// Reads a model live; `None` where there is none. An answer that is older than what the watch has told already is none:
-/// whoever acted on it would undo what was done since.
+/// Reads a model live. `None` if it does not exist.
+///
+/// # Errors
+/// No answer, a refusal, or an answer older than the watch cache: acting on it would undo what was
+/// done since.
 pub async fn model(
     api: &Api<ModelDeployment>,
     known: &Models,
@@ -70,8 +73,8 @@ pub async fn model(
 ) -> Result<Option<ModelDeployment>, ReadError> {
     let kind = "ModelDeployment";
     let answer = within(CALL_LIMIT, kind, api.get_opt(name)).await?;
-    let told = known.get(namespace, name);
-    if told.is_some_and(|told| is_stale(answer.as_ref().map(Resource::meta), told.meta())) {
+    let cached = known.get(namespace, name);
+    if cached.is_some_and(|cached| is_stale(answer.as_ref().map(Resource::meta), cached.meta())) {
         return Err(ReadError::Stale { kind });
     }
     if let Some(answer) = &answer {
@@ -80,10 +83,12 @@ pub async fn model(
     Ok(answer)
 }
 
-/// What the API server itself says of a version's pods, asked before what a cache says against them rolls it back: behind
-/// a watch that has gone silent, pods that are long Ready look as they did a minute ago. Where it does not answer, the
-/// cache's word stands and says so: without Ready pods the version answers nothing, so that waiting for a word costs no
-/// request, while a good version that is refused stays so until a person retries it.
+/// Reads a version's pods live, before a failure in the cache rolls the version back: behind a
+/// silent watch, pods that are Ready now look as they did a minute ago.
+///
+/// If the read fails, the cached health is returned with `unconfirmed` set, and the version waits:
+/// without Ready pods it gets no requests, so waiting costs none, while a version that is rolled
+/// back stays so until a person retries it.
 pub async fn health(
     client: &Client,
     stores: &Stores,
@@ -94,7 +99,9 @@ pub async fn health(
     match read_health(client, stores, model, revision).await {
         Ok(health) => health,
         Err(error) => {
-            tracing::warn!(%revision, %error, "a version's pods cannot be confirmed to fail");
+            tracing::warn!(
+                %revision, %error, "the failure of a version's pods cannot be confirmed"
+            );
             VersionHealth {
                 unconfirmed: Some(error.to_string()),
                 ..cached
@@ -135,10 +142,11 @@ async fn read_health(
         ),
     )
     .await?;
-    let told = stores
+    let cached = stores
         .deployments
         .get(&ObjectRef::new(&deployment_name).within(&namespace));
-    if told.is_some_and(|told| is_stale(deployment.as_ref().map(Resource::meta), told.meta())) {
+    let found = deployment.as_ref().map(Resource::meta);
+    if cached.is_some_and(|cached| is_stale(found, cached.meta())) {
         return Err(ReadError::Stale { kind: "Deployment" });
     }
     let deployment = deployment.filter(|deployment| is_child(deployment, model));
@@ -153,8 +161,11 @@ async fn read_health(
     Ok(health)
 }
 
-/// Adds to what a cache knows of a model's history what the API server itself keeps. Then that is all there is: a new
-/// version's number comes after it, and behind a watch that has gone silent two versions would get the same one.
+/// Completes a model's history by a live read. A new version's number follows the highest one:
+/// behind a silent watch two versions would get the same.
+///
+/// # Errors
+/// No answer, or a refusal.
 pub async fn history(
     client: &Client,
     model: &ModelDeployment,
@@ -171,7 +182,7 @@ pub async fn history(
     Ok(())
 }
 
-/// An answer within a time.
+/// Bounds a call by a timeout.
 async fn within<T>(
     limit: Duration,
     kind: &'static str,
@@ -183,7 +194,8 @@ async fn within<T>(
         .map_err(|source| ReadError::Refused { kind, source })
 }
 
-/// Whether an answer is from before what was told. A model that is gone is gone from the cache a moment later.
-fn is_stale(answer: Option<&ObjectMeta>, told: &ObjectMeta) -> bool {
-    answer.is_none_or(|answer| is_older(answer, told))
+/// Whether an answer is older than the cache. An object that is absent counts as stale: the cache
+/// will drop it a moment later.
+fn is_stale(answer: Option<&ObjectMeta>, cached: &ObjectMeta) -> bool {
+    answer.is_none_or(|answer| is_older(answer, cached))
 }

@@ -1,21 +1,22 @@
-//! What is: the API server's and Prometheus' account, as an owned [`Snapshot`] that a decision can be made from.
+//! The second stage: reads the API server and Prometheus into an owned [`Snapshot`], from which a
+//! decision is made.
 
-mod attention;
 mod cluster;
 mod dry_run;
-mod evidence;
 mod health;
 mod history;
 mod live;
 pub mod metrics;
+mod readings;
 mod refusal;
 mod snapshot;
+mod tracker;
 
-pub use attention::{Attention, MOST_IN_A_SECOND};
 pub use cluster::{Children, children};
-pub use dry_run::{DryRuns, Refused};
-pub use evidence::Evidence;
+pub use dry_run::{DryRunRefusal, DryRuns};
 pub use history::History;
 pub use live::{ReadError, health, history, model};
+pub use readings::EvidenceReader;
 pub use refusal::Refusal;
 pub use snapshot::{Snapshot, Unmeasurable, VersionHealth};
+pub use tracker::{MOST_IN_A_SECOND, ReconcileTracker};

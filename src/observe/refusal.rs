@@ -1,4 +1,4 @@
-//! A write that the API server refused, as data: a decision may depend on it, and the status shows it.
+//! A write that the API server refused, as data for decisions and the status.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use crate::api::{Revision, State};
 /// Most refusals that one message names.
 const MOST_NAMED: usize = 3;
 
-/// An object that could not be written, and has not been since.
+/// An object that could not be written yet.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Refusal {
@@ -17,21 +17,22 @@ pub struct Refusal {
     pub kind: String,
     /// The object's name.
     pub name: String,
-    /// The version that the object is for; absent for the objects of the model itself.
+    /// The version that the object is for. Absent for the objects of the model itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<Revision>,
     /// Why, as the reason of a condition.
     pub reason: String,
-    /// What the API server said, shortened.
+    /// The API server's message, shortened.
     pub words: String,
-    /// Whether the next attempt may well succeed (no answer, an overloaded server): nothing that a person has to see yet.
+    /// Whether the next attempt may well succeed: no answer, or an overloaded server. The status
+    /// does not show it.
     #[serde(default)]
     pub transient: bool,
 }
 
 impl Refusal {
-    /// Whether the object is one of the model itself, of the version in force or of the one on trial. What is kept of
-    /// older versions holds nothing up.
+    /// Whether the object belongs to the model itself, to the version in force or to the one on
+    /// trial. Objects of older versions delay nothing.
     pub fn concerns(&self, state: &State) -> bool {
         self.revision.as_ref().is_none_or(|revision| {
             let stable = state.stable.as_ref().map(|version| &version.revision);
@@ -47,7 +48,7 @@ impl Refusal {
         refused.iter().filter(is_shown)
     }
 
-    /// The same in words, each answer of the API server once; empty where there is none.
+    /// The same as sentences, each message of the API server once. Empty if there is none.
     pub fn sentences(refused: &[Self], state: &State) -> String {
         let mut named: Vec<&Self> = Vec::new();
         for refusal in Self::shown(refused, state) {
@@ -71,7 +72,7 @@ impl Refusal {
         text
     }
 
-    /// Why a version gets no more weight for now. What the API server said stands in the condition.
+    /// Why a version gets no more weight for now. The condition has the API server's message.
     pub fn sentence(&self) -> String {
         format!("{} {} has to be written first.", self.kind, self.name)
     }

@@ -1,4 +1,5 @@
-//! One look at everything that a decision may use, as an owned value: recorded, it replays to the same decision.
+//! Everything that a decision may use, as one owned value. A recorded one replays to the same
+//! decision.
 
 use std::collections::BTreeMap;
 
@@ -20,40 +21,41 @@ pub struct Snapshot {
     pub desired: VersionRef,
     /// The persisted state.
     pub state: State,
-    /// What people ask for, heeded before or not.
+    /// The commands in annotations, including those that were already carried out.
     #[serde(default)]
     pub commands: Commands,
-    /// The version in force by the history, where the state names none: that status was lost.
+    /// The version in force by the history, if the state names none: the status was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_force: Option<VersionRef>,
-    /// Why the API server would refuse the Deployment of the version that the spec asks for; a version that is not
-    /// recorded yet, and is not begun while this stands.
+    /// Why the API server would refuse the Deployment of the spec's version. Such a version is not
+    /// recorded and not started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_refused: Option<Refusal>,
-    /// A router port that no other model has; taken if the state has none yet.
+    /// A router port that no other model has, for a state without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_port: Option<u16>,
     /// What is known of the router.
     #[serde(default)]
     pub router: Report,
-    /// What the cluster says of each version that has objects.
+    /// The health of each version that has objects.
     pub versions: BTreeMap<Revision, VersionHealth>,
-    /// One reading a gate, in the objectives' order; empty where no canary has weight.
+    /// One reading a gate, in the order of the objectives. Empty if no canary has weight.
     pub readings: Vec<Result<Reading, BlindReason>>,
-    /// Objectives that cannot be measured as things are, while a version waits for its first weight.
+    /// Objectives that cannot be measured at present, while a version waits for its first weight.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unmeasurable: Vec<Unmeasurable>,
-    /// Since when looks have followed each other (see [`super::Attention`]). Time before it runs out no patience.
+    /// Since when reconciles have followed each other without a break (see
+    /// [`super::ReconcileTracker`]). Timeouts count no time before it.
     #[serde(default)]
     pub attentive_since: Timestamp,
-    /// Since when this very process has looked without a break: so long routers can have been
-    /// served by it.
+    /// Since when this process has reconciled the model without a break. It has served routers at
+    /// least as long.
     #[serde(default)]
     pub here_since: Timestamp,
     /// Objects that the API server refused to write.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<Refusal>,
-    /// Requests a second that stable answers, measured where the first step depends on it.
+    /// Requests a second that stable answers, measured if the first step depends on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable_rate: Option<Result<f64, BlindReason>>,
 }
@@ -75,26 +77,28 @@ impl std::fmt::Display for Unmeasurable {
 }
 
 impl Snapshot {
-    /// How long something has lasted under our eyes: what lasted while nobody looked may have ended and begun anew. What
-    /// began in the future, by a clock that has been set back since, has lasted as long as anybody has looked.
+    /// How long something has lasted without a break in the reconciles: during a break it may have
+    /// ended and begun again. If it began in the future, by a clock that was set back since, it has
+    /// lasted as long as there was no break.
     pub fn witnessed(&self, since: Timestamp, now: Timestamp) -> SignedDuration {
         let since = if since > now { Timestamp::MIN } else { since };
         now.duration_since(since.max(self.attentive_since))
     }
 
-    /// A refused object without which no weight may be raised: one of the model itself, of stable or of the canary.
+    /// A refused object that forbids more weight: one of the model itself, of stable or of the
+    /// canary.
     pub fn missing(&self) -> Option<&Refusal> {
         let concerns = |refusal: &&Refusal| refusal.concerns(&self.state);
         self.refused.iter().find(concerns)
     }
 
-    /// What the cluster says of one version; nothing is ready of one that has no objects.
+    /// The health of one version. Nothing is ready of a version without objects.
     pub fn health(&self, revision: &Revision) -> VersionHealth {
         self.versions.get(revision).cloned().unwrap_or_default()
     }
 }
 
-/// The pods of one version, as the API server tells it.
+/// The pods of one version, by the API server.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct VersionHealth {
@@ -102,36 +106,37 @@ pub struct VersionHealth {
     pub desired: i32,
     /// Pods that are Ready, of the Deployment's newest template.
     pub ready: i32,
-    /// The Deployment has just been changed, and its controller has not answered yet: some of these
-    /// pods may be about to go.
+    /// The Deployment has changed and its controller has not observed that yet: some of these pods
+    /// may be about to go.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unanswered: bool,
     /// Endpoints that a router can send to.
     pub endpoints: usize,
-    /// The version's own fault, such as a crash loop: no waiting will help.
+    /// The version's own fault, such as a crash loop. Waiting does not help.
     pub failure: Option<String>,
-    /// What keeps pods from serving through no fault of the version, in the words of the scheduler
+    /// What keeps pods from serving through no fault of the version: the message of the scheduler
     /// or the API server.
     pub trouble: Option<String>,
     /// Pods whose server runs and is not Ready.
     pub unready: i32,
-    /// Whether one of these was Ready before: it is not just starting.
+    /// Whether one of these was Ready before, so that it is not just starting.
     pub lost: bool,
-    /// When the server of the first of these began to run.
+    /// When the first of their servers started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unready_since: Option<Timestamp>,
-    /// Why the API server has not confirmed what its cache says against the version, where that would end its trial.
+    /// Why a failure in the cache, which would end the version's trial, could not be confirmed by a
+    /// live read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unconfirmed: Option<String>,
 }
 
 impl VersionHealth {
-    /// How many pods are ready, and what the others wait for, in words.
+    /// How many pods are ready, and what the others wait for, as a sentence.
     pub fn sentence(&self, version: &str, replicas: i32) -> String {
         format!("Version {version}: {}", self.pods(replicas))
     }
 
-    /// The same, of a version that is named elsewhere.
+    /// The same without the version.
     pub fn pods(&self, replicas: i32) -> String {
         let all = self.desired.max(replicas);
         let why = self.failure.as_ref().or(self.trouble.as_ref());
@@ -141,13 +146,13 @@ impl VersionHealth {
         format!("{} of {all} pods are Ready{why}.", self.ready)
     }
 
-    /// Whether so many pods are ready, reachable by the router, and there to stay.
+    /// Whether so many pods are ready, have endpoints, and are not about to go.
     pub fn has_capacity(&self, needed: i32) -> bool {
         let endpoints = i32::try_from(self.endpoints).unwrap_or(i32::MAX);
         !self.unanswered && self.ready >= needed && endpoints >= needed
     }
 
-    /// Whether its pods run and only the version itself keeps them from being Ready.
+    /// Whether pods run without getting Ready, and nothing of the platform explains it.
     pub fn is_silent(&self) -> bool {
         self.trouble.is_none() && self.unready > 0
     }

@@ -71,6 +71,14 @@ pub struct Setup {
     pub flags: Flags,
 }
 
+impl Setup {
+    /// Namespace and Deployment of the bundled router's pods, whose counters are
+    /// [`EvidenceSource::Envoy`].
+    pub fn bundled_pods(&self) -> (String, String) {
+        (self.namespace.clone(), self.flags.envoy.service.clone())
+    }
+}
+
 /// What a router uses of the process that it runs in.
 pub struct Host {
     /// The caches, which are complete.

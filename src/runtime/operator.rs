@@ -14,7 +14,9 @@ use crate::{
     api::validate::Limits,
     controller::{self, Context, apply::Applier, clock::Clock, events::Events, metrics::Metrics},
     k8s::{Dirty, ListenError, timely, words},
-    observe::{Attention, DryRuns, Evidence, History, metrics::Client as PrometheusClient},
+    observe::{
+        DryRuns, EvidenceReader, History, ReconcileTracker, metrics::Client as PrometheusClient,
+    },
     plan::PlatformDefaults,
     router::{self, Host, Registry},
     runtime::{
@@ -26,9 +28,9 @@ use crate::{
     },
 };
 
-/// A connection to the API server on which nothing arrives for so long is dead. kube's default is no
-/// timeout: a watch whose first answer is lost would hang for ever. A working watch ends sooner by
-/// itself.
+/// A connection to the API server on which nothing arrives for so long is dead. kube's default is
+/// no timeout: a watch whose first answer is lost would hang for ever. A working watch ends sooner
+/// by itself.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// Pause between two requests to an API server that does not answer.
@@ -61,8 +63,8 @@ pub enum OperatorError {
     Signals(#[source] std::io::Error),
 }
 
-/// Runs the operator on a runtime of its own until SIGTERM or SIGINT, or until it loses the lease or
-/// the API server.
+/// Runs the operator on a runtime of its own until SIGTERM or SIGINT, or until it loses the lease
+/// or the API server.
 ///
 /// Not async, so that the operator is compiled once here and not again in each program that awaits
 /// it.
@@ -98,6 +100,7 @@ pub async fn run_with(
 ) -> Result<(), OperatorError> {
     let prometheus = PrometheusClient::new(&settings.prometheus_url, settings.prometheus_headers())
         .map_err(|error| OperatorError::Prometheus(error.into()))?;
+    let setup = settings.router_setup();
     let metrics = Arc::new(Metrics::default());
     let health = Health {
         metrics: metrics.clone(),
@@ -153,14 +156,7 @@ pub async fn run_with(
     let _ = complete.set(stores.clone());
 
     let context = Arc::new(Context {
-        evidence: Evidence::new(
-            prometheus,
-            settings.scrape_interval,
-            (
-                settings.namespace.clone(),
-                settings.routers.envoy.service.clone(),
-            ),
-        ),
+        evidence: EvidenceReader::new(prometheus, settings.scrape_interval, setup.bundled_pods()),
         defaults: PlatformDefaults {
             serving_image: settings.serving_image.clone(),
             fetch: settings.fetch(),
@@ -178,7 +174,7 @@ pub async fn run_with(
         failures: Mutex::default(),
         client: client.clone(),
         clock: Clock::system(),
-        attention: Attention::default(),
+        tracker: ReconcileTracker::default(),
         stores,
     });
     let election = Election::join(

@@ -11,7 +11,7 @@ use serin::{
     api::{Fetch, validate::Limits},
     controller::{self, Context, apply::Applier, clock::Clock, events::Events, metrics::Metrics},
     k8s::Stores,
-    observe::{Attention, DryRuns, Evidence, History},
+    observe::{DryRuns, EvidenceReader, History, ReconcileTracker},
     plan::PlatformDefaults,
     router::{
         Registry, Router, Setup,
@@ -177,7 +177,7 @@ async fn serve(
         Clock::reading(move || world.time_of(&process))
     };
     let context = Arc::new(Context {
-        evidence: Evidence::new(
+        evidence: EvidenceReader::new(
             prometheus::client(world.clone(), process.clone()),
             Duration::from_secs(SCRAPE_SECONDS),
             (ROUTERS.to_owned(), "serin-router".to_owned()),
@@ -198,7 +198,7 @@ async fn serve(
         applier: Applier::default(),
         history: History::default(),
         dry_runs: DryRuns::default(),
-        attention: Attention::default(),
+        tracker: ReconcileTracker::default(),
         recordings: Arc::default(),
         routers,
         events: Events::new(client.clone(), process.name.clone()),

@@ -1,16 +1,17 @@
-//! Why an object could not be brought about.
+//! Why an object could not be applied.
 
 use crate::{
     api::conditions::reasons,
     k8s::{self, NoAnswer, words},
 };
 
-/// Why an object could not be brought about.
+/// Why an object could not be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// The name is taken by an object that this model does not own.
     #[error(
-        "{kind} {name} exists and belongs to somebody else: rename the ModelDeployment, or delete that {kind}"
+        "{kind} {name} exists and belongs to somebody else: \
+         rename the ModelDeployment, or delete that {kind}"
     )]
     NameTaken {
         /// The object's kind.
@@ -18,10 +19,11 @@ pub enum ApplyError {
         /// The object's name.
         name: String,
     },
-    /// The name is taken by an object of an earlier ModelDeployment of this name, which is deleted
-    /// with it.
+    /// The name is taken by an object of an earlier ModelDeployment of this name. It is deleted
+    /// with that one.
     #[error(
-        "{kind} {name} belongs to an earlier ModelDeployment of this name and is being deleted: waiting for it to be gone"
+        "{kind} {name} belongs to an earlier ModelDeployment of this name and is being deleted: \
+         waiting for it to be gone"
     )]
     AwaitingDeletion {
         /// The object's kind.
@@ -42,9 +44,9 @@ pub enum ApplyError {
     /// The API server did not answer in time.
     #[error(transparent)]
     NoAnswer(#[from] NoAnswer),
-    /// The plan takes something away or over, and nobody has confirmed that the state it was made
-    /// from is still in force.
-    #[error("{what} may only be taken away or over by a state that is confirmed")]
+    /// The plan removes or adopts something, and the API server has not confirmed that the state it
+    /// was made from is still in force.
+    #[error("refusing to remove or adopt {what}: state not confirmed")]
     Unconfirmed {
         /// The object's kind and name.
         what: String,
@@ -60,7 +62,7 @@ impl ApplyError {
         }
     }
 
-    /// What the API server said, without the object that it was about.
+    /// The API server's message, without kind and name of the object.
     pub(super) fn words(&self) -> String {
         match self {
             Self::Refused { source, .. } => words(source),
@@ -68,7 +70,7 @@ impl ApplyError {
         }
     }
 
-    /// A condition's reason for it.
+    /// The reason for a condition.
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::NameTaken { .. } => reasons::NAME_TAKEN,
@@ -78,8 +80,8 @@ impl ApplyError {
         }
     }
 
-    /// Whether a failure is usually gone a moment later: no answer, a conflict, too many requests,
-    /// a fault of the server.
+    /// Whether the next attempt may well succeed: no answer, a conflict, too many requests, a fault
+    /// of the server.
     pub(super) fn usually_passes(&self) -> bool {
         match self {
             Self::NameTaken { .. } | Self::AwaitingDeletion { .. } => false,

@@ -1,5 +1,5 @@
-//! The planned objects, brought about by server-side apply; only where something differs. One that the API server refuses
-//! holds up no other.
+//! Applies the planned objects by server-side apply, and writes only what differs. An object that
+//! the API server refuses delays no other.
 
 mod error;
 mod refusals;
@@ -31,20 +31,20 @@ use crate::{
     plan::Plan,
 };
 
-/// What is known of the state that a plan was made from.
+/// How fresh the state is that a plan was made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Basis {
-    /// It was read; an API server that lags may have answered with one of long ago.
+pub enum Freshness {
+    /// It was read. An API server that lags may have answered with an old one.
     Read,
-    /// The API server has just accepted a write on top of it, so it was the newest one.
+    /// It is the newest: the API server has just accepted a write on top of it.
     Confirmed,
 }
 
-/// Applies plans, and remembers what it applied so that nothing is written twice.
+/// Applies plans, and remembers what it applied, so that nothing is written twice.
 #[derive(Default)]
 pub struct Applier {
-    /// Of each model, by namespace and name: what its objects, by kind and name, looked like when they were last applied,
-    /// and the version that the server then gave them.
+    /// By namespace and name of the model, and by kind and name of the object: what was last
+    /// applied, and the version that the server then gave it.
     applied: Mutex<HashMap<(String, String), HashMap<String, Applied>>>,
     /// What the API server refused.
     refusals: Refusals,
@@ -54,18 +54,13 @@ pub struct Applier {
 type Applied = (Value, Option<String>);
 
 impl Applier {
-    /// How many models' objects are remembered.
-    pub fn remembered(&self) -> usize {
-        self.applied.lock().len()
-    }
-
-    /// Lets go of a model that is gone: an operator of a year's age remembers what exists, not what ever existed.
+    /// Forgets a model that is gone, which bounds memory to live models.
     pub fn forget(&self, model: &(String, String)) {
         self.applied.lock().remove(model);
         self.refusals.forget(model);
     }
 
-    /// What the API server refused to write for a model, and has not accepted since.
+    /// What the API server refused to write for a model and has not accepted since.
     pub fn refused(&self, model: &(String, String)) -> Vec<Refusal> {
         self.refusals.of(model)
     }
@@ -75,30 +70,33 @@ impl Applier {
         self.refusals.next_attempt(model)
     }
 
-    /// Applies a plan in its order, then forgets the versions that it lets go of. Returns the number of writes.
+    /// Applies a plan in its order, then deletes the versions that it drops. Returns the number of
+    /// writes.
     ///
-    /// An object that is refused is noted (see [`Self::refused`]), and the others follow all the same, but for what makes no
-    /// sense without it: a version without its place in the history, and the way from a name that is somebody else's.
+    /// A refused object is noted (see [`Self::refused`]), and the others follow, except those that
+    /// need it: a version needs its ControllerRevision, and EndpointSlices need a Service that is
+    /// the model's own.
     ///
-    /// Pods and objects are only taken away on a confirmed basis, and only if nobody has written to them since they were
-    /// seen: else a request from an old state, or one that arrives late, would take them from a version with traffic.
+    /// Pods and objects are removed only if the state is confirmed, and with their version as
+    /// precondition. Otherwise a request from an old state, or one that arrives late, would remove
+    /// those of a version with traffic.
     ///
     /// # Errors
-    /// [`ApplyError::Unconfirmed`] alone: then the state has to be confirmed, and the plan applied again.
+    /// [`ApplyError::Unconfirmed`] alone. The caller confirms the state and applies the plan again.
     pub async fn apply(
         &self,
         client: &Client,
         stores: &Stores,
         model: &ModelDeployment,
         plan: &Plan,
-        basis: Basis,
+        freshness: Freshness,
         metrics: &Metrics,
     ) -> Result<usize, ApplyError> {
         let target = Target {
             client,
             model,
             memory: self,
-            basis,
+            freshness,
             metrics,
         };
         self.refusals.keep_only(&target.key(), &plan.keys());
@@ -124,7 +122,7 @@ impl Applier {
                     target.put(object, &stores.services, reason).await
                 }
                 Object::Deployment(object) => target.put(object, &stores.deployments, reason).await,
-                // It feeds whatever Service has the model's name.
+                // It gives endpoints to any Service of the model's name.
                 Object::EndpointSlice(object) => {
                     name_is_ours = target.name_is_ours(stores, &plan.name).await;
                     if !name_is_ours {
@@ -147,7 +145,7 @@ impl Applier {
     }
 }
 
-/// What came of one object.
+/// The outcome of one object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Written {
     /// It was written.
@@ -182,7 +180,7 @@ struct Target<'a> {
     client: &'a Client,
     model: &'a ModelDeployment,
     memory: &'a Applier,
-    basis: Basis,
+    freshness: Freshness,
     metrics: &'a Metrics,
 }
 
@@ -198,14 +196,15 @@ impl Target<'_> {
         Api::namespaced(self.client.clone(), &self.key().0)
     }
 
-    /// Whether the model's address depends on the objects of a version, or of none.
+    /// Whether the model's address depends on the objects of a version. `None` stands for those of
+    /// the model itself.
     fn carries_traffic(&self, revision: Option<&Revision>) -> bool {
         let status = self.model.status.as_ref();
         let stable = status.and_then(|status| status.state.stable.as_ref());
         revision.is_none() || revision == stable.map(|stable| &stable.revision)
     }
 
-    /// Applies one object, unless it is as wanted already or its pause after a refusal is not over.
+    /// Applies one object, unless it is already as wanted or its pause after a refusal is not over.
     async fn put<K: Child + Serialize>(
         &self,
         wanted: &K,
@@ -241,14 +240,14 @@ impl Target<'_> {
         }
     }
 
-    /// Notes a refusal, in the log and on `/metrics`, too.
+    /// Notes a refusal, also in the log and on `/metrics`.
     fn note(&self, subject: Subject<'_>, body: Value, error: &ApplyError) {
         let refusal = self.memory.refusals.note(&self.key(), subject, body, error);
         self.metrics.refused(&refusal.kind, &refusal.reason);
         tracing::warn!(reason = refusal.reason, "{refusal}");
     }
 
-    /// Whether it is known that the Service of the model's name is the model's own, or that there is none.
+    /// Whether the Service of the model's name is known to be the model's own, or to be absent.
     async fn name_is_ours(&self, stores: &Stores, name: &str) -> bool {
         let subject = Subject {
             kind: "Service",
@@ -288,7 +287,7 @@ impl Target<'_> {
         let key = format!("{kind_name}/{name}");
         let mut live = self.find(api, name, store).await?;
         let params = PatchParams::apply(MANAGER).force();
-        let mut looked_again = false;
+        let mut retried = false;
         let applied = loop {
             let mut guarded = body.clone();
             if let Some(live) = &live {
@@ -301,16 +300,16 @@ impl Target<'_> {
                 if kinship(live, self.model) == Kinship::Orphan {
                     self.must_live(&key).await?;
                 }
-                // A request may arrive long after its sender gave it up, or lost the lease: it must not undo what was
-                // done since, such as shrink a version that has traffic again.
+                // A request may arrive long after its sender gave up or lost the lease. It must not
+                // undo what was done since, e.g. shrink a version that has traffic again.
                 guarded["metadata"]["resourceVersion"] = Value::from(live.resource_version());
             }
             match timely(api.patch(name, &params, &Patch::Apply(&guarded))).await? {
                 Ok(applied) => break applied,
-                Err(error) if is_code(&error, 409) && !looked_again => {
-                    // Most often it is the cache that is a moment behind.
-                    looked_again = true;
-                    live = self.look(api, kind_name, name).await?;
+                Err(error) if is_code(&error, 409) && !retried => {
+                    // Most often the cache lags.
+                    retried = true;
+                    live = self.read(api, kind_name, name).await?;
                 }
                 Err(source) => return Err(refused(source)),
             }
@@ -322,7 +321,7 @@ impl Target<'_> {
         Ok(Written::Anew)
     }
 
-    /// The object of this name as it was last seen, if there is one; an error if it is somebody else's.
+    /// The object of this name, by the cache or by a live read. An error if another owner has it.
     async fn find<K>(
         &self,
         api: &Api<K>,
@@ -336,13 +335,13 @@ impl Target<'_> {
         let (namespace, _) = self.key();
         match store.get(&ObjectRef::new(name).within(&namespace)) {
             Some(cached) if is_child(&*cached, self.model) => Ok(Some((*cached).clone())),
-            // Not in the cache of our own objects: nobody's yet, or somebody else's.
-            _ => self.look(api, &kind_name, name).await,
+            // Not in the cache of our own objects: absent, or another owner's.
+            _ => self.read(api, &kind_name, name).await,
         }
     }
 
-    /// The same, asked of the API server.
-    async fn look<K>(&self, api: &Api<K>, kind: &str, name: &str) -> Result<Option<K>, ApplyError>
+    /// The same by a live read.
+    async fn read<K>(&self, api: &Api<K>, kind: &str, name: &str) -> Result<Option<K>, ApplyError>
     where
         K: Resource + Clone + DeserializeOwned + Debug,
     {
@@ -356,8 +355,8 @@ impl Target<'_> {
         }
     }
 
-    /// Objects without an owner are adopted by a model that lives, not by one that is being deleted
-    /// without them: they would be deleted after it.
+    /// Objects without an owner are adopted only by a model that is not being deleted: else they
+    /// would be deleted with a model whose deletion was to leave them.
     async fn must_live(&self, what: &str) -> Result<(), ApplyError> {
         let (namespace, name) = self.key();
         let api: Api<ModelDeployment> = Api::namespaced(self.client.clone(), &namespace);
@@ -376,7 +375,8 @@ impl Target<'_> {
         })
     }
 
-    /// Whether the live object has all that is wanted, or is as the server made it of the very same request.
+    /// Whether the live object has all wanted fields, or is what the server made of the same
+    /// request.
     fn is_as_wanted<K: Resource + Serialize>(&self, key: &str, wanted: &Value, live: &K) -> bool {
         let memory = self.memory.applied.lock();
         let of_model = memory.get(&self.key());
@@ -393,21 +393,23 @@ impl Target<'_> {
         })
     }
 
-    /// Deletes what belongs to a version that is beyond the history limit. What cannot be deleted is tried again with the
-    /// next look at the model.
+    /// Deletes the objects of a version beyond the history limit. What cannot be deleted is tried
+    /// again with the next reconcile.
     async fn forget(&self, stores: &Stores, revision: &Revision) -> Result<usize, ApplyError> {
         let name = version_name(&self.model.name_any(), revision);
         let deleted = async {
             self.delete(&stores.deployments, &name).await?;
             self.delete(&stores.services, &name).await?;
-            // Last, since it is what the version is known by: a crash before it leaves something to go on from.
+            // Last, since the version is known by it: after a crash the deletion can be repeated.
             self.delete(&stores.history, &name).await
         };
         match deleted.await {
             Ok(()) => {}
             Err(error @ ApplyError::Unconfirmed { .. }) => return Err(error),
             Err(error) => {
-                tracing::warn!(%error, %revision, "cannot delete a version beyond the history limit");
+                tracing::warn!(
+                    %error, %revision, "cannot delete a version beyond the history limit"
+                );
                 return Ok(0);
             }
         }
@@ -417,7 +419,8 @@ impl Target<'_> {
         Ok(3)
     }
 
-    /// Deletes an object of this model's, as it was seen: a request that arrives late finds another version, and fails.
+    /// Deletes an object of this model with its version as precondition, so that a late request
+    /// fails.
     async fn delete<K>(&self, store: &Store<K>, name: &str) -> Result<(), ApplyError>
     where
         K: Child,
@@ -450,9 +453,9 @@ impl Target<'_> {
     }
 
     fn must_be_confirmed(&self, what: &str) -> Result<(), ApplyError> {
-        match self.basis {
-            Basis::Confirmed => Ok(()),
-            Basis::Read => Err(ApplyError::Unconfirmed {
+        match self.freshness {
+            Freshness::Confirmed => Ok(()),
+            Freshness::Read => Err(ApplyError::Unconfirmed {
                 what: what.to_owned(),
             }),
         }
@@ -472,7 +475,7 @@ fn takes_pods<K: Serialize>(wanted: &Value, live: &K) -> bool {
     replicas(wanted) < replicas(&live)
 }
 
-/// The generation where the kind has one (it changes with the spec alone), else the resource version.
+/// The generation, which changes only with the spec. The resource version of a kind without one.
 fn version_of<K: Resource>(object: &K) -> Option<String> {
     let meta = object.meta();
     meta.generation
@@ -480,7 +483,8 @@ fn version_of<K: Resource>(object: &K) -> Option<String> {
         .or_else(|| meta.resource_version.clone())
 }
 
-/// Whether `live` has every field of `wanted` with the same value; defaults that the server added do not matter.
+/// Whether `live` has every field of `wanted` with the same value. Fields that the server added are
+/// ignored.
 fn contains(live: &Value, wanted: &Value) -> bool {
     match (live, wanted) {
         (Value::Object(live), Value::Object(wanted)) => wanted
@@ -504,7 +508,7 @@ mod tests {
     use super::{Applier, contains};
 
     #[test]
-    fn what_was_applied_for_a_model_is_forgotten_with_it_and_with_it_alone() {
+    fn forgetting_a_model_forgets_its_objects_and_no_others() {
         let applier = Applier::default();
         let model = |name: &str| ("ml".to_owned(), name.to_owned());
         for name in ["churn", "fraud"] {
@@ -512,13 +516,15 @@ mod tests {
             applier.applied.lock().insert(model(name), [object].into());
         }
         applier.forget(&model("churn"));
-        assert_eq!(applier.remembered(), 1);
+        assert_eq!(applier.applied.lock().len(), 1);
         assert!(applier.applied.lock().contains_key(&model("fraud")));
     }
 
     #[test]
-    fn defaults_of_the_server_are_no_difference_but_a_changed_or_missing_field_is() {
-        let live = json!({"spec": {"replicas": 2, "strategy": {"type": "RollingUpdate"}, "list": [{"a": 1, "b": 2}]}});
+    fn a_changed_or_missing_field_differs_and_a_default_of_the_server_does_not() {
+        let live = json!({"spec": {
+            "replicas": 2, "strategy": {"type": "RollingUpdate"}, "list": [{"a": 1, "b": 2}],
+        }});
         assert!(contains(
             &live,
             &json!({"spec": {"replicas": 2, "list": [{"a": 1}]}})

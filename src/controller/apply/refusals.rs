@@ -1,4 +1,5 @@
-//! Writes that the API server refused: remembered until they succeed, and tried again with growing pauses.
+//! Writes that the API server refused. They are remembered until they succeed, and tried again with
+//! growing pauses.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -12,17 +13,19 @@ use tokio::time::Instant;
 use super::error::ApplyError;
 use crate::{api::Revision, k8s::shortened, observe::Refusal};
 
-/// Pause after the first refusal of an object; each further one doubles it, up to [`LONGEST_PAUSE`].
+/// Pause after the first refusal of an object. Each further one doubles it, up to
+/// [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause before a refused object is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// The same where requests depend on the object: once it may be written, the model's address has to
-/// answer again.
+/// The same for an object that requests depend on: the model's address has to answer soon after the
+/// object may be written again.
 const LONGEST_PAUSE_OF_TRAFFIC: Duration = Duration::from_secs(8);
 /// Longest pause before an object that is being deleted is looked for again.
 const DELETION_PAUSE: Duration = Duration::from_secs(2);
-/// Failures in a row after which trouble that usually passes is shown: with pauses of 0.5, 1 and 2 s.
+/// Failures in a row after which a transient failure is shown: with pauses of 0.5, 1 and 2 s.
 const SHOWN_AFTER: u32 = 3;
+
 /// The refused objects of every model, by namespace and name.
 #[derive(Default)]
 pub(super) struct Refusals(Mutex<HashMap<(String, String), BTreeMap<String, Attempts>>>);
@@ -30,7 +33,7 @@ pub(super) struct Refusals(Mutex<HashMap<(String, String), BTreeMap<String, Atte
 /// An object that was refused, and when it is tried again.
 struct Attempts {
     refusal: Refusal,
-    /// What was sent; another body is tried at once.
+    /// What was sent. Another body is tried at once.
     body: Value,
     count: u32,
     again_at: Instant,
@@ -42,8 +45,8 @@ pub(super) struct Subject<'a> {
     pub(super) kind: &'a str,
     pub(super) name: &'a str,
     pub(super) revision: Option<&'a Revision>,
-    /// Whether the model's address depends on it: it is of the model itself, or of the version in
-    /// force.
+    /// Whether the model's address depends on it: it belongs to the model itself, or to the version
+    /// in force.
     pub(super) carries_traffic: bool,
 }
 
@@ -54,21 +57,21 @@ impl Subject<'_> {
 }
 
 impl Refusals {
-    /// The refusals that stand, in the order of their kinds and names.
+    /// The refused objects, by kind and name.
     pub(super) fn of(&self, model: &(String, String)) -> Vec<Refusal> {
         let models = self.0.lock();
         let refused = models.get(model).into_iter().flat_map(BTreeMap::values);
         refused.map(|attempts| attempts.refusal.clone()).collect()
     }
 
-    /// The time until the next attempt; none where nothing was refused.
+    /// The time until the next attempt. `None` if nothing was refused.
     pub(super) fn next_attempt(&self, model: &(String, String)) -> Option<Duration> {
         let models = self.0.lock();
         let next = models.get(model)?.values().map(|at| at.again_at).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
-    /// Whether the very same object was refused, and its pause is not over.
+    /// Whether the same body was refused and its pause is not over.
     pub(super) fn waits(&self, model: &(String, String), of: Subject<'_>, body: &Value) -> bool {
         let models = self.0.lock();
         let refused = models.get(model).and_then(|all| all.get(&of.key()));
@@ -113,7 +116,7 @@ impl Refusals {
         refusal
     }
 
-    /// The object is as wanted.
+    /// Removes an object that is now as wanted.
     pub(super) fn clear(&self, model: &(String, String), of: Subject<'_>) {
         let mut models = self.0.lock();
         if let Some(of_model) = models.get_mut(model) {
@@ -124,7 +127,7 @@ impl Refusals {
         }
     }
 
-    /// Forgets what is asked for no longer.
+    /// Removes objects that are no longer wanted.
     pub(super) fn keep_only(&self, model: &(String, String), wanted: &BTreeSet<String>) {
         let mut models = self.0.lock();
         if let Some(of_model) = models.get_mut(model) {
@@ -168,12 +171,18 @@ mod tests {
     fn each_kind_of_refusal_has_its_reason() {
         #[rustfmt::skip]
         let table = [
-            (403, "deployments.apps \"iris\" is forbidden: exceeded quota: few, requested: count/deployments.apps=1", "QuotaExceeded"),
-            (403, "admission webhook \"images.example.com\" denied the request: no such registry", "AdmissionDenied"),
-            (500, "Internal error occurred: failed calling webhook \"images.example.com\": timeout", "AdmissionDenied"),
-            (422, "deployments.apps \"iris\" is forbidden: ValidatingAdmissionPolicy 'few' with binding 'few' denied request: no", "AdmissionDenied"),
-            (422, "Deployment.apps \"iris\" is invalid: spec.template.spec: Invalid value", "ObjectInvalid"),
-            (403, "deployments.apps \"iris\" is forbidden: User \"serin\" cannot patch resource", "Forbidden"),
+            (403, "deployments.apps \"iris\" is forbidden: exceeded quota: few, requested: \
+                   count/deployments.apps=1", "QuotaExceeded"),
+            (403, "admission webhook \"images.example.com\" denied the request: \
+                   no such registry", "AdmissionDenied"),
+            (500, "Internal error occurred: failed calling webhook \
+                   \"images.example.com\": timeout", "AdmissionDenied"),
+            (422, "deployments.apps \"iris\" is forbidden: ValidatingAdmissionPolicy 'few' \
+                   with binding 'few' denied request: no", "AdmissionDenied"),
+            (422, "Deployment.apps \"iris\" is invalid: \
+                   spec.template.spec: Invalid value", "ObjectInvalid"),
+            (403, "deployments.apps \"iris\" is forbidden: \
+                   User \"serin\" cannot patch resource", "Forbidden"),
             (503, "the server is currently unable to handle the request", "WriteRefused"),
         ];
         for (code, message, wanted) in table {
@@ -208,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn trouble_that_usually_passes_is_shown_when_it_lasts() {
+    async fn a_transient_failure_is_shown_when_it_lasts() {
         let refusals = Refusals::default();
         let model = ("ml".to_owned(), "iris".to_owned());
         let busy = refused(503, "busy");

@@ -88,7 +88,8 @@ fn a_server_that_crashes_is_the_versions_fault() {
     crashing["lastState"] = ended(1, "no such model");
     is_own(
         &server_in(&crashing),
-        "pod iris-1 is in CrashLoopBackOff: back-off 10s (it ended with exit code 1: no such model)",
+        "pod iris-1 is in CrashLoopBackOff: back-off 10s \
+         (it ended with exit code 1: no such model)",
     );
     is_own(
         &server_in(&waits(
@@ -130,10 +131,13 @@ fn restarts_count_that_the_server_had_during_its_trial() {
 #[test]
 fn an_image_that_the_registry_does_not_have_is_the_versions_fault() {
     for message in [
-        r#"rpc error: code = NotFound desc = failed to pull and unpack image "r.example/m:9": failed to resolve reference "r.example/m:9": r.example/m:9: not found"#,
-        r#"failed to pull and unpack image "r.example/m:9": failed to resolve image: unexpected status from HEAD request to https://r.example/v2/m/manifests/9: 404 Not Found"#,
+        "rpc error: code = NotFound desc = failed to pull and unpack image \"r.example/m:9\": \
+         failed to resolve reference \"r.example/m:9\": r.example/m:9: not found",
+        "failed to pull and unpack image \"r.example/m:9\": failed to resolve image: unexpected \
+         status from HEAD request to https://r.example/v2/m/manifests/9: 404 Not Found",
         "reading manifest 9 in r.example/m: manifest unknown: manifest unknown",
-        "initializing source docker://r.example/m:9: reading manifest 9 in r.example/m: name unknown: The repository does not exist",
+        "initializing source docker://r.example/m:9: reading manifest 9 in r.example/m: \
+         name unknown: The repository does not exist",
         "no such manifest: r.example/m:9",
     ] {
         let words = format!("pod iris-1 cannot pull its image: {message}");
@@ -153,8 +157,10 @@ fn any_other_pull_that_fails_is_the_platforms() {
         "dial tcp: lookup r.example on 10.0.0.10:53: no such host",
         "dial tcp: lookup r.example: name or service not found",
         "dial tcp 192.0.2.1:443: i/o timeout",
-        "unexpected status from HEAD request to https://r.example/v2/m/manifests/9: 503 Service Unavailable",
-        "pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed",
+        "unexpected status from HEAD request to https://r.example/v2/m/manifests/9: \
+         503 Service Unavailable",
+        "pull access denied, repository does not exist or may require authorization: \
+         server message: insufficient_scope: authorization failed",
         "failed to authorize: failed to fetch anonymous token: unexpected status: 404 Not Found",
         "toomanyrequests: You have reached your pull rate limit",
         "tls: failed to verify certificate: x509: certificate signed by unknown authority",
@@ -181,7 +187,10 @@ fn a_fetch_that_will_never_succeed_is_the_versions_fault() {
     let refused = "refused: the host of https://evil.example is not on the platform's list";
     for state in [
         json!({"state": ended(3, refused)}),
-        json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended(3, refused), "restartCount": 7}),
+        json!({
+            "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+            "lastState": ended(3, refused), "restartCount": 7,
+        }),
         json!({"state": {"running": {}}, "lastState": ended(3, refused), "restartCount": 1}),
     ] {
         let failure = fetch_in(&state).failure;
@@ -204,7 +213,8 @@ fn a_source_that_is_away_and_a_volume_that_is_full_are_the_platforms() {
     });
     is_the_platforms(
         &fetch_in(&away),
-        "the artefact cannot be fetched yet (it ended with exit code 6: https://r.example cannot be connected to)",
+        "the artefact cannot be fetched yet \
+         (it ended with exit code 6: https://r.example cannot be connected to)",
     );
     for code in [7, 8, 137] {
         let health = fetch_in(&json!({"state": ended(code, "")}));
@@ -319,12 +329,16 @@ fn a_node_that_is_away_or_a_gate_that_is_closed_is_the_platforms() {
         "the server in pod iris-1 is ready, the pod is not: is its node away?",
     );
     let gate = pod(json!([
-        {"type": "target-health.elbv2.k8s.aws/x", "status": "False", "message": "Target is initial"},
+        {
+            "type": "target-health.elbv2.k8s.aws/x", "status": "False",
+            "message": "Target is initial",
+        },
         {"type": "Ready", "status": "False", "lastTransitionTime": BEGAN},
     ]));
     is_the_platforms(
         &gate,
-        "the server in pod iris-1 is ready, the pod is not: target-health.elbv2.k8s.aws/x Target is initial",
+        "the server in pod iris-1 is ready, the pod is not: \
+         target-health.elbv2.k8s.aws/x Target is initial",
     );
 }
 

@@ -234,7 +234,8 @@ mod tests {
     #[test]
     fn a_matrix_is_read_with_its_milliseconds() {
         let body = br#"{"status":"success","infos":["x"],"data":{"resultType":"matrix","result":[
-            {"metric":{"__name__":"up","instance":"a"},"values":[[1700000015.125,"1"],[1700000000.001,"NaN"]]}]}}"#;
+            {"metric":{"__name__":"up","instance":"a"},
+             "values":[[1700000015.125,"1"],[1700000000.001,"NaN"]]}]}}"#;
         let matrix = Matrix::parse(body).unwrap();
         let series = &matrix.0[0];
         assert_eq!(series.name(), "up");
@@ -279,15 +280,18 @@ mod tests {
                 "invalid type",
             ),
             (
-                r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"values":[[1,"x"]]}]}}"#,
+                r#"{"status":"success","data":{"resultType":"matrix","result":[
+                    {"metric":{},"values":[[1,"x"]]}]}}"#,
                 "no number",
             ),
             (
-                r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"histograms":[[1,{}]]}]}}"#,
+                r#"{"status":"success","data":{"resultType":"matrix","result":[
+                    {"metric":{},"histograms":[[1,{}]]}]}}"#,
                 "native histogram",
             ),
             (
-                r#"{"status":"success","warnings":["store b: timeout"],"data":{"resultType":"matrix","result":[]}}"#,
+                r#"{"status":"success","warnings":["store b: timeout"],
+                    "data":{"resultType":"matrix","result":[]}}"#,
                 "store b: timeout",
             ),
         ] {

@@ -1,8 +1,8 @@
 //! Predictions by class.
 //!
-//! They are counted by the serving pods themselves, whatever routes to them: `model_predictions_total`
-//! with a label `class`, one a class, as the bundled serving image exports it. A server of one's own
-//! takes part by exporting the same.
+//! They are counted by the serving pods themselves, whatever routes to them:
+//! `model_predictions_total` with a label `class`, one a class, as the bundled serving image
+//! exports it. A server of one's own takes part by exporting the same.
 
 use std::time::Duration;
 

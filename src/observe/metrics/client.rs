@@ -32,7 +32,8 @@ pub struct Client {
     transport: Transport,
 }
 
-/// Sends a query as an instant query of a moment. The answer's body may still be on its way; an error is the cause in words.
+/// Sends a query as an instant query. The answer's body may still be under way. An error is the
+/// cause as text.
 pub type Transport = Arc<
     dyn Fn(String, Timestamp) -> BoxFuture<'static, Result<reqwest::Response, String>>
         + Send
@@ -62,7 +63,7 @@ impl Client {
     /// A client for the Prometheus at `url`, which sends `headers` (credentials, tenant) along.
     ///
     /// A process-wide rustls crypto provider must have been installed. Redirects are not followed:
-    /// the address is the administrator's word, and nobody else's.
+    /// only the administrator names the address.
     pub fn new(url: &str, headers: HeaderMap) -> Result<Self, ClientError> {
         let http = reqwest::Client::builder()
             .default_headers(headers)
@@ -85,7 +86,7 @@ impl Client {
         Self { host, transport }
     }
 
-    /// The same client for moments that lie in the past, which the server's clock cannot agree with.
+    /// The same client for queries of the past, whose time differs from the server's clock.
     #[must_use]
     pub fn of_the_past(self) -> Self {
         let ask = self.transport;
@@ -176,8 +177,8 @@ async fn post(
 ) -> Result<reqwest::Response, String> {
     prometheus
         .query(query)
-        // `.at()` would cut the milliseconds off; `.timeout()` spares the server work that
-        // nobody waits for.
+        // `.at()` would cut the milliseconds off; `.timeout()` spares the server work for a
+        // client that has given up.
         .query("time", unix_seconds(at))
         .timeout(TIMEOUT.as_millis() as i64)
         .post_raw()

@@ -47,7 +47,7 @@ struct Counter {
 }
 
 impl Scraped {
-    /// Refuses what no counter can be, and targets that cannot be told apart.
+    /// Rejects values that no counter can have, and targets that cannot be distinguished.
     pub(super) fn from_matrix(matrix: Matrix, proof: Proof) -> Result<Self, BlindReason> {
         let mut scraped = Self {
             targets: Vec::new(),
@@ -414,7 +414,7 @@ impl Counter {
     /// - It fell: its process restarted, and it rose from 0.
     /// - Its target was scraped without it right before: it is new, or new again after a restart,
     ///   and rose from 0.
-    /// - First sample of a target that was not scraped before: nobody knows since when it rose, so
+    /// - First sample of a target that was not scraped before: it is unknown since when it rose, so
     ///   it only sets the baseline.
     fn increases(&self, target: Option<&Target>) -> impl Iterator<Item = (i64, u64)> {
         let mut previous: Option<(i64, u64)> = None;

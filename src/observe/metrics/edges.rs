@@ -337,13 +337,14 @@ mod tests {
     }
 
     #[test]
-    fn a_quantile_above_all_edges_is_told() {
+    fn a_quantile_above_all_edges_is_an_error() {
         let slow = buckets(&[("0.1", 10.0), ("0.5", 900.0), ("+Inf", 1000.0)]);
         assert_eq!(
             snap_to_stable(&slow, &template(&Source::Serving), 0.99, 0.2)
                 .unwrap_err()
                 .to_string(),
-            "stable's p99 is above 500ms, the highest bucket edge of model_request_duration_seconds_bucket: \
+            "stable's p99 is above 500ms, \
+             the highest bucket edge of model_request_duration_seconds_bucket: \
              add buckets above it, or declare the objective latency instead"
         );
     }

@@ -1,7 +1,7 @@
 //! One window of evidence from Prometheus, read into counts.
 //!
 //! ```text
-//! Cursors ─► Span ─► PromQL ─► Client ─► Matrix ─► counts per version ─► Window { look, cursors, … }
+//! Cursors ─► Span ─► PromQL ─► Client ─► Matrix ─► counts per version ─► Window { look, … }
 //! (what was counted)          (I/O)                (pure)
 //! ```
 //!
@@ -22,7 +22,7 @@
 //!
 //! What counts: every answered request except 1xx (not final) and 429. A 429 is shed load: neither
 //! good (a version that turns all traffic away must not look healthy and be promoted) nor bad (a
-//! quota may be what it was told to enforce). 5xx is bad; the other 4xx are the client's fault and
+//! quota may be what it has to enforce). 5xx is bad; the other 4xx are the client's fault and
 //! thus good answers. So is, at the bundled router, an answer that breaks off after its headers.
 //!
 //! Prometheus must keep the target labels `namespace`, `pod` and `instance` on what it scrapes,
@@ -87,8 +87,8 @@ pub enum Objective {
         /// The longest a good request may take.
         max: Duration,
     },
-    /// A request is bad when it took longer than stable's `quantile` of the last hour and `by` more,
-    /// snapped down to a bucket edge. Once known, the threshold stays for the whole rollout.
+    /// A request is bad when it took longer than stable's `quantile` of the last hour and `by`
+    /// more, snapped down to a bucket edge. Once known, the threshold stays for the whole rollout.
     LatencyOfStable {
         /// The quantile, 0 to 1.
         quantile: f64,

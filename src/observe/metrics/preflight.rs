@@ -1,5 +1,5 @@
-//! Whether an objective can be measured at all, asked before a version gets traffic: of the series of
-//! the version that serves, since the new one has none yet.
+//! Whether an objective can be measured at all, asked before a version gets traffic: of the series
+//! of the version that serves, since the new one has none yet.
 
 use std::time::Duration;
 

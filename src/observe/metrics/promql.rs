@@ -1,8 +1,8 @@
 //! Building PromQL out of parts that cannot break out of their quotes.
 //!
 //! A string of the resource can enter a query in three ways only: as a [`LabelName`], as a
-//! [`Matcher::Equal`] value or inside a [`Pattern`]. All are made harmless here, and nothing else in
-//! this module takes text from outside.
+//! [`Matcher::Equal`] value or inside a [`Pattern`]. All are made harmless here, and nothing else
+//! in this module takes text from outside.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -290,7 +290,8 @@ mod tests {
 
         #[test]
         fn no_text_becomes_a_pattern(text in any::<String>()) {
-            let matcher = Matcher::AnyOf("pod".into(), vec![Pattern::Literal(text.clone())]).to_string();
+            let pattern = Pattern::Literal(text.clone());
+            let matcher = Matcher::AnyOf("pod".into(), vec![pattern]).to_string();
             let (regex, rest) = unquote(matcher.strip_prefix("pod=~").unwrap()).unwrap();
             prop_assert_eq!(literal_of(&regex), Some(text));
             prop_assert_eq!(rest, "");

@@ -133,8 +133,8 @@ impl<'a> Rise<'a> {
         }
     }
 
-    /// What counts, and what the counters are then counted up to. `before` is what they were counted
-    /// up to at the cursor, if that is known.
+    /// What counts, and what the counters are then counted up to. `before` is what they were
+    /// counted up to at the cursor, if that is known.
     pub(super) fn counted(&self, before: Option<Net>, position: &Position) -> (Net, Net) {
         let before = before.filter(|_| position.next.is_some());
         let Some(before) = before else {

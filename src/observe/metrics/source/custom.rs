@@ -10,7 +10,7 @@ use crate::{
     evidence::Versions,
 };
 
-/// Series as the resource declares them. Versions are told apart by pod where it names no label.
+/// Series as the resource declares them. Without a label, versions are distinguished by pod.
 pub(super) fn template(custom: &CustomEvidence, versions: &Versions) -> Template {
     let mut template = Template::of_pods(versions);
     if let Some(version) = &custom.version {

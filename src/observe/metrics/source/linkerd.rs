@@ -1,8 +1,8 @@
 //! Linkerd's proxies beside the serving pods.
 //!
 //! Linkerd's scrape job makes a target label `deployment` of each proxy. It classifies answers
-//! itself: for HTTP a failure is a 5xx, for gRPC what the route says. Probes of the kubelet pass the
-//! proxy as well, on a route of their own, and are no requests of callers.
+//! itself: for HTTP a failure is a 5xx, for gRPC what the route says. Probes of the kubelet pass
+//! the proxy as well, on a route of their own, and are no requests of callers.
 
 use super::super::promql::{Matcher, Pattern};
 use super::{Contribution, Errors, Labels, Latency, Outcome, Proof, Template};

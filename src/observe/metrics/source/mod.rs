@@ -41,7 +41,7 @@ pub enum Source {
     /// The serving pods' own counters, for routers that report none. A pod that cannot be reached
     /// counts nothing.
     ///
-    /// Versions are told apart by pod name, since two revisions may serve one model version. The
+    /// Versions are distinguished by pod name, since two revisions may serve one model version. The
     /// name of the ModelDeployment must have at most 48 characters: beyond that, Kubernetes cuts
     /// the revision out of the pod's name.
     Serving,
@@ -72,7 +72,7 @@ pub(super) struct Template {
     pub targets: Vec<Matcher>,
     /// What all series satisfy besides. Where `up` is read along, it must satisfy them, too.
     pub series: Vec<Matcher>,
-    /// The label by which the two versions are told apart.
+    /// The label that distinguishes the two versions.
     pub version_label: LabelName,
     /// Its values for the canary.
     pub canary: Pattern,
@@ -94,9 +94,9 @@ pub(super) enum Proof {
     OwnUp,
     /// `up` of a router, whose targets serve both versions.
     RouterUp,
-    /// Any sample of either version. For proxies whose pods are nobody's in particular (all callers
-    /// of a mesh, somebody's ingress controller), so that their `up` cannot be told from others'.
-    /// They report both versions, so a sample of the one proves the absence of the other.
+    /// Any sample of either version. For proxies that serve others as well (all callers of a mesh,
+    /// an ingress controller), so that no `up` belongs to this model alone. They report both
+    /// versions, so a sample of the one proves that a missing one of the other means no requests.
     Samples,
 }
 
@@ -111,7 +111,7 @@ pub(super) struct Errors {
     pub outcome: Outcome,
 }
 
-/// How labels tell what became of a request.
+/// How the labels give the outcome of a request.
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
     /// By rules of the source.
@@ -150,12 +150,12 @@ impl Contribution {
         requests: 1,
         bad: 1,
     };
-    /// A request that says nothing.
+    /// A request that does not count.
     pub(super) const NONE: Self = Self {
         requests: 0,
         bad: 0,
     };
-    /// A request that says nothing, though another series counts it as a good one.
+    /// A request that does not count, though another series counts it as a good one.
     pub(super) const NOT_COUNTED_AFTER_ALL: Self = Self {
         requests: -1,
         bad: 0,
@@ -167,8 +167,8 @@ impl Contribution {
     };
 }
 
-/// What became of a request by its HTTP status code: 5xx is bad, 429 is shed load and says nothing,
-/// as does 1xx, which is not final.
+/// The outcome of a request by its HTTP status code: 5xx is bad. 429 (shed load) and 1xx (not
+/// final) do not count.
 fn by_code(code: &str) -> Contribution {
     match code.as_bytes() {
         b"429" => Contribution::NONE,
@@ -256,8 +256,8 @@ impl Template {
         self.narrowed(Selector::of_metrics(metrics), stable)
     }
 
-    /// The series of `metrics` for both versions, and `up` of the targets that they come from, where
-    /// that is their [`Proof`].
+    /// The series of `metrics` for both versions, and `up` of the targets that they come from,
+    /// where that is their [`Proof`].
     ///
     /// Both in one selector, so that one answer shows them at one moment: had they been asked for
     /// one after the other, a scrape in between would look like a target that was up and had no

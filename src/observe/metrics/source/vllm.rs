@@ -1,8 +1,8 @@
 //! vLLM's own counters.
 //!
-//! `http_requests_total` counts answers by class of status, so a 429 cannot be told from other 4xx
-//! and is a good answer. What a caller of a language model waits for is the first token, so that is
-//! the latency; how long a whole answer takes depends on what was asked.
+//! `http_requests_total` counts answers by class of status, so a 429 is not distinguished from
+//! other 4xx and is a good answer. What a caller of a language model waits for is the first token,
+//! so that is the latency; how long a whole answer takes depends on what was asked.
 
 use super::{Contribution, Errors, Labels, Latency, Outcome, Template};
 use crate::evidence::Versions;

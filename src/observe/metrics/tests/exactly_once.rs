@@ -134,7 +134,8 @@ impl World {
         series
             .into_iter()
             .map(|((target, counter), values)| {
-                let mut labels = json!({"__name__": "up", "instance": format!("10.0.0.{target}:9902"),
+                let mut labels = json!({
+                    "__name__": "up", "instance": format!("10.0.0.{target}:9902"),
                     "namespace": "serin-system", "pod": format!("serin-router-abc-{target}")});
                 if let Some(counter) = counter {
                     let (revision, class) = COUNTERS[counter];

@@ -1,4 +1,4 @@
-//! Replicas of Prometheus that answer in turn: each request counts once, whoever is asked.
+//! Replicas of Prometheus that answer in turn: each request counts once, whichever answers.
 
 use std::collections::BTreeMap;
 
@@ -105,7 +105,8 @@ impl World {
         series
             .into_iter()
             .map(|((target, counter), values)| {
-                let mut labels = json!({"__name__": "up", "instance": format!("10.0.0.{target}:9902"),
+                let mut labels = json!({
+                    "__name__": "up", "instance": format!("10.0.0.{target}:9902"),
                     "namespace": "serin-system", "pod": format!("serin-router-abc-{target}")});
                 if let Some(counter) = counter {
                     let (revision, class) = COUNTERS[counter];
@@ -304,7 +305,8 @@ fn a_replica_that_is_behind_or_lacks_the_target_is_named_with_the_other() {
     assert_eq!(lacking, blind(None));
     assert_eq!(
         lacking.to_string(),
-        "two replicas of Prometheus answer, and they differ: one scraped 10.0.0.1:9902 at 2023-11-14T22:15:20Z, \
+        "two replicas of Prometheus answer, and they differ: \
+         one scraped 10.0.0.1:9902 at 2023-11-14T22:15:20Z, \
          this one never did: see on the targets page of each which is behind or lacks the target, \
          or give --prometheus-url the address of the other alone"
     );
@@ -320,7 +322,11 @@ fn predictions_that_one_replica_counted_the_other_leaves_out() {
         let mut all = Vec::new();
         for revision in ["cccccccc", "55555555"] {
             let pod = format!("churn-{revision}-6d9f7c5b8-aaaaa");
-            let labels = |name: &str| json!({"__name__": name, "instance": pod, "namespace": "ml", "pod": pod});
+            let labels = |name: &str| {
+                json!({
+                    "__name__": name, "instance": pod, "namespace": "ml", "pod": pod,
+                })
+            };
             let ups = samples.map(|(seconds, _, _)| (seconds, "1"));
             all.push(series(&labels("up"), &ups));
             for (class, values) in [

@@ -432,7 +432,8 @@ fn a_window_survives_a_snapshot() {
 fn istio(instance: &str, revision: &str, code: &str, samples: &[(f64, &str)]) -> Value {
     let labels = json!({"__name__": "istio_requests_total", "job": "mesh", "instance": instance,
         "namespace": "shop", "pod": "shop-1", "reporter": "source", "response_code": code,
-        "destination_workload_namespace": "ml", "destination_workload": format!("churn-{revision}")});
+        "destination_workload_namespace": "ml",
+        "destination_workload": format!("churn-{revision}")});
     series(&labels, samples)
 }
 
@@ -457,7 +458,7 @@ fn without_up_a_sample_of_one_version_proves_that_the_other_had_no_requests() {
     let seen = read_istio(&[stable.clone(), error]).unwrap().look;
     assert_eq!(seen.canary, tally(1, 1));
 
-    // Of a caller that was not scraped before nobody knows since when it counts.
+    // It is unknown since when a caller that was not scraped before has counted.
     let unknown = istio("b", "cccccccc", "503", &[(30.0, "500"), (45.0, "502")]);
     let seen = read_istio(&[stable, unknown]).unwrap().look;
     assert_eq!(seen.canary, tally(2, 2));
@@ -486,7 +487,9 @@ fn a_series_that_lacks_a_declared_label_is_not_counted() {
     let question = question(Source::Custom(custom.unwrap()), Objective::ErrorRate);
     let pod = |name: &str, revision: &str, route: Option<&str>, samples: &[(f64, &str)]| {
         let pod = format!("churn-{revision}-6d9f7c5b8-aaaaa");
-        let mut labels = json!({"__name__": name, "instance": pod, "namespace": "ml", "pod": pod, "code": "500"});
+        let mut labels = json!({
+            "__name__": name, "instance": pod, "namespace": "ml", "pod": pod, "code": "500",
+        });
         if let Some(route) = route {
             labels["route"] = json!(route);
         }

@@ -245,5 +245,4 @@ impl StreamingService<DeltaDiscoveryRequest> for DiscoveryService {
 }
 
 #[cfg(test)]
-#[path = "server_tests.rs"]
 mod tests;

@@ -1,4 +1,4 @@
-//! One reading a gate, for the canary that has weight.
+//! One reading a gate, for a canary with weight.
 
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use crate::{
     evidence::{BlindReason, Cursors, Reading, Versions},
 };
 
-/// Over so long stable's traffic is averaged before a version starts: a minute's lull is not the traffic it will get.
+/// Time over which stable's traffic is averaged before a version starts: a minute with little
+/// traffic says nothing about the rollout.
 const RATE_WINDOW: Duration = Duration::from_secs(5 * 60);
 
 /// What a gate asks of Prometheus: requests, predictions by class, or the value of a query.
@@ -26,15 +27,16 @@ enum Asked<'a> {
     Value(&'a str),
 }
 
-/// Where the evidence is read.
-pub struct Evidence {
+/// Reads the evidence of gates.
+pub struct EvidenceReader {
     client: Client,
     scrape_interval: Duration,
     router: Source,
 }
 
-impl Evidence {
-    /// Reads from one Prometheus that scrapes at an interval. `router` names the bundled router's pods: namespace, Deployment.
+impl EvidenceReader {
+    /// Reads from one Prometheus that scrapes at an interval. `router` is the namespace and
+    /// Deployment of the bundled router's pods.
     pub fn new(client: Client, scrape_interval: Duration, router: (String, String)) -> Self {
         let (namespace, deployment) = router;
         Self {
@@ -47,12 +49,12 @@ impl Evidence {
         }
     }
 
-    /// Time between two looks: a look between two scrapes sees nothing new.
+    /// Time between two readings. Between two scrapes there is nothing new.
     pub fn interval(&self) -> Duration {
         self.scrape_interval
     }
 
-    /// Reads what each gate has not counted yet; nothing where no canary has weight.
+    /// Reads what each gate has not counted yet. Empty if no canary has weight.
     pub async fn read(
         &self,
         model: &ModelDeployment,
@@ -78,8 +80,8 @@ impl Evidence {
         join_all(readings).await
     }
 
-    /// Requests a second that stable answered lately, for a version that starts where its traffic suffices. `None` where
-    /// nobody asks for that.
+    /// Requests a second that stable answered in the last 5 minutes, for a version whose first step
+    /// depends on them. `None` for any other.
     pub async fn stable_rate(
         &self,
         model: &ModelDeployment,
@@ -113,7 +115,7 @@ impl Evidence {
         record: Option<&GateRecord>,
         now: Timestamp,
     ) -> Result<Reading, BlindReason> {
-        // An objective that was added in mid-rollout counts from now on.
+        // An objective that is added during a rollout counts from now on.
         let cursors = record.map_or_else(
             || Cursors::starting_at(now.as_millisecond()),
             |record| record.cursors.clone(),
@@ -137,8 +139,8 @@ impl Evidence {
         }
     }
 
-    /// Which gates cannot be measured as things are, while a version waits for its first weight; so that it is told
-    /// before any traffic moves.
+    /// Which gates cannot be measured at present, while a version waits for its first weight, so
+    /// that the status says so before any traffic moves.
     pub async fn preflight(
         &self,
         model: &ModelDeployment,

@@ -448,5 +448,4 @@ fn forward(key: &RouteKey, weights: &[(String, u8)], timeout: Duration) -> Route
 }
 
 #[cfg(test)]
-#[path = "resources_tests.rs"]
 mod tests;

@@ -429,5 +429,4 @@ impl TypeState {
 }
 
 #[cfg(test)]
-#[path = "session_tests.rs"]
 mod tests;

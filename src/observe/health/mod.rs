@@ -7,7 +7,7 @@
 //! | its artefact is not there, not allowed, or another | its source is away, a volume is full |
 //! | its container runs and does not get Ready | a Secret is missing, a node is drained |
 //!
-//! Only the version's own fault is remembered against it. Where a pod could be either, it is the
+//! Only the version's own fault rolls it back. A case that could be either counts as the
 //! platform's.
 
 use std::sync::Arc;
@@ -24,19 +24,19 @@ use kube::ResourceExt;
 use super::VersionHealth;
 use crate::k8s::FETCH;
 
-/// The container that serves the model; any other is somebody else's.
+/// The container that serves the model. Others, such as sidecars, are not the version's.
 const SERVER: &str = "model";
-/// A server that was restarted this often during its trial does not serve.
+/// A server that was restarted this often during its trial has failed.
 const RESTARTS_THAT_FAIL: i32 = 2;
-/// The clocks of the operator and the API server may differ by so much.
+/// By how much the clocks of the operator and the API server may differ.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(10);
 /// Reasons of a waiting server that are the version's own fault.
 const OWN: [&str; 3] = ["CrashLoopBackOff", "InvalidImageName", "RunContainerError"];
 /// Reasons of a waiting container whose image is not there yet.
 const PULLING: [&str; 2] = ["ErrImagePull", "ImagePullBackOff"];
-/// Reasons of a waiting container that only say that it has not been started yet.
+/// Reasons of a container that has not been started yet.
 const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
-/// How registries and container runtimes say that an image does not exist.
+/// Messages of registries and container runtimes for an image that does not exist.
 const NOT_FOUND: [&str; 5] = [
     "not found",
     "code = notfound",
@@ -44,9 +44,9 @@ const NOT_FOUND: [&str; 5] = [
     "name unknown",
     "no such manifest",
 ];
-/// Words of a pull that failed for another reason, whatever else it says: whoever may not read an
-/// image is also told that it may not exist, and names that cannot be resolved are "not found",
-/// too.
+/// Messages of a pull that failed for another reason, even if [`NOT_FOUND`] matches as well: a
+/// registry that denies access adds that the image may not exist, and a host name that cannot be
+/// resolved is "not found" as well.
 const NOT_THE_IMAGE: [&str; 5] = [
     "authoriz",
     "denied",
@@ -54,16 +54,16 @@ const NOT_THE_IMAGE: [&str; 5] = [
     "lookup",
     "host not found",
 ];
-/// Exit codes of a fetch that are the version's own fault: its address is malformed, not allowed,
-/// not found, or leads to something else than its digest says.
+/// Exit codes of a fetch that are the version's own fault: its address is malformed, not allowed or
+/// not found, or the artefact has another digest.
 const FETCH_FAILS: std::ops::RangeInclusive<i32> = 2..=5;
-/// How a container ended of which its node knows nothing after a restart.
+/// Reasons of a container whose end its node missed, since it restarted.
 const NODE_RESTARTED: [&str; 2] = ["ContainerStatusUnknown", "Unknown"];
-/// The longest words of others that a status repeats, in characters.
+/// Longest message of others that a status repeats, in characters.
 const LONGEST: usize = 400;
 
-/// What a Deployment, its pods and the number of those that a router can reach say of a version,
-/// whose trial has lasted since then.
+/// The health of a version: from its Deployment, its pods, the number of endpoints that a router
+/// can reach, and the start of its trial.
 pub(super) fn health_of(
     deployment: Option<&Deployment>,
     mut pods: Vec<Arc<Pod>>,
@@ -78,7 +78,7 @@ pub(super) fn health_of(
     let updated = status
         .and_then(|status| status.updated_replicas)
         .unwrap_or(0);
-    // They come in no order; of several pods that fail the same one is always named.
+    // Sorted, so that of several failing pods the same one is always named.
     pods.sort_by_key(|pod| pod.name_any());
     let silent: Vec<_> = pods.iter().filter_map(|pod| silent_server(pod)).collect();
     let answered = is_answered(deployment);
@@ -102,8 +102,7 @@ pub(super) fn health_of(
     }
 }
 
-/// Whether the status is of the newest generation: an older one speaks of pods that may be about to
-/// go.
+/// Whether the status is of the newest generation. The pods of an older one may be about to go.
 pub(super) fn is_answered(deployment: &Deployment) -> bool {
     let status = deployment.status.as_ref();
     status.and_then(|status| status.observed_generation) == deployment.metadata.generation
@@ -119,7 +118,8 @@ fn silent_server(pod: &Pod) -> Option<Silent> {
     let status = server(pod).filter(|status| is_alive(pod) && !status.ready)?;
     let running = status.state.as_ref()?.running.as_ref()?;
     let since = running.started_at.as_ref().map(|at| at.0);
-    // Before a container has started its pod is not Ready; what changed later was Ready in between.
+    // A pod is not Ready before its container starts. If `Ready` changed later, it was True
+    // between.
     let changed = condition(pod, "Ready").and_then(|ready| ready.last_transition_time.as_ref());
     let was_ready = !matches!((since, changed), (Some(since), Some(changed)) if changed.0 <= since);
     Some(Silent { since, was_ready })
@@ -251,7 +251,7 @@ fn container_trouble(pod: &Pod, status: &ContainerStatus) -> Option<String> {
     Some(format!("{whose}{}", is_in(pod, reason, waiting)))
 }
 
-/// How a pod ended, or is about to, that another one has to replace.
+/// How a pod ended or is about to end, so that another one has to replace it.
 fn end_of(pod: &Pod) -> Option<String> {
     let name = pod.name_any();
     let status = pod.status.as_ref()?;
@@ -332,7 +332,7 @@ fn last_end(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
     status.last_state.as_ref()?.terminated.as_ref()
 }
 
-/// How the container ended the last time, in its own words where it left some.
+/// How the container ended the last time, with its termination message if it left one.
 fn last_words(status: &ContainerStatus) -> String {
     last_end(status).map(words_of).unwrap_or_default()
 }
@@ -355,8 +355,8 @@ fn is_in(pod: &Pod, reason: &str, waiting: &ContainerStateWaiting) -> String {
     )
 }
 
-/// A pull that failed. Between two tries the message of the last one stands behind that of the
-/// pause.
+/// A pull that failed. During the pause before the next try, the message of the last one follows
+/// that of the pause.
 fn unpulled(pod: &Pod, waiting: &ContainerStateWaiting) -> String {
     let message = waiting.message.as_deref().unwrap_or_default();
     let last = message
@@ -369,7 +369,7 @@ fn unpulled(pod: &Pod, waiting: &ContainerStateWaiting) -> String {
     )
 }
 
-/// Whether it is the version's own fault that its server waits.
+/// Whether the server waits through the version's own fault.
 fn is_own(reason: &str, waiting: &ContainerStateWaiting) -> bool {
     let message = waiting.message.as_deref().unwrap_or_default();
     OWN.contains(&reason) || (PULLING.contains(&reason) && is_not_found(message))
