@@ -208,14 +208,14 @@ impl Plane {
     pub async fn publish_acknowledged(&self, model: &RouterModel, name: &str) {
         self.publish(model);
         let weights = weights(model, name);
-        let taken = self
-            .routers()
-            .wait_acknowledged(&key(name), &weights, TIMEOUT)
-            .await;
+        let routers = self.routers();
+        let mut changes = routers.changes();
+        let all = changes.wait_for(|_| routers.acknowledged(&key(name)).as_ref() == Some(&weights));
+        let taken = tokio::time::timeout(TIMEOUT, all).await;
         assert!(
-            taken,
+            matches!(taken, Ok(Ok(_))),
             "not taken over: {weights:?}; rejected: {:?}",
-            self.routers().rejected()
+            routers.rejected()
         );
     }
 }

@@ -1,8 +1,9 @@
-//! What the bundled router should do, in Serin's own words: the input of [`Resources::compile`](super::Resources::compile).
+//! What the bundled router should do, as plain data: the input of
+//! [`Resources::compile`](super::Resources::compile).
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
-/// The time a request may take if nothing else is said.
+/// The default timeout of a request.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The model that a route leads to: its `ModelDeployment`.
@@ -30,21 +31,22 @@ impl fmt::Display for RouteKey {
     }
 }
 
-/// All routes of the router. Every router pod gets the same.
+/// All routes. Every router pod gets the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouterModel {
     /// One route a model.
     pub routes: BTreeMap<RouteKey, ModelRoute>,
 }
 
-/// How the requests for one model are spread over its versions.
+/// How one model's requests are split between its versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelRoute {
     /// The TCP port on which every router pod listens for this model.
     pub port: u16,
     /// The versions, each at most once.
     pub backends: Vec<Backend>,
-    /// The longest time from the end of a request to the end of its answer; the client gets a 504 after it.
+    /// Longest time from the end of a request to the end of its answer. After it, the client gets a
+    /// 504.
     pub timeout: Duration,
 }
 
@@ -53,14 +55,15 @@ pub struct ModelRoute {
 pub struct Backend {
     /// The revision: the 8 hex digits that name everything made for this version.
     pub revision: String,
-    /// The share of requests in percent, 0 to 100. A version of weight 0 gets none, but the routers keep it ready.
+    /// The share of requests in percent, 0 to 100. A version of weight 0 gets none, but routers
+    /// keep its cluster warm.
     pub weight: u8,
     /// The ready pods.
     pub endpoints: Vec<SocketAddr>,
 }
 
-/// The name of the Envoy cluster of one version: `<namespace>/<name>/<revision>`, the label `envoy_cluster_name` of its
-/// metrics.
+/// The name of a version's Envoy cluster: `<namespace>/<name>/<revision>`, the label
+/// `envoy_cluster_name` of its metrics.
 pub fn cluster_name(route: &RouteKey, revision: &str) -> String {
     format!("{route}/{revision}")
 }

@@ -1,4 +1,4 @@
-//! Which port of the routers is whose: a model has one, from its first status to its end.
+//! The routers' ports: each model has one, from its first status until it is deleted.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,20 +12,23 @@ use parking_lot::Mutex;
 
 use crate::api::ModelDeployment;
 
-/// Ports that routers listen on. Linux gives 32768–60999 to clients: a connection of a router's own would sometimes have
-/// the port of a model. Below are those of Envoy itself (9901, 9902) and of Istio's sidecar (15000–15090). A model that got
-/// its port from an older release, which gave out 20000–59999, keeps it: a move would refuse connections for a moment.
+/// Ports that routers listen on. Linux uses 32768–60999 for outgoing connections: one of a router
+/// could take the port of a model. Below the range are the ports of Envoy itself (9901, 9902) and
+/// of Istio's sidecar (15000–15090). A model whose port is from an older release (20000–59999)
+/// keeps it: a move would refuse connections for a moment.
 const PORTS: Range<u16> = 16_000..32_000;
 
-/// Gives ports out. What a status holds is the truth; this remembers what the caches do not show yet.
+/// Allocates ports. A status is authoritative; this remembers ports that the caches do not show
+/// yet.
 #[derive(Debug, Default)]
 pub struct Ports {
     given: Mutex<HashMap<(String, String), u16>>,
 }
 
 impl Ports {
-    /// A port that no other of the `models` has: the one that the name hashes to, or the next free one. None where all
-    /// 16,000 are taken. The models are looked up when nobody else gives ports out: what is promised no longer, they show.
+    /// A port that no other of the `models` has: the one that the name hashes to, or the next free
+    /// one. `None` if all 16,000 are taken. `models` is called under the lock, so that each port is
+    /// either in a status or remembered here.
     pub fn free(
         &self,
         model: &ModelDeployment,
@@ -55,14 +58,14 @@ impl Ports {
         Some(port)
     }
 
-    /// Lets go of a model that is gone.
+    /// Forgets a model that is gone.
     pub fn forget(&self, model: &(String, String)) {
         self.given.lock().remove(model);
     }
 }
 
-/// Whether an older one of the `models` has this model's port too: two leaders gave it out at the same time. The younger
-/// model moves.
+/// Whether an older one of the `models` has the same port, since two leaders allocated it at the
+/// same time. The younger model moves.
 pub fn is_taken(port: u16, model: &ModelDeployment, models: &[Arc<ModelDeployment>]) -> bool {
     let age = |model: &ModelDeployment| (model.creation_timestamp(), model.uid());
     models.iter().any(|other| {
@@ -85,9 +88,13 @@ mod tests {
         let mut model: ModelDeployment = serde_json::from_value(json!({
             "apiVersion": "serin.dev/v1alpha1",
             "kind": "ModelDeployment",
-            "metadata": {"name": name, "namespace": "ml", "uid": name, "creationTimestamp": created},
+            "metadata": {
+                "name": name, "namespace": "ml", "uid": name, "creationTimestamp": created,
+            },
             "spec": {
-                "model": {"uri": "pvc://models/m", "version": "1", "digest": format!("sha256:{:064}", 1)},
+                "model": {
+                    "uri": "pvc://models/m", "version": "1", "digest": format!("sha256:{:064}", 1),
+                },
                 "objectives": [{"errorRate": {"max": "1%"}}],
             },
         }))
@@ -103,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_has_its_port_and_who_comes_later_the_next_one() {
+    fn a_name_has_its_port_and_a_later_one_the_next() {
         let churn = young("churn", None);
         let port = Ports::default()
             .free(&churn, || vec![churn.clone()])
@@ -126,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_promised_until_the_status_shows_one_or_the_model_is_gone() {
+    fn a_port_is_remembered_until_the_status_has_one_or_the_model_is_gone() {
         let churn = young("churn", None);
         let is_promised_beside = |models: &[Arc<ModelDeployment>]| {
             let (ports, other) = (Ports::default(), young("other", None));
@@ -141,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn no_model_gets_a_port_that_linux_gives_to_clients() {
+    fn no_model_gets_a_port_of_outgoing_connections() {
         let all = (0..400).map(|number| young(&format!("m{number}"), None));
         let (ports, all) = (Ports::default(), all.collect::<Vec<_>>());
         let given: HashSet<u16> = all
@@ -153,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_with_one_port_the_younger_moves() {
+    fn of_two_models_with_one_port_the_younger_moves() {
         let old = model("old", Some(20_001), "2026-11-01T00:00:00Z");
         let young = young("young", Some(20_001));
         let models = [old.clone(), young.clone()];

@@ -1,11 +1,11 @@
 //! The part of Envoy's API that Serin speaks, as Protocol Buffers messages.
 //!
-//! Only the fields that are used are declared. Numbers and names are those of `envoyproxy/envoy` `api/envoy/…/v3` (1.40);
-//! a `oneof` of which Serin uses one arm is declared as that arm, which is the same on the wire. `tests/envoy.rs` has a
-//! real Envoy print what it understood of every field.
+//! Only the fields that are used are declared. Numbers and names are those of `envoyproxy/envoy`
+//! `api/envoy/…/v3` (1.40). A `oneof` of which Serin uses one arm is declared as that arm, which is
+//! the same on the wire. In `tests/envoy` a real Envoy prints how it understood every field.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::{Ipv6Addr, SocketAddr},
 };
 
@@ -30,7 +30,8 @@ named! {
     ClusterLoadAssignment = "envoy.config.endpoint.v3.ClusterLoadAssignment",
     Listener = "envoy.config.listener.v3.Listener",
     RouteConfiguration = "envoy.config.route.v3.RouteConfiguration",
-    HttpConnectionManager = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+    HttpConnectionManager =
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
     Router = "envoy.extensions.filters.http.router.v3.Router",
     HttpProtocolOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
     PreviousHostsPredicate = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
@@ -39,7 +40,10 @@ named! {
 
 /// Declares messages; the field syntax is prost's own.
 macro_rules! messages {
-    ($($(#[$doc:meta])* $message:ident { $($(#[$attr:meta])* $field:ident: $ty:ty),* $(,)? })+) => {$(
+    ($(
+        $(#[$doc:meta])*
+        $message:ident { $($(#[$attr:meta])* $field:ident: $ty:ty),* $(,)? }
+    )+) => {$(
         $(#[$doc])*
         #[derive(Clone, PartialEq, Message)]
         #[allow(missing_docs, reason = "the fields are documented in Envoy's API reference")]
@@ -59,7 +63,7 @@ messages! {
         #[prost(int64, tag = "1")] seconds: i64,
         #[prost(int32, tag = "2")] nanos: i32,
     }
-    /// A JSON object (`google.protobuf.Struct`), of whose values only texts are read.
+    /// A JSON object (`google.protobuf.Struct`). Only its strings are read.
     Struct {
         #[prost(map = "string, message", tag = "1")] fields: HashMap<String, Text>,
     }
@@ -67,7 +71,7 @@ messages! {
     Text {
         #[prost(string, optional, tag = "3")] string_value: Option<String>,
     }
-    /// Why a router refused a response.
+    /// Why a router rejected a response.
     Status {
         #[prost(int32, tag = "1")] code: i32,
         #[prost(string, tag = "2")] message: String,
@@ -101,7 +105,8 @@ messages! {
         #[prost(string, tag = "2")] type_url: String,
         #[prost(string, repeated, tag = "3")] resource_names_subscribe: Vec<String>,
         #[prost(string, repeated, tag = "4")] resource_names_unsubscribe: Vec<String>,
-        #[prost(map = "string, string", tag = "5")] initial_resource_versions: HashMap<String, String>,
+        #[prost(map = "string, string", tag = "5")]
+        initial_resource_versions: HashMap<String, String>,
         #[prost(string, tag = "6")] response_nonce: String,
         #[prost(message, optional, tag = "7")] error_detail: Option<Status>,
     }
@@ -193,7 +198,8 @@ messages! {
         #[prost(message, optional, tag = "4")] connect_timeout: Option<Duration>,
         #[prost(int32, tag = "6")] lb_policy: i32,
         #[prost(message, optional, tag = "10")] circuit_breakers: Option<CircuitBreakers>,
-        #[prost(btree_map = "string, message", tag = "36")] typed_extension_protocol_options: std::collections::BTreeMap<String, Any>,
+        #[prost(btree_map = "string, message", tag = "36")]
+        typed_extension_protocol_options: BTreeMap<String, Any>,
     }
     /// Where the endpoints come from.
     EdsClusterConfig {
@@ -212,7 +218,8 @@ messages! {
     }
     /// How to speak HTTP to a cluster.
     HttpProtocolOptions {
-        #[prost(message, optional, tag = "1")] common_http_protocol_options: Option<CommonHttpProtocolOptions>,
+        #[prost(message, optional, tag = "1")]
+        common_http_protocol_options: Option<CommonHttpProtocolOptions>,
         #[prost(message, optional, tag = "3")] explicit_http_config: Option<ExplicitHttpConfig>,
     }
     /// The HTTP version.

@@ -20,9 +20,9 @@ use crate::{
 /// Timeout of one connection. One within a cluster takes a millisecond. Packets to an address that
 /// its node does not know yet are lost.
 const CONNECTED_WITHIN: Duration = Duration::from_millis(250);
-/// After this time an address counts as answering without being asked: a network policy may keep the
-/// operator from the routers. kube-proxy may take a second, and a router that has lost its operator
-/// finds another one within 4 s.
+/// After this time an address counts as answering without being asked: a network policy may keep
+/// the operator from the routers. kube-proxy may take a second, and a router that has lost its
+/// operator finds another one within 4 s.
 const ASSUMED_AFTER: SignedDuration = SignedDuration::from_secs(10);
 
 /// Whether the address of a model that has been available since then counts as answering.
@@ -60,8 +60,8 @@ impl Prober {
         Self { asks }
     }
 
-    /// Connects to the address of a model and to each router behind it, all at once. While the model
-    /// moves, the answer is `Silent` without a connection.
+    /// Connects to the address of a model and to each router behind it, all at once. While the
+    /// model moves, the answer is `Silent` without a connection.
     pub(super) async fn probe(&self, query: ReachabilityQuery<'_>) -> Reachability {
         let ReachabilityQuery {
             stores,

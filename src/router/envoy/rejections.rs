@@ -140,8 +140,8 @@ pub(super) fn sentence(rejections: &[Rejection], port: Option<u16>) -> String {
         let _ = write!(message, "So do {} more. ", more + 1);
     }
     message.push_str(
-        "New connections go to the other routers, if there are any. It is offered again every 30 s; \
-         if this stays, delete the router's pod.",
+        "New connections go to the other routers, if there are any. It is offered again every \
+         30 s; if this stays, delete the router's pod.",
     );
     message
 }

@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -37,10 +36,10 @@ struct Shared {
 struct Router {
     stream: u64,
     routes: HashMap<String, Arc<Resource>>,
-    refused: BTreeMap<(ResourceType, String), String>,
+    rejected: BTreeMap<(ResourceType, String), String>,
 }
 
-/// A resource that a router does not accept.
+/// A resource that a router rejects.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rejection {
     /// The router's node id: the name of its pod.
@@ -49,7 +48,7 @@ pub struct Rejection {
     pub kind: ResourceType,
     /// The name of the resource, which begins with the model's `<namespace>/<name>`.
     pub name: String,
-    /// The router's words.
+    /// The router's message.
     pub message: String,
 }
 
@@ -68,8 +67,9 @@ impl Routers {
         self.shared.routers.lock().keys().cloned().collect()
     }
 
-    /// The weights by which every connected router routes this model: each revision that has weight, with it, sorted by
-    /// revision. `None` if no router is connected, if one has not acknowledged anything for this model, or if they differ.
+    /// The weights by which every connected router routes this model: the revisions that have
+    /// weight, sorted. `None` if no router is connected, if one has acknowledged nothing for this
+    /// model, or if they differ.
     pub fn acknowledged(&self, key: &RouteKey) -> Option<Vec<(String, u8)>> {
         let name = key.to_string();
         let routers = self.shared.routers.lock();
@@ -82,30 +82,17 @@ impl Routers {
             .then(|| first.clone())
     }
 
-    /// Waits until every connected router has acknowledged `weights` (as [`Routers::acknowledged`] gives them) for this
-    /// model, at most for `limit`; returns whether they have.
-    pub async fn wait_acknowledged(
-        &self,
-        key: &RouteKey,
-        weights: &[(String, u8)],
-        limit: Duration,
-    ) -> bool {
-        let mut changes = self.changes();
-        let agreed = changes.wait_for(|_| self.acknowledged(key).as_deref() == Some(weights));
-        matches!(tokio::time::timeout(limit, agreed).await, Ok(Ok(_)))
-    }
-
-    /// Changes whenever a router comes, goes, acknowledges or refuses.
+    /// Changes whenever a router connects, disconnects, acknowledges or rejects.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
     }
 
-    /// What the connected routers refuse at present.
+    /// What the connected routers reject at present.
     pub fn rejected(&self) -> Vec<Rejection> {
         let routers = self.shared.routers.lock();
         let rejections = routers.iter().flat_map(|(id, router)| {
             router
-                .refused
+                .rejected
                 .iter()
                 .map(|((kind, name), message)| Rejection {
                     router: id.clone(),
@@ -117,18 +104,19 @@ impl Routers {
         rejections.collect()
     }
 
-    /// How many responses were refused since this process started.
+    /// How many responses were rejected since this process started.
     pub fn rejections(&self) -> u64 {
         self.shared.rejections.load(Ordering::Relaxed)
     }
 
-    /// Registers the stream of a router. A router has one stream: a newer one takes the place of one that died unnoticed.
+    /// Registers the stream of a router. A router has one stream: a newer one replaces one that
+    /// died unnoticed.
     pub(super) fn connect(&self, id: &str) -> Connection {
         let stream = self.shared.streams.fetch_add(1, Ordering::Relaxed);
         let router = Router {
             stream,
             routes: HashMap::new(),
-            refused: BTreeMap::new(),
+            rejected: BTreeMap::new(),
         };
         self.shared.routers.lock().insert(id.to_owned(), router);
         self.changed();
@@ -144,7 +132,7 @@ impl Routers {
     }
 }
 
-/// The stream of one router; dropping it takes the router off the list.
+/// The stream of one router. Dropping it removes the router from the list.
 #[derive(Debug)]
 pub(super) struct Connection {
     routers: Routers,
@@ -158,7 +146,7 @@ impl Connection {
         &self.id
     }
 
-    /// Takes down what the session learned.
+    /// Records what the session learned.
     pub(super) fn record(&self, events: Vec<Event>) {
         if events.is_empty() {
             return;
@@ -175,9 +163,9 @@ impl Connection {
                         router.routes.remove(&name);
                     }
                     Event::Recovered { kind, name } => {
-                        router.refused.remove(&(kind, name));
+                        router.rejected.remove(&(kind, name));
                     }
-                    Event::Refused {
+                    Event::Rejected {
                         kind,
                         names,
                         message,
@@ -186,9 +174,9 @@ impl Connection {
                             .shared
                             .rejections
                             .fetch_add(1, Ordering::Relaxed);
-                        // Several are sent again each by itself: which of them is bad is known then.
+                        // Several are sent again one by one, which shows the bad one.
                         if let [name] = &names[..] {
-                            router.refused.insert((kind, name.clone()), message);
+                            router.rejected.insert((kind, name.clone()), message);
                         }
                     }
                 }

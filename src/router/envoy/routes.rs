@@ -68,8 +68,8 @@ pub fn routes(stores: &Stores) -> RouterModel {
     RouterModel { routes }
 }
 
-/// The state that the route of a model follows: the persisted one. If the status was lost, the state
-/// that can be rebuilt, so that the address keeps answering until the status is restored.
+/// The state that the route of a model follows: the persisted one. If the status was lost, the
+/// state that can be rebuilt, so that the address keeps answering until the status is restored.
 fn state_of(stores: &Stores, model: &ModelDeployment) -> Option<State> {
     let persisted = model.status.as_ref().map(|status| &status.state);
     match persisted.filter(|state| state.stable.is_some()) {

@@ -1,31 +1,37 @@
-//! [`RouterModel`] → xDS resources: a pure function, so that every operator replica gives every router the same answer.
+//! [`RouterModel`] → xDS resources: a pure function, so that every operator replica gives every
+//! router the same answer.
 //!
-//! One model makes one Listener and one RouteConfiguration (`<namespace>/<name>`), and each of its versions one Cluster and
-//! one ClusterLoadAssignment (`<namespace>/<name>/<revision>`). The listener names its routes instead of holding them: a
-//! change of weight replaces the routes alone, and no listener drains and no connection closes.
+//! A model has one Listener and one RouteConfiguration (`<namespace>/<name>`), and each version one
+//! Cluster and one ClusterLoadAssignment (`<namespace>/<name>/<revision>`). The listener refers to
+//! its routes by name (RDS): a change of weight replaces the routes alone, so no listener drains
+//! and no connection closes.
 //!
 //! # Choices, and why
-//! - **Retries** only where the request has provably not reached a model: the connection failed, the stream was refused, or
-//!   the connection was gone before the request's headers were sent. A prediction may have side effects (a log, a bill), so
-//!   an error after that is the client's to see. Each retry goes to a pod that was not tried before, if there is one.
-//! - **Idle upstream connections close after 1.5 s**, sooner than the servers that people put models into close theirs
-//!   (gunicorn 2 s, uvicorn and Node 5 s), so a request never races a server that is hanging up. A new connection inside a
-//!   cluster costs 0.2 ms.
-//! - **Endpoints that leave** are taken out at once, with their idle connections; requests under way end in peace, on the
-//!   5 s for which a terminating pod still serves. Envoy does this by itself as long as there is no active health check
-//!   (then `ignore_health_on_host_removal` would be needed); `close_connections_on_host_set_change` would close the
-//!   connections of every *other* pod too.
-//! - **No health checks and no outlier ejection here**: readiness is Kubernetes' word, and ejecting a canary's failing pods
-//!   would hide the very errors that the rollout has to see.
-//! - **Circuit breakers** stand at 65,536: the model server limits its own work (429), and Envoy's default of 1,024 requests
-//!   in flight would answer 503s that look like the model's.
+//! - **Retries** only where the request has provably not reached a model: the connection failed,
+//!   the stream was refused, or the connection was gone before the request's headers were sent. A
+//!   prediction may have side effects (a log, a bill), so the client gets any later error. Each
+//!   retry goes to a pod that was not tried before, if there is one.
+//! - **Idle upstream connections close after 1.5 s**, before common model servers close theirs
+//!   (gunicorn 2 s, uvicorn and Node 5 s), so a request never races a server that hangs up. A new
+//!   connection inside a cluster costs 0.2 ms.
+//! - **Endpoints that leave** are removed at once, with their idle connections. Requests under way
+//!   complete in the 5 s for which a terminating pod still serves. Envoy does this by default as
+//!   long as there is no active health check (then it needs `ignore_health_on_host_removal`).
+//!   `close_connections_on_host_set_change` would close the connections of every *other* pod as
+//!   well.
+//! - **No health checks and no outlier ejection**: Kubernetes decides readiness, and ejecting a
+//!   canary's failing pods would hide the errors that the rollout has to see.
+//! - **Circuit breakers** are set to 65,536: the model server limits its own work (429), and
+//!   Envoy's default of 1,024 requests in flight would answer 503s that look like the model's.
 //! - **Answers that break off** are errors of the version. Envoy counts a 200 when its headers
-//!   arrive, whatever becomes of the body, and no counter of its own shows the difference: those of
-//!   resets and closed connections include failures before the headers (retried, or a 503 already)
-//!   and clients that hang up. So an access logger counts, by cluster, the answers that ended with
-//!   a flag of [`BROKEN_OFF`]. A body that ends with its connection has no end to be missed.
-//! - **Headers are the serving's own**: no `x-envoy-*` on answers, `server` passed through; `x-envoy-*` of clients (they
-//!   could switch blind retries on) are taken off requests because every client counts as external.
+//!   arrive, before the body is complete, and none of its own counters shows the difference: those
+//!   of resets and closed connections include failures before the headers (retried, or counted as
+//!   503) and clients that hang up. So an access logger counts, by cluster, the answers that ended
+//!   with a flag of [`BROKEN_OFF`]. A body that ends with its connection has no end that could be
+//!   missing.
+//! - **Headers are the server's own**: no `x-envoy-*` on answers, and `server` is passed through.
+//!   `x-envoy-*` of clients, which could switch retries on, are removed from requests, since every
+//!   client counts as external.
 
 use std::{
     collections::BTreeMap,
@@ -52,28 +58,29 @@ use super::{
     },
 };
 
-/// A pod that takes longer than this to accept a connection is not tried on.
+/// A pod that takes longer than this to accept a connection counts as unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// See the module's text on idle connections.
+/// See idle connections in the module's text.
 const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_millis(1500);
-/// A client that has not sent all its headers after this is cut off.
+/// Timeout for a client to send all its headers.
 const REQUEST_HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
-/// A stream on which nothing moves ends this long after the route's timeout would have ended it.
+/// A stream without data ends this long after the route's timeout would have ended it.
 const STREAM_IDLE_GRACE: Duration = Duration::from_secs(5);
-/// What may be in flight to one version at once.
+/// Most connections and requests to one version at once.
 const CIRCUIT_BREAKER: u32 = 65_536;
-/// What may be in retry to one version at once.
+/// Most retries to one version at once.
 const MAX_RETRIES: u32 = 1024;
-/// How an answer ends that the version or its timeout breaks off, as a flag of Envoy's access logs:
-/// the connection ended, the stream was reset, what arrived was no HTTP, the route's timeout
-/// passed. Not `DC`, the client hung up, nor `SI`, the client does not read what is there.
+/// Response flags of Envoy's access logs for answers that break off through the version or its
+/// timeout: the connection ended, the stream was reset, what arrived was no HTTP, the route's
+/// timeout passed. Not `DC` (the client hung up) and not `SI` (the client does not read).
 const BROKEN_OFF: [&str; 4] = ["UC", "UR", "UPE", "UT"];
 const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";
 
-/// The types of resources, in the order in which they must reach a router: what is referred to before what refers to it.
+/// The types of resources, in the order in which they must reach a router: a resource comes before
+/// those that refer to it.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ResourceType {
-    /// A version and how to talk to it (CDS).
+    /// A version, with timeouts and limits (CDS).
     Cluster,
     /// The pods of a version (EDS).
     Endpoints,
@@ -122,7 +129,8 @@ pub struct Resource {
     pub version: String,
     /// The content.
     pub body: Any,
-    /// For a route, each revision that has weight, with it; sorted. Empty for other types.
+    /// For a route, the revisions that have weight with their weights, sorted. Empty for other
+    /// types.
     pub weights: Vec<(String, u8)>,
 }
 
@@ -142,7 +150,7 @@ impl Resource {
         })
     }
 
-    /// "This version has no pods": for a router that asks for the endpoints of a version that is gone.
+    /// An empty list of endpoints, for a router that asks for those of a version that is gone.
     pub(super) fn no_endpoints(cluster: &str) -> Arc<Self> {
         let nothing = ClusterLoadAssignment {
             cluster_name: cluster.to_owned(),
@@ -170,8 +178,8 @@ struct Compiled {
 }
 
 impl Resources {
-    /// Makes the resources of `model`. Those of routes that are the same in `previous` are taken over from it, which makes
-    /// a change of one route in thousands cheap and is otherwise without effect.
+    /// Makes the resources of `model`. Routes that are equal in `previous` are copied from it,
+    /// which makes a change of one route in thousands cheap and has no other effect.
     pub fn compile(model: &RouterModel, previous: Option<&Self>) -> Self {
         let mut resources = Self::default();
         for (key, route) in &model.routes {
@@ -191,12 +199,12 @@ impl Resources {
         resources
     }
 
-    /// The resources of one type, by name; listeners are those for IPv4 alone.
+    /// The resources of one type, by name. Listeners are those for IPv4 alone.
     pub fn of(&self, kind: ResourceType) -> &BTreeMap<String, Arc<Resource>> {
         &self.by_type[kind as usize]
     }
 
-    /// The same for a router that has IPv6 or has not.
+    /// The same for a router with or without IPv6.
     pub fn for_router(
         &self,
         kind: ResourceType,
@@ -259,7 +267,7 @@ fn cluster(name: &str) -> Cluster {
             eds_config: Some(ConfigSource::ads()),
         }),
         connect_timeout: Some(CONNECT_TIMEOUT.into()),
-        // Predictions differ in cost: the less busy of two random pods beats taking turns.
+        // Predictions differ in cost: the less busy of two random pods is better than round robin.
         lb_policy: LEAST_REQUEST,
         circuit_breakers: Some(CircuitBreakers {
             thresholds: vec![Thresholds {
@@ -277,7 +285,7 @@ fn cluster(name: &str) -> Cluster {
 }
 
 fn load_assignment(name: &str, backend: &Backend) -> ClusterLoadAssignment {
-    // Sorted, so that another order of the same pods is not a change.
+    // Sorted, so that another order of the same pods is no change.
     let mut addresses = backend.endpoints.clone();
     addresses.sort();
     addresses.dedup();
@@ -331,7 +339,7 @@ fn connection_manager(name: &str) -> HttpConnectionManager {
 
 /// Counts the answers that broke off after their headers, by cluster, as
 /// `envoy_cluster_upstream_rq_broken_off`. A 5xx is an error already, and a 429 is shed load
-/// whatever becomes of its body.
+/// whether its body is complete or not.
 fn counter_of_broken_answers() -> AccessLog {
     let status = |op, code| AccessLogFilter {
         status_code_filter: Some(StatusCodeFilter {
@@ -388,7 +396,7 @@ fn route_configuration(
         prefix: Some("/".to_owned()),
     };
     let route = if weights.is_empty() {
-        // Envoy refuses clusters whose weights sum to 0.
+        // Envoy rejects clusters whose weights sum to 0.
         Route {
             r#match: Some(everything),
             direct_response: Some(DirectResponseAction {
@@ -434,8 +442,8 @@ fn forward(key: &RouteKey, weights: &[(String, u8)], timeout: Duration) -> Route
                 name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
                 typed_config: Some(Any::pack(&PreviousHostsPredicate {})),
             }],
-            // A draw prefers idle pods, and the dead are idle: beside one living pod, 3 of 4 draws hit a dead one. Where
-            // there is no other pod, the last draw stands.
+            // A draw prefers idle pods, and dead pods are idle: beside one living pod, 3 of 4 draws
+            // hit a dead one. If there is no other pod, the last draw counts.
             host_selection_retry_max_attempts: 30,
             retry_back_off: Some(RetryBackOff {
                 base_interval: Some(Duration::from_millis(10).into()),

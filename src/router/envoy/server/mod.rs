@@ -1,4 +1,4 @@
-//! The gRPC service by which routers get their configuration: aggregated delta discovery (delta ADS).
+//! The gRPC service by which routers get their configuration: aggregated delta discovery (ADS).
 
 use std::{
     convert::Infallible,
@@ -32,13 +32,14 @@ use super::{
     session::{Event, Session},
 };
 
-/// A router that has been silent for this long is asked whether it lives …
+/// A connection without data for this long gets an HTTP/2 ping …
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// … and has this long to answer.
+/// … and is closed without an answer within this time.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a router is offered again what it refused.
-const RETRY_REFUSED: Duration = Duration::from_secs(30);
-/// A router that comes back names all that it has: about 70 bytes a resource, four resources a model.
+/// How often a router is sent again what it rejected.
+const RETRY_REJECTED: Duration = Duration::from_secs(30);
+/// A router that reconnects names all that it has: about 70 bytes a resource, four resources a
+/// model.
 const MAX_REQUEST_BYTES: usize = 64 << 20;
 /// A session has at most one response of each of four types in flight, so sending never waits.
 const RESPONSES_IN_FLIGHT: usize = 8;
@@ -48,10 +49,10 @@ const RESPONSES_IN_FLIGHT: usize = 8;
 #[error("the router's control plane failed: {0}")]
 pub struct ServeError(#[from] tonic::transport::Error);
 
-/// The control plane of the bundled routers; clones are the same one.
+/// The control plane of the bundled routers. Clones are the same one.
 ///
-/// Routers get nothing before the first [`ControlPlane::publish`], so an operator that has just started never takes a
-/// configuration away that it has not read yet.
+/// Routers get nothing before the first [`ControlPlane::publish`], so that an operator that has
+/// just started never removes a configuration that it has not read yet.
 #[derive(Clone, Debug, Default)]
 pub struct ControlPlane {
     resources: Arc<watch::Sender<Option<Arc<Resources>>>>,
@@ -64,8 +65,8 @@ impl ControlPlane {
         Self::default()
     }
 
-    /// Gives every router, now or when it connects, exactly the routes of `model`. The first call must hold every model of
-    /// the cluster: what it leaves out is removed from the routers.
+    /// Gives every router, now or when it connects, exactly the routes of `model`. They must be
+    /// those of every model of the cluster: the routers drop all others.
     pub fn publish(&self, model: &RouterModel) {
         self.resources.send_modify(|current| {
             *current = Some(Arc::new(Resources::compile(model, current.as_deref())));
@@ -77,7 +78,11 @@ impl ControlPlane {
         self.routers.clone()
     }
 
-    /// Serves routers on `listener` until `stop` is cancelled; then every stream is ended, and routers keep what they have.
+    /// Serves routers on `listener` until `stop` is cancelled. Then every stream ends, and routers
+    /// keep what they have.
+    ///
+    /// # Errors
+    /// The gRPC server failed.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -97,7 +102,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Talks with one router until it leaves or `stop` is cancelled.
+    /// Serves one router until it disconnects or `stop` is cancelled.
     async fn converse(
         self,
         mut requests: Streaming<DeltaDiscoveryRequest>,
@@ -108,13 +113,13 @@ impl ControlPlane {
         let mut router: Option<Connection> = None;
         let mut published = self.resources.subscribe();
         published.mark_changed();
-        let mut retry = tokio::time::interval(RETRY_REFUSED);
+        let mut retry = tokio::time::interval(RETRY_REJECTED);
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => {
                     let farewell = Status::unavailable("the operator is stopping");
-                    // A router that has left meanwhile needs none.
+                    // The router may have disconnected meanwhile.
                     let _ = responses.send(Err(farewell)).await;
                     return;
                 }
@@ -142,7 +147,7 @@ impl ControlPlane {
                     }
                     session.handle(&request);
                 }
-                _ = retry.tick() => session.retry_refused(),
+                _ = retry.tick() => session.retry_rejected(),
             }
             let events = session.take_events();
             if let Some(router) = &router {
@@ -161,7 +166,7 @@ impl ControlPlane {
 fn report(router: &Connection, events: &[Event]) {
     for event in events {
         match event {
-            Event::Refused {
+            Event::Rejected {
                 kind,
                 names,
                 message,
@@ -170,21 +175,21 @@ fn report(router: &Connection, events: &[Event]) {
                 ?kind,
                 ?names,
                 message,
-                "a router refused its configuration and keeps the last good one"
+                "a router rejected its configuration and keeps the last good one"
             ),
             Event::Recovered { kind, name } => {
                 tracing::info!(
                     router = router.id(),
                     ?kind,
                     name,
-                    "a router took over what it had refused"
+                    "a router accepted what it had rejected"
                 );
             }
             Event::RouteTaken(route) => tracing::debug!(
                 router = router.id(),
                 route = route.name,
                 weights = ?route.weights,
-                "a router took new weights over"
+                "a router applied new weights"
             ),
             Event::RouteLeft(_) => {}
         }

@@ -1,20 +1,24 @@
 //! The delta xDS protocol with one router, as a state machine without I/O.
 //!
-//! The server feeds it the router's requests and the newest [`Resources`], and sends what [`Session::next_response`] gives
-//! until it gives nothing. Of each type at most one response is in flight: what changes meanwhile goes into the next one.
+//! The server feeds it the router's requests and the newest [`Resources`], and sends what
+//! [`Session::next_response`] returns until it returns `None`. Of each type at most one response is
+//! in flight: what changes meanwhile goes into the next one.
 //!
 //! # Make before break
-//! Nothing may ever point at something that a router does not have yet, or no longer has:
-//! - endpoints go out after their cluster, and again whenever their cluster is sent: Envoy warms a changed cluster anew. It
-//!   acknowledges clusters only when all of them are warm, so endpoints are never held back, and an Envoy that waits for
-//!   endpoints of a version that has gone meanwhile gets an empty list: silence would stop all clusters from changing;
-//! - routes go out when the router has acknowledged every cluster that they name, *with* its endpoints. Envoy would accept
-//!   them sooner, and answer 503 until the cluster is warm;
-//! - a cluster goes when the router has acknowledged routes without it, or has let go of the model's listener.
+//! No resource may refer to one that a router does not have:
+//! - Endpoints are sent after their cluster, and again whenever their cluster is sent: Envoy warms
+//!   a changed cluster again. It acknowledges clusters only when all of them are warm, so endpoints
+//!   are never held back. An Envoy that waits for endpoints of a version that is gone gets an empty
+//!   list: without an answer none of its clusters could change.
+//! - Routes are sent when the router has acknowledged every cluster that they name, *with* its
+//!   endpoints. Envoy would accept them sooner, and answer 503 until the cluster is warm.
+//! - A cluster is removed when the router has acknowledged routes without it, or has dropped the
+//!   model's listener.
 //!
-//! # A refused response
-//! The router keeps what it had. If several resources were refused together, each is sent again by itself, so that a bad one
-//! does not hold up the good ones; a single one that is refused waits for [`Session::retry_refused`] or for its next version.
+//! # A rejected response (NACK)
+//! The router keeps what it had. If several resources were rejected together, each is sent again by
+//! itself, so that a bad one does not delay the good ones. A single one that is rejected waits for
+//! [`Session::retry_rejected`] or for its next version.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,8 +32,8 @@ use super::{
 };
 
 const WILDCARD: &str = "*";
-/// Key in a router's metadata of the address on which it listens: `::`, or `0.0.0.0` where its kernel has no IPv6. A router
-/// of an older release says nothing, and goes on listening where it does.
+/// Key in a router's metadata of the address on which it listens: `::`, or `0.0.0.0` if its kernel
+/// has no IPv6. A router of an older release has no such key and keeps its address.
 const LISTENS_ON: &str = "serin.dev/listens-on";
 
 /// What a session learned about its router.
@@ -39,16 +43,16 @@ pub enum Event {
     RouteTaken(Arc<Resource>),
     /// The router no longer uses the route configuration of that name.
     RouteLeft(String),
-    /// The router refused resources and keeps what it had.
-    Refused {
+    /// The router rejected resources and keeps what it had.
+    Rejected {
         /// Their type.
         kind: ResourceType,
         /// Their names.
         names: Vec<String>,
-        /// The router's words.
+        /// The router's message.
         message: String,
     },
-    /// The router took a resource over that it had refused before, or the resource is no longer there.
+    /// The router accepted a resource that it had rejected before, or the resource is gone.
     Recovered {
         /// Its type.
         kind: ResourceType,
@@ -61,10 +65,10 @@ pub enum Event {
 #[derive(Debug, Default)]
 pub struct Session {
     resources: Option<Arc<Resources>>,
-    /// The router's kernel has IPv6: its listeners take both families.
+    /// The router's kernel has IPv6, so its listeners take both families.
     has_ipv6: bool,
     types: [TypeState; 4],
-    /// Routes that the router brought along, of which only the version is known.
+    /// Routes that a reconnected router has, of which only the version is known.
     unrecognised: BTreeSet<String>,
     last_nonce: u64,
     events: Vec<Event>,
@@ -72,7 +76,7 @@ pub struct Session {
 
 #[derive(Debug, Default)]
 struct TypeState {
-    /// The router has asked for this type at all.
+    /// The router has asked for this type.
     asked: bool,
     /// A response of this type was sent.
     answered: bool,
@@ -80,14 +84,15 @@ struct TypeState {
     wildcard: bool,
     /// … or these.
     subscribed: BTreeSet<String>,
-    /// Asked for and not answered yet: if there is no such resource, the router must be told.
+    /// Asked for and not answered yet. The router needs an answer even if there is no such
+    /// resource.
     unanswered: BTreeSet<String>,
     /// What the router has: version by name.
     held: BTreeMap<String, String>,
     in_flight: Option<InFlight>,
-    /// What the router refused: version by name.
-    refused: BTreeMap<String, String>,
-    /// Refused in company: to be sent again, each by itself.
+    /// What the router rejected: version by name.
+    rejected: BTreeMap<String, String>,
+    /// Rejected together with others. Each is to be sent again by itself.
     suspects: BTreeSet<String>,
 }
 
@@ -104,7 +109,7 @@ impl Session {
         for kind in ResourceType::ALL {
             let wanted = resources.for_router(kind, self.has_ipv6);
             let state = &mut self.types[kind as usize];
-            state.refused.retain(|name, _| {
+            state.rejected.retain(|name, _| {
                 let stays = wanted.contains_key(name);
                 if !stays {
                     let name = name.clone();
@@ -117,12 +122,13 @@ impl Session {
         self.recognise_routes();
     }
 
-    /// Takes in a request: subscriptions, and the ACK or NACK of a response. Types that Serin does not serve are ignored.
+    /// Takes in a request: subscriptions, and the ACK or NACK of a response. Types that Serin does
+    /// not serve are ignored.
     pub fn handle(&mut self, request: &DeltaDiscoveryRequest) {
         let Some(kind) = ResourceType::from_type_url(&request.type_url) else {
             return;
         };
-        // Of the first request only.
+        // Only the first request has it.
         if let Some(metadata) = request
             .node
             .as_ref()
@@ -147,11 +153,11 @@ impl Session {
         std::mem::take(&mut self.events)
     }
 
-    /// Lets refused resources be sent once more: the reason (a port still in use) may have passed.
-    pub fn retry_refused(&mut self) {
+    /// Lets rejected resources be sent once more: the reason, e.g. a port in use, may be gone.
+    pub fn retry_rejected(&mut self) {
         for state in &mut self.types {
-            let refused = std::mem::take(&mut state.refused);
-            state.suspects.extend(refused.into_keys());
+            let rejected = std::mem::take(&mut state.rejected);
+            state.suspects.extend(rejected.into_keys());
         }
     }
 
@@ -175,7 +181,8 @@ impl Session {
     fn subscribe(&mut self, kind: ResourceType, request: &DeltaDiscoveryRequest) -> bool {
         let state = &mut self.types[kind as usize];
         let first = !std::mem::replace(&mut state.asked, true);
-        // Endpoints are always sent anew to a router that comes back: a cluster of its may still wait for them.
+        // Endpoints are always sent again to a router that reconnects: one of its clusters may wait
+        // for them.
         if first && kind != ResourceType::Endpoints {
             state.held = request
                 .initial_resource_versions
@@ -193,7 +200,8 @@ impl Session {
                 continue;
             }
             if !(first && request.initial_resource_versions.contains_key(name)) {
-                // Asked for again means: lost. It must be answered even if nothing has changed.
+                // A router that asks again has lost it. The answer is due even if nothing has
+                // changed.
                 state.forget(name);
                 state.unanswered.insert(name.clone());
             }
@@ -214,7 +222,7 @@ impl Session {
         first
     }
 
-    /// Takes in the ACK or NACK of the response in flight; one that is older is ignored.
+    /// Takes in the ACK or NACK of the response in flight. One of an older response is ignored.
     fn conclude(&mut self, kind: ResourceType, request: &DeltaDiscoveryRequest) {
         let state = &mut self.types[kind as usize];
         let Some(answered) = state
@@ -230,7 +238,7 @@ impl Session {
             None => {
                 for resource in answered.resources {
                     let suspected = state.suspects.remove(&resource.name);
-                    if suspected | state.refused.remove(&resource.name).is_some() {
+                    if suspected | state.rejected.remove(&resource.name).is_some() {
                         let name = resource.name.clone();
                         self.events.push(Event::Recovered { kind, name });
                     }
@@ -249,12 +257,12 @@ impl Session {
                     let name = resource.name.clone();
                     if alone {
                         state.suspects.remove(&name);
-                        state.refused.insert(name, resource.version.clone());
+                        state.rejected.insert(name, resource.version.clone());
                     } else {
                         state.suspects.insert(name);
                     }
                 }
-                self.events.push(Event::Refused {
+                self.events.push(Event::Rejected {
                     kind,
                     names: answered.resources.iter().map(|r| r.name.clone()).collect(),
                     message: error.message.clone(),
@@ -267,7 +275,8 @@ impl Session {
         }
     }
 
-    /// A router that comes back says which versions it has: where they are today's, their weights are known at once.
+    /// A router that reconnects says which versions it has. The weights of current versions are
+    /// known at once.
     fn recognise_routes(&mut self) {
         let Some(resources) = &self.resources else {
             return;
@@ -297,7 +306,7 @@ impl Session {
             return None;
         }
         let wanted = resources.for_router(kind, self.has_ipv6);
-        // All at once, however many: a fresh Envoy counts as configured after its first response of a type.
+        // All in one response: a new Envoy counts as configured after its first response of a type.
         let (suspects, mut due): (Vec<_>, Vec<_>) = wanted
             .values()
             .filter(|resource| state.lacks(resource) && self.may_send(kind, resource))
@@ -321,7 +330,8 @@ impl Session {
             .cloned()
             .collect();
 
-        // What exists is due by now; what does not is answered, unless it is in use and may not be called gone yet.
+        // What exists is due by now. What does not exist is answered as removed, unless it is in
+        // use and may not be removed yet.
         self.state_mut(kind).unanswered.retain(|name| {
             kind != ResourceType::Endpoints && !wanted.contains_key(name) && !removed.contains(name)
         });
@@ -391,7 +401,7 @@ impl Session {
         match kind {
             ResourceType::Listener => true,
             ResourceType::Route => !listens(name),
-            // Envoy stops asking for them when their cluster goes.
+            // Envoy unsubscribes from them when their cluster goes.
             ResourceType::Endpoints => false,
             ResourceType::Cluster => {
                 let route = route_name(name);
@@ -411,15 +421,15 @@ impl TypeState {
     fn lacks(&self, resource: &Resource) -> bool {
         (self.wildcard || self.subscribed.contains(&resource.name))
             && self.held.get(&resource.name) != Some(&resource.version)
-            && self.refused.get(&resource.name) != Some(&resource.version)
+            && self.rejected.get(&resource.name) != Some(&resource.version)
     }
 
-    /// Whether this is a fresh router that has to hear that there is nothing, or it would never be ready.
+    /// Whether this is a new router that needs an empty response: without one it never gets ready.
     fn awaits_first(&self) -> bool {
         self.wildcard && !self.answered && self.held.is_empty()
     }
 
-    /// The router no longer has this resource, whatever was sent.
+    /// The router no longer has this resource, although it was sent.
     fn forget(&mut self, name: &str) {
         self.held.remove(name);
         if let Some(in_flight) = &mut self.in_flight {

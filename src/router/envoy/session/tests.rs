@@ -384,11 +384,11 @@ fn a_bad_resource_does_not_hold_up_the_good_ones() {
     assert_eq!(
         session.next_response(),
         None,
-        "what was refused alone waits"
+        "what was rejected alone waits"
     );
 
     session.take_events();
-    session.retry_refused();
+    session.retry_rejected();
     let again = session.next_response().unwrap();
     assert_eq!(names(&again), ["ml/fraud"]);
     session.handle(&ack(&again));
@@ -400,7 +400,7 @@ fn a_bad_resource_does_not_hold_up_the_good_ones() {
 }
 
 #[test]
-fn a_refused_route_keeps_the_clusters_that_the_last_good_one_needs() {
+fn a_rejected_route_keeps_the_clusters_that_the_last_good_one_needs() {
     let mut router = FakeRouter::connect(&[]);
     router.settle(&model(&[("churn", &[("a", 100), ("b", 0)])]));
     let session = &mut router.session;
@@ -412,7 +412,7 @@ fn a_refused_route_keeps_the_clusters_that_the_last_good_one_needs() {
     assert_eq!(names(&route), ["ml/churn"]);
     session.handle(&nack(&route));
     assert_eq!(session.next_response(), None, "cluster a is still in use");
-    session.retry_refused();
+    session.retry_rejected();
     let route = session.next_response().unwrap();
     session.handle(&ack(&route));
     let removal = session.next_response().unwrap();
