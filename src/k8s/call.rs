@@ -1,13 +1,13 @@
-//! Calls to the API server: how long one may take, and what its answer says.
+//! Calls to the API server: their timeout, and what an error says.
 
 use std::time::Duration;
 
 use crate::api::conditions::reasons;
 
-/// Longest time for one call to the API server; the client's own retries would take minutes.
+/// Timeout of one call to the API server. The client's own retries could take minutes.
 pub const CALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// Characters of the API server's words that are kept. A webhook's may be a page.
+/// Characters of the API server's message that are kept. A webhook's may be a page.
 const WORDS_KEPT: usize = 240;
 
 /// The API server did not answer in time.
@@ -27,7 +27,7 @@ pub fn is_code(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == code)
 }
 
-/// What the API server said, in its own words; kube's error repeats them three times.
+/// The API server's own message. kube's error repeats it three times.
 pub fn words(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => {
@@ -37,10 +37,9 @@ pub fn words(error: &kube::Error) -> String {
     }
 }
 
-/// A condition's reason for a refusal. The API server has no code for most of these: its words are
-/// fixed in its source (plugin/pkg/admission/resourcequota, pkg/admission/plugin/webhook,
-/// pkg/admission/plugin/policy), and a word that changes there costs no more than the general
-/// reason.
+/// A condition's reason for a refusal. The API server has no code for most of these: its messages
+/// are fixed in its source (plugin/pkg/admission/resourcequota, pkg/admission/plugin/webhook,
+/// pkg/admission/plugin/policy). If one changes there, the general reason is used.
 pub fn reason(error: &kube::Error) -> &'static str {
     let kube::Error::Api(status) = error else {
         return reasons::WRITE_REFUSED;
@@ -60,7 +59,7 @@ pub fn reason(error: &kube::Error) -> &'static str {
     }
 }
 
-/// The server's words in one line of bounded length.
+/// A message in one line of at most 240 characters.
 pub fn shortened(words: &str) -> String {
     let line = words.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(WORDS_KEPT) {
@@ -74,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_of_words_becomes_a_line() {
+    fn a_page_becomes_a_line() {
         let page = format!("denied:\n\n{}", "ü".repeat(1000));
         let line = shortened(&page);
         assert!(line.starts_with("denied: ü") && line.ends_with('…'));

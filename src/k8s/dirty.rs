@@ -1,4 +1,4 @@
-//! Which models have to be looked at again.
+//! Which models have to be reconciled.
 
 use std::{
     collections::BTreeSet,
@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 
 use crate::api::ModelDeployment;
 
-/// A set, so that a model waits in it once however often it changes. It keeps nothing before
-/// somebody listens: a follower watches for weeks and acts on nothing, and a leader looks at every
+/// A set, so that a model is in it once however often it changes. It keeps nothing before a
+/// listener exists: a follower watches for weeks without acting, and a leader reconciles every
 /// model when it begins. Clones are the same set.
 #[derive(Clone, Debug, Default)]
 pub struct Dirty {
@@ -23,7 +23,7 @@ pub struct Dirty {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Namespace and name of each; `None` while nobody listens.
+    /// Namespace and name of each. `None` without a listener.
     keys: Option<BTreeSet<(String, String)>>,
     waker: Option<Waker>,
 }

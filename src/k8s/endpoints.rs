@@ -18,8 +18,8 @@ pub fn service_of(slice: &EndpointSlice) -> Option<&str> {
     slice.labels().get(SERVICE_NAME_LABEL).map(String::as_str)
 }
 
-/// Addresses of the endpoints that take traffic: the first one of each, and readiness that is
-/// absent means yes.
+/// Addresses of the ready endpoints, the first one of each. An endpoint without readiness counts as
+/// ready.
 pub fn ready_addresses(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> + '_ {
     let is_ready = |ready: Option<bool>| ready != Some(false);
     slice

@@ -1,4 +1,4 @@
-//! The history of a model's versions: what its ControllerRevisions keep.
+//! The history of a model's versions, by its ControllerRevisions.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::{Stores, is_child};
 use crate::api::{ModelDeployment, REVISION_LABEL, Revision, VersionRef, VersionSpec};
 
-/// Annotation of a ControllerRevision whose version has been in force: how many had been before,
-/// and itself. The highest number of a model is the version in force.
+/// Annotation of a ControllerRevision whose version is or was in force: its number in the order of
+/// those, from 1. The highest number of a model is the version in force.
 pub const REIGN_ANNOTATION: &str = "serin.dev/in-force";
 /// Field of a ControllerRevision's data with the pods of the version, beside the fields of
 /// [`VersionSpec`].
@@ -21,18 +21,21 @@ pub const TEMPLATE_FIELD: &str = "template";
 pub struct KnownVersion {
     /// Its place in the history, from 1.
     pub number: i64,
-    /// All that belongs to it.
+    /// Artefact, serving image and configuration.
     pub spec: VersionSpec,
-    /// Its pods as they were rendered when it was recorded; absent in what 1d584f3 recorded.
+    /// Its pods as they were rendered when it was recorded. Absent in records of release 1d584f3.
     pub template: Option<PodTemplateSpec>,
-    /// Its place among the versions that have been in force, from 1; absent where it never was.
+    /// See [`REIGN_ANNOTATION`]. `None` if it was never in force.
     pub reign: Option<i64>,
-    /// The ControllerRevision's data, as it is.
+    /// The ControllerRevision's data, unchanged.
     pub data: Value,
 }
 
 impl KnownVersion {
     /// Reads a version from its ControllerRevision.
+    ///
+    /// # Errors
+    /// The data is not that of a version.
     pub fn read(object: &ControllerRevision) -> Result<Self, serde_json::Error> {
         let data = object.data.0.clone();
         let template = data.get(TEMPLATE_FIELD).cloned();
@@ -59,8 +62,8 @@ pub fn known_versions(
         .collect()
 }
 
-/// The version that a ControllerRevision of this model keeps; one that cannot be read is left alone
-/// and said.
+/// The version that a ControllerRevision of this model keeps. One that cannot be read is skipped
+/// and logged.
 pub fn known_version(
     object: &ControllerRevision,
     model: &ModelDeployment,
@@ -72,14 +75,15 @@ pub fn known_version(
     match KnownVersion::read(object) {
         Ok(version) => Some((revision, version)),
         Err(error) => {
-            tracing::warn!(name = object.name_any(), %error, "a ControllerRevision holds no version");
+            let name = object.name_any();
+            tracing::warn!(name, %error, "a ControllerRevision holds no version");
             None
         }
     }
 }
 
-/// The version in force, by the history: the last one that a status has named as stable. It tells
-/// what serves where the status is lost.
+/// The version in force, by the history: the last one that a status named as stable. It is what
+/// serves after a status was lost.
 pub fn in_force(known: &BTreeMap<Revision, KnownVersion>) -> Option<VersionRef> {
     let reigned = known.iter().filter(|(_, version)| version.reign.is_some());
     let (revision, version) = reigned.max_by_key(|(_, version)| version.reign)?;

@@ -1,24 +1,24 @@
-//! Whose an object is.
+//! Which model an object belongs to.
 
 use kube::ResourceExt;
 
 use crate::api::{GROUP, MANAGED_BY_LABEL, MANAGER, MODEL_LABEL, ModelDeployment};
 
-/// Whose an object is, as a model sees it that needs the object's name.
+/// The relation of an object to a model that needs the object's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kinship {
     /// The model's own.
     Own,
-    /// It bears the model's labels and has no owner: left by a model that was deleted without its
+    /// It has the model's labels and no owner: left by a model that was deleted without its
     /// children.
     Orphan,
-    /// It belongs to an earlier ModelDeployment of this name, and is deleted with it.
+    /// It belongs to an earlier ModelDeployment of this name and is deleted with that one.
     Former,
-    /// Somebody else's.
+    /// Another owner's.
     Foreign,
 }
 
-/// Whose an object is.
+/// The relation of an object to a model.
 pub fn kinship<K: ResourceExt>(object: &K, model: &ModelDeployment) -> Kinship {
     if object.namespace() != model.namespace() {
         return Kinship::Foreign;
@@ -43,7 +43,7 @@ pub fn kinship<K: ResourceExt>(object: &K, model: &ModelDeployment) -> Kinship {
     }
 }
 
-/// Whether an object is this very model's, or an orphan that it adopts.
+/// Whether an object is this model's own, or an orphan that it adopts.
 pub fn is_child<K: ResourceExt>(object: &K, model: &ModelDeployment) -> bool {
     matches!(kinship(object, model), Kinship::Own | Kinship::Orphan)
 }
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_is_the_models_own_an_orphan_an_earlier_models_or_somebody_elses() {
+    fn an_object_is_the_models_own_an_orphan_an_earlier_models_or_foreign() {
         let model: ModelDeployment = serde_json::from_value(json!({
             "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
             "metadata": {"name": "churn", "namespace": "ml", "uid": "new"},

@@ -1,5 +1,5 @@
-//! The cluster as every stage above the resource sees it: caches of what exists, names and labels
-//! of what is made, whose an object is, and calls to the API server. It decides nothing.
+//! The cluster: caches and their watches, names and labels, ownership, calls to the API server. It
+//! decides nothing.
 
 mod call;
 mod dirty;
@@ -33,8 +33,8 @@ pub use objects::{HTTP_PORT_NAME, Intent, Object, owned};
 pub use stores::Stores;
 pub use watch::{Concerned, Pace, Watched, Watches};
 
-/// Whether the first of two states of one object is from before the other. Resource versions of one
-/// kind are numbers in the order of their writes; where a server's are not, nothing is said.
+/// Whether one state of an object is older than another. Resource versions of one kind are numbers
+/// in the order of their writes. `false` if a server's are no numbers.
 pub fn is_older(one: &ObjectMeta, other: &ObjectMeta) -> bool {
     let number = |meta: &ObjectMeta| meta.resource_version.as_ref()?.parse::<u64>().ok();
     let numbers = number(one).zip(number(other));

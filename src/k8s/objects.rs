@@ -17,7 +17,7 @@ use crate::api::{ModelDeployment, REVISION_LABEL, Revision};
 /// Name of the serving port on containers and Services.
 pub const HTTP_PORT_NAME: &str = "http";
 
-/// One object, and why it should be so.
+/// One object, and the reason for it.
 #[derive(Clone, Debug)]
 pub struct Intent {
     /// The object as Serin wants it: only the fields that Serin owns.
@@ -36,7 +36,7 @@ pub enum Object {
     Service(Service),
     /// One version's pods.
     Deployment(Deployment),
-    /// The way from the model's name to the routers.
+    /// Endpoints of the model's Service: the routers.
     EndpointSlice(EndpointSlice),
 }
 
@@ -73,7 +73,8 @@ impl Object {
     }
 }
 
-/// Name, namespace, labels, and the owner whose deletion takes the object along.
+/// Metadata with this name and these labels, in the model's namespace. `owner` is the owner with
+/// whose deletion the object is deleted.
 pub fn owned(
     model: &ModelDeployment,
     owner: &OwnerReference,

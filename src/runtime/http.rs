@@ -61,8 +61,8 @@ pub async fn serve(
         .await
 }
 
-/// While the cluster's CRD is older, a replica that stands by is not Ready, so that an upgrade of the
-/// operator stops at it. The leader is Ready: routers need it.
+/// While the cluster's CRD is older, a replica that stands by is not Ready, so that an upgrade of
+/// the operator stops at it. The leader is Ready: routers need it.
 async fn ready(State(health): State<Health>) -> Response {
     let outdated = health.outdated.lock().clone();
     if let Some(why) = outdated.filter(|_| !health.metrics.leads()) {

@@ -1,8 +1,9 @@
 //! Leader election by a Lease: one replica acts, all of them serve routers.
 //!
-//! The rules are those of client-go's `leaderelection`. How long a holder has been silent is measured by how long its record
-//! has stood still under our eyes, with a clock that only goes forward. The times in the record are for people: by them, a
-//! holder whose clock was an hour ahead would keep its lease for an hour after its death, and nobody would roll back.
+//! The rules are those of client-go's `leaderelection`. A holder counts as silent for as long as
+//! its record has not changed, by this replica's monotonic clock. The times in the record are for
+//! people: by them, a holder whose clock was an hour ahead would keep its lease for an hour after
+//! its death, and no replica would roll back.
 
 use std::time::Duration;
 
@@ -30,10 +31,12 @@ pub struct Election {
 }
 
 impl Election {
-    /// Takes part, under the pod's name: a container that was restarted takes its own lease back without waiting.
+    /// Takes part under the pod's name: a container that was restarted takes its own lease back
+    /// without waiting.
     ///
-    /// A leader that cannot renew its lease gives up after two thirds of its `duration`, and another takes it after the whole of
-    /// it: clocks may run at different speeds, up to half as fast again.
+    /// A leader that cannot renew its lease gives up after two thirds of its `duration`, and
+    /// another replica takes it after the whole of it. So clocks may differ in speed by up to a
+    /// half.
     pub fn join(
         client: Client,
         namespace: &str,
@@ -61,13 +64,13 @@ impl Election {
         }
     }
 
-    /// Cancelled once the API server has answered nothing for two thirds of the lease: the caches of
-    /// this replica are old, and others may act on newer ones.
+    /// Cancelled once the API server has answered nothing for two thirds of the lease: the caches
+    /// of this replica are old, and others may act on newer ones.
     pub fn api_server_silent(&self) -> CancellationToken {
         self.api_server_silent.clone()
     }
 
-    /// Tells whether this replica leads, and each change of it.
+    /// Whether this replica leads, and each change of it.
     pub fn leads(&self) -> watch::Receiver<bool> {
         self.leads.clone()
     }
@@ -81,11 +84,11 @@ impl Election {
 
     /// Resolves once this replica leads no more.
     pub async fn lost(&mut self) {
-        // An election that has ended is one that nobody here can win.
+        // An error means that the election has ended, and the lease with it.
         let _ = self.leads.wait_for(|leads| !*leads).await;
     }
 
-    /// Gives the lease back, so that the next leader need not wait for its end.
+    /// Releases the lease, so that the next leader need not wait until it expires.
     pub async fn leave(mut self) {
         self.stop.cancel();
         let _ = tokio::time::timeout(Duration::from_secs(5), &mut self.task).await;
@@ -94,23 +97,23 @@ impl Election {
 
 impl Drop for Election {
     fn drop(&mut self) {
-        self.task.abort(); // whoever is not there any more must not renew
+        self.task.abort(); // a replica that is gone must not renew
     }
 }
 
-/// One that wants the lease, or has it.
+/// A replica that wants the lease or has it.
 struct Candidate {
     leases: Api<Lease>,
     pod: String,
     duration: Duration,
-    /// Tells the times in the record.
+    /// The clock of the times in the record.
     clock: Clock,
     /// The Lease as it was read or written last.
     seen: Option<Seen>,
     api_server_silent: CancellationToken,
 }
 
-/// A Lease, and since when it has been as it is.
+/// A Lease, and since when it is unchanged.
 struct Seen {
     lease: Lease,
     since: Instant,
@@ -120,11 +123,11 @@ impl Candidate {
     async fn run(mut self, leads: watch::Sender<bool>, stop: CancellationToken) {
         let mut renewed: Option<Instant> = None;
         let mut heard = Instant::now();
-        let patience = self.duration * 2 / RENEWALS;
+        let limit = self.duration * 2 / RENEWALS;
         loop {
             let now = Instant::now();
-            // By then the next leader must be able to count on it that this one has stopped.
-            let deadline = renewed.unwrap_or(heard) + patience;
+            // After this time the next leader may act, so this one must have stopped.
+            let deadline = renewed.unwrap_or(heard) + limit;
             match tokio::time::timeout_at(deadline, self.attempt()).await {
                 Ok(Ok(leads)) => {
                     renewed = leads.then_some(now);
@@ -133,12 +136,12 @@ impl Candidate {
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "cannot read or renew the leader's lease");
                     if matches!(error, kube::Error::Api(_)) {
-                        heard = now; // no, but an answer
+                        heard = now; // a refusal is an answer
                     }
                 }
-                Err(_) => tracing::warn!("no answer to a question for the leader's lease"),
+                Err(_) => tracing::warn!("no answer to a request for the leader's lease"),
             }
-            if Instant::now() >= heard + patience {
+            if Instant::now() >= heard + limit {
                 self.api_server_silent.cancel();
             }
             let is_fresh = renewed == Some(now);
@@ -169,11 +172,11 @@ impl Candidate {
         }
     }
 
-    /// Takes or renews the lease, where it is this pod's, or nobody's. Says whether this pod has it now.
+    /// Takes or renews the lease if it is this pod's or free. Returns whether this pod has it now.
     async fn attempt(&mut self) -> Result<bool, kube::Error> {
         if self.holds() {
             match self.claim().await {
-                Err(error) if is_code(&error, 409) || is_code(&error, 404) => {} // it is not what it was
+                Err(error) if is_code(&error, 409) || is_code(&error, 404) => {} // it has changed
                 renewed => return renewed.map(|()| true),
             }
         }
@@ -185,13 +188,13 @@ impl Candidate {
             return Ok(false);
         }
         match self.claim().await {
-            // Another was quicker.
+            // Another replica was first.
             Err(error) if is_code(&error, 409) => Ok(false),
             claimed => claimed.map(|()| true),
         }
     }
 
-    /// Notes a Lease that was read. What has changed is alive.
+    /// Notes a Lease that was read. A change shows that its holder is alive.
     fn see(&mut self, lease: Lease) {
         let known = self.seen.as_ref().map(|seen| &seen.lease.spec);
         if known != Some(&lease.spec) {
@@ -206,13 +209,13 @@ impl Candidate {
         self.seen.as_ref().and_then(|seen| seen.lease.spec.as_ref())
     }
 
-    /// Whether it is this pod's, by what was seen last.
+    /// Whether it is this pod's, by what was read or written last.
     fn holds(&self) -> bool {
         self.spec()
             .is_some_and(|spec| spec.holder_identity.as_ref() == Some(&self.pod))
     }
 
-    /// Whether nobody holds it, or whoever does has been silent for as long as it lasts.
+    /// Whether it has no holder, or its holder has been silent for as long as it lasts.
     fn is_free(&self) -> bool {
         let (Some(seen), Some(spec)) = (&self.seen, self.spec()) else {
             return true;
@@ -228,7 +231,7 @@ impl Candidate {
         !is_held || seen.since.elapsed() >= lasts
     }
 
-    /// Writes this pod's name, and the time, on top of what was seen; fails where it is not that any more.
+    /// Writes this pod's name and the time, on top of what was read. Fails if that has changed.
     async fn claim(&mut self) -> Result<(), kube::Error> {
         let now = Some(MicroTime(self.clock.now()));
         let before = self.spec().cloned().unwrap_or_default();
@@ -249,7 +252,7 @@ impl Candidate {
         self.write(spec).await
     }
 
-    /// Leaves it to whoever comes first.
+    /// Removes the holder, so that the first other replica takes it.
     async fn give_back(&mut self) -> Result<(), kube::Error> {
         let before = self.spec().cloned().unwrap_or_default();
         let spec = LeaseSpec {

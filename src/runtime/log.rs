@@ -1,10 +1,13 @@
-//! The log: one JSON object a line, with the fields of the event and of the spans around it, each once.
+//! The log: one JSON object a line, with the fields of the event and of the spans around it, each
+//! once.
 //!
-//! The usual JSON format nests every span with its name under `name`, beside a field of that name, and repeats the
-//! innermost. Here a span only lends its fields, so that all lines about one model are found by `namespace` and `name`:
+//! The usual JSON format nests every span with its name under `name`, beside a field of that name,
+//! and repeats the innermost. Here a span only lends its fields, so that all lines about one model
+//! are found by `namespace` and `name`:
 //!
 //! ```json
-//! {"timestamp":"…","level":"INFO","target":"serin::controller","message":"…","namespace":"ml","name":"churn","action":"StepAdvanced"}
+//! {"timestamp":"…","level":"INFO","target":"serin::controller","message":"…",
+//!  "namespace":"ml","name":"churn","action":"StepAdvanced"}
 //! ```
 
 use std::{
@@ -31,12 +34,14 @@ use tracing_subscriber::{
 
 use crate::runtime::settings::LogFormat;
 
-/// The end of a field's name whose text is JSON: it becomes a value of the line, under the name without it.
+/// The end of a field's name whose text is JSON: it becomes a value of the line, under the name
+/// without it.
 pub const JSON_SUFFIX: &str = "_json";
-/// Spans of these crates say again what ours say.
+/// Spans of these crates repeat what ours say.
 const FOREIGN: &str = "kube";
 
-/// Logs to standard output from now on. `level` is a level such as `info`, or directives such as `info,serin=debug`.
+/// Logs to standard output from now on. `level` is a level such as `info`, or directives such as
+/// `info,serin=debug`.
 pub fn start(level: &str, format: LogFormat) -> Result<(), tracing_subscriber::filter::ParseError> {
     let filter = EnvFilter::try_new(level)?;
     let registry = tracing_subscriber::registry().with(filter);
@@ -82,7 +87,7 @@ where
         if let Some(message) = of_event.take("message") {
             line.set("message", message);
         }
-        // From the outermost on, so that the innermost has the last word.
+        // From the outermost in, so that the innermost wins.
         let scope = context.event_scope(event);
         for span in scope.into_iter().flat_map(Scope::from_root) {
             if span.metadata().target().starts_with(FOREIGN) {
@@ -95,7 +100,7 @@ where
         of_event.merge_into(&mut line);
         if let Ok(mut text) = serde_json::to_vec(&line) {
             text.push(b'\n');
-            // Where nobody reads the log, nothing can be told.
+            // An error means that no process reads the log.
             let _ = self.0.make_writer().write_all(&text);
         }
     }
@@ -200,7 +205,9 @@ mod tests {
         let log = Log::default();
         let subscriber = tracing_subscriber::registry().with(JsonLines(log.clone()));
         tracing::subscriber::with_default(subscriber, || {
-            let foreign = tracing::info_span!(target: "kube_runtime::controller", "reconciling object", object.ref = "ml/churn");
+            let foreign = tracing::info_span!(
+                target: "kube_runtime::controller", "reconciling object", object.ref = "ml/churn"
+            );
             let _foreign = foreign.enter();
             let _ours =
                 tracing::info_span!("reconcile", namespace = "ml", name = "churn").entered();
@@ -220,7 +227,8 @@ mod tests {
         assert_eq!(
             rest,
             concat!(
-                r#""level":"INFO","target":"serin::runtime::log::tests","message":"0 errors in 40 requests.","#,
+                r#""level":"INFO","target":"serin::runtime::log::tests","#,
+                r#""message":"0 errors in 40 requests.","#,
                 r#""namespace":"ml","name":"churn","action":"StepAdvanced","weight":25,"#,
                 r#""evidence":[{"objective":"errorRate"}]}"#,
                 "\n"

@@ -1,5 +1,5 @@
-//! The CRD in the cluster, brought up to date by the operator. Helm installs `crds/` once and never upgrades it, and an
-//! older schema prunes the newer fields of every status.
+//! The CRD in the cluster, upgraded by the operator. Helm installs `crds/` once and never upgrades
+//! it, and an older schema drops the newer fields of every status.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,15 +18,18 @@ use crate::{
 
 /// Field manager of the CRD.
 const MANAGER: &str = "serin-operator-crd";
-/// Time for every API server to take a new schema in.
+/// Time for every API server to load a new schema.
 const SETTLES: Duration = Duration::from_secs(3);
-/// Pause before a CRD that is older, and may not be changed, is looked at again: a person may bring it.
+/// Pause before an older CRD that may not be changed is read again: a person may upgrade it.
 const LOOKED_AGAIN: Duration = Duration::from_secs(30);
 
-/// Why the cluster's CRD is older than this operator; nothing where it is not. Shared with `/readyz`.
+/// Why the cluster's CRD is older than this operator. `None` if it is not. Shared with `/readyz`.
 pub type Outdated = Arc<Mutex<Option<String>>>;
 
-/// Brings the CRD up to date once, unless it is already, or is a newer one's.
+/// Upgrades the CRD, unless it is as new as this operator or newer.
+///
+/// # Errors
+/// Why it cannot be upgraded, with the remedy.
 pub async fn upgrade(client: &Client) -> Result<(), String> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let wanted = crd().map_err(|error| error.to_string())?;
@@ -37,9 +40,9 @@ pub async fn upgrade(client: &Client) -> Result<(), String> {
             .map_err(|late| late.to_string())?;
         let live = match answer {
             Ok(live) => live,
-            // Nothing is known of it: a Role of one namespace cannot read it.
+            // A Role of one namespace cannot read it.
             Err(error) if is_code(&error, 403) || is_code(&error, 404) => {
-                tracing::info!(why = words(&error), "the CRD cannot be looked at");
+                tracing::info!(why = words(&error), "the CRD cannot be read");
                 return Ok(());
             }
             Err(error) => return Err(words(&error)),
@@ -47,7 +50,8 @@ pub async fn upgrade(client: &Client) -> Result<(), String> {
         if schema_of(&live) >= SCHEMA {
             return Ok(());
         }
-        // A merge replaces the list of versions as a whole: an apply would keep rules that others own.
+        // A merge patch replaces the whole list of versions. An apply would keep rules of other
+        // owners.
         let mut patch = json!({
             "metadata": {
                 "resourceVersion": live.resource_version(),
@@ -72,8 +76,9 @@ pub async fn upgrade(client: &Client) -> Result<(), String> {
             Err(error) if is_code(&error, 409) => {} // another replica was first
             Err(error) => {
                 return Err(format!(
-                    "the CRD {name} is of schema {}, this operator needs {SCHEMA} and cannot upgrade it: {}. Newer fields of \
-                     statuses are lost: apply crds/ of this release",
+                    "the CRD {name} is of schema {}, this operator needs {SCHEMA} and cannot \
+                     upgrade it: {}. Newer fields of statuses are lost: \
+                     apply crds/ of this release",
                     schema_of(&live),
                     words(&error)
                 ));
@@ -82,7 +87,7 @@ pub async fn upgrade(client: &Client) -> Result<(), String> {
     }
 }
 
-/// Tries until the CRD is up to date. What stands in the way is in the log and in `outdated`.
+/// Tries until the CRD is upgraded. The obstacle is in the log and in `outdated`.
 pub async fn keep(client: Client, outdated: Outdated) {
     while let Err(why) = upgrade(&client).await {
         tracing::error!(why, "the CRD is older than this operator");
@@ -92,7 +97,7 @@ pub async fn keep(client: Client, outdated: Outdated) {
     *outdated.lock() = None;
 }
 
-/// The number of a CRD's schema; 1 for those from before they had one.
+/// The number of a CRD's schema. 1 for a CRD without one, of an older release.
 fn schema_of(crd: &CustomResourceDefinition) -> u32 {
     let number = crd.annotations().get(SCHEMA_ANNOTATION);
     number.and_then(|number| number.parse().ok()).unwrap_or(1)

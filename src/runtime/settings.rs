@@ -1,8 +1,9 @@
-//! The operator's flags. Each has an environment variable of the same meaning, so a chart can use either.
+//! The operator's flags. Each has an environment variable of the same meaning, so a chart can use
+//! either.
 
 use std::{net::SocketAddr, time::Duration};
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, ValueEnum, builder::PossibleValuesParser};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use kube::core::Duration as KubeDuration;
 
@@ -13,22 +14,26 @@ use crate::{
 
 /// Rolls machine-learning models out as canaries.
 ///
-/// Watches ModelDeployments (serin.dev/v1alpha1), runs each version as a Deployment of its own, moves traffic between
-/// versions through the bundled Envoy routers, and judges new versions on what Prometheus counted.
+/// Watches ModelDeployments (serin.dev/v1alpha1), runs each version as a Deployment of its own,
+/// moves traffic between versions through the bundled Envoy routers, and judges new versions on
+/// what Prometheus counted.
 #[derive(Parser, Clone, Debug)]
 #[command(
     version,
     max_term_width = 110,
-    after_help = "Besides operating: `serin-operator replay --help`, `serin-operator backtest --help`."
+    after_help = "Besides operating: `serin-operator replay --help`, \
+                  `serin-operator backtest --help`."
 )]
 pub struct Settings {
     /// Base URL of the Prometheus that scrapes routers and models, without a trailing slash.
     ///
-    /// Example: http://prometheus.serin-system.svc:9090. It is the operator's alone: no ModelDeployment can name another.
+    /// Example: http://prometheus.serin-system.svc:9090. It is the operator's alone: no
+    /// ModelDeployment can name another.
     #[arg(long, env = "SERIN_PROMETHEUS_URL", value_parser = base_url)]
     pub prometheus_url: String,
 
-    /// A header of every request to that Prometheus, such as `X-Scope-OrgID: ml` or `Authorization: Bearer …`.
+    /// A header of every request to that Prometheus, such as `X-Scope-OrgID: ml` or `Authorization:
+    /// Bearer …`.
     ///
     /// May be given several times; in the environment, one a line (from a Secret).
     #[arg(
@@ -40,7 +45,8 @@ pub struct Settings {
     )]
     pub prometheus_header: Vec<(HeaderName, HeaderValue)>,
 
-    /// How often that Prometheus scrapes. Evidence is looked at as often; older than three of them, it is not believed.
+    /// How often that Prometheus scrapes. Evidence is read as often, and is stale after three
+    /// intervals.
     #[arg(long, env = "SERIN_SCRAPE_INTERVAL", default_value = "15s", value_parser = duration)]
     pub scrape_interval: Duration,
 
@@ -50,16 +56,24 @@ pub struct Settings {
 
     /// Schemes that `spec.model.uri` may use.
     ///
-    /// pvc: a directory on a PersistentVolumeClaim. oci, s3, https, hf: fetched by an init container, from the hosts of
+    /// pvc: a directory on a PersistentVolumeClaim. oci, s3, https, hf: fetched by an init
+    /// container, from the hosts of
     /// --allowed-model-hosts. file: a directory inside the serving image, for development.
-    #[arg(long, env = "SERIN_ALLOWED_MODEL_SCHEMES", default_value = "pvc", value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(SCHEMES))]
+    #[arg(
+        long,
+        env = "SERIN_ALLOWED_MODEL_SCHEMES",
+        default_value = "pvc",
+        value_delimiter = ',',
+        value_parser = PossibleValuesParser::new(SCHEMES)
+    )]
     pub allowed_model_schemes: Vec<String>,
 
-    /// Hosts that pods may fetch artefacts from: HOST[:PORT], *.SUFFIX, * (all, over TLS), http://HOST[:PORT] (without TLS), and
-    /// CIDRs for private addresses. None where absent.
+    /// Hosts that pods may fetch artefacts from: HOST[:PORT], *.SUFFIX, * (all, over TLS),
+    /// http://HOST[:PORT] (without TLS), and CIDRs for private addresses. None where absent.
     ///
-    /// Example: ghcr.io,*.githubusercontent.com,http://registry.models.svc:5000,10.96.0.0/12. Loopback, link-local and metadata
-    /// addresses are refused whatever it says. A change of these settings is for new versions; running ones keep theirs.
+    /// Example: ghcr.io,*.githubusercontent.com,http://registry.models.svc:5000,10.96.0.0/12.
+    /// Loopback, link-local and metadata addresses are refused whatever it says. A change of these
+    /// settings is for new versions; running ones keep theirs.
     #[arg(long, env = "SERIN_ALLOWED_MODEL_HOSTS", value_delimiter = ',')]
     pub allowed_model_hosts: Vec<String>,
 
@@ -67,12 +81,14 @@ pub struct Settings {
     #[arg(long, env = "SERIN_MODEL_MAX_SIZE", default_value = "20Gi", value_parser = size)]
     pub model_max_size: u64,
 
-    /// Where pods keep fetched artefacts for each other: claim:NAME, a PersistentVolumeClaim of the model's namespace, or
-    /// hostPath:/PATH, a directory of the node. Nowhere where absent: each pod fetches its own.
+    /// Where pods keep fetched artefacts for each other: claim:NAME, a PersistentVolumeClaim of the
+    /// model's namespace, or hostPath:/PATH, a directory of the node. Nowhere where absent: each
+    /// pod fetches its own.
     #[arg(long, env = "SERIN_MODEL_CACHE", value_parser = cache)]
     pub model_cache: Option<Cache>,
 
-    /// Most that such a cache keeps, such as 100Gi; what was not used for longest goes first. No limit where absent.
+    /// Most that such a cache keeps, such as 100Gi; what was not used for longest goes first. No
+    /// limit where absent.
     #[arg(long, env = "SERIN_MODEL_CACHE_LIMIT", value_parser = size, requires = "model_cache")]
     pub model_cache_limit: Option<u64>,
 
@@ -109,7 +125,12 @@ pub struct Settings {
     pub log_level: String,
 
     /// How many models are reconciled at the same time.
-    #[arg(long, env = "SERIN_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(
+        long,
+        env = "SERIN_CONCURRENCY",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u16).range(1..=256)
+    )]
     pub concurrency: u16,
 
     /// How long a leader that went silent keeps its lease, at least 5s.
