@@ -428,7 +428,7 @@ fn the_words_of_others_are_repeated_up_to_a_length() {
     assert!(trouble.chars().count() < 500);
 }
 
-/// An autoscaler asks for more: those that serve go on serving. What is asked for fewer, or for
+/// An autoscaler asks for more: those that serve keep serving. What is asked for fewer, or for
 /// none, has pods that may be about to go.
 #[test]
 fn pods_serve_on_while_the_deployments_controller_has_not_answered_yet() {

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! A replica made the scrape at the cursor if it has one of exactly that time; all of its rises
-//! after the cursor count then. The same goes on from a replica that has nothing from before the
-//! cursor, having failed to scrape or lost its data.
+//! after the cursor count then. So do those of a replica that has nothing from before the cursor,
+//! because it failed to scrape or lost its data.
 
 use std::time::Duration;
 
