@@ -4,6 +4,7 @@
 //! One target folder, one profile and one selection of packages for everything that is compiled:
 //! the same crate with other features would be another compilation.
 
+mod columns;
 mod runner;
 mod stage;
 

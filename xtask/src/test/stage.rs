@@ -12,6 +12,7 @@ use cluster::progress::Progress;
 use cluster::repository::cargo;
 use cluster::{Minor, Wanted, process};
 
+use super::columns;
 use super::runner::{self, Report};
 use crate::chart;
 
@@ -73,7 +74,7 @@ impl Stage {
     /// What the log says of it.
     pub fn purpose(self) -> &'static str {
         match self {
-            Self::Format => "rustfmt changes nothing",
+            Self::Format => "rustfmt changes nothing, and no Rust line exceeds 100 columns",
             Self::Dependencies => "licences, bans and sources; no candle in the operator",
             Self::Chart => "the chart as helm, Envoy and promtool read it",
             Self::Clippy => "no warning of the compiler or of clippy",
@@ -102,6 +103,7 @@ impl Stage {
         let silent = |result: Result<()>| result.map(|()| Report::default());
         match self {
             Self::Format => {
+                columns::check(repository)?;
                 let mut format = cargo(repository, &["fmt", "--all", "--check", "--"]);
                 runner::run(self, format.args(routers(repository)?))
             }
