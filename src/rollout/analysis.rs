@@ -187,7 +187,7 @@ impl DecisionContext<'_> {
             let said = Statement::StepLowered {
                 from: canary.weight,
                 to: weight,
-                version: canary.version.clone(),
+                version: self.name(&canary.revision, &canary.version),
             };
             canary.weight = weight;
             progress.approved = None;

@@ -18,7 +18,7 @@ impl DecisionContext<'_> {
         self.by.clone_from(&self.commands.by);
         let said = Statement::Aborted {
             by: self.by.clone(),
-            version: canary.version.clone(),
+            version: self.name(&canary.revision, &canary.version),
             weight: canary.weight,
         };
         self.refuse(stable, canary, reasons::ABORTED, None, vec![said]);
@@ -37,7 +37,7 @@ impl DecisionContext<'_> {
         self.by.clone_from(&self.commands.by);
         let said = Statement::PromotedInFull {
             by: self.by.clone(),
-            version: canary.version.clone(),
+            version: self.name(&canary.revision, &canary.version),
             weight: canary.weight,
         };
         self.promote(stable, canary, None, vec![said]);
@@ -85,7 +85,7 @@ impl DecisionContext<'_> {
         self.by.clone_from(&by);
         let said = Statement::Approved {
             by,
-            version: canary.version.clone(),
+            version: self.name(&canary.revision, &canary.version),
             weight: canary.weight,
         };
         self.record(reasons::APPROVED, canary.weight, None, [said]);

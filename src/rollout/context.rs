@@ -150,10 +150,15 @@ impl<'a> DecisionContext<'a> {
         self.snapshot.health(revision)
     }
 
+    /// How sentences name a version.
+    pub(super) fn name(&self, revision: &Revision, version: &str) -> String {
+        named(self.snapshot, revision, version)
+    }
+
     /// How many pods of a version are Ready, and what the others wait for.
     pub(super) fn pods(&self, version: &VersionRef) -> Statement {
         Statement::Pods {
-            version: version.version.clone(),
+            version: self.name(&version.revision, &version.version),
             health: self.health(&version.revision),
             replicas: self.spec.replicas,
         }
@@ -276,6 +281,20 @@ impl<'a> DecisionContext<'a> {
         }
         self.say(said);
         self.records.push((record, self.message.clone()));
+    }
+}
+
+/// How sentences name a version: with its revision, where another one of the rollout carries the
+/// same version, as after a change of `serving` alone.
+pub(super) fn named(snapshot: &Snapshot, revision: &Revision, version: &str) -> String {
+    let Snapshot { desired, state, .. } = snapshot;
+    let stable = state.stable.as_ref().map(|it| (&it.revision, &it.version));
+    let canary = state.canary.as_ref().map(|it| (&it.revision, &it.version));
+    let mut all = [Some((&desired.revision, &desired.version)), stable, canary].into_iter();
+    if all.any(|it| it.is_some_and(|(other, name)| name == version && other != revision)) {
+        format!("{version} ({revision})")
+    } else {
+        version.to_owned()
     }
 }
 

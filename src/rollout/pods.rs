@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    context::{DecisionContext, signed},
+    context::{DecisionContext, named, signed},
     statement::{PodTrouble, Statement},
 };
 use crate::{
@@ -82,7 +82,7 @@ impl<'a> PodsOnTrial<'a> {
             return None;
         }
         let late = |cause| Statement::NotReadyInTime {
-            version: self.canary.version.clone(),
+            version: self.name(),
             ready: self.health.ready,
             wanted: self.health.desired.max(self.spec.replicas),
             deadline: self.spec.rollout.progress_deadline,
@@ -101,12 +101,12 @@ impl<'a> PodsOnTrial<'a> {
         let lost = self.health.lost && self.health.is_silent();
         if lost && self.witnessed(since) >= signed(UNREADY_PATIENCE) {
             return Some(Fault::Version(Statement::SilentFor {
-                version: self.canary.version.clone(),
+                version: self.name(),
                 seconds: UNREADY_PATIENCE.as_secs(),
             }));
         }
         let late = |cause| Statement::NoPodForDeadline {
-            version: self.canary.version.clone(),
+            version: self.name(),
             deadline: self.spec.rollout.progress_deadline,
             cause,
         };
@@ -116,7 +116,7 @@ impl<'a> PodsOnTrial<'a> {
     fn failure(&self) -> Option<Fault> {
         let failure = self.health.failure.clone()?;
         Some(Fault::Version(Statement::CannotRun {
-            version: self.canary.version.clone(),
+            version: self.name(),
             failure,
         }))
     }
@@ -146,6 +146,11 @@ impl<'a> PodsOnTrial<'a> {
         }
         let is_over = lasted >= deadline.saturating_add(deadline);
         is_over.then(|| Fault::Platform(late(Some(PodTrouble::StartedLate))))
+    }
+
+    /// How sentences name the version.
+    fn name(&self) -> String {
+        named(self.snapshot, &self.canary.revision, &self.canary.version)
     }
 
     fn witnessed(&self, since: Timestamp) -> SignedDuration {

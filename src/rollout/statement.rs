@@ -50,6 +50,7 @@ pub(super) enum Statement {
     Resumed,
     /// The spec asks for a version that was rolled back before.
     StaysRefused {
+        version: String,
         refused: RefusedVersion,
         stable: String,
     },

@@ -54,7 +54,7 @@ impl DecisionContext<'_> {
             None => Phase::RollingBack,
         };
         let said = Statement::Restored {
-            version: in_force.version.clone(),
+            version: self.name(&in_force.revision, &in_force.version),
         };
         // The rollout that was lost may have asked for more pods than the spec does now.
         self.next.replicas_floor = Some(self.health(&in_force.revision).desired);
@@ -161,7 +161,7 @@ impl DecisionContext<'_> {
         let excess = self.next.refused.len().saturating_sub(REFUSED_KEPT);
         self.next.refused.drain(..excess);
         why.push(Statement::AllTrafficBack {
-            version: stable.version.clone(),
+            version: self.name(&stable.revision, &stable.version),
         });
         self.end_without_weight(canary, action, verdict, why);
     }
@@ -182,8 +182,8 @@ impl DecisionContext<'_> {
             retry_token: self.spec.rollout.retry_token.clone(),
         });
         let postponed = Statement::Postponed {
-            stable: stable.version.clone(),
-            version: canary.version.clone(),
+            stable: self.name(&stable.revision, &stable.version),
+            version: self.name(&canary.revision, &canary.version),
             retry_at,
         };
         let said = vec![why, postponed];
@@ -206,8 +206,8 @@ impl DecisionContext<'_> {
     ) {
         let said = Statement::Withdrawn {
             why,
-            canary: canary.version.clone(),
-            stable: stable.version.clone(),
+            canary: self.name(&canary.revision, &canary.version),
+            stable: self.name(&stable.revision, &stable.version),
         };
         self.end_without_weight(canary, reasons::SUPERSEDED, None, vec![said]);
     }
@@ -263,7 +263,7 @@ impl DecisionContext<'_> {
     pub(super) fn start_over(&mut self, mut canary: CanaryVersion) {
         let said = Statement::StartsOver {
             weight: canary.weight,
-            version: canary.version.clone(),
+            version: self.name(&canary.revision, &canary.version),
         };
         canary.weight = 0;
         self.next.phase = Phase::Preparing;

@@ -241,7 +241,7 @@ impl DecisionContext<'_> {
             None if self.spec.rollout.needs_approval(progress.step as usize) => {
                 said.push(Statement::AwaitsApproval {
                     next: next.map(|next| next.weight),
-                    version: canary.version.clone(),
+                    version: self.name(&canary.revision, &canary.version),
                     revision: canary.revision.clone(),
                     weight: canary.weight,
                 });
@@ -281,7 +281,7 @@ impl DecisionContext<'_> {
             return;
         }
         let Some(next) = next else {
-            let version = canary.version.clone();
+            let version = self.name(&canary.revision, &canary.version);
             said.push(Statement::Promoted { version });
             self.promote(stable, &canary, verdict, said);
             return;

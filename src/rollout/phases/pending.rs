@@ -26,7 +26,7 @@ impl DecisionContext<'_> {
         let health = self.health(&first.revision);
         let said = match health.failure {
             Some(failure) => Statement::FirstCannotStart {
-                version: first.version,
+                version: self.name(&first.revision, &first.version),
                 failure,
             },
             None => self.pods(&first.version_ref()),
@@ -41,7 +41,7 @@ impl DecisionContext<'_> {
         }
         let desired = self.snapshot.desired.clone();
         let said = Statement::FirstStarts {
-            version: desired.version.clone(),
+            version: self.name(&desired.revision, &desired.version),
         };
         self.begin(desired, Phase::Pending);
         self.record(reasons::FIRST_VERSION, 0, None, [said]);
@@ -61,7 +61,7 @@ impl DecisionContext<'_> {
         self.next.canary = None;
         self.next.phase = Phase::Stable;
         let said = Statement::FirstServes {
-            version: first.version.clone(),
+            version: self.name(&first.revision, &first.version),
             pods,
         };
         self.record(reasons::PROMOTED, 0, None, [said]);
@@ -74,7 +74,8 @@ impl DecisionContext<'_> {
         let Some(refusal) = self.snapshot.desired_refused.clone() else {
             return false;
         };
-        let version = self.snapshot.desired.version.clone();
+        let desired = &self.snapshot.desired;
+        let version = self.name(&desired.revision, &desired.version);
         self.say([Statement::Denied { version, refusal }]);
         true
     }

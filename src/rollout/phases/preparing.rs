@@ -55,7 +55,7 @@ impl DecisionContext<'_> {
         if self.promote_full(stable, &canary) {
             return Some(Duration::ZERO);
         }
-        let version = canary.version.clone();
+        let version = self.name(&canary.revision, &canary.version);
         if self.spec.rollout.paused {
             self.say([Statement::PausedBeforeWeight { version }]);
             return None;
@@ -128,7 +128,7 @@ impl DecisionContext<'_> {
         progress.gates = gates.iter().map(|gate| new_gate(gate, self.now)).collect();
         self.begin_step(&mut progress, first.weight);
         let mut said = vec![Statement::FirstWeight {
-            version: canary.version.clone(),
+            version: self.name(&canary.revision, &canary.version),
             weight: first.weight,
             why,
         }];

@@ -17,7 +17,7 @@ impl DecisionContext<'_> {
     pub(in crate::rollout) fn stable(&mut self) -> Option<Duration> {
         let stable = self.next.stable.clone()?;
         let serves = Statement::Serves {
-            version: stable.version.clone(),
+            version: self.name(&stable.revision, &stable.version),
         };
         let desired = self.snapshot.desired.clone();
         if desired.revision == stable.revision {
@@ -38,7 +38,7 @@ impl DecisionContext<'_> {
             && let Some(left) = self.retry_pause(postponed)
         {
             let retried = Statement::RetriedAt {
-                version: postponed.version.clone(),
+                version: self.name(&postponed.revision, &postponed.version),
                 at: postponed.retry_at,
             };
             self.say([
@@ -57,8 +57,8 @@ impl DecisionContext<'_> {
             None => Attempt::First,
         };
         let said = Statement::Starts {
-            version: desired.version.clone(),
-            stable: stable.version,
+            version: self.name(&desired.revision, &desired.version),
+            stable: self.name(&stable.revision, &stable.version),
             pods: self.spec.pods_needed(),
             attempt,
         };
@@ -74,8 +74,9 @@ impl DecisionContext<'_> {
         let is_of_it = |last: &DecisionRecord| last.version == version && is_refusal(last);
         let is_recorded = self.last_move().is_some_and(is_of_it) && !self.next.refusal_closed;
         let said = Statement::StaysRefused {
+            version: self.name(&refused.revision, &refused.version),
             refused,
-            stable: stable.version.clone(),
+            stable: self.name(&stable.revision, &stable.version),
         };
         if is_recorded {
             self.say([said]);

@@ -11,7 +11,7 @@ impl DecisionContext<'_> {
         let why = if desired.revision == stable.revision {
             Withdrawal::StableAgain
         } else if desired.revision != canary.revision {
-            Withdrawal::Newer(desired.version.clone())
+            Withdrawal::Newer(self.name(&desired.revision, &desired.version))
         } else if self.refusal(&canary.revision).is_some() {
             Withdrawal::TokenAgain
         } else {

@@ -25,7 +25,6 @@ pub(super) fn text(statements: &[Statement]) -> String {
 }
 
 impl Display for Statement {
-    #[allow(clippy::too_many_lines)] // one arm a statement
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Serves { version } => write!(f, "Version {version} serves all traffic."),
@@ -87,11 +86,14 @@ impl Display for Statement {
                  still rolls back.",
             ),
             Self::Resumed => f.write_str("Resumed (spec.rollout.paused is false)."),
-            Self::StaysRefused { refused, stable } => write!(
+            Self::StaysRefused {
+                version,
+                refused,
+                stable,
+            } => write!(
                 f,
-                "Version {} was rolled back at {}: {} Set spec.rollout.retryToken to another value \
-                 to try it again. Version {stable} serves all traffic.",
-                refused.version,
+                "Version {version} was rolled back at {}: {} Set spec.rollout.retryToken to \
+                 another value to try it again. Version {stable} serves all traffic.",
                 refused.at.strftime(MOMENT),
                 refused.reason
             ),
