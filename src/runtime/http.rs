@@ -19,7 +19,7 @@ use crate::{
         Stores, listen,
         targets::{self, Target},
     },
-    router::Registry,
+    router::{self, Registry},
     runtime::schema::Outdated,
 };
 
@@ -81,7 +81,7 @@ async fn scrape_targets(State(health): State<Health>) -> Response {
         return not_yet();
     };
     let routers = health.routers.all();
-    let routers = routers.flat_map(|router| router.scrape_targets());
+    let routers = routers.flat_map(router::Router::scrape_targets);
     let pods = stores.pods.state();
     let serving = pods.iter().filter_map(|pod| Target::serving(pod));
     Json(routers.chain(serving).collect::<Vec<_>>()).into_response()
@@ -114,7 +114,7 @@ async fn metrics(State(health): State<Health>) -> impl IntoResponse {
     let connections: Vec<_> = health
         .routers
         .all()
-        .map(|router| router.connections())
+        .map(router::Router::connections)
         .collect();
     health.metrics.routers(
         connections.iter().map(|of| of.connected).sum(),

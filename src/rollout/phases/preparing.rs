@@ -42,7 +42,7 @@ impl DecisionContext<'_> {
         if health.has_capacity(self.spec.pods_needed()) {
             self.start_if_possible(&stable, canary)
         } else {
-            self.await_pods(&canary)
+            Some(self.await_pods(&canary))
         }
     }
 
@@ -79,8 +79,8 @@ impl DecisionContext<'_> {
         Some(self.interval)
     }
 
-    /// Says what the pods of a version wait for.
-    fn await_pods(&mut self, canary: &CanaryVersion) -> Option<Duration> {
+    /// Says what the pods of a version wait for. Returns when they are looked at again.
+    fn await_pods(&mut self, canary: &CanaryVersion) -> Duration {
         let pods = self.pods(&canary.version_ref());
         self.say([pods]);
         let unmeasurable = self.unmeasurable(|_| true);
@@ -93,7 +93,7 @@ impl DecisionContext<'_> {
         let deadline = signed(self.spec.rollout.progress_deadline.into());
         let left = deadline - self.witnessed(canary.since);
         let soon = left.is_positive().then(|| left.unsigned_abs());
-        Some(soon.map_or(STARTING_INTERVAL, |left| left.min(STARTING_INTERVAL)))
+        soon.map_or(STARTING_INTERVAL, |left| left.min(STARTING_INTERVAL))
     }
 
     /// Why objectives cannot be measured as things are, of those reasons that are meant; the status

@@ -15,45 +15,45 @@ fn letters(count: usize) -> String {
     "a".repeat(count)
 }
 
-fn objective(objective: Value) -> Value {
+fn objective(objective: &Value) -> Value {
     json!([objective])
 }
 
 fn query(name: &str, promql: &str) -> Value {
-    objective(json!({"query": {"name": name, "promql": promql, "max": 1.5}}))
+    objective(&json!({"query": {"name": name, "promql": promql, "max": 1.5}}))
 }
 
-fn environment(value_from: Value) -> Value {
+fn environment(value_from: &Value) -> Value {
     json!({"env": [{"name": "A", "valueFrom": value_from}]})
 }
 
-fn custom(custom: Value) -> Value {
+fn custom(custom: &Value) -> Value {
     json!({"evidence": "Custom", "custom": custom})
 }
 
-fn requests(requests: Value) -> Value {
-    custom(json!({"requests": requests}))
+fn requests(requests: &Value) -> Value {
+    custom(&json!({"requests": requests}))
 }
 
 /// What counts as bad or is ignored, in a list that is else right.
-fn classes(list: &str, classes: Value) -> Value {
-    requests(json!({"metric": "a", "label": "b", list: classes}))
+fn classes(list: &str, classes: &Value) -> Value {
+    requests(&json!({"metric": "a", "label": "b", list: classes}))
 }
 
 fn version(label: &str, value: &str) -> Value {
-    custom(json!({
+    custom(&json!({
         "requests": {"metric": "a", "label": "b"},
         "version": {"label": label, "value": value},
     }))
 }
 
-fn latency(latency: Value) -> Value {
-    custom(json!({"requests": {"metric": "a", "label": "b"}, "latency": latency}))
+fn latency(latency: &Value) -> Value {
+    custom(&json!({"requests": {"metric": "a", "label": "b"}, "latency": latency}))
 }
 
 fn labels(labels: impl Iterator<Item = (String, String)>) -> Value {
     let labels: Value = labels.map(|(key, value)| (key, json!(value))).collect();
-    custom(json!({"requests": {"metric": "a", "label": "b"}, "labels": labels}))
+    custom(&json!({"requests": {"metric": "a", "label": "b"}, "labels": labels}))
 }
 
 /// Every one of them.
@@ -74,30 +74,30 @@ fn of_the_model() -> Vec<Wrong> {
         Schema "/spec/model/digest" =
             json!(format!("sha256:{}", letters(65)))
             => "spec.model.digest";
-        Schema "/spec/objectives" = objective(json!({"errorRate": {}})) => "errorRate.max";
+        Schema "/spec/objectives" = objective(&json!({"errorRate": {}})) => "errorRate.max";
         Schema "/spec/objectives" =
-            objective(json!({"latency": {"max": "1s"}}))
+            objective(&json!({"latency": {"max": "1s"}}))
             => "latency.quantile";
         Rule "/spec/objectives" =
-            objective(json!({"noWorseThanStable": {"errorRate": "0.5"}}))
+            objective(&json!({"noWorseThanStable": {"errorRate": "0.5"}}))
             => "noWorseThanStable.errorRate";
         Schema "/spec/objectives" =
-            objective(json!({"noWorseThanStable": {"latency": {"quantile": 0.99}}}))
+            objective(&json!({"noWorseThanStable": {"latency": {"quantile": 0.99}}}))
             => "noWorseThanStable.latency.by";
         Schema "/spec/objectives" =
-            objective(json!({"noWorseThanStable": {"latency": {"by": "20%"}}}))
+            objective(&json!({"noWorseThanStable": {"latency": {"by": "20%"}}}))
             => "noWorseThanStable.latency.quantile";
         Schema "/spec/objectives" =
-            objective(json!({"query": {"promql": "a", "max": 1.5}}))
+            objective(&json!({"query": {"promql": "a", "max": 1.5}}))
             => "query.name";
         Schema "/spec/objectives" =
-            objective(json!({"query": {"name": "a", "max": 1.5}}))
+            objective(&json!({"query": {"name": "a", "max": 1.5}}))
             => "query.promql";
         Schema "/spec/objectives" = query("", "a") => "query.name";
         Schema "/spec/objectives" = query("a", "") => "query.promql";
         Schema "/spec/objectives" = query("a", &letters(2049)) => "query.promql";
         Schema "/spec/objectives" =
-            objective(json!({"query": {"name": "a", "promql": "a", "max": 1.5, "then": "Stop"}}))
+            objective(&json!({"query": {"name": "a", "promql": "a", "max": 1.5, "then": "Stop"}}))
             => "query.then";
     }
 }
@@ -136,37 +136,37 @@ fn of_the_pods() -> Vec<Wrong> {
             json!({"env": [{"name": "A", "value": letters(32_769)}]})
             => "spec.serving.env[0].value";
         Schema "/spec/serving" =
-            environment(json!({"configMapKeyRef": {"name": "a"}}))
+            environment(&json!({"configMapKeyRef": {"name": "a"}}))
             => "configMapKeyRef.key";
         Schema "/spec/serving" =
-            environment(json!({"configMapKeyRef": {"key": "a"}}))
+            environment(&json!({"configMapKeyRef": {"key": "a"}}))
             => "configMapKeyRef.name";
         Rule "/spec/serving" =
-            environment(json!({"configMapKeyRef": {"name": "a", "key": "a b"}}))
+            environment(&json!({"configMapKeyRef": {"name": "a", "key": "a b"}}))
             => "configMapKeyRef.key";
-        Schema "/spec/serving" = environment(json!({"fieldRef": {}})) => "fieldRef.fieldPath";
+        Schema "/spec/serving" = environment(&json!({"fieldRef": {}})) => "fieldRef.fieldPath";
         Schema "/spec/serving" =
-            environment(json!({"fieldRef": {"apiVersion": "v2", "fieldPath": "metadata.name"}}))
+            environment(&json!({"fieldRef": {"apiVersion": "v2", "fieldPath": "metadata.name"}}))
             => "fieldRef.apiVersion";
         Schema "/spec/serving" =
-            environment(json!({"resourceFieldRef": {}}))
+            environment(&json!({"resourceFieldRef": {}}))
             => "resourceFieldRef.resource";
         Schema "/spec/serving" =
-            environment(json!({"resourceFieldRef": {
+            environment(&json!({"resourceFieldRef": {
                 "resource": "limits.cpu", "containerName": letters(64),
             }}))
             => "resourceFieldRef.containerName";
         Rule "/spec/serving" =
-            environment(json!({"resourceFieldRef": {"resource": "limits.cpu", "divisor": "lots"}}))
+            environment(&json!({"resourceFieldRef": {"resource": "limits.cpu", "divisor": "lots"}}))
             => "resourceFieldRef.divisor";
         Schema "/spec/serving" =
-            environment(json!({"secretKeyRef": {"name": "a"}}))
+            environment(&json!({"secretKeyRef": {"name": "a"}}))
             => "secretKeyRef.key";
         Schema "/spec/serving" =
-            environment(json!({"secretKeyRef": {"key": "a"}}))
+            environment(&json!({"secretKeyRef": {"key": "a"}}))
             => "secretKeyRef.name";
         Rule "/spec/serving" =
-            environment(json!({"secretKeyRef": {"name": "No_Name", "key": "a"}}))
+            environment(&json!({"secretKeyRef": {"name": "No_Name", "key": "a"}}))
             => "secretKeyRef.name";
         Schema "/spec/serving" = json!({"image": ""}) => "spec.serving.image";
         Schema "/spec/serving" = json!({"livenessPath": path}) => "spec.serving.livenessPath";
@@ -190,36 +190,36 @@ fn of_the_evidence() -> Vec<Wrong> {
     rows! {
         Schema "/spec/traffic" = labels(many()) => "custom.labels";
         Schema "/spec/traffic" = labels(one(letters(201))) => "custom.labels.l";
-        Schema "/spec/traffic" = latency(json!({})) => "custom.latency.metric";
+        Schema "/spec/traffic" = latency(&json!({})) => "custom.latency.metric";
         Schema "/spec/traffic" =
-            latency(json!({"metric": letters(201)}))
+            latency(&json!({"metric": letters(201)}))
             => "custom.latency.metric";
-        Rule "/spec/traffic" = latency(json!({"metric": "a b"})) => "custom.latency.metric";
+        Rule "/spec/traffic" = latency(&json!({"metric": "a b"})) => "custom.latency.metric";
         Schema "/spec/traffic" =
-            latency(json!({"metric": "a", "unit": "Minutes"}))
+            latency(&json!({"metric": "a", "unit": "Minutes"}))
             => "custom.latency.unit";
-        Schema "/spec/traffic" = requests(json!({"metric": "a"})) => "custom.requests.label";
-        Schema "/spec/traffic" = requests(json!({"label": "a"})) => "custom.requests.metric";
+        Schema "/spec/traffic" = requests(&json!({"metric": "a"})) => "custom.requests.label";
+        Schema "/spec/traffic" = requests(&json!({"label": "a"})) => "custom.requests.metric";
         Schema "/spec/traffic" =
-            requests(json!({"metric": letters(201), "label": "a"}))
+            requests(&json!({"metric": letters(201), "label": "a"}))
             => "custom.requests.metric";
         Schema "/spec/traffic" =
-            requests(json!({"metric": "a", "label": letters(101)}))
+            requests(&json!({"metric": "a", "label": letters(101)}))
             => "custom.requests.label";
-        Schema "/spec/traffic" = classes("bad", json!([])) => "custom.requests.bad";
-        Schema "/spec/traffic" = classes("bad", thirty_three()) => "custom.requests.bad";
-        Schema "/spec/traffic" = classes("bad", json!([""])) => "custom.requests.bad[0]";
-        Schema "/spec/traffic" = classes("bad", json!([letters(65)])) => "custom.requests.bad[0]";
-        Schema "/spec/traffic" = classes("ignored", thirty_three()) => "custom.requests.ignored";
-        Schema "/spec/traffic" = classes("ignored", json!([""])) => "custom.requests.ignored[0]";
+        Schema "/spec/traffic" = classes("bad", &json!([])) => "custom.requests.bad";
+        Schema "/spec/traffic" = classes("bad", &thirty_three()) => "custom.requests.bad";
+        Schema "/spec/traffic" = classes("bad", &json!([""])) => "custom.requests.bad[0]";
+        Schema "/spec/traffic" = classes("bad", &json!([letters(65)])) => "custom.requests.bad[0]";
+        Schema "/spec/traffic" = classes("ignored", &thirty_three()) => "custom.requests.ignored";
+        Schema "/spec/traffic" = classes("ignored", &json!([""])) => "custom.requests.ignored[0]";
         Schema "/spec/traffic" =
-            classes("ignored", json!([letters(65)]))
+            classes("ignored", &json!([letters(65)]))
             => "custom.requests.ignored[0]";
         Schema "/spec/traffic" =
-            custom(json!({"requests": {"metric": "a", "label": "b"}, "version": {"value": "a"}}))
+            custom(&json!({"requests": {"metric": "a", "label": "b"}, "version": {"value": "a"}}))
             => "custom.version.label";
         Schema "/spec/traffic" =
-            custom(json!({"requests": {"metric": "a", "label": "b"}, "version": {"label": "a"}}))
+            custom(&json!({"requests": {"metric": "a", "label": "b"}, "version": {"label": "a"}}))
             => "custom.version.value";
         Schema "/spec/traffic" = version(&letters(101), "a") => "custom.version.label";
         Rule "/spec/traffic" = version("a-b", "{{revision}}") => "custom.version.label";
