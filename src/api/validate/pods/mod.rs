@@ -14,6 +14,7 @@ use crate::api::Serving;
 const OBJECT: &str = "expected the name of an object of this namespace: small letters, digits, - \
                       and ., a letter or digit at both ends";
 const AMOUNT: &str = "expected a quantity from 0 on, such as 500m, 2 or 4Gi";
+const DATA_KEY: &str = "expected a key: letters, digits, -, _ and .";
 const KEY: &str = "expected a key: at most 63 letters, digits, -, _ and ., after DOMAIN/ or not";
 const VALUE: &str =
     "expected a value: at most 63 letters, digits, -, _ and ., a letter or digit at both ends";
@@ -129,32 +130,41 @@ fn wrong_variable(variable: &EnvVar) -> Option<(&'static str, &'static str)> {
     let field = from.field_ref.as_ref().map(|field| &*field.field_path);
     if field.is_some_and(|field| !is_pod_field(field)) {
         return Some((
-            ".valueFrom.fieldRef",
+            ".valueFrom.fieldRef.fieldPath",
             "expected a field that variables can have, such as metadata.name or status.podIP",
         ));
     }
-    let resource = from.resource_field_ref.as_ref();
-    if resource.is_some_and(|resource| !is_resource_field(&resource.resource)) {
-        return Some((
-            ".valueFrom.resourceFieldRef",
-            "expected limits or requests of cpu, memory, ephemeral-storage or hugepages-SIZE",
-        ));
+    if let Some(resource) = &from.resource_field_ref {
+        if !is_resource_field(&resource.resource) {
+            return Some((
+                ".valueFrom.resourceFieldRef.resource",
+                "expected limits or requests of cpu, memory, ephemeral-storage or hugepages-SIZE",
+            ));
+        }
+        let divisor = resource.divisor.as_ref();
+        if divisor.is_some_and(|divisor| amount(&divisor.0).is_none()) {
+            return Some((".valueFrom.resourceFieldRef.divisor", AMOUNT));
+        }
     }
-    let secret = from
-        .secret_key_ref
-        .as_ref()
-        .map(|secret| (&secret.name, &secret.key));
-    let map = from
-        .config_map_key_ref
-        .as_ref()
-        .map(|map| (&map.name, &map.key));
-    let (name, key) = secret.or(map)?;
-    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    if !is_object_name(name) {
-        return Some((".valueFrom", OBJECT));
+    let is_key = |key: &str| {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        (1..=253).contains(&key.len()) && key.bytes().all(fits)
+    };
+    if let Some(secret) = &from.secret_key_ref {
+        if !is_object_name(&secret.name) {
+            return Some((".valueFrom.secretKeyRef.name", OBJECT));
+        }
+        if !is_key(&secret.key) {
+            return Some((".valueFrom.secretKeyRef.key", DATA_KEY));
+        }
     }
-    if key.is_empty() || key.len() > 253 || !key.bytes().all(fits) {
-        return Some((".valueFrom", "expected a key: letters, digits, -, _ and ."));
+    if let Some(map) = &from.config_map_key_ref {
+        if !is_object_name(&map.name) {
+            return Some((".valueFrom.configMapKeyRef.name", OBJECT));
+        }
+        if !is_key(&map.key) {
+            return Some((".valueFrom.configMapKeyRef.key", DATA_KEY));
+        }
     }
     None
 }
