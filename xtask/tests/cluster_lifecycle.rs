@@ -213,8 +213,22 @@ fn cgroups(cache: &Cache) -> BTreeSet<PathBuf> {
         .collect()
 }
 
+/// A process with its parent, its state and its command line.
+fn described(pid: u32) -> String {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let status = read("status");
+    let state = status.lines().find(|line| line.starts_with("State:"));
+    let line = read("cmdline").replace('\0', " ");
+    format!(
+        "{pid} of {:?}, {}: {line}",
+        parent(pid),
+        state.unwrap_or_default()
+    )
+}
+
 fn assert_gone(cache: &Cache, held: &BTreeSet<u32>, before: &Traces, case: &str) {
-    assert_eq!(cache.processes(), BTreeSet::new(), "processes after {case}");
+    let left: Vec<_> = cache.processes().into_iter().map(described).collect();
+    assert!(left.is_empty(), "processes after {case}: {left:#?}");
     let alive: Vec<_> = held
         .iter()
         .filter(|pid| {
