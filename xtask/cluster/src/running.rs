@@ -47,7 +47,12 @@ impl Holders {
             };
             match role(&line, state.dir()) {
                 Some(Role::Keeper) => found.keepers.push(pid),
-                Some(Role::Init) => found.init = Some(pid),
+                Some(Role::Init) => {
+                    let status = fs::read_to_string(entry.path().join("status"));
+                    if status.is_ok_and(|status| is_first(&status)) {
+                        found.init = Some(pid);
+                    }
+                }
                 None => {}
             }
         }
@@ -58,6 +63,13 @@ impl Holders {
     pub fn is_none(&self) -> bool {
         self.init.is_none() && self.keepers.is_empty()
     }
+}
+
+/// Whether a process is the first of its pid namespace, by its status. A child that process 1
+/// starts has its command line, too, until it runs its own program.
+fn is_first(status: &str) -> bool {
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.and_then(|numbers| numbers.split_whitespace().last()) == Some("1")
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -235,5 +247,12 @@ mod tests {
         assert_eq!(role("/t/xtask cluster-init /other/cluster "), None);
         assert_eq!(role("vim cluster-init "), None);
         assert_eq!(role(""), None);
+    }
+
+    #[test]
+    fn a_child_that_process_1_is_about_to_start_is_not_taken_for_it() {
+        assert!(is_first("Name:\txtask\nPid:\t6500\nNSpid:\t6500\t1\n"));
+        assert!(!is_first("Name:\txtask\nPid:\t6517\nNSpid:\t6517\t17\n"));
+        assert!(!is_first(""));
     }
 }
