@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use cluster::Layout;
-use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use serin::api::conditions::reasons;
@@ -117,8 +116,10 @@ pub async fn leader_killed_in_rollback() -> Result<()> {
 pub async fn prometheus_stopped() -> Result<()> {
     let mut play = Play::begin("fault-metrics").await?;
     play.lab.apply_object(second_version()?).await?;
-    play.watch(|model| weight(model) >= 25).await?;
-    let stopped = Timestamp::now();
+    let model = play.watch(|model| weight(model) >= 25).await?;
+    // A decision bears the time at which its look began. The look that finds Prometheus gone may
+    // have begun before the stop.
+    let before = state(&model).decisions.last().map(|record| record.at);
     let prometheus = processes("prometheus")?;
     signal(&prometheus, Signal::STOP)?;
     event("Prometheus is stopped");
@@ -140,7 +141,7 @@ pub async fn prometheus_stopped() -> Result<()> {
         .await?;
     let seen = state(&model);
     let recorded =
-        |action: &str| decision(&seen, action, "2.0.0").filter(|record| record.at > stopped);
+        |action: &str| decision(&seen, action, "2.0.0").filter(|record| Some(record.at) > before);
     let outage = recorded(reasons::METRICS_OUTAGE);
     checks.claim(
         outage.is_some() && recorded(reasons::METRICS_BACK).is_some(),
