@@ -41,13 +41,13 @@ pub enum ComputeError {
 
 impl ComputePool {
     /// Starts `threads` threads behind a queue of `queue` jobs. The threads end when the last clone
-    /// is dropped.
+    /// is dropped. An error where the system starts no thread.
     pub fn start(threads: usize, queue: usize) -> io::Result<Self> {
         Self::start_all(threads, queue, false)
     }
 
     /// Starts one thread, which also runs the parallel parts of its jobs, so that they never queue
-    /// in the pool of predictions.
+    /// in the pool of predictions. An error where the system starts no thread.
     pub fn start_apart(queue: usize) -> io::Result<Self> {
         Self::start_all(1, queue, true)
     }
@@ -73,7 +73,8 @@ impl ComputePool {
         })
     }
 
-    /// Runs `work` on a thread of the pool. Work whose caller has gone is skipped.
+    /// Runs `work` on a thread of the pool. Work whose caller has gone is skipped. An error where
+    /// the queue is full or `work` panics.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -139,7 +140,8 @@ impl Drop for Place {
     }
 }
 
-/// Runs `work` on this thread: for what takes less time than the way to another one and back.
+/// Runs `work` on this thread: for what takes less time than the way to another one and back. An
+/// error where `work` panics, with the panic's message.
 pub fn here<T>(work: impl FnOnce() -> T) -> Result<T, ComputeError> {
     catch_unwind(AssertUnwindSafe(work))
         .map_err(|panic| ComputeError::Panicked(panic_text(&*panic)))

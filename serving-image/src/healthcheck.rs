@@ -28,7 +28,8 @@ pub enum Unhealthy {
     },
 }
 
-/// Asks `path` of the server that listens on `address`; a wildcard address is asked by loopback.
+/// Asks `path` of the server that listens on `address`; a wildcard address is asked by loopback. An
+/// error where it does not answer in time or answers another code than 200.
 pub fn check(address: SocketAddr, path: &str) -> Result<(), Unhealthy> {
     let address = SocketAddr::new(loopback_of(address.ip()), address.port());
     let answer = ask(address, path).map_err(|source| Unhealthy::Unreachable { address, source })?;

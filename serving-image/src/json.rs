@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::preprocess::{self, FieldErrors};
 
 /// Reads one document, and notes each name that is given twice in `duplicates`, by its JSON
-/// pointer.
+/// pointer. An error where it is no valid JSON, or more follows it.
 pub fn parse(bytes: &[u8], duplicates: &mut FieldErrors) -> serde_json::Result<Value> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let node = Node {

@@ -43,7 +43,8 @@ pub enum LoadEngineError {
 }
 
 impl Engine {
-    /// Verifies, builds, checks and warms up what the artefact describes. Blocks.
+    /// Verifies, builds, checks and warms up what the artefact describes. Blocks. An error where
+    /// the artefact differs from its manifest, cannot be built or does not reproduce its examples.
     pub fn load(
         artefact: Artefact,
         settings: Settings,

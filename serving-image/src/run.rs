@@ -97,7 +97,7 @@ impl RunError {
     }
 }
 
-/// Does what the command line says.
+/// Does what the command line says. The error of the subcommand; it has an exit code and a remedy.
 pub fn run(cli: Cli) -> Result<(), RunError> {
     if let Some(library) = &cli.onnxruntime {
         use_library(library);

@@ -16,7 +16,8 @@ pub const SCHEMA: u32 = 3;
 /// Formats that the API server knows; it warns about others on every apply.
 const FORMATS: [&str; 6] = ["int32", "int64", "float", "double", "date-time", "byte"];
 
-/// Returns the CRD as it is installed.
+/// Returns the CRD as it is installed. An error where the types' schema is no valid CRD: a test
+/// would have found it.
 pub fn crd() -> Result<CustomResourceDefinition, serde_json::Error> {
     let mut crd = serde_json::to_value(ModelDeployment::crd())?;
     drop_unknown_formats(&mut crd);

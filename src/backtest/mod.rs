@@ -151,7 +151,8 @@ pub enum BacktestError {
     NothingRead(String),
 }
 
-/// Scores a policy and returns the report as text.
+/// Scores a policy and returns the report as text. An error where the policy or the past cannot be
+/// read, or Prometheus does not answer.
 pub async fn run(arguments: &Arguments) -> Result<String, BacktestError> {
     let (mut model, serving) = match &arguments.policy {
         Some(file) => (from_manifest(file)?, None),

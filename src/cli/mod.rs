@@ -135,7 +135,9 @@ pub enum CliError {
     Json(#[from] serde_json::Error),
 }
 
-/// Runs the command line and returns the text for the user.
+/// Runs the command line and returns the text for the user. An error where there is no usable
+/// kubeconfig, the API server refuses, or the verb does not apply to the model's state; each has
+/// its remedy.
 pub async fn run(arguments: Arguments) -> Result<String, CliError> {
     let kubeconfig = Kubeconfig::read()?;
     let user = person::of_kubeconfig(&kubeconfig, arguments.context.as_deref());
@@ -168,7 +170,8 @@ impl Session {
         }
     }
 
-    /// Runs one verb. Returns its output, or the effect of its change.
+    /// Runs one verb. Returns its output, or the effect of its change. An error where the API
+    /// server refuses, or the verb does not apply to the model's state.
     pub async fn perform(&self, verb: &Verb) -> Result<String, CliError> {
         match verb {
             Verb::Status(Name { name }) => Ok(report(&self.model(name).await?)),

@@ -15,7 +15,7 @@ const WORDS_KEPT: usize = 240;
 #[error("the API server did not answer within {} s", CALL_LIMIT.as_secs())]
 pub struct NoAnswer;
 
-/// Bounds one call to [`CALL_LIMIT`].
+/// Bounds one call to [`CALL_LIMIT`]. An error where it takes longer.
 pub async fn timely<T>(call: impl Future<Output = T>) -> Result<T, NoAnswer> {
     tokio::time::timeout(CALL_LIMIT, call)
         .await

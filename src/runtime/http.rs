@@ -38,7 +38,7 @@ pub struct Health {
     pub outdated: Outdated,
 }
 
-/// Serves until `stop`.
+/// Serves until `stop`. An error where it cannot listen on `address`.
 pub async fn serve(
     address: SocketAddr,
     health: Health,

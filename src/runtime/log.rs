@@ -41,7 +41,7 @@ pub const JSON_SUFFIX: &str = "_json";
 const FOREIGN: &str = "kube";
 
 /// Logs to standard output from now on. `level` is a level such as `info`, or directives such as
-/// `info,serin=debug`.
+/// `info,serin=debug`. An error where `level` cannot be parsed.
 pub fn start(level: &str, format: LogFormat) -> Result<(), tracing_subscriber::filter::ParseError> {
     let filter = EnvFilter::try_new(level)?;
     let registry = tracing_subscriber::registry().with(filter);

@@ -140,7 +140,9 @@ pub struct Artefact {
 }
 
 impl Artefact {
-    /// Reads the manifest, and verifies `expected` (when given) against the sha256 of its bytes.
+    /// Reads the manifest, and verifies `expected` (when given) against the sha256 of its bytes. An
+    /// error where the manifest cannot be read or is not consistent, and where its digest is
+    /// another one.
     pub fn open(directory: &Path, expected: Option<Digest>) -> Result<Self, ArtefactError> {
         let path = directory.join(MANIFEST_FILE);
         let bytes = read_manifest(&path)?;
@@ -169,14 +171,17 @@ impl Artefact {
         self.manifest.files.iter().filter_map(wrong).collect()
     }
 
-    /// A listed file, to be read piece by piece: for weights that should not be in memory twice.
+    /// A listed file, to be read piece by piece: for weights that should not be in memory twice. An
+    /// error where the manifest does not list `path`, and where the file cannot be opened or has
+    /// another size.
     pub fn stream(&self, path: &str) -> Result<VerifyingReader, ArtefactError> {
         let listed = self.manifest.files.iter().find(|entry| entry.path == path);
         let entry = listed.ok_or_else(|| ArtefactError::Unlisted(path.to_owned()))?;
         VerifyingReader::open(&self.directory, entry)
     }
 
-    /// Reads every listed file, each once, and verifies its size and sha256.
+    /// Reads every listed file, each once, and verifies its size and sha256. An error on the first
+    /// file that cannot be read or differs from the manifest.
     pub fn read_files(&self) -> Result<Files, ArtefactError> {
         let read =
             |entry: &FileEntry| Ok((entry.path.clone(), read_verified(&self.directory, entry)?));
@@ -194,7 +199,8 @@ impl Artefact {
 pub struct Files(BTreeMap<String, Vec<u8>>);
 
 impl Files {
-    /// The bytes of a listed file, handed over: weights are held once, not twice.
+    /// The bytes of a listed file, handed over: weights are held once, not twice. An error where
+    /// the file is not listed, or was taken before.
     pub fn take(&mut self, path: &str) -> Result<Vec<u8>, ArtefactError> {
         self.0
             .remove(path)
@@ -241,7 +247,8 @@ impl VerifyingReader {
         self.entry.size
     }
 
-    /// Reads the rest, and compares the hash of the whole file with the manifest's.
+    /// Reads the rest, and compares the hash of the whole file with the manifest's. An error where
+    /// reading fails or the hashes differ.
     pub fn finish(mut self) -> Result<(), ArtefactError> {
         io::copy(&mut self, &mut io::sink()).map_err(|source| ArtefactError::Io {
             path: self.path.clone(),
@@ -320,7 +327,8 @@ fn read_verified(directory: &Path, entry: &FileEntry) -> Result<Vec<u8>, Artefac
 /// Fills `files` of the manifest in `directory` from the files there, writes it back, and returns
 /// the new digest.
 ///
-/// Every regular file below `directory` is listed, sorted by path, but for the manifest itself.
+/// Every regular file below `directory` is listed, sorted by path, but for the manifest itself. An
+/// error where a file cannot be read or the manifest cannot be written.
 pub fn write_manifest(directory: &Path) -> Result<Digest, ArtefactError> {
     let path = directory.join(MANIFEST_FILE);
     let in_directory = |source| ArtefactError::Manifest {

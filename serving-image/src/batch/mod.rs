@@ -49,7 +49,8 @@ use sink::{AppendFile, Due, Header, Sink};
 use source::Wanted;
 use state::{InputIdentity, Job, Progress, State, beside};
 
-/// Predicts every row of a file.
+/// Predicts every row of a file. An error where the flags contradict each other, a file cannot be
+/// read or written, or more rows are rejected than the flags allow.
 pub fn run(args: &BatchArgs) -> Result<(), BatchError> {
     let input_format = Format::of(args.input_format, &args.input, "--input-format");
     let input_format = input_format.map_err(BatchError::Usage)?;

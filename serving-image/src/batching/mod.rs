@@ -94,7 +94,7 @@ impl std::fmt::Debug for Request {
 }
 
 impl Batcher {
-    /// Starts the thread that computes.
+    /// Starts the thread that computes. An error where the system starts no thread.
     pub fn start(limits: Limits, metrics: BatchMetrics) -> io::Result<Self> {
         let line = Arc::new(Line {
             state: Mutex::new(State {
@@ -121,7 +121,7 @@ impl Batcher {
     }
 
     /// The answers to these texts, computed with those of other requests. Dropping the future gives
-    /// the request up.
+    /// the request up. An error where the queue is full or the engine fails.
     pub async fn predict(
         &self,
         engine: Arc<dyn Engine>,

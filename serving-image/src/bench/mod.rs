@@ -96,7 +96,8 @@ struct Findings {
     objectives: Vec<objectives::Objective>,
 }
 
-/// Loads a server at each rate, and reports.
+/// Loads a server at each rate, and reports. An error where a flag or the artefact cannot be used,
+/// there is nothing to send, or the server cannot be reached.
 pub fn run(args: &BenchArgs) -> Result<(), BenchError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

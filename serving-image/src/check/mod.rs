@@ -105,7 +105,8 @@ struct Route {
     summary: String,
 }
 
-/// Checks, measures and prints.
+/// Checks, measures and prints. An error where the artefact cannot be served; the report has said
+/// why.
 pub fn run(args: &CheckArgs) -> Result<(), NotServable> {
     let report = examine(args);
     match args.output {

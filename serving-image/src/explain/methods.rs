@@ -26,7 +26,8 @@ pub(super) enum Method {
 }
 
 impl Method {
-    /// The most exact way that the model has.
+    /// The most exact way that the model has. An error where the manifest's background does not fit
+    /// the model.
     pub fn new(model: &Model, weights: &[u8]) -> Result<Self, ExplainError> {
         let background = model.manifest.background.as_ref();
         if let Some(mask) = background.and_then(|background| background.mask.as_deref()) {
@@ -105,7 +106,7 @@ impl OfWeights {
     }
 
     /// On the scale of the last layer's sums. A binary model has one sum, the log odds of its
-    /// second class.
+    /// second class. An error where the instance cannot be prepared.
     pub fn explain(
         &self,
         model: &Model,
@@ -185,6 +186,8 @@ impl OfTrees {
         }))
     }
 
+    /// Explains one output, from the trees. An error where the instance cannot be prepared or the
+    /// client has gone.
     pub fn explain(
         &self,
         model: &Model,
@@ -246,6 +249,8 @@ impl OfAnswers {
         })
     }
 
+    /// Explains one output of any model, from predictions. An error where an instance cannot be
+    /// prepared, a prediction fails or the client has gone.
     pub fn explain(
         &self,
         model: &Model,

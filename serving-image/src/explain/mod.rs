@@ -162,7 +162,8 @@ impl Explanation {
 
 impl Explainer {
     /// How `model` is explained; `weights` are the bytes of its weights file. `None` if its
-    /// manifest gives nothing to compare with ([`Manifest::is_explained`]).
+    /// manifest gives nothing to compare with ([`Manifest::is_explained`]). An error where the
+    /// background does not fit the model.
     pub fn new(model: &Model, weights: &[u8]) -> Result<Option<Self>, ExplainError> {
         let manifest = &model.manifest;
         if !manifest.is_explained() {
@@ -180,7 +181,8 @@ impl Explainer {
         &self.fields
     }
 
-    /// Explains one output. Blocks.
+    /// Explains one output. Blocks. An error where the instance or the output is not one of the
+    /// model, a prediction fails or the client has gone.
     pub fn explain(
         &self,
         model: &Model,

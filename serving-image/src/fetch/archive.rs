@@ -39,7 +39,8 @@ type TarMember<'a, 'b> = Member<'a, tar::Entry<'b, Box<dyn Read>>>;
 
 impl Tar<'_> {
     /// The artefact's manifest, and the folder of the archive that holds it: empty, or one name and
-    /// a slash.
+    /// a slash. `None` where it has no manifest. An error where the archive cannot be read, or its
+    /// manifest is too large.
     pub fn manifest(&self) -> Result<Option<(Vec<u8>, String)>, FetchError> {
         let mut found = None;
         self.each(|member| {
@@ -65,7 +66,8 @@ impl Tar<'_> {
     }
 
     /// Writes the listed files below `folder` of the archive into `directory`; gives the paths of
-    /// those that were in it.
+    /// those that were in it. An error where the archive cannot be read, a file differs from its
+    /// list entry, or it cannot be written.
     pub fn extract(
         &self,
         folder: &str,

@@ -41,7 +41,7 @@ pub struct Client {
 
 impl Client {
     /// A client for `hosts`, which trusts the system's authorities and those of `authorities`
-    /// (PEM).
+    /// (PEM). An error where an authority is no PEM certificate.
     pub fn new(
         hosts: HostList,
         policy: RetryPolicy,

@@ -33,12 +33,12 @@ impl Secret {
         &self.0
     }
 
-    /// `Bearer …`
+    /// `Bearer …`. An error where the token has characters that a header may not have.
     pub fn bearer(&self) -> Result<HeaderValue, FetchError> {
         header("token", &format!("Bearer {}", self.0))
     }
 
-    /// `Basic …`
+    /// `Basic …`. An error where the two have characters that a header may not have.
     pub fn basic(&self, user: &str) -> Result<HeaderValue, FetchError> {
         let pair = BASE64.encode(format!("{user}:{}", self.0));
         header("password", &format!("Basic {pair}"))
@@ -102,7 +102,8 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Reads the files of `directory`, and what they leave open from the environment.
+    /// Reads the files of `directory`, and what they leave open from the environment. An error
+    /// where the directory holds none of the keys, a value is no text, or one of a pair is missing.
     pub fn read(
         directory: Option<&Path>,
         environment: impl Fn(&str) -> Option<String>,

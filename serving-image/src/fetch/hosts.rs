@@ -167,7 +167,7 @@ impl HostList {
     }
 
     /// Refuses an address whose protocol or host is not allowed. An address of numbers is checked
-    /// as a resolved one is.
+    /// as a resolved one is. The error names what has to be allowed.
     pub fn check_url(&self, url: &Url) -> Result<(), FetchError> {
         let host = host_of(url);
         let port = url.port_or_known_default();

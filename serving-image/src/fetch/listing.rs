@@ -41,7 +41,8 @@ struct Files {
 
 impl Listing {
     /// Reads a manifest that must have `digest`, of an artefact that must not be larger than
-    /// `max_size` bytes.
+    /// `max_size` bytes. An error where the digest differs, the manifest cannot be used or the
+    /// artefact is too large.
     pub fn read(manifest: Vec<u8>, digest: Digest, max_size: u64) -> Result<Self, FetchError> {
         let found = Digest::of(&manifest);
         if found != digest {

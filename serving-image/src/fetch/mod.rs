@@ -61,7 +61,8 @@ use crate::artefact::{MANIFEST_FILE, MAX_MANIFEST};
 /// Room for what an archive holds besides the artefact's files: headers, padding, a README.
 const ARCHIVE_SLACK: u64 = 64 << 20;
 
-/// Does what the flags say.
+/// Does what the flags say. An error where an argument cannot be used, the source refuses or is
+/// unreachable, or the content is not the one of the digest.
 pub async fn run(args: &FetchArgs) -> Result<(), FetchError> {
     let uri: Uri = args.uri.parse()?;
     let store = match &args.cache {

@@ -34,7 +34,8 @@ pub enum Access {
 }
 
 impl Access {
-    /// What the credentials say for a plain HTTP source: a token, or a user and a password.
+    /// What the credentials say for a plain HTTP source: a token, or a user and a password. An
+    /// error where they have characters that a header may not have.
     pub fn of(credentials: &Credentials) -> Result<Self, FetchError> {
         let header = if let Some(token) = &credentials.token {
             token.bearer()?
@@ -74,7 +75,8 @@ impl Access {
 }
 
 impl Remote {
-    /// Opens it, from byte `from` on where that is above 0. The answer is 200, 206 or 416.
+    /// Opens it, from byte `from` on where that is above 0. The answer is 200, 206 or 416. Any
+    /// other answer is an error, as is none.
     pub async fn open(
         &self,
         client: &Client,

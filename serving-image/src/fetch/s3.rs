@@ -33,7 +33,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// AWS, or the server that flags or credentials name. Without keys, requests are anonymous.
+    /// AWS, or the server that flags or credentials name. Without keys, requests are anonymous. An
+    /// error where the endpoint or the region cannot be used.
     pub fn new(
         endpoint: Option<&str>,
         region: Option<&str>,
@@ -100,7 +101,8 @@ fn mac(key: &[u8], text: &str) -> Vec<u8> {
 }
 
 impl Keys {
-    /// The headers that sign a GET of `url` at this moment.
+    /// The headers that sign a GET of `url` at this moment. An error where the session token has
+    /// characters that a header may not have.
     pub fn sign(&self, url: &Url, now: Timestamp) -> Result<HeaderMap, FetchError> {
         self.sign_with(url, now, &[])
     }

@@ -70,7 +70,8 @@ impl Store {
         self.root.join("artefacts").join(&self.name)
     }
 
-    /// Waits for the lock: shared to read the artefact, exclusive to make it.
+    /// Waits for the lock: shared to read the artefact, exclusive to make it. An error where the
+    /// cache cannot be written.
     pub async fn lock(&self, exclusive: bool) -> Result<Held, FetchError> {
         let folder = self.root.join("locks");
         let path = folder.join(&self.name);
@@ -122,7 +123,8 @@ impl Store {
         Ok(staging)
     }
 
-    /// Makes an assembled directory the finished artefact.
+    /// Makes an assembled directory the finished artefact. An error where the file system refuses
+    /// it; that another process was faster is none.
     pub fn publish(&self, assembled: &Path) -> Result<(), FetchError> {
         let artefact = self.artefact();
         let error = |error| FetchError::storage(&artefact, error);
@@ -152,7 +154,8 @@ impl Store {
     }
 
     /// Puts the finished artefact at `directory`: by a rename where the place ends with the
-    /// process, else by hard links, or by copies where the file systems differ.
+    /// process, else by hard links, or by copies where the file systems differ. An error where the
+    /// file system refuses it.
     pub fn place(&self, directory: &Path) -> Result<(), FetchError> {
         let artefact = self.artefact();
         if self.passing {

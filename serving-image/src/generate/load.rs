@@ -72,7 +72,9 @@ pub enum LoadGeneratorError {
 
 impl Generator {
     /// Verifies the artefact's files, builds the model from its weights file, starts the thread
-    /// that generates, and lets it reproduce the golden examples, which also warms it up.
+    /// that generates, and lets it reproduce the golden examples, which also warms it up. An error
+    /// where a file differs from the manifest, the model cannot be built or an example is not
+    /// reproduced.
     pub fn load(
         artefact: &Artefact,
         settings: Settings,

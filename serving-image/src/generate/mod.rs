@@ -143,6 +143,7 @@ pub struct Generator {
 
 impl Generator {
     /// The tokens of a prompt. Blocks for about 1 ms for 1,000 words: call it on the compute pool.
+    /// An error where the tokeniser gives one up.
     pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, tokenizers::Error> {
         self.vocabulary.encode(prompt)
     }
@@ -153,6 +154,7 @@ impl Generator {
     }
 
     /// Puts a request in the queue. Dropping the receiver abandons the text before its next token.
+    /// An error where the queue is full.
     pub fn start(&self, request: Request) -> Result<UnboundedReceiver<Event>, Overloaded> {
         self.start_counted(request, self.metrics.clone())
     }

@@ -39,7 +39,8 @@ pub enum TemplateError {
 }
 
 impl ChatTemplate {
-    /// Parses a template. `begin` and `end` are its `bos_token` and `eos_token`.
+    /// Parses a template. `begin` and `end` are its `bos_token` and `eos_token`. An error where it
+    /// is no valid Jinja.
     pub fn new(source: &str, begin: &str, end: &str) -> Result<Self, TemplateError> {
         let mut environment = Environment::new();
         environment.set_trim_blocks(true);
@@ -67,7 +68,8 @@ impl ChatTemplate {
         })
     }
 
-    /// The prompt after which the assistant speaks.
+    /// The prompt after which the assistant speaks. An error where the template refuses the
+    /// messages, such as two of one role in a row.
     pub fn render(&self, messages: &[Message]) -> Result<String, TemplateError> {
         let template = self.environment.get_template(NAME)?;
         let rendered = template.render(context! {

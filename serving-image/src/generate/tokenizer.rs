@@ -57,7 +57,8 @@ pub enum VocabularyError {
 }
 
 impl Vocabulary {
-    /// Builds the tokeniser of a file.
+    /// Builds the tokeniser of a file. An error where the file has none, or one of a kind that this
+    /// build does not read.
     pub fn read(header: &Header) -> Result<Self, VocabularyError> {
         let model = "tokenizer.ggml.model";
         if required(model, header.text(model)?)? != "gpt2" {
@@ -163,7 +164,7 @@ impl Vocabulary {
     }
 
     /// The tokens of a text that a client wrote as a prompt. Names of control tokens in it become
-    /// those tokens.
+    /// those tokens. An error where the tokeniser gives one up.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, tokenizers::Error> {
         let encoding = self.tokenizer.encode_fast(text, false)?;
         let ids = encoding.get_ids();

@@ -124,13 +124,14 @@ const INSTANT_PER_FIELD: usize = 200;
 
 impl Model {
     /// Verifies the artefact's files, builds the model from them, reproduces its golden examples
-    /// and makes a warm-up prediction.
+    /// and makes a warm-up prediction. An error where one of these steps fails.
     pub fn load(artefact: Artefact) -> Result<Self, LoadError> {
         Self::load_and(artefact, |_, _| Ok(())).map(|(model, ())| model)
     }
 
     /// Loads a model as [`Self::load`] does, and builds `part` from it and the bytes of its weights
     /// file before the warm-up: the bytes and the warm-up's buffers are never in memory together.
+    /// An error where one of the steps or `part` fails.
     pub fn load_and<T>(
         artefact: Artefact,
         part: impl FnOnce(&Self, &[u8]) -> Result<T, LoadError>,
@@ -169,12 +170,14 @@ impl Model {
         }
     }
 
-    /// Validates and prepares instances. Blocks: call it on the compute pool.
+    /// Validates and prepares instances. Blocks: call it on the compute pool. The error names every
+    /// field that is wrong.
     pub fn prepare(&self, instances: &[Value], location: Location) -> Result<Batch, FieldErrors> {
         self.preprocessor.prepare(instances, location)
     }
 
-    /// Predicts. Blocks: call it on the compute pool.
+    /// Predicts. Blocks: call it on the compute pool. An error where the engine fails; a valid
+    /// batch gives it no reason to.
     pub fn forward(&self, batch: &Batch) -> candle_core::Result<Vec<Prediction>> {
         match (&self.engine, batch) {
             (Engine::Dense(dense), Batch::Features(rows)) => Ok(dense.forward(rows)),
@@ -206,7 +209,7 @@ impl Model {
     }
 
     /// Predicts a golden example, the `index`th, and holds the output to the one that it should
-    /// have.
+    /// have. An error where it differs by more than the example's tolerance.
     pub fn reproduces(&self, index: usize, golden: &Golden) -> Result<(), LoadError> {
         let instance = std::slice::from_ref(&golden.instance);
         let batch = self

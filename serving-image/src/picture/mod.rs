@@ -80,7 +80,8 @@ pub enum Refused {
 }
 
 impl Picture {
-    /// Reads a file in base64.
+    /// Reads a file in base64. An error where it is no base64, or for one of the reasons of
+    /// [`Self::decode`].
     pub fn from_base64(text: &str, reading: Reading) -> Result<Self, Refused> {
         if text.len() > reading.max_bytes.div_ceil(3).saturating_mul(4) {
             return Err(Refused::Bytes(reading.max_bytes));
@@ -89,7 +90,7 @@ impl Picture {
         Self::decode(&file.map_err(|_| Refused::NotBase64)?, reading)
     }
 
-    /// Reads a file.
+    /// Reads a file. An error where it is too large, of another format or damaged.
     pub fn decode(file: &[u8], reading: Reading) -> Result<Self, Refused> {
         if file.len() > reading.max_bytes {
             return Err(Refused::Bytes(reading.max_bytes));

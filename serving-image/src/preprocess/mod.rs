@@ -181,7 +181,8 @@ pub enum PreprocessError {
 }
 
 impl Preprocessor {
-    /// The path of a model, with the content of its tokeniser's file if it has one.
+    /// The path of a model, with the content of its tokeniser's file if it has one. An error where
+    /// the manifest lacks a step, or the tokeniser's file cannot be used.
     pub fn new(manifest: &Manifest, tokenizer: Option<&[u8]>) -> Result<Self, PreprocessError> {
         let path = match manifest.kind {
             Kind::Tabular => Path::Tabular(Tabular::new(manifest)),
@@ -198,7 +199,8 @@ impl Preprocessor {
         })
     }
 
-    /// Prepares all instances, or names every field that is wrong.
+    /// Prepares all instances, or names every field that is wrong. At most as many instances as the
+    /// manifest or the flags allow.
     pub fn prepare(&self, instances: &[Value], location: Location) -> Result<Batch, FieldErrors> {
         if instances.is_empty() || instances.len() > self.max_instances {
             let (Location::List(field) | Location::Single(field)) = location;

@@ -55,7 +55,8 @@ struct Worker {
 type Held = Arc<()>;
 
 impl Workers {
-    /// Starts `count` threads (at least 1), all of which serve `router`.
+    /// Starts `count` threads (at least 1), all of which serve `router`. An error where the system
+    /// starts no thread or no runtime.
     pub fn start(count: usize, router: &Router) -> io::Result<Self> {
         let worker = |index| {
             let (sender, connections) = unbounded_channel();

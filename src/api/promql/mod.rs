@@ -49,7 +49,8 @@ pub enum QueryRefused {
     Unconfined,
 }
 
-/// Checks that a query can be confined. The names that are filled in do not matter.
+/// Checks that a query can be confined. The names that are filled in do not matter. The error says
+/// what cannot be.
 pub fn check(promql: &str) -> Result<(), QueryRefused> {
     let versions = Versions {
         namespace: "namespace".to_owned(),
@@ -60,7 +61,9 @@ pub fn check(promql: &str) -> Result<(), QueryRefused> {
     confined(promql, &versions).map(drop)
 }
 
-/// Returns the query with its variables filled in and each selector confined to the namespace.
+/// Returns the query with its variables filled in and each selector confined to the namespace. An
+/// error where it is no valid PromQL, has an unknown variable, or a selector that reaches beyond
+/// the namespace.
 pub fn confined(promql: &str, versions: &Versions) -> Result<String, QueryRefused> {
     if let Some(unknown) = variables::unknown(promql, &VARIABLES) {
         return Err(QueryRefused::Variable(unknown.trim().to_owned()));

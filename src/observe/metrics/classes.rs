@@ -17,7 +17,8 @@ use crate::evidence::{BlindReason, Classes, Cursors, Span, Versions};
 const METRIC: &str = "model_predictions_total";
 const CLASS: &str = "class";
 
-/// Reads the predictions that `cursors` has not counted yet, as of `at`.
+/// Reads the predictions that `cursors` has not counted yet, as of `at`. The error says why nothing
+/// can be counted now; the caller keeps its cursors.
 pub async fn read_classes(
     client: &Client,
     versions: &Versions,

@@ -63,7 +63,8 @@ impl Client {
     /// A client for the Prometheus at `url`, which sends `headers` (credentials, tenant) along.
     ///
     /// A process-wide rustls crypto provider must have been installed. Redirects are not followed:
-    /// only the administrator names the address.
+    /// only the administrator names the address. An error where the address or the TLS set-up
+    /// cannot be used.
     pub fn new(url: &str, headers: HeaderMap) -> Result<Self, ClientError> {
         let http = reqwest::Client::builder()
             .default_headers(headers)

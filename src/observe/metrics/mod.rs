@@ -129,7 +129,8 @@ pub async fn read(
 }
 
 /// The PromQL that [`read`] sends at `at`, in order. For a latency objective the second query
-/// depends on the first one's answer; it is included when `threshold` holds that answer.
+/// depends on the first one's answer; it is included when `threshold` holds that answer. An error
+/// where the objective cannot be expressed with this source.
 pub fn plan_queries(
     question: &Question,
     cursors: &Cursors,

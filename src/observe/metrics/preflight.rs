@@ -12,7 +12,7 @@ use crate::evidence::{BlindReason, Cursors, Side, Versions};
 /// How far back requests of stable are looked for.
 const LOOK_BACK: Duration = Duration::from_secs(10 * 60);
 
-/// Tries what a gate that counts requests will read.
+/// Tries what a gate that counts requests will read. The error says why it could not.
 pub async fn preflight(
     client: &Client,
     question: &Question,
@@ -37,7 +37,7 @@ pub async fn preflight(
     })
 }
 
-/// Tries what a gate that compares predictions will read.
+/// Tries what a gate that compares predictions will read. The error says why it could not.
 pub async fn preflight_classes(
     client: &Client,
     versions: &Versions,

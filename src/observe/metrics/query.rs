@@ -8,7 +8,8 @@ use crate::{
     evidence::{BlindReason, Value, Versions},
 };
 
-/// Asks for the one value that a user's query gives at `at`.
+/// Asks for the one value that a user's query gives at `at`. The error says why there is not
+/// exactly one value.
 pub async fn read_value(
     client: &Client,
     versions: &Versions,

@@ -36,7 +36,8 @@ pub enum ReplayError {
     Empty,
 }
 
-/// Reads the recordings in a text: one, several as JSON lines, or an array of them.
+/// Reads the recordings in a text: one, several as JSON lines, or an array of them. An error where
+/// the text is not JSON of that shape.
 pub fn parse(text: &str) -> Result<Vec<Recording>, ReplayError> {
     let mut recordings = Vec::new();
     for value in serde_json::Deserializer::from_str(text).into_iter::<Value>() {

@@ -200,7 +200,8 @@ pub enum ManifestError {
 }
 
 impl Manifest {
-    /// Reads a manifest and checks that its parts fit together.
+    /// Reads a manifest and checks that its parts fit together. An error where it is no valid JSON
+    /// of a manifest, or its parts contradict each other: all contradictions are named.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
         let manifest: Self = serde_json::from_slice(bytes)?;
         let problems = checks::contradictions(&manifest);

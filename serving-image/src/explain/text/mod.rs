@@ -62,7 +62,8 @@ struct Player {
 }
 
 impl OfTexts {
-    /// The mask must be one token, so that a masked text is never longer than the text.
+    /// The mask must be one token, so that a masked text is never longer than the text. An error
+    /// where it is not.
     pub fn new(model: &Model, mask: &str) -> Result<Self, ExplainError> {
         let inputs = model.manifest.inputs.iter();
         let of = Self {
@@ -87,7 +88,8 @@ impl OfTexts {
         }
     }
 
-    /// Explains the output of that index and value.
+    /// Explains the output of that index and value. An error where a prediction fails or the client
+    /// has gone.
     pub fn explain(
         &self,
         model: &Model,

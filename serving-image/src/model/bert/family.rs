@@ -100,7 +100,8 @@ const FAMILIES: [(&str, &Family); 4] = [
 ];
 
 impl Family {
-    /// The family of that `model_type`; BERT where a file tells none.
+    /// The family of that `model_type`; BERT where a file tells none. An error where this build has
+    /// no such family; it names those that there are.
     pub fn of(model_type: Option<&str>) -> Result<&'static Self> {
         let Some(model_type) = model_type else {
             return Ok(&BERT);

@@ -103,7 +103,8 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads the header of a file of `length` bytes; `source` then stands at its end.
+    /// Reads the header of a file of `length` bytes; `source` then stands at its end. An error
+    /// where it is no GGUF 2 or 3, is cut off or exceeds a limit.
     pub fn read(source: &mut impl Read, length: u64) -> Result<Self, GgufError> {
         let mut reader = Reader {
             left: length.min(MAX_HEADER),
@@ -157,7 +158,8 @@ impl Header {
         self.metadata.get(key)
     }
 
-    /// A whole number from 0 up to `most`.
+    /// A whole number from 0 up to `most`. `None` where the key is absent, an error where the value
+    /// is another one.
     pub fn number(&self, key: &str, most: usize) -> Result<Option<usize>, GgufError> {
         let in_range = |value: &Value| match value {
             Value::Integer(number) => usize::try_from(*number).ok().filter(|n| *n <= most),
@@ -169,7 +171,7 @@ impl Header {
             .transpose()
     }
 
-    /// A finite number.
+    /// A finite number. `None` where the key is absent, an error where the value is another one.
     pub fn float(&self, key: &str) -> Result<Option<f32>, GgufError> {
         match self.get(key) {
             None => Ok(None),
@@ -178,12 +180,12 @@ impl Header {
         }
     }
 
-    /// A boolean.
+    /// A boolean. `None` where the key is absent, an error where the value is another one.
     pub fn flag(&self, key: &str) -> Result<Option<bool>, GgufError> {
         Ok(self.number(key, 1)?.map(|number| number == 1))
     }
 
-    /// A text.
+    /// A text. `None` where the key is absent, an error where the value is another one.
     pub fn text(&self, key: &str) -> Result<Option<&str>, GgufError> {
         match self.get(key) {
             None => Ok(None),
@@ -192,7 +194,7 @@ impl Header {
         }
     }
 
-    /// An array of texts.
+    /// An array of texts. An error where the key is absent or the value is another one.
     pub fn texts(&self, key: &str) -> Result<&[String], GgufError> {
         match self.get(key) {
             None => Err(GgufError::Missing(key.to_owned())),

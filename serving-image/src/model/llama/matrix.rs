@@ -64,7 +64,8 @@ impl Input {
 }
 
 impl Loaded {
-    /// Reads a tensor of one or two dimensions from where `source` stands.
+    /// Reads a tensor of one or two dimensions from where `source` stands. An error where it has
+    /// other dimensions, an unknown type or too few bytes.
     pub fn read(info: &TensorInfo, source: &mut impl Read) -> Result<Self> {
         match *info.shape.as_slice() {
             [columns] => {
@@ -234,7 +235,7 @@ impl Projection {
         self.outputs
     }
 
-    /// One row of the first matrix as floats.
+    /// One row of the first matrix as floats. An error where there is no such row.
     pub fn row(&self, row: usize, output: &mut [f32]) -> Result<()> {
         match self.parts.first() {
             Some(matrix) => matrix.row(row, output),
@@ -242,7 +243,7 @@ impl Projection {
         }
     }
 
-    /// `output[vector][…]` of all parts; `scratch` is any buffer.
+    /// `output[vector][…]` of all parts; `scratch` is any buffer. An error where a product fails.
     pub fn forward(
         &self,
         input: &Input,

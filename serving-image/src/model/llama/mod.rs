@@ -99,7 +99,8 @@ impl Llama {
         Cache::bytes(self.config.layers, self.config.key_width(), positions)
     }
 
-    /// Computes all pieces as one batch. Call it on the thread pool that it may use.
+    /// Computes all pieces as one batch. Call it on the thread pool that it may use. An error where
+    /// a product fails.
     pub fn forward(&self, pieces: &mut [Piece<'_>], scratch: &mut Scratch) -> Result<()> {
         let config = &self.config;
         let views = views(pieces);

@@ -31,7 +31,8 @@ impl Llama {
     /// Reads a file of `length` bytes, header first, tensors in the order in which they lie.
     ///
     /// Each tensor is turned into its form in memory while it is read, so that the file is never
-    /// held beside it.
+    /// held beside it. An error where the header cannot be read, or a tensor is missing, cut off or
+    /// of another shape.
     pub fn read(source: &mut impl Read, length: u64) -> Result<(Self, Header), LoadGgufError> {
         let header = Header::read(source, length)?;
         let config = Config::read(&header)?;
