@@ -7,7 +7,7 @@
 //! Imports run one way; `tests/layers.rs` holds it:
 //!
 //! ```text
-//! evidence ← api ← k8s ← router ← observe ← {rollout, plan} ← controller ← runtime
+//! evidence ← {gate, api} ← k8s ← router ← observe ← {rollout, plan} ← controller ← runtime
 //!     ← report ← backtest ← cli
 //! ```
 //! [`controller`] strings the stages together.
@@ -17,6 +17,7 @@ pub mod backtest;
 pub mod cli;
 pub mod controller;
 pub mod evidence;
+pub mod gate;
 pub mod k8s;
 pub mod observe;
 pub mod plan;

@@ -1,7 +1,7 @@
 //! What gates remember between scrapes. It is part of status, so its serialised form must not
 //! change.
 //!
-//! Plain data; `rollout::gate` updates and judges it.
+//! Plain data; `gate` updates and judges it.
 
 use std::collections::BTreeMap;
 

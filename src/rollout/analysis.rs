@@ -7,7 +7,6 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     context::{DecisionContext, signed},
-    gate::GateVerdict,
     objective_record,
     objectives::{self, Conclusion, Terms, Uncounted},
     statement::{Distrust, Statement},
@@ -15,6 +14,7 @@ use super::{
 use crate::{
     api::{CanaryVersion, Gate, GateRecord, OnFailure, Progress, Step, conditions::reasons},
     evidence::{Cursors, Memory},
+    gate::GateVerdict,
 };
 
 /// A version's first answers say little about its latency: caches fill and code is compiled. For so

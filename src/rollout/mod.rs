@@ -3,7 +3,7 @@
 //! No client, no clock, no async and no randomness in here, so that a recorded snapshot replays to
 //! the same decision on any machine. The files import each other one way, from the bottom up:
 //!
-//! - [`gate`]: the statistics of one objective; `objectives`: which gate judges which objective;
+//! - `objectives`: which [`gate`](crate::gate) judges which objective;
 //! - `statement`: what a decision says, as data; `sentences`: the only place where it becomes
 //!   words;
 //! - `context`: the inputs of one decision and its outcome so far;
@@ -16,7 +16,6 @@ mod context;
 mod decide;
 mod decision;
 mod first_step;
-pub mod gate;
 mod objective_record;
 mod objectives;
 mod phases;

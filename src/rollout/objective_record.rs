@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::{gate::GateVerdict, objectives::Finding};
+use super::objectives::Finding;
 use crate::{
     api::{GateRecord, ObjectiveRecord, Verdict},
     evidence::{BlindReason, Reading},
+    gate::GateVerdict,
 };
 
 impl From<GateVerdict> for Verdict {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::gate::{Criterion, DriftJudgement, GatePolicy, GateVerdict, Judgement, Limits};
 use crate::{
     api::{Gate, GateRecord, ModelDeploymentSpec},
     evidence::{
         DriftState, GateState, MarginState, Memory, Observation, Reading, Snapped, ValueState,
     },
+    gate::{Criterion, DriftJudgement, GatePolicy, GateVerdict, Judgement, Limits},
 };
 
 /// Requests of both versions from which a gate that counts none has no metric.

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use super::super::{
+use super::super::objectives::Conclusion;
+use crate::{
+    evidence::ValueState,
     gate::{BREACHES, GateVerdict, Limits},
-    objectives::Conclusion,
 };
-use crate::evidence::ValueState;
 
 impl Conclusion {
     /// What the evidence says.

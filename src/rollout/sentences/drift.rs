@@ -1,9 +1,7 @@
 //! A judgement on predicted classes in words, with the numbers.
 
-use super::{
-    super::gate::{BIT_PER_PSI, DriftJudgement, GateVerdict},
-    numbers::{count, one_in, percent, short},
-};
+use super::numbers::{count, one_in, percent, short};
+use crate::gate::{BIT_PER_PSI, DriftJudgement, GateVerdict};
 
 /// From so many predictions that count as one on, the sentence says so: fewer may be what is not
 /// known after few scrapes.

@@ -5,11 +5,11 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    super::gate::{Criterion, GateVerdict, Judgement},
-    numbers::{about, count, one_in, percent, percent_up, plural, span, tidy},
+use super::numbers::{about, count, one_in, percent, percent_up, plural, span, tidy};
+use crate::{
+    evidence::{Observation, Tally},
+    gate::{Criterion, GateVerdict, Judgement},
 };
-use crate::evidence::{Observation, Tally};
 
 impl Criterion {
     /// "31 of 150 canary requests *failed*".
@@ -270,8 +270,8 @@ fn points(share: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::gate::tests::{after, close, look, policy};
     use super::*;
+    use crate::gate::tests::{after, close, look, policy};
 
     const ERRORS: Criterion = Criterion::ErrorRate { max: 0.01 };
     const P99: Criterion = Criterion::Latency {

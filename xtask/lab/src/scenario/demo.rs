@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serin::{
     api::{ModelDeployment, Verdict, conditions::reasons},
     evidence::GateState,
-    rollout::gate::{GatePolicy, GateVerdict},
+    gate::{GatePolicy, GateVerdict},
 };
 
 use super::audit::Requests;

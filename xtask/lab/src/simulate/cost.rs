@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serin::{
     evidence::{GateState, Observation, Tally},
-    rollout::gate::GatePolicy,
+    gate::GatePolicy,
 };
 
 use super::decide::Decided;

@@ -5,7 +5,7 @@
 //! 1945, with his approximations made exact by Lorden 1971). Tests of power a little below 1 may be
 //! a little faster; none is by much.
 
-use serin::rollout::gate::GatePolicy;
+use serin::gate::GatePolicy;
 
 use super::gate::STEPS;
 use super::serin::{BUDGET, GATES};

@@ -1,5 +1,4 @@
-//! Serin's own gate: [`serin::rollout::gate`] as it is, moved by the rules of
-//! `src/rollout/analysis.rs`.
+//! Serin's own gate: [`serin::gate`] as it is, moved by the rules of `src/rollout/analysis.rs`.
 //!
 //! The rules are written again here because a whole decision, with its state and its sentences,
 //! costs ten times as much as the gate. So that they are the same, every n-th rollout is also
@@ -8,11 +7,9 @@
 
 use serin::{
     evidence::{GateState, MarginState, Observation, Tally},
+    gate::{GatePolicy, GateVerdict},
     observe::metrics::STALE_SCRAPES,
-    rollout::{
-        HIGHEST_START, SHARE_CHECK_REQUESTS, SHARE_SETTLES, SHARE_TOLERANCE,
-        gate::{GatePolicy, GateVerdict},
-    },
+    rollout::{HIGHEST_START, SHARE_CHECK_REQUESTS, SHARE_SETTLES, SHARE_TOLERANCE},
 };
 
 use super::gate::{Gate, Move, SCRAPE, STEPS};

@@ -58,12 +58,12 @@ mod properties;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
-pub(in crate::rollout) mod tests;
+pub(crate) mod tests;
 
 pub use criterion::Criterion;
-pub(in crate::rollout) use drift::BIT_PER_PSI;
+pub(crate) use drift::BIT_PER_PSI;
 pub use drift::{Distance, DriftJudgement};
 pub use judgement::Judgement;
 pub use policy::{GatePolicy, GateVerdict, SUSPECT};
-pub(in crate::rollout) use value::BREACHES;
+pub(crate) use value::BREACHES;
 pub use value::Limits;

@@ -8,7 +8,7 @@ use super::e_values::{
 use super::*;
 use crate::evidence::{GateState, Observation, Tally};
 
-pub(in crate::rollout) fn look(canary: (u64, u64), stable: (u64, u64)) -> Observation {
+pub(crate) fn look(canary: (u64, u64), stable: (u64, u64)) -> Observation {
     Observation {
         canary: Tally::new(canary.1, canary.0),
         stable: Tally::new(stable.1, stable.0),
@@ -16,18 +16,18 @@ pub(in crate::rollout) fn look(canary: (u64, u64), stable: (u64, u64)) -> Observ
 }
 
 /// The gate of a rollout 10 → 25 → 50 → 100 with an error and a latency objective, both 1 %.
-pub(in crate::rollout) fn policy() -> GatePolicy {
+pub(crate) fn policy() -> GatePolicy {
     GatePolicy::new(0.01, 2, 4)
 }
 
-pub(in crate::rollout) fn at_weight(weight: u8) -> GateState {
+pub(crate) fn at_weight(weight: u8) -> GateState {
     let mut state = GateState::new();
     state.begin_step(weight);
     state
 }
 
 /// The state after these looks at a weight of 10 %.
-pub(in crate::rollout) fn after(looks: &[Observation], policy: &GatePolicy) -> GateState {
+pub(crate) fn after(looks: &[Observation], policy: &GatePolicy) -> GateState {
     let mut state = at_weight(10);
     for look in looks {
         state.observe(look, policy);
@@ -35,7 +35,7 @@ pub(in crate::rollout) fn after(looks: &[Observation], policy: &GatePolicy) -> G
     state
 }
 
-pub(in crate::rollout) fn close(actual: f64, expected: f64) {
+pub(crate) fn close(actual: f64, expected: f64) {
     assert!(
         (actual - expected).abs() <= 1e-4 * expected.abs(),
         "{actual} is not {expected}"

@@ -46,7 +46,7 @@ const MOST_CLASSES: usize = 64;
 /// The name of the rest.
 const OTHERS: &str = "others";
 /// How many bit of Jensen-Shannon divergence stand for one unit of PSI.
-pub(in crate::rollout) const BIT_PER_PSI: f64 = 0.1;
+pub(crate) const BIT_PER_PSI: f64 = 0.1;
 /// Added to each class's count, so that a class which one version never predicts has a finite
 /// distance.
 const SMOOTHING: f64 = 0.5;

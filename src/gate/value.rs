@@ -12,7 +12,7 @@ use super::policy::GateVerdict;
 use crate::evidence::ValueState;
 
 /// So many scrapes in a row beyond a limit fail the gate.
-pub(in crate::rollout) const BREACHES: u32 = 3;
+pub(crate) const BREACHES: u32 = 3;
 
 /// The limits of a value, both included.
 #[derive(Clone, Copy, Debug, PartialEq)]
