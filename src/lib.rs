@@ -7,8 +7,8 @@
 //! Imports run one way; `tests/layers.rs` holds it:
 //!
 //! ```text
-//! evidence ← {gate, api} ← k8s ← router ← observe ← {rollout, plan} ← controller ← runtime
-//!     ← report ← backtest ← cli
+//! evidence ← {gate, api} ← k8s ← router ← observe ← sentences ← {rollout, plan} ← controller
+//!     ← runtime ← report ← backtest ← cli
 //! ```
 //! [`controller`] strings the stages together.
 
@@ -25,3 +25,4 @@ pub mod report;
 pub mod rollout;
 pub mod router;
 pub mod runtime;
+mod sentences;

@@ -8,12 +8,15 @@ use std::{
 };
 
 /// The modules of `src`, from the ground up. A module imports nothing of its own layer but itself.
-const LAYERS: [&[&str]; 11] = [
+/// `sentences` lies below `rollout`, since a state keeps its message as text; it renders what
+/// `observe` and `gate` found, which is why `gate` lies below it.
+const LAYERS: [&[&str]; 12] = [
     &["evidence"],
     &["gate", "api"],
     &["k8s"],
     &["router"],
     &["observe"],
+    &["sentences"],
     &["rollout", "plan"],
     &["controller"],
     &["runtime"],
@@ -27,7 +30,7 @@ const FORBIDDEN: [(&str, &str); 1] = [("rollout", "router")];
 
 /// Modules without a client, a clock or a runtime, so that they give the same answer on any
 /// machine.
-const PURE: [&str; 4] = ["evidence", "gate", "rollout", "plan"];
+const PURE: [&str; 5] = ["evidence", "gate", "sentences", "rollout", "plan"];
 /// Words that only an impure module has.
 const IMPURE: [&str; 6] = [
     "async",
@@ -60,7 +63,7 @@ fn imports_run_one_way() {
 }
 
 /// Folders of `src` whose files import each other one way.
-const ACYCLIC: [&str; 2] = ["gate", "rollout"];
+const ACYCLIC: [&str; 3] = ["gate", "sentences", "rollout"];
 
 #[test]
 fn files_of_a_folder_import_each_other_one_way() {

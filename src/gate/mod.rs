@@ -43,6 +43,7 @@
 //! stable must also look well in that scrape).
 
 mod bound;
+mod conclusion;
 mod criterion;
 mod drift;
 mod e_values;
@@ -60,6 +61,7 @@ mod simulation;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use conclusion::Conclusion;
 pub use criterion::Criterion;
 pub(crate) use drift::BIT_PER_PSI;
 pub use drift::{Distance, DriftJudgement};

@@ -8,13 +8,13 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     context::{DecisionContext, signed},
     objective_record,
-    objectives::{self, Conclusion, Terms, Uncounted},
-    statement::{Distrust, Statement},
+    objectives::{self, Terms, Uncounted},
 };
 use crate::{
     api::{CanaryVersion, Gate, GateRecord, OnFailure, Progress, Step, conditions::reasons},
     evidence::{Cursors, Memory},
-    gate::GateVerdict,
+    gate::{Conclusion, GateVerdict},
+    sentences::{Distrust, Statement},
 };
 
 /// A version's first answers say little about its latency: caches fill and code is compiled. For so

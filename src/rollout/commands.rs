@@ -1,11 +1,11 @@
 //! Commands of people. One has its effect when it names the very trial that is under way, and from
 //! then on it is spent.
 
-use super::{
-    context::DecisionContext,
-    statement::{SkipObjection, Statement},
+use super::context::DecisionContext;
+use crate::{
+    api::{Approved, CanaryVersion, VersionRef, commands::Command, conditions::reasons},
+    sentences::{SkipObjection, Statement},
 };
-use crate::api::{Approved, CanaryVersion, VersionRef, commands::Command, conditions::reasons};
 
 impl DecisionContext<'_> {
     /// Ends the trial where a person aborted it: all traffic back, version refused. Returns whether

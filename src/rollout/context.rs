@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{decision::Decision, sentences, statement::Statement};
+use super::decision::Decision;
 use crate::{
     api::{
         Attended, CanaryVersion, Commands, DecisionRecord, ModelDeploymentSpec, ObjectiveRecord,
@@ -13,6 +13,7 @@ use crate::{
     },
     evidence::BlindReason,
     observe::{Snapshot, VersionHealth},
+    sentences::{self, Statement},
 };
 
 /// How often pods that are starting are checked, besides at each change that the API server

@@ -15,9 +15,8 @@ use jiff::Timestamp;
 use super::{
     context::DecisionContext,
     decision::{Decision, Unfit},
-    statement::Withdrawal,
 };
-use crate::{api::ModelDeploymentSpec, observe::Snapshot};
+use crate::{api::ModelDeploymentSpec, observe::Snapshot, sentences::Withdrawal};
 
 /// Decides what comes next.
 ///

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use super::{objectives, statement::FirstStepReason};
+use super::objectives;
 use crate::{
     api::{FirstStep, ModelDeploymentSpec},
     evidence::{BlindReason, Memory},
+    sentences::FirstStepReason,
 };
 
 /// A version never starts with more than this share of the traffic, in percent.

@@ -4,8 +4,6 @@
 //! the same decision on any machine. The files import each other one way, from the bottom up:
 //!
 //! - `objectives`: which [`gate`](crate::gate) judges which objective;
-//! - `statement`: what a decision says, as data; `sentences`: the only place where it becomes
-//!   words;
 //! - `context`: the inputs of one decision and its outcome so far;
 //! - `transitions`, `commands`, `pods`, `analysis`, `first_step`: what every phase may use;
 //! - `phases`: one file a phase of the state machine; `decide`: which phase it is.
@@ -21,8 +19,6 @@ mod objectives;
 mod phases;
 mod pods;
 mod recording;
-mod sentences;
-mod statement;
 mod transitions;
 
 #[cfg(test)]
@@ -33,6 +29,6 @@ pub use analysis::{SHARE_CHECK_REQUESTS, SHARE_SETTLES, SHARE_TOLERANCE};
 pub use decide::{decide, withdraw_trial};
 pub use decision::{Decision, Unfit};
 pub use first_step::HIGHEST_START;
-pub use objectives::{Conclusion, Finding, Terms};
+pub use objectives::{Finding, Terms};
 pub use pods::failing_version;
 pub use recording::Recording;

@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{
-    context::{DecisionContext, named, signed},
-    statement::{PodTrouble, Statement},
-};
+use super::context::{DecisionContext, named, signed};
 use crate::{
     api::{CanaryVersion, ModelDeploymentSpec, Progress, Revision},
     observe::{Snapshot, VersionHealth},
+    sentences::{PodTrouble, Statement},
 };
 
 /// A canary with weight whose pods were Ready and are silent may be without a Ready one for this

@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{
-    context::{DecisionContext, signed, until},
-    sentences,
-    statement::{Statement, Withdrawal},
-};
-use crate::api::{
-    CanaryVersion, Phase, PostponedVersion, Progress, RefusedVersion, RetiringVersion, Revision,
-    Verdict, VersionRef, commands::Command, conditions::reasons,
+use super::context::{DecisionContext, signed, until};
+use crate::{
+    api::{
+        CanaryVersion, Phase, PostponedVersion, Progress, RefusedVersion, RetiringVersion,
+        Revision, Verdict, VersionRef, commands::Command, conditions::reasons,
+    },
+    sentences::{self, Statement, Withdrawal},
 };
 
 /// Refused versions kept in status.

@@ -7,10 +7,10 @@ use super::super::{
     analysis::{Analysis, outage, time_in_step},
     context::{DecisionContext, signed},
     pods::{Fault, PodsVerdict},
-    statement::{Distrust, HoldPolicy, SkipObjection, Statement},
 };
-use crate::api::{
-    CanaryVersion, OnDeadline, OnFailure, Step, Verdict, VersionRef, conditions::reasons,
+use crate::{
+    api::{CanaryVersion, OnDeadline, OnFailure, Step, Verdict, VersionRef, conditions::reasons},
+    sentences::{Distrust, HoldPolicy, SkipObjection, Statement},
 };
 
 impl DecisionContext<'_> {

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use super::super::{
-    context::{DecisionContext, STARTING_INTERVAL},
-    statement::Statement,
+use super::super::context::{DecisionContext, STARTING_INTERVAL};
+use crate::{
+    api::{CanaryVersion, Phase, conditions::reasons},
+    sentences::Statement,
 };
-use crate::api::{CanaryVersion, Phase, conditions::reasons};
 
 impl DecisionContext<'_> {
     /// Starts the first version, and gives it all traffic once a pod of it is Ready.

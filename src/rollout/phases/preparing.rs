@@ -7,11 +7,11 @@ use super::super::{
     context::{DecisionContext, STARTING_INTERVAL, signed},
     first_step::first_step,
     pods::{Fault, PodsOnTrial, unconfirmed},
-    statement::Statement,
 };
 use crate::{
     api::{CanaryVersion, Phase, Progress, Verdict, VersionRef, conditions::reasons},
     evidence::BlindReason,
+    sentences::Statement,
 };
 
 impl DecisionContext<'_> {

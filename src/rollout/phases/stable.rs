@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::{
-    context::{DecisionContext, STARTING_INTERVAL},
-    statement::{Attempt, Statement},
+use super::super::context::{DecisionContext, STARTING_INTERVAL};
+use crate::{
+    api::{DecisionRecord, Phase, RefusedVersion, VersionRef, conditions::reasons},
+    sentences::{Attempt, Statement},
 };
-use crate::api::{DecisionRecord, Phase, RefusedVersion, VersionRef, conditions::reasons};
 
 /// Decisions after which it is known that a version is refused.
 const REFUSALS: [&str; 3] = [reasons::REFUSED, reasons::ROLLED_BACK, reasons::ABORTED];

@@ -1,7 +1,10 @@
 //! What ends any trial before its pods and its evidence are looked at.
 
-use super::super::{context::DecisionContext, statement::Withdrawal};
-use crate::api::{CanaryVersion, VersionRef};
+use super::super::context::DecisionContext;
+use crate::{
+    api::{CanaryVersion, VersionRef},
+    sentences::Withdrawal,
+};
 
 impl DecisionContext<'_> {
     /// Ends the trial where the spec asks for another version, or a person aborted it. Returns

@@ -2,15 +2,14 @@
 
 use std::fmt;
 
-use super::super::objectives::Conclusion;
 use crate::{
     evidence::ValueState,
-    gate::{BREACHES, GateVerdict, Limits},
+    gate::{BREACHES, Conclusion, GateVerdict, Limits},
 };
 
 impl Conclusion {
     /// What the evidence says.
-    pub(in crate::rollout) fn sentence(&self) -> String {
+    pub(crate) fn sentence(&self) -> String {
         match self {
             Self::Requests {
                 judged,
@@ -29,7 +28,7 @@ impl Conclusion {
     }
 
     /// The limit that the objective sets.
-    pub(in crate::rollout) fn limit(&self) -> String {
+    pub(crate) fn limit(&self) -> String {
         match self {
             Self::Requests {
                 criterion, asked, ..

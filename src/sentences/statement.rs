@@ -1,19 +1,18 @@
-//! What a decision says, as data. The module [`super::sentences`] puts it into words, last; nothing
-//! in a decision depends on the words.
+//! What a decision says, as data; nothing in a decision depends on the words.
 
 use jiff::Timestamp;
 use kube::core::Duration;
 
-use super::objectives::Conclusion;
 use crate::{
     api::{RefusedVersion, Revision, UnmeasuredObjective},
     evidence::BlindReason,
+    gate::Conclusion,
     observe::{Refusal, VersionHealth},
 };
 
 /// One thing that a decision says. A message is a list of them.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Statement {
+pub(crate) enum Statement {
     /// One version serves all traffic, and nothing is under way.
     Serves { version: String },
     /// The first version's pods are being started.
@@ -173,7 +172,7 @@ pub(super) enum Statement {
 
 /// Which try of a version begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Attempt {
+pub(crate) enum Attempt {
     /// The first one.
     First,
     /// Another one after trouble of the platform; the number of this one.
@@ -184,7 +183,7 @@ pub(super) enum Attempt {
 
 /// Why a version on trial loses its traffic though nothing is held against it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Withdrawal {
+pub(crate) enum Withdrawal {
     /// The spec cannot be used.
     InvalidSpec,
     /// The model is being deleted.
@@ -199,7 +198,7 @@ pub(super) enum Withdrawal {
 
 /// Why a version starts at its first step, or at a later one.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum FirstStepReason {
+pub(crate) enum FirstStepReason {
     /// It is the first declared one, or stable's traffic was not measured.
     Declared,
     /// It is the first one, since stable's traffic is not known.
@@ -216,7 +215,7 @@ pub(super) enum FirstStepReason {
 
 /// Which setting leaves a failure to a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HoldPolicy {
+pub(crate) enum HoldPolicy {
     /// The objective's `then: Pause`.
     Objective,
     /// `spec.rollout.onFailure: Pause`.
@@ -225,7 +224,7 @@ pub(super) enum HoldPolicy {
 
 /// Why a step is not skipped though a person asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SkipObjection {
+pub(crate) enum SkipObjection {
     /// The evidence fails.
     Fails,
     /// The metrics cannot be trusted.
@@ -240,7 +239,7 @@ pub(super) enum SkipObjection {
 
 /// Why what was counted is not believed.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Distrust {
+pub(crate) enum Distrust {
     /// The evidence on an objective cannot be read.
     Unmeasured(UnmeasuredObjective),
     /// An objective was not read at all.
@@ -263,7 +262,7 @@ pub(super) enum Distrust {
 
 /// What keeps pods from being Ready through no fault of the version.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum PodTrouble {
+pub(crate) enum PodTrouble {
     /// What the scheduler, the API server or a node says.
     Reported(String),
     /// Their servers have not been started.

@@ -1,17 +1,21 @@
-//! Decisions in words: the only module that turns what a decision says into sentences.
+//! What people read, rendered last: the only module that turns data into sentences.
+//!
+//! The words of an error stay with its type, by `thiserror`, as is Rust's convention.
 
 mod conclusion;
 mod drift;
 mod judgement;
 mod numbers;
+mod statement;
 
 use std::fmt::{self, Display, Formatter};
 
-use super::statement::{
+use crate::api::commands::APPROVE;
+
+pub(crate) use statement::{
     Attempt, Distrust, FirstStepReason, HoldPolicy, PodTrouble, SkipObjection, Statement,
     Withdrawal,
 };
-use crate::api::commands::APPROVE;
 
 /// How a moment is written in full.
 const MOMENT: &str = "%F %H:%M:%SZ";
@@ -19,7 +23,7 @@ const MOMENT: &str = "%F %H:%M:%SZ";
 const TIME: &str = "%H:%M:%SZ";
 
 /// The sentences of a message, each followed by a space but the last.
-pub(super) fn text(statements: &[Statement]) -> String {
+pub(crate) fn text(statements: &[Statement]) -> String {
     let sentences: Vec<_> = statements.iter().map(ToString::to_string).collect();
     sentences.join(" ")
 }
