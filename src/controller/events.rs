@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube_runtime::events::{Event, EventType, Recorder, Reporter};
 
-use crate::{api::DecisionRecord, controller::status::is_warning, k8s::timely};
+use crate::{api::DecisionRecord, controller::status::is_warning, k8s::timely, sentences};
 
 /// The API server refuses longer notes.
 const NOTE_LIMIT: usize = 1000;
@@ -32,16 +32,12 @@ impl Events {
         // The note is not part of what makes an Event a repetition of an earlier one, so version
         // and weight are part of the action.
         let action = format!("{}-{}-{}", record.action, record.version, record.weight);
-        let note = record.by.as_ref().map_or_else(
-            || record.sentence.clone(),
-            |by| format!("On the word of {by}: {}", record.sentence),
-        );
         self.publish(
             about,
             is_warning(&record.action, record.verdict),
             &record.action,
             action,
-            &note,
+            &sentences::note(record),
         )
         .await;
     }

@@ -1,7 +1,5 @@
 //! The status that follows from a state, for people and for tools. Pure.
 
-use std::fmt::Write as _;
-
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
@@ -15,6 +13,7 @@ use crate::{
     observe::{Refusal, VersionHealth},
     rollout::Unfit,
     router::{InForce, Reachability},
+    sentences::{Message, ServingPods},
 };
 
 /// Whether the spec can be used.
@@ -66,7 +65,7 @@ pub fn build_status(
                 type_: type_.to_owned(),
                 status: status.to_owned(),
                 reason,
-                message,
+                message: message.to_string(),
                 observed_generation: generation,
                 last_transition_time: since.unwrap_or(Time(now)),
             }
@@ -127,65 +126,61 @@ pub fn becomes_ready(
     since(new, types::AVAILABLE)
 }
 
-type Row = (&'static str, bool, String, String);
+/// Type, status, reason and message of a condition.
+type Row<'a> = (&'static str, bool, String, Message<'a>);
 
-fn conditions(
+fn conditions<'a>(
     model: &ModelDeployment,
-    state: &State,
-    stable: &VersionHealth,
-    (validity, refused): (&SpecValidity, &[Refusal]),
+    state: &'a State,
+    stable: &'a VersionHealth,
+    (validity, refused): (&'a SpecValidity, &'a [Refusal]),
     reachability: Reachability,
-) -> Vec<Row> {
+) -> Vec<Row<'a>> {
     let available = state.stable.is_some() && stable.endpoints > 0;
     let all_ready = state.stable.is_some() && stable.has_capacity(model.spec.pods_needed());
-    let pods = match &state.stable {
-        Some(serving) => stable.sentence(&serving.version, model.spec.replicas),
-        None => "No version serves yet.".to_owned(),
+    let stable_version = state.stable.as_ref().map(|stable| stable.version.as_str());
+    let pods = ServingPods {
+        version: stable_version,
+        health: stable,
+        replicas: model.spec.replicas,
     };
     let pods_reason = match (available, all_ready) {
         (false, _) => reasons::NO_ENDPOINT,
         (true, false) => reasons::NOT_ALL_READY,
         (true, true) => reasons::ALL_READY,
     };
+    let refused: Vec<_> = Refusal::shown(refused, state).collect();
+    let hindrance = refused.first().copied();
     let (mut progress, mut message) = match validity {
-        SpecValidity::Invalid(errors) => (
+        // A person repairs the spec first; what is refused is of the version that serves.
+        SpecValidity::Invalid(faults) => (
             Progress::stuck(reasons::INVALID_SPEC),
-            listed(errors, state),
+            Message::InvalidSpec {
+                faults,
+                stable: stable_version,
+                refused: refused.clone(),
+            },
         ),
         SpecValidity::Valid | SpecValidity::Deleting => {
-            match progress(model, state, all_ready, reachability) {
-                progress if progress.reason == reasons::NOT_ALL_READY => (progress, pods.clone()),
-                progress if progress.reason == reasons::NO_ROUTER => (
-                    progress,
-                    format!("{pods} No router is Ready: nothing answers at the model's address."),
-                ),
-                progress if progress.reason == reasons::NOT_ANSWERING => (
-                    progress,
-                    format!("{pods} The model's address does not answer yet."),
-                ),
-                progress => (progress, with_ignored(state)),
-            }
+            let progress = progress(model, state, all_ready, reachability);
+            let message = match progress.reason {
+                reasons::NOT_ALL_READY => Message::Pods(pods),
+                reasons::NO_ROUTER => Message::NoRouter(pods),
+                reasons::NOT_ANSWERING => Message::NotAnswering(pods),
+                _ => Message::Decided(state),
+            };
+            (progress, message)
         }
     };
     let mut reason = progress.reason.to_owned();
-    let hindrance = Refusal::shown(refused, state).next();
-    if let (Some(_), SpecValidity::Invalid(_)) = (hindrance, validity) {
-        // A person repairs the spec first; what is refused is of the version that serves.
-        let _ = write!(message, " {}", Refusal::sentences(refused, state));
-    } else if let Some(refusal) = hindrance {
+    if let (Some(refusal), SpecValidity::Valid | SpecValidity::Deleting) = (hindrance, validity) {
         progress.ready = false;
         progress.stalled = true;
         reason.clone_from(&refusal.reason);
-        message = format!("{} {message}", Refusal::sentences(refused, state));
+        message = Message::Refused(refused, Box::new(message));
     }
     // The API server takes no empty message.
-    let message_if = |holds: bool, otherwise: &str| {
-        if holds {
-            message.clone()
-        } else {
-            otherwise.to_owned()
-        }
-    };
+    let message_if = |holds: bool, otherwise| if holds { message.clone() } else { otherwise };
     vec![
         (
             types::READY,
@@ -193,18 +188,23 @@ fn conditions(
             reason.clone(),
             message.clone(),
         ),
-        (types::AVAILABLE, available, pods_reason.to_owned(), pods),
+        (
+            types::AVAILABLE,
+            available,
+            pods_reason.to_owned(),
+            Message::Pods(pods),
+        ),
         (
             types::RECONCILING,
             progress.reconciling,
             reason.clone(),
-            message_if(progress.reconciling, "Nothing is under way."),
+            message_if(progress.reconciling, Message::Idle),
         ),
         (
             types::STALLED,
             progress.stalled,
             reason,
-            message_if(progress.stalled, "Nothing needs a person."),
+            message_if(progress.stalled, Message::NeedsNobody),
         ),
     ]
 }
@@ -295,27 +295,6 @@ fn progress(
         Some(_) if last_action == reasons::AWAITING_APPROVAL => reasons::AWAITING_APPROVAL,
         Some(_) => reasons::GATHERING_EVIDENCE,
     })
-}
-
-/// The message, followed by the annotations that could not be understood.
-fn with_ignored(state: &State) -> String {
-    let mut message = state.message.clone();
-    for ignored in &state.ignored {
-        let _ = write!(message, " Ignored: {ignored}");
-    }
-    message
-}
-
-fn listed(errors: &[Invalid], state: &State) -> String {
-    let mut text = errors
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("; ");
-    if let Some(stable) = &state.stable {
-        let _ = write!(text, ". Version {} serves on, untouched.", stable.version);
-    }
-    text
 }
 
 /// Whether a decision's Event is a warning.

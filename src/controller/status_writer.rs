@@ -19,6 +19,7 @@ use crate::{
     observe::Refusal,
     rollout::Decision,
     router::{Reachability, ReachabilityQuery},
+    sentences,
 };
 
 /// The outcome of writing a status.
@@ -133,9 +134,7 @@ fn new_problem(
             old.reason != reasons::INVALID_SPEC
                 || old.observed_generation != model.metadata.generation
         });
-        let errors = errors.iter().map(ToString::to_string);
-        let text = errors.collect::<Vec<_>>().join("; ");
-        return is_new.then(|| (reasons::INVALID_SPEC.to_owned(), text));
+        return is_new.then(|| (reasons::INVALID_SPEC.to_owned(), sentences::invalid(errors)));
     }
     let refusal = Refusal::shown(refused, next).next()?;
     let is_new = shown.is_none_or(|old| old.reason != refusal.reason);

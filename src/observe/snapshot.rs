@@ -70,12 +70,6 @@ pub struct Unmeasurable {
     pub reason: BlindReason,
 }
 
-impl std::fmt::Display for Unmeasurable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}.", self.objective, self.reason)
-    }
-}
-
 impl Snapshot {
     /// How long something has lasted without a break in the reconciles: during a break it may have
     /// ended and begun again. If it began in the future, by a clock that was set back since, it has
@@ -131,21 +125,6 @@ pub struct VersionHealth {
 }
 
 impl VersionHealth {
-    /// How many pods are ready, and what the others wait for, as a sentence.
-    pub fn sentence(&self, version: &str, replicas: i32) -> String {
-        format!("Version {version}: {}", self.pods(replicas))
-    }
-
-    /// The same without the version.
-    pub fn pods(&self, replicas: i32) -> String {
-        let all = self.desired.max(replicas);
-        let why = self.failure.as_ref().or(self.trouble.as_ref());
-        let why = why.map_or_else(String::new, |why| {
-            format!(": {}", why.trim_end_matches('.'))
-        });
-        format!("{} of {all} pods are Ready{why}.", self.ready)
-    }
-
     /// Whether so many pods are ready, have endpoints, and are not about to go.
     pub fn has_capacity(&self, needed: i32) -> bool {
         let endpoints = i32::try_from(self.endpoints).unwrap_or(i32::MAX);

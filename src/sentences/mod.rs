@@ -3,15 +3,22 @@
 //! The words of an error stay with its type, by `thiserror`, as is Rust's convention.
 
 mod conclusion;
+mod conditions;
 mod drift;
 mod judgement;
+mod notes;
 mod numbers;
+mod pods;
+mod refusals;
 mod statement;
 
 use std::fmt::{self, Display, Formatter};
 
+use self::pods::pods_of;
 use crate::api::commands::APPROVE;
 
+pub(crate) use conditions::{Message, ServingPods, invalid};
+pub(crate) use notes::note;
 pub(crate) use statement::{
     Attempt, Distrust, FirstStepReason, HoldPolicy, PodTrouble, SkipObjection, Statement,
     Withdrawal,
@@ -78,8 +85,13 @@ impl Display for Statement {
                 version,
                 health,
                 replicas,
-            } => f.write_str(&health.sentence(version, *replicas)),
-            Self::Unwritten(refusal) => f.write_str(&refusal.sentence()),
+            } => f.write_str(&pods_of(version, health, *replicas)),
+            // The condition has the API server's message.
+            Self::Unwritten(refusal) => write!(
+                f,
+                "{} {} has to be written first.",
+                refusal.kind, refusal.name
+            ),
             Self::Restored { version } => write!(
                 f,
                 "The status was lost: version {version}, the one in force by the history, has all \

@@ -1,0 +1,11 @@
+//! What Events say.
+
+use crate::api::DecisionRecord;
+
+/// A decision, and the person who asked for it.
+pub(crate) fn note(record: &DecisionRecord) -> String {
+    match &record.by {
+        Some(by) => format!("On the word of {by}: {}", record.sentence),
+        None => record.sentence.clone(),
+    }
+}
