@@ -315,7 +315,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::VersionRef;
+    use crate::{api::VersionRef, observe::PodProblem};
 
     /// Three pods are asked for, version 1 serves, and its pods are like this.
     fn of(stable: &VersionHealth, min_ready: &str) -> ModelDeploymentStatus {
@@ -384,9 +384,11 @@ mod tests {
 
     #[test]
     fn what_keeps_stables_pods_from_serving_stands_in_the_conditions() {
-        let words = "the scheduler says: 0/3 nodes are available: insufficient nvidia.com/gpu.";
+        let words = "0/3 nodes are available: insufficient nvidia.com/gpu.";
         let health = VersionHealth {
-            trouble: Some(words.to_owned()),
+            trouble: Some(PodProblem::NotScheduled {
+                words: words.to_owned(),
+            }),
             ..pods(0, 0)
         };
         let status = of(&health, "100%");
@@ -395,7 +397,7 @@ mod tests {
             let message = &found.unwrap().message;
             assert_eq!(
                 *message,
-                format!("Version 1: 0 of 3 pods are Ready: {words}")
+                format!("Version 1: 0 of 3 pods are Ready: the scheduler says: {words}")
             );
         }
     }

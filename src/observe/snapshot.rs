@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::Refusal;
+use super::{PodProblem, Refusal};
 use crate::{
     api::{Commands, Revision, State, VersionRef},
     evidence::{BlindReason, Reading},
@@ -107,10 +107,9 @@ pub struct VersionHealth {
     /// Endpoints that a router can send to.
     pub endpoints: usize,
     /// The version's own fault, such as a crash loop. Waiting does not help.
-    pub failure: Option<String>,
-    /// What keeps pods from serving through no fault of the version: the message of the scheduler
-    /// or the API server.
-    pub trouble: Option<String>,
+    pub failure: Option<PodProblem>,
+    /// What keeps pods from serving through no fault of the version.
+    pub trouble: Option<PodProblem>,
     /// Pods whose server runs and is not Ready.
     pub unready: i32,
     /// Whether one of these was Ready before, so that it is not just starting.

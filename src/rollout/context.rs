@@ -160,7 +160,7 @@ impl<'a> DecisionContext<'a> {
     pub(super) fn pods(&self, version: &VersionRef) -> Statement {
         Statement::Pods {
             version: self.name(&version.revision, &version.version),
-            health: self.health(&version.revision),
+            health: Box::new(self.health(&version.revision)),
             replicas: self.spec.replicas,
         }
     }

@@ -133,9 +133,10 @@ impl<'a> PodsOnTrial<'a> {
             return None;
         }
         if !self.health.is_silent() {
-            let refused = || self.snapshot.missing().map(ToString::to_string);
-            let trouble = self.health.trouble.clone().or_else(refused);
-            let cause = trouble.map_or(PodTrouble::NotStarted, PodTrouble::Reported);
+            let trouble = self.health.trouble.clone().map(PodTrouble::Problem);
+            let refused = || self.snapshot.missing().cloned().map(PodTrouble::Unwritten);
+            let cause = trouble.or_else(refused);
+            let cause = cause.unwrap_or(PodTrouble::NotStarted);
             return Some(Fault::Platform(late(Some(cause))));
         }
         let ran = self.health.unready_since.map(|since| self.witnessed(since));

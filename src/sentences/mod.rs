@@ -320,10 +320,16 @@ fn withdrawn(f: &mut Formatter<'_>, why: &Withdrawal, canary: &str, stable: &str
 fn end(f: &mut Formatter<'_>, cause: Option<&PodTrouble>) -> fmt::Result {
     match cause {
         None => f.write_str("."),
-        Some(PodTrouble::Reported(words)) => write!(f, ": {}.", words.trim_end_matches('.')),
+        Some(PodTrouble::Problem(problem)) => without_stop(f, &problem.to_string()),
+        Some(PodTrouble::Unwritten(refusal)) => without_stop(f, &refusal.to_string()),
         Some(PodTrouble::NotStarted) => f.write_str(": they have not been started."),
         Some(PodTrouble::StartedLate) => f.write_str(": they were started too late."),
     }
+}
+
+/// The words of others at the end of a sentence, which has a full stop of its own.
+fn without_stop(f: &mut Formatter<'_>, words: &str) -> fmt::Result {
+    write!(f, ": {}.", words.trim_end_matches('.'))
 }
 
 /// The person who spoke, as the subject of a sentence.

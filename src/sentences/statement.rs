@@ -7,7 +7,7 @@ use crate::{
     api::{RefusedVersion, Revision, UnmeasuredObjective},
     evidence::BlindReason,
     gate::Conclusion,
-    observe::{Refusal, VersionHealth},
+    observe::{PodProblem, Refusal, VersionHealth},
 };
 
 /// One thing that a decision says. A message is a list of them.
@@ -23,7 +23,10 @@ pub(crate) enum Statement {
         pods: Option<(i32, i32)>,
     },
     /// The first version cannot start through its own fault.
-    FirstCannotStart { version: String, failure: String },
+    FirstCannotStart {
+        version: String,
+        failure: PodProblem,
+    },
     /// A new version's pods are being started; it gets no traffic before `pods` of them are Ready.
     Starts {
         version: String,
@@ -36,7 +39,7 @@ pub(crate) enum Statement {
     /// How many pods of a version are Ready, and what the others wait for.
     Pods {
         version: String,
-        health: VersionHealth,
+        health: Box<VersionHealth>,
         replicas: i32,
     },
     /// An object has to be written before any weight is raised.
@@ -131,7 +134,10 @@ pub(crate) enum Statement {
     /// Stable answers what the version on trial would.
     StableAnswers,
     /// A version cannot run through its own fault.
-    CannotRun { version: String, failure: String },
+    CannotRun {
+        version: String,
+        failure: PodProblem,
+    },
     /// Too few pods of a version were Ready within `spec.rollout.progressDeadline`.
     NotReadyInTime {
         version: String,
@@ -263,8 +269,10 @@ pub(crate) enum Distrust {
 /// What keeps pods from being Ready through no fault of the version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PodTrouble {
-    /// What the scheduler, the API server or a node says.
-    Reported(String),
+    /// What keeps them from serving.
+    Problem(PodProblem),
+    /// An object of theirs that the API server refuses.
+    Unwritten(Refusal),
     /// Their servers have not been started.
     NotStarted,
     /// Their servers were started too late to be Ready in time.

@@ -8,7 +8,10 @@ mod release;
 mod scenario;
 
 use serde_json::{Value, json};
-use serin::api::commands::Command;
+use serin::{
+    api::commands::Command,
+    observe::{ContainerEnd, PodProblem},
+};
 
 use scenario::{Answers, Scenario};
 
@@ -257,8 +260,16 @@ fn a_crash_loop() {
     scenario.pass(30);
     scenario.crash(
         "2",
-        "pod churn-5e1d-x7k2p is in CrashLoopBackOff: back-off 10s (it ended with \
-        exit code 1: no such model)",
+        PodProblem::Waits {
+            pod: "churn-5e1d-x7k2p".to_owned(),
+            container: None,
+            reason: "CrashLoopBackOff".to_owned(),
+            words: "back-off 10s".to_owned(),
+            last_end: Some(ContainerEnd {
+                exit_code: 1,
+                words: Some("no such model".to_owned()),
+            }),
+        },
     );
     scenario.look();
     golden!(a_crash_loop, scenario);
@@ -288,7 +299,9 @@ fn a_cluster_without_room() {
     scenario.apply("2");
     scenario.trouble(
         "2",
-        "the scheduler says: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu",
+        PodProblem::NotScheduled {
+            words: "0/3 nodes are available: 3 Insufficient nvidia.com/gpu".to_owned(),
+        },
     );
     scenario.wait(390);
     scenario.note("A node is added.");
@@ -311,7 +324,10 @@ fn a_node_is_drained() {
     }
     scenario.trouble(
         "2",
-        "pod churn-5e1d-x7k2p is being deleted (Eviction API: evicting)",
+        PodProblem::Deleted {
+            pod: "churn-5e1d-x7k2p".to_owned(),
+            words: Some("Eviction API: evicting".to_owned()),
+        },
     );
     scenario.play(300);
     scenario.note("Its pods are Ready on another node.");

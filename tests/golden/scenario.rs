@@ -11,7 +11,7 @@ use serin::{
         commands::Command,
     },
     evidence::{self, BlindReason, Classes, Cursors, Observation, Reading, Snapped, Tally, Window},
-    observe::{Snapshot, VersionHealth},
+    observe::{PodProblem, Snapshot, VersionHealth},
     rollout::decide,
 };
 
@@ -131,21 +131,21 @@ impl Scenario {
     }
 
     /// None of a version's pods serves from now on, through no fault of its own.
-    pub fn trouble(&mut self, version: &str, words: &str) {
-        self.note(&format!("Of version {version}, {words}."));
+    pub fn trouble(&mut self, version: &str, problem: PodProblem) {
+        self.note(&format!("Of version {version}, {problem}."));
         let health = VersionHealth {
             desired: 2,
-            trouble: Some(words.to_owned()),
+            trouble: Some(problem),
             ..VersionHealth::default()
         };
         self.health.insert(self.revision(version), health);
     }
 
     /// A version's pods fail for a permanent reason.
-    pub fn crash(&mut self, version: &str, failure: &str) {
+    pub fn crash(&mut self, version: &str, failure: PodProblem) {
         self.pods(version, 0);
         let health = self.health.entry(self.revision(version)).or_default();
-        health.failure = Some(failure.to_owned());
+        health.failure = Some(failure);
     }
 
     /// What requests to a version come to from now on.

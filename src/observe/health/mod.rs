@@ -21,7 +21,7 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 
-use super::VersionHealth;
+use super::{ContainerEnd, PodProblem, UnmetCondition, VersionHealth};
 use crate::k8s::FETCH;
 
 /// The container that serves the model. Others, such as sidecars, are not the version's.
@@ -126,7 +126,7 @@ fn silent_server(pod: &Pod) -> Option<Silent> {
 }
 
 /// The version's own fault, as one pod shows it.
-fn failure(pod: &Pod, since: Option<Timestamp>) -> Option<String> {
+fn failure(pod: &Pod, since: Option<Timestamp>) -> Option<PodProblem> {
     if !is_alive(pod) {
         return None;
     }
@@ -134,11 +134,10 @@ fn failure(pod: &Pod, since: Option<Timestamp>) -> Option<String> {
     if let Some(ended) = fetching.and_then(failed_fetch)
         && FETCH_FAILS.contains(&ended.exit_code)
     {
-        let name = pod.name_any();
-        return Some(format!(
-            "pod {name} cannot fetch its artefact{}",
-            words_of(ended)
-        ));
+        return Some(PodProblem::CannotFetch {
+            pod: pod.name_any(),
+            end: end_of_container(ended),
+        });
     }
     let server = server(pod)?;
     if let Some((reason, waiting)) = waiting(server) {
@@ -146,11 +145,13 @@ fn failure(pod: &Pod, since: Option<Timestamp>) -> Option<String> {
             return Some(unpulled(pod, waiting));
         }
         if is_own(reason, waiting) {
-            return Some(format!(
-                "{}{}",
-                is_in(pod, reason, waiting),
-                last_words(server)
-            ));
+            return Some(PodProblem::Waits {
+                pod: pod.name_any(),
+                container: None,
+                reason: reason.to_owned(),
+                words: waiting_words(waiting),
+                last_end: last_end(server).map(end_of_container),
+            });
         }
     }
     let restarts = server.restart_count;
@@ -158,17 +159,15 @@ fn failure(pod: &Pod, since: Option<Timestamp>) -> Option<String> {
     let rebooted = last_end(server)
         .and_then(|ended| ended.reason.as_deref())
         .is_some_and(|reason| NODE_RESTARTED.contains(&reason));
-    (counts && restarts >= RESTARTS_THAT_FAIL && !rebooted).then(|| {
-        let name = pod.name_any();
-        format!(
-            "pod {name} was restarted {restarts} times{}",
-            last_words(server)
-        )
+    (counts && restarts >= RESTARTS_THAT_FAIL && !rebooted).then(|| PodProblem::Restarted {
+        pod: pod.name_any(),
+        times: restarts,
+        last_end: last_end(server).map(end_of_container),
     })
 }
 
 /// What keeps pods from serving that is not the version's fault.
-fn trouble(deployment: &Deployment, pods: &[Arc<Pod>]) -> Option<String> {
+fn trouble(deployment: &Deployment, pods: &[Arc<Pod>]) -> Option<PodProblem> {
     let alive = || pods.iter().filter(|pod| is_alive(pod));
     let gone = || pods.iter().filter(|pod| !is_alive(pod));
     let missing = || {
@@ -181,7 +180,7 @@ fn trouble(deployment: &Deployment, pods: &[Arc<Pod>]) -> Option<String> {
 }
 
 /// Why the API server takes no pods, or no ReplicaSet.
-fn refused_pods(deployment: &Deployment) -> Option<String> {
+fn refused_pods(deployment: &Deployment) -> Option<PodProblem> {
     let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
     let refused = conditions.iter().find(|condition| {
         let (type_, status) = (condition.type_.as_deref(), condition.status.as_deref());
@@ -189,22 +188,24 @@ fn refused_pods(deployment: &Deployment) -> Option<String> {
             || condition.reason.as_deref() == Some("ReplicaSetCreateError")
     })?;
     let message = refused.message.as_deref().unwrap_or_default();
-    Some(format!("the API server says: {}", shortened(message)))
+    let words = shortened(message);
+    Some(PodProblem::NotCreated { words })
 }
 
 /// What keeps one pod from serving.
-fn trouble_of(pod: &Pod) -> Option<String> {
+fn trouble_of(pod: &Pod) -> Option<PodProblem> {
     if is_ready(pod) {
         return None;
     }
     let unscheduled = condition(pod, "PodScheduled").filter(|it| it.status == "False");
     if let Some(message) = unscheduled.and_then(|scheduled| scheduled.message.as_deref()) {
-        return Some(format!("the scheduler says: {}", shortened(message)));
+        let words = shortened(message);
+        return Some(PodProblem::NotScheduled { words });
     }
     let fetching = containers(pod).filter(|status| status.name == FETCH);
     if let Some(away) = { fetching }.find_map(failed_fetch) {
-        let words = words_of(away);
-        return Some(format!("the artefact cannot be fetched yet{words}"));
+        let end = end_of_container(away);
+        return Some(PodProblem::NotFetchedYet { end });
     }
     if let Some(trouble) = containers(pod).find_map(|status| container_trouble(pod, status)) {
         return Some(trouble);
@@ -212,26 +213,22 @@ fn trouble_of(pod: &Pod) -> Option<String> {
     // A node that is away, a sidecar, or a load balancer that the pod waits for.
     server(pod).filter(|server| server.ready)?;
     let mut others = pod.status.as_ref()?.conditions.iter().flatten();
-    let why = others.find(|it| it.status == "False" && it.type_ != "Ready");
-    let why = why.map_or_else(
-        || "is its node away?".to_owned(),
-        |why| {
-            format!(
-                "{} {}",
-                why.type_,
-                why.message.as_deref().unwrap_or("is False")
-            )
-        },
-    );
-    let name = pod.name_any();
-    Some(format!(
-        "the server in pod {name} is ready, the pod is not: {}",
-        shortened(&why)
-    ))
+    let unmet = others.find(|it| it.status == "False" && it.type_ != "Ready");
+    Some(PodProblem::ServerAloneIsReady {
+        pod: pod.name_any(),
+        condition: unmet.map(|unmet| UnmetCondition {
+            name: unmet.type_.clone(),
+            words: unmet.message.as_deref().map(|words| {
+                // With the type and a space before it, it has the usual length.
+                let before = unmet.type_.chars().count() + 1;
+                shortened_to(words, LONGEST.saturating_sub(before))
+            }),
+        }),
+    })
 }
 
 /// What keeps a container from running through no fault of the version.
-fn container_trouble(pod: &Pod, status: &ContainerStatus) -> Option<String> {
+fn container_trouble(pod: &Pod, status: &ContainerStatus) -> Option<PodProblem> {
     let (reason, waiting) = waiting(status)?;
     if STARTING.contains(&reason) {
         return None;
@@ -243,33 +240,36 @@ fn container_trouble(pod: &Pod, status: &ContainerStatus) -> Option<String> {
     if PULLING.contains(&reason) {
         return Some(unpulled(pod, waiting));
     }
-    let whose = if is_ours {
-        String::new()
-    } else {
-        format!("container {} of ", status.name)
-    };
-    Some(format!("{whose}{}", is_in(pod, reason, waiting)))
+    Some(PodProblem::Waits {
+        pod: pod.name_any(),
+        container: (!is_ours).then(|| status.name.clone()),
+        reason: reason.to_owned(),
+        words: waiting_words(waiting),
+        last_end: None,
+    })
 }
 
 /// How a pod ended or is about to end, so that another one has to replace it.
-fn end_of(pod: &Pod) -> Option<String> {
-    let name = pod.name_any();
+fn end_of(pod: &Pod) -> Option<PodProblem> {
     let status = pod.status.as_ref()?;
     let disrupted = condition(pod, "DisruptionTarget").filter(|it| it.status == "True");
     let message = disrupted
         .and_then(|it| it.message.as_deref())
         .or(status.message.as_deref());
-    let why = message
-        .map(|message| format!(" ({})", shortened(message)))
-        .unwrap_or_default();
+    let words = message.map(shortened);
+    let pod_name = pod.name_any();
     if pod.metadata.deletion_timestamp.is_some() {
-        return Some(format!("pod {name} is being deleted{why}"));
+        return Some(PodProblem::Deleted {
+            pod: pod_name,
+            words,
+        });
     }
     let reason = status.reason.as_deref().or(status.phase.as_deref());
-    Some(format!(
-        "pod {name} has ended: {}{why}",
-        reason.unwrap_or("Failed")
-    ))
+    Some(PodProblem::Ended {
+        pod: pod_name,
+        reason: reason.unwrap_or("Failed").to_owned(),
+        words,
+    })
 }
 
 /// Whether a pod may still serve: it has not ended, is not being deleted, and its node answers.
@@ -332,41 +332,31 @@ fn last_end(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
     status.last_state.as_ref()?.terminated.as_ref()
 }
 
-/// How the container ended the last time, with its termination message if it left one.
-fn last_words(status: &ContainerStatus) -> String {
-    last_end(status).map(words_of).unwrap_or_default()
-}
-
-fn words_of(ended: &ContainerStateTerminated) -> String {
+/// How a container ended, with its termination message if it left one.
+fn end_of_container(ended: &ContainerStateTerminated) -> ContainerEnd {
     let message = ended.message.as_deref().map(str::trim);
-    let message = message
-        .filter(|message| !message.is_empty())
-        .map(|message| format!(": {}", shortened(message)))
-        .unwrap_or_default();
-    format!(" (it ended with exit code {}{message})", ended.exit_code)
+    let message = message.filter(|message| !message.is_empty());
+    ContainerEnd {
+        exit_code: ended.exit_code,
+        words: message.map(shortened),
+    }
 }
 
-fn is_in(pod: &Pod, reason: &str, waiting: &ContainerStateWaiting) -> String {
-    let message = waiting.message.as_deref().unwrap_or_default();
-    format!(
-        "pod {} is in {reason}: {}",
-        pod.name_any(),
-        shortened(message)
-    )
+fn waiting_words(waiting: &ContainerStateWaiting) -> String {
+    shortened(waiting.message.as_deref().unwrap_or_default())
 }
 
 /// A pull that failed. During the pause before the next try, the message of the last one follows
 /// that of the pause.
-fn unpulled(pod: &Pod, waiting: &ContainerStateWaiting) -> String {
+fn unpulled(pod: &Pod, waiting: &ContainerStateWaiting) -> PodProblem {
     let message = waiting.message.as_deref().unwrap_or_default();
     let last = message
         .split_once("ErrImagePull: ")
         .map_or(message, |(_, last)| last);
-    format!(
-        "pod {} cannot pull its image: {}",
-        pod.name_any(),
-        shortened(last)
-    )
+    PodProblem::NotPulled {
+        pod: pod.name_any(),
+        words: shortened(last),
+    }
 }
 
 /// Whether the server waits through the version's own fault.
@@ -383,7 +373,11 @@ fn is_not_found(message: &str) -> bool {
 }
 
 fn shortened(message: &str) -> String {
-    match message.char_indices().nth(LONGEST) {
+    shortened_to(message, LONGEST)
+}
+
+fn shortened_to(message: &str, longest: usize) -> String {
+    match message.char_indices().nth(longest) {
         Some((end, _)) => format!("{}…", message.get(..end).unwrap_or_default()),
         None => message.to_owned(),
     }

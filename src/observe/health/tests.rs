@@ -65,19 +65,24 @@ fn ended(code: i32, message: &str) -> Value {
     json!({"terminated": {"exitCode": code, "message": message}})
 }
 
+/// What is found in words, so that each test reads like the status.
+fn said(problem: Option<&PodProblem>) -> String {
+    problem.unwrap().to_string()
+}
+
 #[track_caller]
 fn is_own(health: &VersionHealth, words: &str) {
     assert_eq!(
-        (health.failure.as_deref(), health.trouble.as_deref()),
-        (Some(words), None)
+        (&said(health.failure.as_ref())[..], &health.trouble),
+        (words, &None)
     );
 }
 
 #[track_caller]
 fn is_the_platforms(health: &VersionHealth, words: &str) {
     assert_eq!(
-        (health.failure.as_deref(), health.trouble.as_deref()),
-        (None, Some(words))
+        (&health.failure, &said(health.trouble.as_ref())[..]),
+        (&None, words)
     );
     assert!(!health.is_silent());
 }
@@ -195,7 +200,7 @@ fn a_fetch_that_will_never_succeed_is_the_versions_fault() {
     ] {
         let failure = fetch_in(&state).failure;
         assert_eq!(
-            failure.unwrap(),
+            said(failure.as_ref()),
             format!("pod iris-1 cannot fetch its artefact (it ended with exit code 3: {refused})")
         );
     }
@@ -417,9 +422,11 @@ fn pods_that_are_gone_are_no_trouble_once_others_serve() {
 #[test]
 fn the_words_of_others_are_repeated_up_to_a_length() {
     let long = "é".repeat(1000);
-    let trouble = server_in(&waits("CreateContainerError", &long))
-        .trouble
-        .unwrap();
+    let trouble = said(
+        server_in(&waits("CreateContainerError", &long))
+            .trouble
+            .as_ref(),
+    );
     assert!(trouble.ends_with("é…"));
     assert!(trouble.chars().count() < 500);
 }

@@ -23,7 +23,7 @@ use crate::{
         conditions::reasons,
     },
     evidence::{BlindReason, Cursors, Observation, Reading, Tally, Window},
-    observe::{Refusal, Snapshot, VersionHealth},
+    observe::{PodProblem, Refusal, Snapshot, VersionHealth},
 };
 
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -310,7 +310,7 @@ fn a_version_that_cannot_run_is_rolled_back_whatever_the_metrics_say() {
     world.set_health(
         "2",
         VersionHealth {
-            failure: Some("pod x is in CrashLoopBackOff".to_owned()),
+            failure: Some(PodProblem::Text("pod x is in CrashLoopBackOff".to_owned())),
             ..ready()
         },
     );
@@ -374,7 +374,9 @@ fn pods_that_only_a_cache_speaks_against_end_no_trial() {
     let away = Some("cannot read the Deployment: no answer within 3 s".to_owned());
     let unready = silent();
     let crashing = VersionHealth {
-        failure: Some("pod churn-1 is in CrashLoopBackOff".to_owned()),
+        failure: Some(PodProblem::Text(
+            "pod churn-1 is in CrashLoopBackOff".to_owned(),
+        )),
         ..ready()
     };
     let mut starting = World::with_stable_v1();
@@ -433,7 +435,9 @@ fn evidence_against_a_version_waits_for_no_word_on_its_pods() {
     world.set_health(
         "2",
         VersionHealth {
-            failure: Some("pod churn-1 is in CrashLoopBackOff".to_owned()),
+            failure: Some(PodProblem::Text(
+                "pod churn-1 is in CrashLoopBackOff".to_owned(),
+            )),
             unconfirmed: Some("cannot read the pods".to_owned()),
             ..ready()
         },

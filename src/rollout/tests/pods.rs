@@ -8,7 +8,7 @@ const NO_ROOM: &str = "the scheduler says: 0/3 nodes are available: 3 Insufficie
 /// None of two pods is Ready, and the platform says why.
 fn troubled() -> VersionHealth {
     VersionHealth {
-        trouble: Some(NO_ROOM.to_owned()),
+        trouble: Some(PodProblem::Text(NO_ROOM.to_owned())),
         ..missing()
     }
 }

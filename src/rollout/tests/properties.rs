@@ -91,8 +91,8 @@ impl World {
                     ready,
                     endpoints: usize::try_from(ready).unwrap(),
                     unready: if trouble { 0 } else { 2 - ready },
-                    trouble: trouble.then(|| "no node has room".to_owned()),
-                    failure: fails.then(|| "it fails".to_owned()),
+                    trouble: trouble.then(|| PodProblem::Text("no node has room".to_owned())),
+                    failure: fails.then(|| PodProblem::Text("it fails".to_owned())),
                     ..super::ready()
                 };
                 self.set_health(&version.to_string(), health);

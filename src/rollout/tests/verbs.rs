@@ -384,7 +384,7 @@ fn with_on_failure_pause_a_person_decides() {
     assert_eq!(world.serve(1, (100, 90), (900, 0)), [reasons::ROLLED_BACK]);
     let mut world = canary_v2(pause);
     let crashing = VersionHealth {
-        failure: Some("pod x is in CrashLoopBackOff".to_owned()),
+        failure: Some(PodProblem::Text("pod x is in CrashLoopBackOff".to_owned())),
         ..ready()
     };
     world.set_health("2", crashing);
