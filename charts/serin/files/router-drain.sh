@@ -1,6 +1,6 @@
 #!/bin/bash
-# The preStop hook of a router pod, run in Envoy's container. Envoy itself ends at once on SIGTERM; this lets it serve
-# on until nothing is sent to it any more.
+# The preStop hook of a router pod, run in Envoy's container. Envoy itself ends at once on SIGTERM;
+# this lets it serve on until nothing is sent to it any more.
 #
 # usage: router-drain.sh ADMIN_PORT MIN_SECONDS MAX_SECONDS
 set -u
@@ -15,7 +15,8 @@ admin() { # METHOD PATH
     exec 3>&-
 }
 
-# The sum of a counter or gauge of requests, without those to the admin interface and the metrics page.
+# The sum of a counter or gauge of requests, without those to the admin interface and the metrics
+# page.
 requests() { # downstream_rq_active or downstream_rq_total
     local line sum=0
     while read -r line; do
@@ -27,12 +28,12 @@ requests() { # downstream_rq_active or downstream_rq_total
     echo "$sum"
 }
 
-# From here on /ready answers 503 and every answer asks the client to close its connection, so that clients with long
-# connections come back through the Service and reach another router.
+# From here on /ready answers 503 and every answer asks the client to close its connection, so that
+# clients with long connections come back through the Service and reach another router.
 admin POST /healthcheck/fail >/dev/null
 sleep "$min"
-# A node that is busy takes this router out of the Services seconds later than others: 6 s were seen. So it ends
-# once no request has come for 2 s, and none is in flight.
+# A node that is busy takes this router out of the Services seconds later than others: 6 s were
+# seen. So it ends once no request has come for 2 s, and none is in flight.
 quiet=0 before=
 until ((quiet >= 4 || SECONDS >= max)); do
     total=$(requests downstream_rq_total)

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Starts Envoy with its bootstrap, which listens on all addresses of both families; on those of IPv4 alone where the kernel
-# has no IPv6.
+# Starts Envoy with its bootstrap, which listens on all addresses of both families; on those of IPv4
+# alone where the kernel has no IPv6.
 #
 # usage: router-start.sh BOOTSTRAP [ARGUMENT OF ENVOY]…
 set -eu
