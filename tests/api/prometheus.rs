@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
 use crate::{
     objects::world,
     world::{World, canary},
@@ -40,12 +38,7 @@ async fn a_version_with_errors_is_rolled_back_with_the_numbers() {
 #[tokio::test]
 async fn a_version_that_turns_bad_at_half_the_traffic_is_rolled_back_from_there() {
     let world = world!(World::with_metrics()).with_stable("1").await;
-    let stays = json!("1h");
-    world
-        .change("2", "/spec/rollout/steps/1/minDuration", stays)
-        .await;
-    world.until_canary("2", 50).await;
-    world.fail("2", 0.5);
+    world.turn_bad_at_half("2").await;
     world.until_rolled_back().await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(world.weights("2").last(), Some(&50), "it never got more");

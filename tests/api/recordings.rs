@@ -2,7 +2,6 @@
 
 use jiff::Timestamp;
 use kube::Api;
-use serde_json::json;
 use serin::{
     api::{ModelDeployment, Verdict},
     report::{explain, replay},
@@ -13,12 +12,7 @@ use crate::{objects::world, world::World};
 #[tokio::test]
 async fn a_rollback_is_recorded_with_its_evidence_and_replays_to_the_same_decisions() {
     let world = world!(World::with_metrics()).with_stable("1").await;
-    let stays = json!("1h");
-    world
-        .change("2", "/spec/rollout/steps/1/minDuration", stays)
-        .await;
-    world.until_canary("2", 50).await;
-    world.fail("2", 0.5);
+    world.turn_bad_at_half("2").await;
     let status = world.until_reason("RolledBack").await;
 
     let decisions = &status.state.decisions;

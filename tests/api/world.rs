@@ -220,6 +220,16 @@ impl World {
         self.apply(&changed).await.unwrap();
     }
 
+    /// Rolls a version out, lets it stay at half the traffic, and has half of its answers fail from
+    /// there on.
+    pub async fn turn_bad_at_half(&self, version: &str) {
+        let stays = json!("1h");
+        self.change(version, "/spec/rollout/steps/1/minDuration", stays)
+            .await;
+        self.until_canary(version, 50).await;
+        self.fail(version, 0.5);
+    }
+
     /// The first version, serving.
     pub async fn with_stable(self, version: &str) -> Self {
         self.roll_out(version).await;
