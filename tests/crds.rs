@@ -1,7 +1,17 @@
-//! The generated CRD is what the types say.
+//! The generated CRD is what the types say, and its number says which schema it is.
 #![allow(clippy::unwrap_used)]
 
-use serin::api::crd;
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use serin::api::{SCHEMA, crd};
+use sha2::{Digest, Sha256};
+
+/// The number of the schema, and the SHA-256 of that schema without its descriptions.
+const RECORDED: (u32, &str) = (
+    3,
+    "174abc743745af1801d411ecc81a29d97b7f129e82c4aee53dde6335f478b7e1",
+);
 
 #[test]
 fn the_crd_in_the_repository_is_generated_from_the_types() {
@@ -21,5 +31,38 @@ fn the_crd_in_the_repository_is_generated_from_the_types() {
             body == generated,
             "{path} is out of date: run `cargo xtask crds`"
         );
+    }
+}
+
+/// An operator upgrades a CRD of a lower number only: a schema that changes under its number stays
+/// as it was in clusters, and the API server prunes the new fields.
+#[test]
+fn another_schema_has_another_number() {
+    let crd = serde_json::to_value(crd().unwrap()).unwrap();
+    let schema = without_descriptions(&crd["spec"]["versions"]);
+    let digest = format!("{:x}", Sha256::digest(schema.to_string()));
+    assert_eq!(
+        (SCHEMA, &digest[..]),
+        RECORDED,
+        "the CRD's schema has changed: raise SCHEMA in src/api/crd.rs by 1 if main or a release \
+         had the old schema, then write the number and the digest on the left into RECORDED"
+    );
+}
+
+/// The same, with the keys of every object in order. A property may be called `description`, too:
+/// only texts go.
+fn without_descriptions(node: &Value) -> Value {
+    match node {
+        Value::Object(map) => {
+            let kept = map
+                .iter()
+                .filter(|(key, value)| *key != "description" || !value.is_string());
+            let kept: BTreeMap<_, _> = kept
+                .map(|(key, value)| (key.clone(), without_descriptions(value)))
+                .collect();
+            Value::Object(kept.into_iter().collect())
+        }
+        Value::Array(list) => list.iter().map(without_descriptions).collect(),
+        other => other.clone(),
     }
 }
