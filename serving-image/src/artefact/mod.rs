@@ -8,6 +8,8 @@ mod files;
 mod manifest;
 
 pub use files::{Artefact, ArtefactError, Digest, Files, MAX_MANIFEST, write_manifest};
+#[cfg(test)]
+pub(crate) use manifest::tests::categories;
 pub use manifest::{
     Activation, Background, Channels, Distribution, Drop, Dtype, FileEntry, Filter, Golden,
     GraphInput, GraphOutput, Head, Holds, ImageDtype, ImageStep, Input, InputType, Kind, Layout,

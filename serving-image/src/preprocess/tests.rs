@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::array::Elements;
+use crate::artefact::categories;
 use serde_json::json;
 
 fn of(manifest: &Value) -> Preprocessor {
@@ -112,26 +113,17 @@ fn the_example_is_valid() {
 /// scikit-learn itself.
 #[test]
 fn categories_are_encoded_and_only_named_fields_are_scaled() {
-    let preprocessor = of(&json!({
-        "schemaVersion": 1, "name": "m", "version": "1", "kind": "tabular", "task": "regression",
-        "inputs": [
-            {"name": "age", "type": "number", "nullable": true},
-            {"name": "size", "type": "string", "allowed": ["S", "M", "L"]},
-            {"name": "colour", "type": "string", "maxLength": 20, "nullable": true},
-            {"name": "class", "type": "integer", "allowed": [1, 2]}
-        ],
-        "preprocessing": [
-            {"step": "impute", "values": {"age": 50, "colour": "red"}},
-            {"step": "ordinal", "categories": {"size": ["S", "M", "L"]}},
-            {"step": "oneHot", "categories": {"colour": ["blue", "red"]}, "ignoreUnknown": true},
-            {"step": "oneHot", "categories": {"class": [1, 2]}, "drop": "ifBinary"},
-            {"step": "order", "features": ["colour", "age", "size", "class"]},
-            {"step": "minMaxScale", "features": ["age"], "min": [20], "max": [70], "range": [0,
-            10], "clip": true},
-            {"step": "robustScale", "features": ["size", "age"], "center": [1, 2], "scale": [2, 4]}
-        ],
-        "network": {"architecture": "linear", "weights": "w"}, "outputs": {}
-    }));
+    let mut manifest = categories();
+    let steps = &mut manifest["preprocessing"];
+    steps[0]["values"]["age"] = json!(50);
+    steps[5] = json!({
+        "step": "minMaxScale", "features": ["age"], "min": [20], "max": [70], "range": [0, 10],
+        "clip": true,
+    });
+    steps[6] = json!({
+        "step": "robustScale", "features": ["size", "age"], "center": [1, 2], "scale": [2, 4],
+    });
+    let preprocessor = of(&manifest);
     let batch = preprocessor.prepare(
         &[
             json!({"size": "L", "class": 2}),

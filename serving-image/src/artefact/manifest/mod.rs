@@ -10,7 +10,7 @@ mod network;
 mod output;
 mod step;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -23,7 +23,7 @@ fn tabular() -> Value {
 }
 
 /// Ages, sizes and colours: every step that named fields know.
-fn categories() -> Value {
+pub(crate) fn categories() -> Value {
     json!({
         "schemaVersion": 1, "name": "m", "version": "1", "kind": "tabular", "task": "regression",
         "inputs": [
