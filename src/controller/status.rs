@@ -97,12 +97,13 @@ pub fn add_pending(
         .filter(|condition| condition.type_ == types::ROUTER_REFUSED)
         .map(|condition| condition.last_transition_time.clone())
         .next();
+    let why = why.to_string();
     let news = since.is_none().then(|| why.clone());
     status.conditions.push(Condition {
         type_: types::ROUTER_REFUSED.to_owned(),
         status: "True".to_owned(),
         reason: reasons::ROUTER_REFUSED.to_owned(),
-        message: why.clone(),
+        message: why,
         observed_generation: status.observed_generation,
         last_transition_time: since.unwrap_or(Time(now)),
     });
@@ -315,7 +316,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{api::VersionRef, observe::PodProblem};
+    use crate::{api::VersionRef, observe::PodProblem, router::PendingReason};
 
     /// Three pods are asked for, version 1 serves, and its pods are like this.
     fn of(stable: &VersionHealth, min_ready: &str) -> ModelDeploymentStatus {
@@ -412,7 +413,7 @@ mod tests {
     #[test]
     fn why_routers_do_not_follow_stands_in_the_status_while_they_do_not() {
         let pending = InForce::Pending {
-            why: "Router a refuses it.".to_owned(),
+            why: PendingReason::Words("Router a refuses it.".to_owned()),
         };
         let (first, later) = (Timestamp::UNIX_EPOCH, Timestamp::MAX);
         let mut old = ModelDeploymentStatus::default();

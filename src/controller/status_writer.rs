@@ -145,7 +145,7 @@ fn new_problem(
 fn newly_ignored(model: &ModelDeployment, next: &State) -> Option<String> {
     let before = model.status.as_ref().map(|status| &status.state.ignored);
     let changed = before != Some(&next.ignored) && !next.ignored.is_empty();
-    changed.then(|| next.ignored.join(" "))
+    changed.then(|| sentences::ignored(&next.ignored))
 }
 
 /// Writes the complete record to the log.

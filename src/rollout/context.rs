@@ -293,7 +293,7 @@ pub(super) fn named(snapshot: &Snapshot, revision: &Revision, version: &str) -> 
     let canary = state.canary.as_ref().map(|it| (&it.revision, &it.version));
     let mut all = [Some((&desired.revision, &desired.version)), stable, canary].into_iter();
     if all.any(|it| it.is_some_and(|(other, name)| name == version && other != revision)) {
-        format!("{version} ({revision})")
+        sentences::told_apart(version, revision)
     } else {
         version.to_owned()
     }

@@ -7,6 +7,7 @@ use crate::{
     api::{GateRecord, ObjectiveRecord, Verdict},
     evidence::{BlindReason, Reading},
     gate::GateVerdict,
+    sentences,
 };
 
 impl From<GateVerdict> for Verdict {
@@ -33,12 +34,12 @@ pub(super) fn record(
             reading.query().to_owned(),
             gate.sentence.clone(),
         ),
-        Some(Err(blind)) => (Verdict::Blind, String::new(), format!("{blind}.")),
-        None => (
+        Some(Err(blind)) => (
             Verdict::Blind,
             String::new(),
-            "The metrics were not read.".to_owned(),
+            sentences::unread(Some(blind)),
         ),
+        None => (Verdict::Blind, String::new(), sentences::unread(None)),
     };
     ObjectiveRecord {
         objective: gate.objective.clone(),

@@ -26,7 +26,9 @@ use crate::{
 };
 
 pub use registry::Registry;
-pub use report::{Connections, InForce, Reachability, ReachabilityQuery, Report};
+pub use report::{
+    Connections, InForce, PendingReason, Reachability, ReachabilityQuery, Report, RouterRejection,
+};
 pub use route::{Route, weights};
 
 /// Declares the module of each router, and the function that makes all of them. The first is the

@@ -19,12 +19,44 @@ pub enum InForce {
     },
     /// All or a part of it does not.
     Pending {
-        /// Why, as a sentence for the status.
-        why: String,
+        /// Why.
+        why: PendingReason,
     },
     /// It does not know the model.
     #[default]
     Absent,
+}
+
+/// Why a router does not follow a model.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum PendingReason {
+    /// Processes of the router reject a part of the model's configuration.
+    Rejected {
+        /// The first of them, by name.
+        rejections: Vec<RouterRejection>,
+        /// How many more there are.
+        #[serde(default)]
+        more: usize,
+    },
+    /// A sentence in the router's own words.
+    #[serde(untagged)]
+    Words(String),
+}
+
+/// What one process of a router rejects.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct RouterRejection {
+    /// The name of its pod.
+    pub router: String,
+    /// What it rejects, such as `listener`.
+    pub what: String,
+    /// The port of that, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Its message.
+    pub words: String,
 }
 
 /// What is known of a model's router: a part of the snapshot that a decision sees.

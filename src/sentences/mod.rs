@@ -10,15 +10,19 @@ mod notes;
 mod numbers;
 mod pods;
 mod refusals;
+mod routers;
 mod statement;
 
 use std::fmt::{self, Display, Formatter};
 
 use self::pods::pods_of;
-use crate::api::commands::APPROVE;
+use crate::{
+    api::{Revision, commands::APPROVE},
+    evidence::BlindReason,
+};
 
 pub(crate) use conditions::{Message, ServingPods, invalid};
-pub(crate) use notes::note;
+pub(crate) use notes::{ignored, note};
 pub(crate) use statement::{
     Attempt, Distrust, FirstStepReason, HoldPolicy, PodTrouble, SkipObjection, Statement,
     Withdrawal,
@@ -33,6 +37,19 @@ const TIME: &str = "%H:%M:%SZ";
 pub(crate) fn text(statements: &[Statement]) -> String {
     let sentences: Vec<_> = statements.iter().map(ToString::to_string).collect();
     sentences.join(" ")
+}
+
+/// How a version is named beside another revision that carries the same version.
+pub(crate) fn told_apart(version: &str, revision: &Revision) -> String {
+    format!("{version} ({revision})")
+}
+
+/// Why nothing is known of an objective at one look; `None` if it was not read.
+pub(crate) fn unread(blind: Option<&BlindReason>) -> String {
+    blind.map_or_else(
+        || "The metrics were not read.".to_owned(),
+        |blind| format!("{blind}."),
+    )
 }
 
 impl Display for Statement {

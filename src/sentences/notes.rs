@@ -9,3 +9,8 @@ pub(crate) fn note(record: &DecisionRecord) -> String {
         None => record.sentence.clone(),
     }
 }
+
+/// Annotations that could not be understood, each with what is wrong with it.
+pub(crate) fn ignored(annotations: &[String]) -> String {
+    annotations.join(" ")
+}

@@ -16,8 +16,8 @@ use serin::{
     api::{EvidenceSource, ModelDeployment, ModelDeploymentSpec, Revision, State as Persisted},
     k8s::{Intent, Object, Stores, endpoints, model_labels},
     router::{
-        Capability, InForce, Reachability, ReachabilityQuery, Registry, Report, Route, Router,
-        Setup,
+        Capability, InForce, PendingReason, Reachability, ReachabilityQuery, Registry, Report,
+        Route, Router, Setup,
         envoy::{self, Backend, DEFAULT_TIMEOUT, ModelRoute, RouteKey, RouterModel},
         unsupported,
     },
@@ -87,7 +87,8 @@ impl Router for TwoServices {
                 return InForce::Absent;
             };
             if let Some(why) = service.annotations().get(REFUSED) {
-                return InForce::Pending { why: why.clone() };
+                let why = PendingReason::Words(why.clone());
+                return InForce::Pending { why };
             }
             let generation = service.annotations().get(GENERATION);
             generations.extend(generation.and_then(|text| text.parse::<i64>().ok()));

@@ -137,7 +137,7 @@ impl Router for Envoy {
         let port = status.and_then(|status| status.state.router_port);
         let rejections = self.rejections.of(&model.key());
         if !rejections.is_empty() {
-            let why = rejections::sentence(&rejections, port);
+            let why = rejections::pending(&rejections, port);
             return InForce::Pending { why };
         }
         let generation = status.and_then(|status| status.observed_generation);

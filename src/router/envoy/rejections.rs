@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -17,7 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     k8s::Dirty,
-    router::envoy::{Rejection, ResourceType, Routers},
+    router::{
+        PendingReason, RouterRejection,
+        envoy::{Rejection, ResourceType, Routers},
+    },
 };
 
 /// The path under which an operator serves what its own routers reject.
@@ -115,35 +117,21 @@ const MOST_NAMED: usize = 3;
 /// Most characters of a router's own message that are kept.
 const MOST_WORDS: usize = 300;
 
-/// What routers reject of a model, as a sentence for the status: each router with its message.
-pub(super) fn sentence(rejections: &[Rejection], port: Option<u16>) -> String {
-    let mut message = String::new();
-    for rejection in rejections.iter().take(MOST_NAMED) {
-        let Rejection {
-            router,
-            kind,
-            message: words,
-            ..
-        } = rejection;
-        let _ = write!(
-            message,
-            "Router {router} refuses this model's {}",
-            kind.word()
-        );
-        if let (ResourceType::Listener, Some(port)) = (kind, port) {
-            let _ = write!(message, " on port {port}");
-        }
-        let words: String = words.chars().take(MOST_WORDS).collect();
-        let _ = write!(message, ": {words}. ");
+/// Why routers do not follow a model, by what they reject of it. `port` is the model's.
+pub(super) fn pending(rejections: &[Rejection], port: Option<u16>) -> PendingReason {
+    let named = rejections
+        .iter()
+        .take(MOST_NAMED)
+        .map(|rejection| RouterRejection {
+            router: rejection.router.clone(),
+            what: rejection.kind.word().to_owned(),
+            port: port.filter(|_| rejection.kind == ResourceType::Listener),
+            words: rejection.message.chars().take(MOST_WORDS).collect(),
+        });
+    PendingReason::Rejected {
+        rejections: named.collect(),
+        more: rejections.len().saturating_sub(MOST_NAMED),
     }
-    if let Some(more) = rejections.len().checked_sub(MOST_NAMED + 1) {
-        let _ = write!(message, "So do {} more. ", more + 1);
-    }
-    message.push_str(
-        "New connections go to the other routers, if there are any. It is offered again every \
-         30 s; if this stays, delete the router's pod.",
-    );
-    message
 }
 
 /// Removes the routers that reject something of a model: they keep an old weight, or have no route.
@@ -189,20 +177,18 @@ mod tests {
     }
 
     #[test]
-    fn routers_are_quoted_and_the_first_three_named() {
+    fn the_first_three_routers_are_named_and_the_others_counted() {
         let churn = |router| rejection(router, "ml/churn");
-        assert_eq!(
-            sentence(&[churn("a")], Some(54_070)),
-            "Router a refuses this model's listener on port 54070: Address already in use. \
-             New connections go to the other routers, if there are any. It is offered again \
-             every 30 s; if this stays, delete the router's pod."
-        );
-        let said = sentence(&["a", "b", "c", "d", "e"].map(churn), None);
-        assert!(
-            said.contains("Router c") && !said.contains("Router d"),
-            "{said}"
-        );
-        assert!(said.contains("So do 2 more."), "{said}");
+        let rejected = |all: &[Rejection], port| match pending(all, port) {
+            PendingReason::Rejected { rejections, more } => (rejections, more),
+            PendingReason::Words(words) => panic!("{words}"),
+        };
+        let (one, more) = rejected(&[churn("a")], Some(54_070));
+        assert_eq!((one[0].port, more), (Some(54_070), 0));
+        assert_eq!(one[0].words, "Address already in use");
+        let (first, more) = rejected(&["a", "b", "c", "d", "e"].map(churn), None);
+        let first: Vec<_> = first.iter().map(|one| one.router.as_str()).collect();
+        assert_eq!((first, more), (vec!["a", "b", "c"], 2));
     }
 
     #[test]
