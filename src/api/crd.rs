@@ -11,7 +11,7 @@ pub const SCHEMA_ANNOTATION: &str = "serin.dev/schema";
 /// Number of this schema. It rises with each release that changes the schema, so that an operator
 /// upgrades an older CRD and leaves a newer one alone. A CRD without the annotation (1d584f3) has
 /// 1.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// Formats that the API server knows; it warns about others on every apply.
 const FORMATS: [&str; 6] = ["int32", "int64", "float", "double", "date-time", "byte"];
