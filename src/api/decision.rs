@@ -37,7 +37,7 @@ pub enum Verdict {
     /// Nothing is proven yet.
     NeedMoreData,
     /// The metrics cannot be trusted. Never promotes.
-    Blind,
+    NoMetrics,
 }
 
 /// One decision, with all that a reader needs to understand it.

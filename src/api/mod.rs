@@ -24,8 +24,9 @@ pub use spec::{
     PredictionDriftObjective, QueryObjective, Rollout, Serving, Step, Traffic,
 };
 pub use status::{
-    Approved, Attended, CanaryVersion, GateRecord, ModelDeploymentStatus, Phase, PostponedVersion,
-    Progress, RefusedVersion, RetiringVersion, State, UnmeasuredObjective, VersionRef,
+    Approved, CanaryVersion, GateRecord, ModelDeploymentStatus, ObservedTime, Phase,
+    PostponedVersion, Progress, RefusedVersion, RetiringVersion, State, UnmeasuredObjective,
+    VersionRef,
 };
 pub use version::{Cache, Fetch, Revision, VersionSpec};
 

@@ -27,6 +27,11 @@ pub struct ModelDeploymentStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 
+    /// Ready and desired pods of the stable version, such as `3/3`. A canary's pods are not
+    /// included, so a healthy rollout never reads as broken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready: Option<String>,
+
     /// Ready pods of the stable version.
     pub ready_replicas: i32,
 
@@ -76,11 +81,11 @@ pub struct State {
     /// Commands of people (`serin.dev/…` annotations) that were obeyed, kept while the annotations
     /// exist.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub spent: Vec<String>,
+    pub handled_commands: Vec<String>,
 
     /// What is wrong with annotations that were ignored, and what to write instead.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub ignored: Vec<String>,
+    pub invalid_annotations: Vec<String>,
 
     /// `spec.rollout.paused`, as last reported by an event.
     #[serde(skip_serializing_if = "is_false")]
@@ -89,7 +94,7 @@ pub struct State {
     /// The time during which looks at the trial followed each other without a gap. Kept while a
     /// deadline runs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub attended: Option<Attended>,
+    pub observed_time: Option<ObservedTime>,
 
     /// Objectives that cannot be measured, of those that `message` names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -102,7 +107,7 @@ pub struct State {
 
     /// The port on which every router listens for this model.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub router_port: Option<u16>,
+    pub listener_port: Option<u16>,
 
     /// The present assessment of the rollout, as a sentence.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -200,11 +205,11 @@ pub struct Progress {
     /// Time in this step during which metrics were unreadable, in milliseconds. Outages that are
     /// over only.
     #[serde(default)]
-    pub blind_ms: i64,
+    pub metrics_outage_ms: i64,
     /// Since when the metrics have been unreadable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time_schema")]
-    pub blind_since: Option<Timestamp>,
+    pub metrics_outage_since: Option<Timestamp>,
     /// A person's approval to leave this step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved: Option<Approved>,
@@ -232,7 +237,7 @@ pub struct UnmeasuredObjective {
 /// A time during which looks followed each other, by any process.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-pub struct Attended {
+pub struct ObservedTime {
     /// The first look.
     #[schemars(schema_with = "time_schema")]
     pub since: Timestamp,

@@ -76,8 +76,8 @@ fn serving_on_trial(gates: &[Gate], revision: &Revision, from: Timestamp) -> Sta
             progress: Some(Progress {
                 step: 0,
                 step_since: from,
-                blind_ms: 0,
-                blind_since: None,
+                metrics_outage_ms: 0,
+                metrics_outage_since: None,
                 approved: None,
                 unready_since: None,
                 gates: gates.collect(),

@@ -167,7 +167,7 @@ fn about_to_start(stable: &VersionRef, canary: &VersionRef, now: Timestamp) -> S
             since: now,
             progress: None,
         }),
-        router_port: Some(20_000),
+        listener_port: Some(20_000),
         ..State::default()
     }
 }

@@ -197,7 +197,9 @@ async fn snapshot(
     } else {
         Vec::new()
     };
-    let attentive_since = context.tracker.track(&model.key(), now, state.attended);
+    let attentive_since = context
+        .tracker
+        .track(&model.key(), now, state.observed_time);
     let here_since = context.tracker.here_since(&model.key(), now);
     let mut snapshot = Snapshot {
         desired: desired(&model.spec),

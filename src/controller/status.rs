@@ -71,10 +71,16 @@ pub fn build_status(
             }
         })
         .collect();
+    let desired = match &state.stable {
+        Some(_) => stable.desired,
+        None => model.spec.replicas,
+    };
+    let ready = format!("{}/{desired}", stable.ready);
     ModelDeploymentStatus {
         observed_generation: generation,
         state: state.clone(),
         conditions,
+        ready: Some(ready),
         ready_replicas: stable.ready,
         replicas: stable.desired,
         selector: Some(format!("{MODEL_LABEL}={}", model.name_any())),
@@ -291,7 +297,7 @@ fn progress(
             return Progress::stuck(reasons::NOT_MEASURABLE);
         }
         None => reasons::PREPARING,
-        Some(progress) if progress.blind_since.is_some() => reasons::METRICS_OUTAGE,
+        Some(progress) if progress.metrics_outage_since.is_some() => reasons::METRICS_OUTAGE,
         Some(_) if last_action == reasons::INSUFFICIENT_DATA => reasons::INSUFFICIENT_DATA,
         Some(_) if last_action == reasons::AWAITING_APPROVAL => reasons::AWAITING_APPROVAL,
         Some(_) => reasons::GATHERING_EVIDENCE,
@@ -300,7 +306,7 @@ fn progress(
 
 /// Whether a decision's Event is a warning.
 pub fn is_warning(action: &str, verdict: Option<Verdict>) -> bool {
-    matches!(verdict, Some(Verdict::Fail | Verdict::Blind))
+    matches!(verdict, Some(Verdict::Fail | Verdict::NoMetrics))
         || [
             reasons::ROLLED_BACK,
             reasons::PLATFORM_TROUBLE,
@@ -408,6 +414,7 @@ mod tests {
         let status = of(&pods(2, 2), "100%");
         assert_eq!(status.selector.as_deref(), Some("serin.dev/model=churn"));
         assert_eq!((status.replicas, status.ready_replicas), (3, 2));
+        assert_eq!(status.ready.as_deref(), Some("2/3"));
     }
 
     #[test]

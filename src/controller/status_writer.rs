@@ -143,9 +143,10 @@ fn new_problem(
 
 /// What is wrong with annotations, if the old status did not say so.
 fn newly_ignored(model: &ModelDeployment, next: &State) -> Option<String> {
-    let before = model.status.as_ref().map(|status| &status.state.ignored);
-    let changed = before != Some(&next.ignored) && !next.ignored.is_empty();
-    changed.then(|| sentences::ignored(&next.ignored))
+    let before = model.status.as_ref();
+    let before = before.map(|status| &status.state.invalid_annotations);
+    let now = &next.invalid_annotations;
+    (before != Some(now) && !now.is_empty()).then(|| sentences::ignored(now))
 }
 
 /// Writes the complete record to the log.

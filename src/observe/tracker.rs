@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::api::Attended;
+use crate::api::ObservedTime;
 
 /// The longest time between two reconciles without a break. While pods start or a canary has
 /// weight, there is one at least every 15 s, or every 30 s if the API server does not answer.
@@ -71,7 +71,7 @@ impl ReconcileTracker {
         &self,
         model: &(String, String),
         now: Timestamp,
-        noted: Option<Attended>,
+        noted: Option<ObservedTime>,
     ) -> Timestamp {
         let instant = Instant::now();
         let mut models = self.models.lock();
@@ -184,7 +184,7 @@ mod tests {
     async fn the_first_reconcile_of_a_process_continues_anothers_if_it_comes_soon() {
         let model = ("ml".to_owned(), "churn".to_owned());
         let at = |second| Timestamp::from_second(second).unwrap_or_default();
-        let noted = Attended {
+        let noted = ObservedTime {
             since: at(100),
             until: at(900),
         };

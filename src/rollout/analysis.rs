@@ -258,10 +258,10 @@ pub(super) fn new_gate(gate: &Gate, now: Timestamp) -> GateRecord {
 /// its time away and never adds any, even where the clock was set back meanwhile.
 pub(super) fn time_in_step(progress: &Progress, until: Timestamp) -> SignedDuration {
     let blind = progress
-        .blind_since
+        .metrics_outage_since
         .map_or(SignedDuration::ZERO, |since| outage(progress, since, until));
     until.duration_since(progress.step_since)
-        - SignedDuration::from_millis(progress.blind_ms)
+        - SignedDuration::from_millis(progress.metrics_outage_ms)
         - blind
 }
 

@@ -8,8 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::decision::Decision;
 use crate::{
     api::{
-        Attended, CanaryVersion, Commands, DecisionRecord, ModelDeploymentSpec, ObjectiveRecord,
-        RefusedVersion, Revision, State, UnmeasuredObjective, Verdict, VersionRef, remember,
+        CanaryVersion, Commands, DecisionRecord, ModelDeploymentSpec, ObjectiveRecord,
+        ObservedTime, RefusedVersion, Revision, State, UnmeasuredObjective, Verdict, VersionRef,
+        remember,
     },
     evidence::BlindReason,
     observe::{Snapshot, VersionHealth},
@@ -56,17 +57,18 @@ impl<'a> DecisionContext<'a> {
         let mut next = snapshot.state.clone();
         // A command stays spent for as long as its annotation stays; after that it can be given
         // again.
-        next.spent.retain(|spent| {
+        next.handled_commands.retain(|spent| {
             let asked = &snapshot.commands.asked;
             asked.iter().any(|command| command.to_string() == *spent)
         });
-        next.ignored.clone_from(&snapshot.commands.malformed);
+        next.invalid_annotations
+            .clone_from(&snapshot.commands.malformed);
         next.unmeasured.clear();
         let token = &spec.rollout.retry_token;
         next.postponed = next.postponed.filter(|postponed| {
             postponed.revision == snapshot.desired.revision && postponed.retry_token == *token
         });
-        let commands = snapshot.commands.clone().without(&next.spent);
+        let commands = snapshot.commands.clone().without(&next.handled_commands);
         Self {
             spec,
             snapshot,
@@ -109,7 +111,8 @@ impl<'a> DecisionContext<'a> {
     fn note_attention(&mut self) {
         let waits = |canary: &CanaryVersion| {
             let progress = canary.progress.as_ref();
-            progress.is_none_or(|at| at.unready_since.is_some() || at.blind_since.is_some())
+            progress
+                .is_none_or(|at| at.unready_since.is_some() || at.metrics_outage_since.is_some())
         };
         let on_trial = self
             .next
@@ -117,15 +120,15 @@ impl<'a> DecisionContext<'a> {
             .as_ref()
             .filter(|_| self.next.stable.is_some());
         if !on_trial.is_some_and(waits) {
-            self.next.attended = None;
+            self.next.observed_time = None;
             return;
         }
         let since = self.snapshot.attentive_since;
-        let is_recent = |noted: &Attended| {
+        let is_recent = |noted: &ObservedTime| {
             noted.since == since && self.now.duration_since(noted.until) < signed(NOTED_EVERY)
         };
-        if !self.next.attended.as_ref().is_some_and(is_recent) {
-            self.next.attended = Some(Attended {
+        if !self.next.observed_time.as_ref().is_some_and(is_recent) {
+            self.next.observed_time = Some(ObservedTime {
                 since,
                 until: self.now,
             });

@@ -29,7 +29,7 @@ pub fn decide(
     interval: Duration,
 ) -> Decision {
     let mut context = DecisionContext::new(spec, snapshot, now, interval);
-    context.next.router_port = context.next.router_port.or(snapshot.free_port);
+    context.next.listener_port = context.next.listener_port.or(snapshot.free_port);
     context.restore();
     context.retire();
     context.note_pause();

@@ -35,11 +35,11 @@ pub(super) fn record(
             gate.sentence.clone(),
         ),
         Some(Err(blind)) => (
-            Verdict::Blind,
+            Verdict::NoMetrics,
             String::new(),
             sentences::unread(Some(blind)),
         ),
-        None => (Verdict::Blind, String::new(), sentences::unread(None)),
+        None => (Verdict::NoMetrics, String::new(), sentences::unread(None)),
     };
     ObjectiveRecord {
         objective: gate.objective.clone(),

@@ -58,7 +58,7 @@ impl DecisionContext<'_> {
         // The rollout that was lost may have asked for more pods than the spec does now.
         self.next.replicas_floor = Some(self.health(&in_force.revision).desired);
         self.next.stable = Some(in_force);
-        self.next.router_port = self.next.router_port.or(self.snapshot.free_port);
+        self.next.listener_port = self.next.listener_port.or(self.snapshot.free_port);
         self.record(reasons::RESTORED, 0, None, [said]);
     }
 
@@ -253,8 +253,8 @@ impl DecisionContext<'_> {
     /// A command has had its effect, and means nothing from now on.
     pub(super) fn spend(&mut self, command: &Command) {
         let spent = command.to_string();
-        if !self.next.spent.contains(&spent) {
-            self.next.spent.push(spent);
+        if !self.next.handled_commands.contains(&spent) {
+            self.next.handled_commands.push(spent);
         }
     }
 
@@ -276,7 +276,7 @@ impl DecisionContext<'_> {
             gate.evidence.begin_step(weight);
         }
         progress.step_since = self.now;
-        progress.blind_ms = 0;
-        progress.blind_since = None;
+        progress.metrics_outage_ms = 0;
+        progress.metrics_outage_since = None;
     }
 }

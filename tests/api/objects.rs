@@ -105,7 +105,7 @@ async fn the_first_version_gets_its_objects_and_once_ready_all_traffic() {
     );
     assert_eq!(
         slice.ports.as_ref().unwrap()[0].port,
-        status.state.router_port.map(i32::from)
+        status.state.listener_port.map(i32::from)
     );
 }
 

@@ -55,7 +55,7 @@ async fn a_status_that_is_lost_in_mid_trial_leaves_all_traffic_on_the_version_in
     );
     let decided = &restored.state.decisions;
     assert_eq!(decided[0].action, reasons::RESTORED);
-    assert_eq!(restored.state.router_port, before.state.router_port);
+    assert_eq!(restored.state.listener_port, before.state.listener_port);
     world.until_serves("2").await;
     assert_eq!(world.weights("2"), [0, 10, 50, 0, 10, 50, 100]);
     let of_one = deployment(&world, &revision).await;
@@ -70,7 +70,7 @@ async fn a_status_that_is_lost_in_mid_trial_leaves_all_traffic_on_the_version_in
     world.start_operator();
     let restored = world.until_serves("2").await;
     assert_eq!(restored.state.decisions[0].action, reasons::RESTORED);
-    assert_eq!(restored.state.router_port, before.state.router_port);
+    assert_eq!(restored.state.listener_port, before.state.listener_port);
 }
 
 #[tokio::test]
@@ -195,7 +195,7 @@ async fn a_model_made_again_adopts_what_was_left_of_the_earlier_one_and_serves_o
     let status = world.until_canary("2", 10).await;
     assert_eq!(stable(&status), Some("1"), "it serves on");
     assert_eq!(status.state.decisions[0].action, reasons::RESTORED);
-    assert_eq!(status.state.router_port, before.state.router_port);
+    assert_eq!(status.state.listener_port, before.state.listener_port);
     let now = deployment(&world, &revision).await;
     assert_eq!(now.uid(), pods.uid());
     assert_eq!(

@@ -378,7 +378,7 @@ impl Invariants {
         let waited = self.now_ms as i64 - available;
         // Ignores a time that was written by a clock that was ahead.
         let is_believed = !(0..REACHABLE_AFTER_MS).contains(&waited);
-        let port = change.after["status"]["routerPort"].as_u64();
+        let port = change.after["status"]["listenerPort"].as_u64();
         let takes_them = |router: &RouterModel| route_port(router, model) == port;
         if !is_believed && !routers.iter().all(takes_them) {
             self.finds("ready-answers", &format!("{waited} ms after its pods"));
@@ -525,7 +525,7 @@ pub fn end(objects: &Objects) -> BTreeSet<String> {
                     text(&status["stable"]["version"]),
                     text(&object["spec"]["model"]["version"]),
                     text(&status["phase"]),
-                    status["routerPort"]
+                    status["listenerPort"]
                 )
             }
             Kind::Deployment => format!(

@@ -112,7 +112,7 @@ impl Router for TwoServices {
     }
 
     fn port(&self, _: &Stores, _: &ModelDeployment, state: &mut Persisted, _: bool) -> Option<u16> {
-        state.router_port.is_none().then_some(80)
+        state.listener_port.is_none().then_some(80)
     }
 
     fn reachability<'a>(&'a self, query: ReachabilityQuery<'a>) -> BoxFuture<'a, Reachability> {

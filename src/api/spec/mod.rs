@@ -45,10 +45,11 @@ pub use rollout::{
         status_replicas_path = ".status.replicas",
         label_selector_path = ".status.selector"
     ),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.ready"),
     printcolumn(
-        name = "Ready",
+        name = "Available",
         type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+        json_path = ".status.conditions[?(@.type==\"Available\")].status"
     ),
     printcolumn(name = "Stable", type_ = "string", json_path = ".status.stable.version"),
     printcolumn(name = "Canary", type_ = "string", json_path = ".status.canary.version"),

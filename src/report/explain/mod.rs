@@ -38,7 +38,7 @@ pub fn explain(model: &ModelDeployment, now: Timestamp, width: usize) -> String 
     page.heading("Now");
     page.paragraph(&standing(state, &model.spec.rollout, now));
     page.paragraph(&state.message);
-    for ignored in &state.ignored {
+    for ignored in &state.invalid_annotations {
         page.paragraph(&format!("Ignored: {ignored}"));
     }
     page.heading("What comes next");
@@ -198,7 +198,7 @@ fn forward(progress: &Progress, rollout: &Rollout, version: &str, now: Timestamp
         return format!("{target} only after the rollout is resumed (spec.rollout.paused).");
     }
     let end = after(
-        progress.step_since + SignedDuration::from_millis(progress.blind_ms),
+        progress.step_since + SignedDuration::from_millis(progress.metrics_outage_ms),
         rollout.least_time(index),
     );
     let not_before = if end > now {
@@ -235,7 +235,7 @@ fn backward(rollout: &Rollout) -> &'static str {
 
 fn without_proof(progress: &Progress, rollout: &Rollout, now: Timestamp) -> String {
     let policy = &rollout.on_insufficient_data;
-    let since = progress.step_since + SignedDuration::from_millis(progress.blind_ms);
+    let since = progress.step_since + SignedDuration::from_millis(progress.metrics_outage_ms);
     let end = moment(after(since, policy.after.into()), now);
     let then = match policy.then {
         OnDeadline::Pause => "keep waiting",
@@ -248,7 +248,7 @@ fn without_proof(progress: &Progress, rollout: &Rollout, now: Timestamp) -> Stri
 fn without_metrics(progress: &Progress, rollout: &Rollout, now: Timestamp) -> String {
     let policy = &rollout.on_metrics_outage;
     let goes_back = policy.then == OnDeadline::Rollback;
-    match progress.blind_since {
+    match progress.metrics_outage_since {
         None if goes_back => format!(
             "While the metrics cannot be trusted nothing moves; after {} of that all traffic goes \
              back (spec.rollout.onMetricsOutage).",
@@ -454,7 +454,7 @@ impl Page {
                 &format!("{known}; the next move needs it below {}", percent(needed)),
             );
         }
-        if objective.verdict == Verdict::Blind {
+        if objective.verdict == Verdict::NoMetrics {
             self.labelled(6, "why      ", &objective.sentence);
         }
     }
@@ -475,7 +475,7 @@ fn meaning(verdict: Verdict) -> &'static str {
         Verdict::Pass => "passes",
         Verdict::Fail => "fails",
         Verdict::NeedMoreData => "not proven yet",
-        Verdict::Blind => "cannot be trusted",
+        Verdict::NoMetrics => "cannot be trusted",
     }
 }
 

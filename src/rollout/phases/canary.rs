@@ -112,14 +112,14 @@ impl DecisionContext<'_> {
         let Some(progress) = canary.progress.as_mut() else {
             return;
         };
-        let is_first = progress.blind_since.is_none();
-        let since = *progress.blind_since.get_or_insert(self.now);
+        let is_first = progress.metrics_outage_since.is_none();
+        let since = *progress.metrics_outage_since.get_or_insert(self.now);
         self.next.canary = Some(canary.clone());
         let is_over = self.witnessed(since) >= signed(policy.hold.into());
         if is_over && policy.then == OnDeadline::Rollback {
             let hold = policy.hold;
             let said = vec![Statement::BlindTooLong { hold, why }];
-            self.roll_back(stable, &canary, Some(Verdict::Blind), said);
+            self.roll_back(stable, &canary, Some(Verdict::NoMetrics), said);
             return;
         }
         if let Distrust::Unmeasured(unmeasured) = &why {
@@ -128,7 +128,12 @@ impl DecisionContext<'_> {
         let weight = canary.weight;
         let said = [Statement::HeldBlind { weight, why }];
         if is_first {
-            self.record(reasons::METRICS_OUTAGE, weight, Some(Verdict::Blind), said);
+            self.record(
+                reasons::METRICS_OUTAGE,
+                weight,
+                Some(Verdict::NoMetrics),
+                said,
+            );
         } else {
             self.say(said);
         }
@@ -141,12 +146,12 @@ impl DecisionContext<'_> {
         let Some(progress) = canary.progress.as_mut() else {
             return;
         };
-        let Some(since) = progress.blind_since.take() else {
+        let Some(since) = progress.metrics_outage_since.take() else {
             return;
         };
         let gap = outage(progress, since, self.now);
-        progress.blind_ms = progress
-            .blind_ms
+        progress.metrics_outage_ms = progress
+            .metrics_outage_ms
             .saturating_add(i64::try_from(gap.as_millis()).unwrap_or(i64::MAX));
         self.next.canary = Some(canary.clone());
         let seconds = gap.as_secs();

@@ -72,7 +72,7 @@ impl DecisionContext<'_> {
         if !lasting.is_empty() {
             let mut said = vec![Statement::NotMeasurable { version }];
             said.extend(lasting);
-            self.record_waiting(reasons::NOT_MEASURABLE, 0, Verdict::Blind, said);
+            self.record_waiting(reasons::NOT_MEASURABLE, 0, Verdict::NoMetrics, said);
             return Some(STARTING_INTERVAL);
         }
         self.start(canary);
@@ -118,8 +118,8 @@ impl DecisionContext<'_> {
         let mut progress = Progress {
             step: u32::try_from(index).unwrap_or(u32::MAX),
             step_since: self.now,
-            blind_ms: 0,
-            blind_since: None,
+            metrics_outage_ms: 0,
+            metrics_outage_since: None,
             approved: None,
             unready_since: None,
             gates: Vec::new(),

@@ -424,7 +424,7 @@ fn a_status_of_the_release_before_is_read() {
             "revision": "bbbbbbbb", "version": "2", "weight": 10, "since": "1970-01-01T00:00:00Z",
             "progress": {"step": 0, "stepSince": "1970-01-01T00:00:00Z", "gates": []},
         },
-        "retiring": [], "routerPort": 20000, "message": "",
+        "retiring": [], "listenerPort": 20000, "message": "",
     }))
     .unwrap();
     assert_eq!((old.postponed.as_ref(), old.replicas_floor), (None, None));

@@ -137,7 +137,7 @@ impl World {
 
     /// Whether this is asked for and has not had its effect yet.
     fn is_asked(&self, before: &State, command: &Command) -> bool {
-        self.commands.ask(command) && !before.spent.contains(&command.to_string())
+        self.commands.ask(command) && !before.handled_commands.contains(&command.to_string())
     }
 }
 
@@ -220,7 +220,7 @@ proptest! {
                 && after.canary.as_ref().is_none_or(|canary| canary.revision != retiring.revision)),
                 "what serves is not about to be scaled down");
             let are_few = after.decisions.len() <= 10 && after.refused.len() <= 20;
-            prop_assert!(are_few && after.spent.len() <= 4,
+            prop_assert!(are_few && after.handled_commands.len() <= 4,
                 "status is bounded");
         }
     }

@@ -34,7 +34,7 @@ fn no_patience_runs_out_while_nobody_looks() {
 #[test]
 fn what_is_noted_of_looks_stays_while_a_patience_runs_and_is_written_twice_a_minute_at_most() {
     let mut world = World::with_stable_v1();
-    assert_eq!(world.state.attended, None, "at rest");
+    assert_eq!(world.state.observed_time, None, "at rest");
     world.spec = spec("2");
     world.attentive_since = world.now;
     world.look(None);
@@ -42,7 +42,7 @@ fn what_is_noted_of_looks_stays_while_a_patience_runs_and_is_written_twice_a_min
     for _ in 0..24 {
         world.pass(5);
         world.look(None);
-        let attended = world.state.attended.unwrap();
+        let attended = world.state.observed_time.unwrap();
         assert_eq!(attended.since, world.attentive_since);
         assert!(world.now.duration_since(attended.until).as_secs() < 30);
         written.insert(attended.until);
@@ -51,9 +51,9 @@ fn what_is_noted_of_looks_stays_while_a_patience_runs_and_is_written_twice_a_min
     world.set_ready("2");
     world.look(None);
     assert_eq!(world.weight(), 10);
-    assert_eq!(world.state.attended, None, "nothing is waited for");
+    assert_eq!(world.state.observed_time, None, "nothing is waited for");
     world.look(Some(blind()));
-    assert!(world.state.attended.is_some());
+    assert!(world.state.observed_time.is_some());
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn an_outage_that_was_noted_by_a_clock_that_was_behind_takes_no_more_than_the_st
     world.look(Some(blind()));
     world.pass(3600 + 20);
     world.look(Some(reading((0, 0), (0, 0))));
-    let lost = i128::from(world.progress().blind_ms);
+    let lost = i128::from(world.progress().metrics_outage_ms);
     assert_eq!(lost, world.now.duration_since(began).as_millis());
     assert!(lost < 60_000, "{lost} ms");
 }

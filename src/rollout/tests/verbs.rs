@@ -293,7 +293,7 @@ fn what_was_said_about_one_trial_means_nothing_to_the_next_of_the_same_version()
     // Taken away and set again, they mean this trial.
     world.commands = Commands::default();
     world.serve(1, (100, 0), (900, 0));
-    assert_eq!(world.state.spent, [""; 0]);
+    assert_eq!(world.state.handled_commands, [""; 0]);
     world.say(Command::Abort(World::revision("2")));
     assert_eq!(world.serve(1, (100, 0), (900, 0)), [reasons::ABORTED]);
 }
@@ -305,10 +305,10 @@ fn what_cannot_be_understood_is_said_and_asks_for_nothing() {
     world.commands = Commands::read(&wrong.into());
     assert_eq!(world.serve(1, (100, 0), (900, 0)), [""; 0]);
     assert_eq!(world.weight(), 10);
-    assert!(world.state.ignored[0].contains("8 hex digits"));
+    assert!(world.state.invalid_annotations[0].contains("8 hex digits"));
     world.commands = Commands::default();
     world.serve(1, (100, 0), (900, 0));
-    assert_eq!(world.state.ignored, [""; 0]);
+    assert_eq!(world.state.invalid_annotations, [""; 0]);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::{
     ControlPlane, Prober,
     ports::{Ports, is_taken},
     rejections::{self, Rejections},
-    routes::{publish, router_port},
+    routes::{publish, listener_port},
     service::{router_slices, stable_service},
 };
 use crate::{
@@ -113,7 +113,7 @@ impl Router for Envoy {
     }
 
     fn objects(&self, route: &Route<'_>) -> Vec<Intent> {
-        let Some(port) = route.state.router_port else {
+        let Some(port) = route.state.listener_port else {
             return Vec::new();
         };
         if route.report.addresses.is_empty() {
@@ -134,7 +134,7 @@ impl Router for Envoy {
 
     fn in_force(&self, _: &Stores, model: &ModelDeployment) -> InForce {
         let status = model.status.as_ref();
-        let port = status.and_then(|status| status.state.router_port);
+        let port = status.and_then(|status| status.state.listener_port);
         let rejections = self.rejections.of(&model.key());
         if !rejections.is_empty() {
             let why = rejections::pending(&rejections, port);
@@ -187,13 +187,13 @@ impl Router for Envoy {
     ) -> Option<u16> {
         let models = || stores.models.state();
         state
-            .router_port
+            .listener_port
             .take_if(|port| is_taken(*port, model, &models()));
-        if state.router_port.is_some() {
+        if state.listener_port.is_some() {
             return None;
         }
         // Where the state was lost, the EndpointSlice still has the port.
-        let kept = was_lost.then(|| router_port(stores, model)).flatten();
+        let kept = was_lost.then(|| listener_port(stores, model)).flatten();
         kept.filter(|port| !is_taken(*port, model, &models()))
             .or_else(|| self.ports.free(model, models))
     }

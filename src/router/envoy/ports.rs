@@ -74,7 +74,7 @@ pub fn is_taken(port: u16, model: &ModelDeployment, models: &[Arc<ModelDeploymen
 }
 
 fn port_of(model: &ModelDeployment) -> Option<u16> {
-    model.status.as_ref()?.state.router_port
+    model.status.as_ref()?.state.listener_port
 }
 
 #[cfg(test)]
@@ -100,7 +100,7 @@ mod tests {
         }))
         .unwrap();
         if let Some(port) = port {
-            model.status.get_or_insert_default().state.router_port = Some(port);
+            model.status.get_or_insert_default().state.listener_port = Some(port);
         }
         Arc::new(model)
     }

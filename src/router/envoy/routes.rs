@@ -84,7 +84,7 @@ pub(super) fn router_slice_name(model: &str) -> String {
 }
 
 /// The port on which routers listen for a model, by its EndpointSlice.
-pub(super) fn router_port(stores: &Stores, model: &ModelDeployment) -> Option<u16> {
+pub(super) fn listener_port(stores: &Stores, model: &ModelDeployment) -> Option<u16> {
     let namespace = model.namespace().unwrap_or_default();
     let name = router_slice_name(&model.name_any());
     let names = [format!("{name}-ipv6"), name];
@@ -102,7 +102,7 @@ pub(super) fn router_port(stores: &Stores, model: &ModelDeployment) -> Option<u1
 fn remains(stores: &Stores, model: &ModelDeployment) -> Option<State> {
     let known = known_versions(stores, model);
     let stable = in_force(&known)?;
-    let router_port = Some(router_port(stores, model)?);
+    let listener_port = Some(listener_port(stores, model)?);
     let others = known.into_keys().filter(|other| *other != stable.revision);
     let retiring = others.map(|revision| RetiringVersion {
         revision,
@@ -112,7 +112,7 @@ fn remains(stores: &Stores, model: &ModelDeployment) -> Option<State> {
         phase: Phase::Stable,
         retiring: retiring.collect(),
         stable: Some(stable),
-        router_port,
+        listener_port,
         ..State::default()
     })
 }
@@ -132,7 +132,7 @@ fn route(
         weight,
     });
     Some(ModelRoute {
-        port: state.router_port?,
+        port: state.listener_port?,
         backends: backends.collect(),
         timeout: model.spec.traffic.envoy.timeout.into(),
     })
@@ -160,7 +160,7 @@ mod tests {
                 "objectives": [{"errorRate": {"max": "1%"}}],
             },
             "status": {
-                "phase": "Canary", "routerPort": 20001,
+                "phase": "Canary", "listenerPort": 20001,
                 "stable": {"revision": "aaaaaaaa", "version": "1"},
                 "canary": canary,
                 "retiring": [{"revision": "dddddddd", "scaleDownAt": "2026-01-01T00:00:00Z"}],

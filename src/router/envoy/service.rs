@@ -116,7 +116,7 @@ mod tests {
         }))
         .unwrap();
         let state = State {
-            router_port: Some(16_001),
+            listener_port: Some(16_001),
             ..State::default()
         };
         let report = Report {

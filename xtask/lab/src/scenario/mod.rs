@@ -152,7 +152,7 @@ impl Lab {
         if !forwarded {
             return Traffic::start(&self.url(), rate, None);
         }
-        let port = self.state().await?.router_port;
+        let port = self.state().await?.listener_port;
         let way = Forward::open(port.context("the model has no router port yet")?).await?;
         println!(
             "          (through kubectl port-forward to one router pod, \

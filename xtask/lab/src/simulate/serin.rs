@@ -158,7 +158,7 @@ pub struct Serin {
     step_since: u32,
     /// Blind seconds in this step, the present ones left out.
     blind: u32,
-    blind_since: Option<u32>,
+    metrics_outage_since: Option<u32>,
     /// What the gates said when they last saw a request or a new step.
     said: Option<Said>,
 }
@@ -193,7 +193,7 @@ impl Serin {
             step,
             step_since: 0,
             blind: 0,
-            blind_since: None,
+            metrics_outage_since: None,
             said: None,
         }
     }
@@ -243,7 +243,7 @@ impl Serin {
         }
         self.step_since = now;
         self.blind = 0;
-        self.blind_since = None;
+        self.metrics_outage_since = None;
         self.said = None;
         Move::Weight(*weight)
     }
@@ -277,14 +277,14 @@ impl Gate for Serin {
             return Move::RollBack;
         }
         if looks.is_none() || self.share_is_off(now) {
-            let since = *self.blind_since.get_or_insert(now);
+            let since = *self.metrics_outage_since.get_or_insert(now);
             return if now - since >= HOLD {
                 Move::RollBack
             } else {
                 Move::Stay
             };
         }
-        if let Some(since) = self.blind_since.take() {
+        if let Some(since) = self.metrics_outage_since.take() {
             self.blind += now - since;
         }
         let time_in_step = now - self.step_since - self.blind;

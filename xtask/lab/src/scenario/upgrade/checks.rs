@@ -37,7 +37,7 @@ struct Preserved {
     step: Option<(u32, Timestamp)>,
     stable: Option<String>,
     refused: Vec<String>,
-    router_port: Option<u16>,
+    listener_port: Option<u16>,
 }
 
 /// Pods by UID, with version and restarts.
@@ -87,7 +87,7 @@ impl Subject {
                 step: progress.map(|progress| (progress.step, progress.step_since)),
                 stable: state.stable.map(|stable| stable.version),
                 refused: state.refused.into_iter().map(|one| one.version).collect(),
-                router_port: state.router_port,
+                listener_port: state.listener_port,
             },
             pods: pods(lab).await?,
             history: history.collect(),
