@@ -33,11 +33,15 @@ pub mod reasons {
     pub const PAUSED: &str = "Paused";
     /// `spec.rollout.paused` holds the weight no longer.
     pub const RESUMED: &str = "Resumed";
-    /// The evidence passes, and a person has to approve the next step.
+    /// The evidence passes, and the step's `pause` holds the weight, until a time or a person ends
+    /// it.
+    pub const STEP_PAUSED: &str = "StepPaused";
+    /// A person has to approve the next move: the evidence passes, or
+    /// `onInsufficientData.then: AwaitApproval` leaves a step without proof to a person.
     pub const AWAITING_APPROVAL: &str = "AwaitingApproval";
     /// A person agreed.
     pub const APPROVED: &str = "Approved";
-    /// The evidence fails, and `onFailure: Pause` (or the objective's `then: Pause`) leaves the
+    /// The evidence fails, and `onFailure: Hold` (or the objective's `then: Hold`) leaves the
     /// decision to a person.
     pub const FAILURE_HELD: &str = "FailureHeld";
     /// A person ended the rollout; the version is refused.
@@ -52,6 +56,11 @@ pub mod reasons {
     pub const METRICS_OUTAGE: &str = "MetricsOutage";
     /// The metrics can be trusted again.
     pub const METRICS_BACK: &str = "MetricsBack";
+    /// A version that was promoted before, within `spec.rollout.rollbackWindow`, gets all traffic
+    /// once its pods are Ready.
+    pub const FAST_ROLLBACK_STARTED: &str = "FastRollbackStarted";
+    /// A version that was promoted before has all traffic again, without steps.
+    pub const FAST_ROLLBACK: &str = "FastRollback";
     /// The new version was rolled back.
     pub const ROLLED_BACK: &str = "RolledBack";
     /// A newer spec replaced the version under trial.

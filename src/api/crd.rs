@@ -44,7 +44,7 @@ fn without_defaults(node: &mut Value) {
     };
     map.remove("nullable");
     let default = map.remove("default").map(|default| match default {
-        Value::String(text) => in_largest_units(&text).unwrap_or(text),
+        Value::String(text) => text,
         other => other.to_string(),
     });
     if let (Some(default), Some(Value::String(description))) = (default, map.get_mut("description"))
@@ -54,23 +54,6 @@ fn without_defaults(node: &mut Value) {
         *description = format!("{description} {default} where absent.");
     }
     map.values_mut().for_each(without_defaults);
-}
-
-/// A duration as people write it: `5400s`, which is how `kube` writes it, as `1h30m`. `None` for any
-/// other text.
-fn in_largest_units(text: &str) -> Option<String> {
-    let seconds: u64 = text.strip_suffix('s')?.parse().ok()?;
-    let parts = [
-        (seconds / 3600, "h"),
-        (seconds / 60 % 60, "m"),
-        (seconds % 60, "s"),
-    ];
-    let parts = parts.iter().filter(|(count, _)| *count > 0);
-    Some(
-        parts
-            .map(|(count, unit)| format!("{count}{unit}"))
-            .collect(),
-    )
 }
 
 fn drop_unknown_formats(node: &mut Value) {

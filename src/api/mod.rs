@@ -4,6 +4,7 @@ pub mod commands;
 pub mod conditions;
 mod crd;
 mod decision;
+mod duration;
 pub mod percent;
 pub mod promql;
 pub mod spec;
@@ -15,13 +16,15 @@ pub mod version;
 pub use commands::Commands;
 pub use crd::{SCHEMA, SCHEMA_ANNOTATION, crd};
 pub use decision::{DecisionRecord, ObjectiveRecord, Verdict, remember};
+pub use duration::Duration;
 pub use percent::Percent;
 pub use spec::{
     Approval, CustomEvidence, CustomLatency, CustomRequests, CustomVersion, EnvoyTraffic,
-    ErrorRateObjective, EvidenceSource, FirstStep, Gate, InsufficientDataPolicy, LatencyMargin,
+    ErrorRateObjective, EvidenceSource, Gate, InsufficientDataPolicy, LatencyMargin,
     LatencyObjective, LatencyUnit, ModelArtefact, ModelDeployment, ModelDeploymentSpec,
-    NoWorseThanStableObjective, Objective, OnDeadline, OnFailure, OutagePolicy,
-    PredictionDriftObjective, QueryObjective, Rollout, Serving, Step, Traffic,
+    NoWorseThanStableObjective, Objective, OnDeadline, OnFailure, OutagePolicy, Pause,
+    PredictionDriftObjective, QueryObjective, RollbackWindow, Rollout, Serving, StartAt, Step,
+    Traffic,
 };
 pub use status::{
     Approved, CanaryVersion, GateRecord, ModelDeploymentStatus, ObservedTime, Phase,

@@ -178,6 +178,10 @@ pub struct CanaryVersion {
     /// When its trial began.
     #[schemars(schema_with = "time_schema")]
     pub since: Timestamp,
+    /// Whether it gets all traffic as soon as its pods are Ready, since it was promoted before,
+    /// within `spec.rollout.rollbackWindow`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub rollback: bool,
     /// Progress through the steps; absent while the version has no weight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
@@ -210,6 +214,10 @@ pub struct Progress {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time_schema")]
     pub metrics_outage_since: Option<Timestamp>,
+    /// Since when the step's `pause` has held the weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time_schema")]
+    pub paused_since: Option<Timestamp>,
     /// A person's approval to leave this step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved: Option<Approved>,
@@ -288,6 +296,10 @@ pub struct RetiringVersion {
     /// When its pods go.
     #[schemars(schema_with = "time_schema")]
     pub scale_down_at: Timestamp,
+    /// Until when it was the stable version; absent where it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time_schema")]
+    pub stable_until: Option<Timestamp>,
 }
 
 /// A version that was rolled back.

@@ -296,7 +296,7 @@ fn unattended(spec: &ModelDeploymentSpec) -> ModelDeploymentSpec {
     rollout.approval = Approval::Never;
     rollout.on_failure = OnFailure::Rollback;
     for step in &mut rollout.steps {
-        step.pause = false;
+        step.pause = None;
     }
     for objective in &mut spec.objectives {
         if let Some(drift) = &mut objective.prediction_drift {

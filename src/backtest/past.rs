@@ -73,11 +73,13 @@ fn serving_on_trial(gates: &[Gate], revision: &Revision, from: Timestamp) -> Sta
             version: String::new(),
             weight: 100,
             since: from,
+            rollback: false,
             progress: Some(Progress {
                 step: 0,
                 step_since: from,
                 metrics_outage_ms: 0,
                 metrics_outage_since: None,
+                paused_since: None,
                 approved: None,
                 unready_since: None,
                 gates: gates.collect(),

@@ -96,6 +96,7 @@ pub fn simulate(
             attentive_since: Timestamp::UNIX_EPOCH,
             here_since: Timestamp::UNIX_EPOCH,
             in_force: None,
+            stable_before: None,
             desired_refused: None,
         };
         let decision = decide(spec, &snapshot, look.at, interval);
@@ -130,7 +131,7 @@ pub fn simulate(
 }
 
 /// Requests per second in the looks before a rollout's start (75 s at 15 s intervals), for
-/// `firstStep: Adaptive`.
+/// `startAt: ByTraffic`.
 fn rate_before(looks: &[PastLook], start: usize, interval: Duration) -> Option<f64> {
     let before = looks.get(start.saturating_sub(RATE_LOOKS)..start)?;
     let requests: Vec<u64> = before
@@ -165,6 +166,7 @@ fn about_to_start(stable: &VersionRef, canary: &VersionRef, now: Timestamp) -> S
             version: canary.version.clone(),
             weight: 0,
             since: now,
+            rollback: false,
             progress: None,
         }),
         listener_port: Some(20_000),

@@ -1,6 +1,6 @@
 //! `history`: the versions that are kept as ControllerRevisions.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use crate::{
     api::{ModelDeployment, REVISION_LABEL, Revision, State, VersionSpec},
-    k8s::is_child,
+    k8s::{KnownVersion, is_child},
 };
 
 /// One kept version.
@@ -22,6 +22,16 @@ pub(super) struct Entry {
     pub(super) declared: VersionSpec,
     /// When it was first started.
     since: Option<Timestamp>,
+    /// Its record, unchanged.
+    known: KnownVersion,
+}
+
+/// The versions of these entries, as the operator knows them.
+pub(super) fn known(entries: &[Entry]) -> BTreeMap<Revision, KnownVersion> {
+    let known = entries
+        .iter()
+        .map(|entry| (entry.revision.clone(), entry.known.clone()));
+    known.collect()
 }
 
 /// Returns the model's entries, oldest first. Unreadable ones are left out.
@@ -35,12 +45,13 @@ pub(super) fn entries(model: &ModelDeployment, found: Vec<ControllerRevision>) -
 fn entry(found: ControllerRevision) -> Option<Entry> {
     let revision = Revision(found.labels().get(REVISION_LABEL)?.clone());
     let since = found.creation_timestamp().map(|time| time.0);
-    let kept: VersionSpec = serde_json::from_value(found.data.0).ok()?;
+    let known = KnownVersion::read(&found).ok()?;
     Some(Entry {
-        number: found.revision.unwrap_or_default(),
-        declared: as_declared(kept, &revision),
+        number: known.number,
+        declared: as_declared(known.spec.clone(), &revision),
         revision,
         since,
+        known,
     })
 }
 

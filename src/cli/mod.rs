@@ -177,7 +177,8 @@ impl Session {
             Verb::Status(Name { name }) => Ok(report(&self.model(name).await?)),
             Verb::Explain(Name { name }) => {
                 let model = self.model(name).await?;
-                Ok(explain(&model, Timestamp::now(), terminal_width()))
+                let known = history::known(&self.history(&model).await?);
+                Ok(explain(&model, &known, Timestamp::now(), terminal_width()))
             }
             Verb::History(Name { name }) => {
                 let model = self.model(name).await?;
@@ -211,8 +212,10 @@ impl Session {
             } => {
                 let entries = self.history(&self.model(name).await?).await?;
                 let to = to_revision.as_deref();
-                self.change(name, |model| undo::undo(model, &entries, to))
-                    .await
+                self.change(name, |model| {
+                    undo::undo(model, &entries, to, Timestamp::now())
+                })
+                .await
             }
         }
     }

@@ -7,7 +7,8 @@ use super::{
     change::{Change, state, trial},
 };
 use crate::api::{
-    CanaryVersion, ModelDeployment, Progress, commands::Command, conditions::reasons,
+    CanaryVersion, ModelDeployment, OnDeadline, Progress, Verdict, commands::Command,
+    conditions::reasons,
 };
 
 /// Approves that the version leaves its step once its evidence passes.
@@ -17,7 +18,8 @@ pub(super) fn approve(model: &ModelDeployment) -> Result<Change, CliError> {
     let progress = progress(canary, &name)?;
     refuse_failing(model, canary)?;
     let step = progress.step as usize;
-    if !model.spec.rollout.needs_approval(step) {
+    let lacks_proof = lacks_proof(model)?;
+    if !lacks_proof && !model.spec.rollout.takes_approval(step) {
         return Err(CliError::Pointless(format!(
             "nothing to approve: version {} at {} % advances by itself once its evidence passes. \
              To leave the step without it: `kubectl serin promote {name} --skip-step`; to promote \
@@ -32,8 +34,13 @@ pub(super) fn approve(model: &ModelDeployment) -> Result<Change, CliError> {
             approved.at.strftime("%F %TZ")
         )));
     }
+    let condition = if lacks_proof {
+        "without proof, unless it is suspect"
+    } else {
+        "once its evidence passes"
+    };
     let sentence = format!(
-        "Approved: version {} {} once its evidence passes.{}",
+        "Approved: version {} {} {condition}.{}",
         canary.version,
         what_follows(model, step),
         if_paused(model)
@@ -67,7 +74,7 @@ pub(super) fn full(model: &ModelDeployment) -> Result<Change, CliError> {
          to it.",
         canary.version,
         stable.version,
-        model.spec.rollout.scale_down_delay,
+        model.spec.scale_down_delay(),
         model.name_any()
     );
     let command = Command::PromoteFull(canary.revision.clone());
@@ -94,10 +101,20 @@ fn refuse_failing(model: &ModelDeployment, canary: &CanaryVersion) -> Result<(),
     let name = model.name_any();
     Err(CliError::Pointless(format!(
         "version {} fails its objectives at {} % and is held there (spec.rollout.onFailure: \
-         Pause). Either `kubectl serin abort {name}`, or, against the evidence, `kubectl serin \
+         Hold). Either `kubectl serin abort {name}`, or, against the evidence, `kubectl serin \
          promote {name} --full`",
         canary.version, canary.weight
     )))
+}
+
+/// Whether the step proves nothing, and a person's approval counts in place of proof.
+fn lacks_proof(model: &ModelDeployment) -> Result<bool, CliError> {
+    let last = state(model)?.last_move();
+    let waits = last.is_some_and(|last| {
+        last.action == reasons::AWAITING_APPROVAL && last.verdict == Some(Verdict::NeedMoreData)
+    });
+    let then = model.spec.rollout.on_insufficient_data.then;
+    Ok(waits && then == OnDeadline::AwaitApproval)
 }
 
 fn what_follows(model: &ModelDeployment, step: usize) -> String {

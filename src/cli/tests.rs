@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use serde_json::{Value, json};
 
@@ -17,6 +18,10 @@ use super::{
 use crate::api::{ModelDeployment, Revision, VersionSpec};
 
 const TOKEN: &str = "2026-11-21T03:00:00Z";
+
+fn now() -> Timestamp {
+    "2026-11-18T00:00:00Z".parse().unwrap()
+}
 
 fn declared(version: &str) -> Value {
     json!({"uri": format!("file:///m/{version}"), "version": version, "digest": "sha256:0"})
@@ -80,7 +85,7 @@ fn situations() -> Vec<(&'static str, ModelDeployment)> {
         canary.unwrap().progress.as_mut().unwrap().approved = serde_json::from_value(by).unwrap();
     };
     progress(&mut approved);
-    let mut failing = on_trial(json!({"onFailure": "Pause"}), 1, 25);
+    let mut failing = on_trial(json!({"onFailure": "Hold"}), 1, 25);
     let held = json!({
         "at": "2026-11-21T02:10:00Z", "action": "FailureHeld", "version": "2", "weight": 25,
         "sentence": "",
@@ -89,7 +94,7 @@ fn situations() -> Vec<(&'static str, ModelDeployment)> {
     state.decisions.push(serde_json::from_value(held).unwrap());
     let mut unseen = model("1", none(), none());
     unseen.status = None;
-    let steps = json!([{"weight": 10, "pause": true}, {"weight": 100}]);
+    let steps = json!([{"weight": 10, "pause": {}}, {"weight": 100}]);
     vec![
         ("the operator has not seen it", unseen),
         (
@@ -143,6 +148,10 @@ fn versions(model: &ModelDeployment) -> Vec<Entry> {
             "metadata": {
                 "name": format!("churn-{version}"), "namespace": "ml",
                 "creationTimestamp": "2026-11-20T00:00:00Z",
+                "annotations": {
+                    "serin.dev/in-force": (index + 1).to_string(),
+                    "serin.dev/in-force-until": format!("2026-11-1{index}T00:00:00Z"),
+                },
                 "labels": {"serin.dev/revision": revision(version)},
                 "ownerReferences": [{"apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
                         "name": "churn", "uid": "u1"}],
@@ -174,7 +183,7 @@ fn every_verb_states_its_effect_or_the_alternative() {
             ("promote --full", promote::full(&model)),
             ("abort", abort::abort(&model)),
             ("retry", retry(&model, TOKEN)),
-            ("undo", undo(&model, &entries, None)),
+            ("undo", undo(&model, &entries, None, now())),
         ];
         for (verb, result) in said {
             let sentence = match result {
@@ -238,16 +247,16 @@ fn a_retry_removes_only_the_commands_about_the_version() {
 #[test]
 fn an_undo_declares_exactly_the_kept_version() {
     let status = json!({"stable": reference("2")});
-    let mut now = model("2", json!({}), status);
-    now.spec.serving.port = Some(9000);
-    let entries = versions(&now);
+    let mut model = model("2", json!({}), status);
+    model.spec.serving.port = Some(9000);
+    let entries = versions(&model);
     assert_eq!(entries.len(), 3, "another model's of the same name is none");
     for to in [&revision("1").0, "2", "1"] {
         // By its revision; by its number; and by its version, where no number says otherwise.
-        let Ok(change) = undo(&now, &entries, Some(to)) else {
+        let Ok(change) = undo(&model, &entries, Some(to), now()) else {
             panic!("{to}")
         };
-        let patch = change.patch(&now, None);
+        let patch = change.patch(&model, None);
         let version = patch["spec"]["model"]["version"].as_str().unwrap();
         assert_eq!(version, if to == "1" { "0" } else { "1" }, "to {to}");
         assert_eq!(
@@ -256,8 +265,33 @@ fn an_undo_declares_exactly_the_kept_version() {
             "without the image that it was given"
         );
     }
-    let error = undo(&now, &entries, Some("1.5")).unwrap_err().to_string();
+    let error = undo(&model, &entries, Some("1.5"), now()).unwrap_err();
+    let error = error.to_string();
     assert!(error.contains("kubectl serin history churn"), "{error}");
+}
+
+#[test]
+fn an_undo_says_whether_the_version_takes_the_steps() {
+    let status = json!({"stable": reference("2")});
+    let model = |window: Value| model("2", json!({"rollbackWindow": window}), status.clone());
+    // Version 1 was stable until a week ago, version 0 a day longer.
+    for (to, window, without_steps) in [
+        ("1", json!({}), true),
+        ("0", json!({}), false),
+        ("0", json!({"within": "192h"}), true),
+        ("0", json!({"within": "192h", "revisions": 1}), false),
+        ("1", json!({"revisions": 0}), false),
+    ] {
+        let model = model(window.clone());
+        let to = revision(to).0;
+        let change = undo(&model, &versions(&model), Some(&to), now()).unwrap();
+        let sentence = change.sentence;
+        assert_eq!(
+            sentence.contains("without steps"),
+            without_steps,
+            "{window}: {sentence}"
+        );
+    }
 }
 
 #[test]

@@ -1,14 +1,18 @@
 //! `undo`: sets `spec.model` and `spec.serving` to those of an earlier version.
 
+use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::json;
 
 use super::{
     CliError,
     change::{Change, difference, state},
-    history::Entry,
+    history::{Entry, known},
 };
-use crate::api::{ModelDeployment, State, VersionSpec};
+use crate::{
+    api::{ModelDeployment, Revision, State, VersionSpec},
+    k8s::stable_before,
+};
 
 /// Goes back to an earlier version: the named one, else the stable one if another is on trial, else
 /// the previous one.
@@ -16,6 +20,7 @@ pub(super) fn undo(
     model: &ModelDeployment,
     entries: &[Entry],
     to: Option<&str>,
+    now: Timestamp,
 ) -> Result<Change, CliError> {
     let name = model.name_any();
     let state = state(model)?;
@@ -49,6 +54,11 @@ pub(super) fn undo(
              only after `kubectl serin retry {name}`.",
             refused.at.strftime("%F %TZ")
         )
+    } else if takes(model, state, entries, &entry.revision, now) {
+        format!(
+            "Version {version} gets all traffic as soon as its pods are Ready, without steps: it \
+             was promoted before (spec.rollout.rollbackWindow)."
+        )
     } else {
         format!(
             "Version {version} is rolled out again, step by step on its evidence; `kubectl serin \
@@ -62,6 +72,19 @@ pub(super) fn undo(
             &serde_json::to_value(&entry.declared.serving)?),
     });
     Ok(Change::spec(patch, sentence))
+}
+
+/// Whether a version goes straight back to all traffic.
+fn takes(
+    model: &ModelDeployment,
+    state: &State,
+    entries: &[Entry],
+    revision: &Revision,
+    now: Timestamp,
+) -> bool {
+    let window = &model.spec.rollout.rollback_window;
+    let before = stable_before(&known(entries), state, revision);
+    before.is_some_and(|before| window.takes(before.back, before.until, now))
 }
 
 /// Finds the entry with this revision, number or model version.

@@ -12,7 +12,7 @@ use crate::{
         Commands, ModelDeployment, ModelDeploymentSpec, State, VersionRef, VersionSpec,
         validate::validate,
     },
-    k8s::in_force,
+    k8s::{in_force, stable_before},
     observe::{self, Children, DryRunRefusal, ReadError, Snapshot},
     plan::draft,
     rollout::{self, Decision, Recording},
@@ -187,12 +187,14 @@ async fn snapshot(
     for reading in &readings {
         context.metrics.looked(reading.is_ok());
     }
-    let stable_rate = if valid && ready_to_start(model, &state, children) {
+    // A version that goes back within the window is not judged.
+    let judged = valid && !state.canary.as_ref().is_some_and(|canary| canary.rollback);
+    let stable_rate = if judged && ready_to_start(model, &state, children) {
         context.evidence.stable_rate(model, &state, now).await
     } else {
         None
     };
-    let unmeasurable = if valid {
+    let unmeasurable = if judged {
         context.evidence.preflight(model, &state, now).await
     } else {
         Vec::new()
@@ -201,8 +203,10 @@ async fn snapshot(
         .tracker
         .track(&model.key(), now, state.observed_time);
     let here_since = context.tracker.here_since(&model.key(), now);
+    let desired = desired(&model.spec);
     let mut snapshot = Snapshot {
-        desired: desired(&model.spec),
+        stable_before: stable_before(&children.known, &state, &desired.revision),
+        desired,
         commands: Commands::read(model.annotations()),
         state,
         in_force,

@@ -296,9 +296,11 @@ fn progress(
         None if last_action == reasons::NOT_MEASURABLE => {
             return Progress::stuck(reasons::NOT_MEASURABLE);
         }
+        None if canary.rollback => reasons::FAST_ROLLBACK_STARTED,
         None => reasons::PREPARING,
         Some(progress) if progress.metrics_outage_since.is_some() => reasons::METRICS_OUTAGE,
         Some(_) if last_action == reasons::INSUFFICIENT_DATA => reasons::INSUFFICIENT_DATA,
+        Some(_) if last_action == reasons::STEP_PAUSED => reasons::STEP_PAUSED,
         Some(_) if last_action == reasons::AWAITING_APPROVAL => reasons::AWAITING_APPROVAL,
         Some(_) => reasons::GATHERING_EVIDENCE,
     })

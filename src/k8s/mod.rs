@@ -23,7 +23,8 @@ pub use endpoints::{
     ready_addresses, service_of,
 };
 pub use history::{
-    KnownVersion, REIGN_ANNOTATION, TEMPLATE_FIELD, in_force, known_version, known_versions,
+    KnownVersion, REIGN_ANNOTATION, StableBefore, TEMPLATE_FIELD, UNTIL_ANNOTATION, in_force,
+    known_version, known_versions, stable_before,
 };
 pub use kinship::{Kinship, is_child, kinship};
 pub use listen::{ListenError, listen};

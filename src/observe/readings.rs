@@ -10,7 +10,7 @@ use super::Unmeasurable;
 use super::metrics::{self, Client, Question, Source};
 use crate::{
     api::{
-        CanaryVersion, EvidenceSource, FirstStep, Gate, GateRecord, ModelDeployment, State,
+        CanaryVersion, EvidenceSource, Gate, GateRecord, ModelDeployment, StartAt, State,
         VersionRef,
     },
     evidence::{BlindReason, Cursors, Reading, Versions},
@@ -90,7 +90,7 @@ impl EvidenceReader {
     ) -> Option<Result<f64, BlindReason>> {
         let (stable, canary) = (state.stable.as_ref()?, state.canary.as_ref()?);
         let starts = canary.progress.is_none();
-        if !starts || model.spec.rollout.first_step != FirstStep::Adaptive {
+        if !starts || model.spec.rollout.start_at != StartAt::ByTraffic {
             return None;
         }
         let question = Question {

@@ -8,6 +8,7 @@ mod version;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{Resource, ResourceExt};
 
@@ -93,10 +94,13 @@ pub fn plan(model: &ModelDeployment, input: &PlanInput<'_>) -> Plan {
     let versions = versions(&builder, input);
     for (revision, version) in &versions {
         let is_live = live.contains(revision);
-        let reign = reign(input.state, &versions, revision);
+        let standing = Standing {
+            reign: reign(input.state, &versions, revision),
+            until: until(input.state, version, revision),
+        };
         plan.push(
             "the version's record in the history",
-            Object::ControllerRevision(builder.history(revision, version, reign)),
+            Object::ControllerRevision(builder.history(revision, version, &standing)),
         );
         let reason = if is_live {
             "a version in use"
@@ -166,6 +170,14 @@ struct ObjectBuilder<'a> {
     replicas: i32,
 }
 
+/// What a ControllerRevision keeps of its version besides the data.
+struct Standing {
+    /// Its number among the versions that have been stable, if it has one.
+    reign: Option<i64>,
+    /// Until when it was the stable one.
+    until: Option<Timestamp>,
+}
+
 /// Whether a version is stable or the canary. A version withdrawn before it was recorded is
 /// neither.
 fn is_in_force_or_on_trial(state: &State, revision: &Revision) -> bool {
@@ -183,14 +195,35 @@ fn reign(
     revision: &Revision,
 ) -> Option<i64> {
     let own = versions.get(revision).and_then(|version| version.reign);
-    let stable = state.stable.as_ref().map(|stable| &stable.revision);
-    if stable != Some(revision) {
-        return own;
+    if !is_stable(state, revision) {
+        return own.filter(|_| !is_refused(state, revision));
     }
     let others = versions.iter().filter(|(other, _)| *other != revision);
     let highest = others.filter_map(|(_, version)| version.reign).max();
     let highest = highest.unwrap_or(0);
     own.filter(|own| *own > highest).or(Some(highest + 1))
+}
+
+/// Until when a version was the stable one, where it is known to have been.
+fn until(state: &State, version: &KnownVersion, revision: &Revision) -> Option<Timestamp> {
+    if is_stable(state, revision) || is_refused(state, revision) {
+        return None;
+    }
+    let mut retiring = state.retiring.iter();
+    let retiring = retiring.find(|retiring| retiring.revision == *revision);
+    let until = retiring.and_then(|retiring| retiring.stable_until);
+    until.or(version.until)
+}
+
+fn is_stable(state: &State, revision: &Revision) -> bool {
+    let stable = state.stable.as_ref();
+    stable.is_some_and(|stable| stable.revision == *revision)
+}
+
+/// Whether a version was rolled back. It is unproven from then on, also where the status is lost.
+fn is_refused(state: &State, revision: &Revision) -> bool {
+    let mut refused = state.refused.iter();
+    refused.any(|refused| refused.revision == *revision)
 }
 
 /// Returns every version that can be built: those of the history, and the spec's if it is in use,

@@ -29,6 +29,7 @@ fn replicas_are_never_lowered_during_a_rollout() {
             spec,
             template: None,
             reign: None,
+            until: None,
             data,
         };
         (version.spec.revision(), version)
@@ -111,6 +112,7 @@ fn a_lost_state_scales_no_version_down() {
         spec,
         template: None,
         reign: None,
+        until: None,
     };
     let of = |state: &State, orphan: &KnownVersion| {
         let input = PlanInput {
@@ -136,4 +138,72 @@ fn a_lost_state_scales_no_version_down() {
         ..orphan
     };
     assert_eq!(of(&on_trial, &in_force), 0, "a state that was lost");
+}
+
+#[test]
+fn the_history_keeps_until_when_a_version_was_stable_unless_it_was_refused_since() {
+    let model: ModelDeployment = serde_json::from_value(json!({
+        "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
+        "metadata": {"name": "churn", "namespace": "ml", "uid": "u", "generation": 1},
+        "spec": {
+            "model": {"uri": "file:///m", "version": "2", "digest": "sha256:0"},
+            "objectives": [{"errorRate": {"max": "1%"}}],
+        },
+    }))
+    .unwrap();
+    let known = |number: i64, reign, until: Option<&str>| {
+        let mut spec = VersionSpec::of(&model.spec);
+        spec.model.version = number.to_string();
+        let version = KnownVersion {
+            number,
+            data: serde_json::to_value(&spec).unwrap(),
+            spec,
+            template: None,
+            reign,
+            until: until.map(|until| until.parse().unwrap()),
+        };
+        (Revision(number.to_string()), version)
+    };
+    let (day, later) = ("2026-11-20T00:00:00Z", "2026-11-21T00:00:00Z");
+    let known: BTreeMap<_, _> = [
+        known(1, Some(1), Some(day)),
+        known(2, Some(2), Some(day)), // stable again
+        known(3, Some(4), None),      // just replaced
+        known(4, Some(3), Some(day)), // refused since
+    ]
+    .into();
+    let state: State = serde_json::from_value(json!({
+        "phase": "Promoting", "stable": {"revision": "2", "version": "2"},
+        "retiring": [{"revision": "3", "scaleDownAt": later, "stableUntil": later}],
+        "refused": [{"revision": "4", "version": "4", "at": later, "reason": ""}],
+    }))
+    .unwrap();
+    let input = PlanInput {
+        state: &state,
+        known: &known,
+        known_is_all: true,
+        usable: true,
+        router: &Envoy::new(&Setup::default(), Prober::by_tcp()),
+        report: &Report::default(),
+        defaults: &defaults(),
+    };
+    let kept = plan(&model, &input).apply.into_iter().filter_map(|intent| {
+        let Object::ControllerRevision(kept) = intent.object else {
+            return None;
+        };
+        let read = KnownVersion::read(&kept).unwrap();
+        Some((
+            read.number,
+            read.reign,
+            read.until.map(|until| until.to_string()),
+        ))
+    });
+    let until = |until: &str| Some(until.to_owned());
+    let expected = [
+        (1, Some(1), until(day)),
+        (2, Some(5), None),
+        (3, Some(4), until(later)),
+        (4, None, None),
+    ];
+    assert_eq!(kept.collect::<Vec<_>>(), expected);
 }

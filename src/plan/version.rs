@@ -1,6 +1,6 @@
 //! One version's Deployment and ControllerRevision. Both are made once. Of the Deployment only
-//! `replicas` and an annotation change, of the ControllerRevision only the annotation with its
-//! number among the versions that have been stable.
+//! `replicas` and an annotation change, of the ControllerRevision only the annotations
+//! on its time as the stable version.
 //!
 //! A version's pod template is rendered once, when the version is recorded: an operator that
 //! rendered it differently later would restart every model at once. Versions recorded by 1d584f3
@@ -25,12 +25,12 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use super::{ObjectBuilder, artefact::Artefact, security::restricted};
+use super::{ObjectBuilder, Standing, artefact::Artefact, security::restricted};
 use crate::{
     api::{Revision, VersionSpec},
     k8s::{
-        HTTP_PORT_NAME, KnownVersion, REIGN_ANNOTATION, TEMPLATE_FIELD, version_labels,
-        version_name, version_selector,
+        HTTP_PORT_NAME, KnownVersion, REIGN_ANNOTATION, TEMPLATE_FIELD, UNTIL_ANNOTATION,
+        version_labels, version_name, version_selector,
     },
 };
 
@@ -60,6 +60,7 @@ impl ObjectBuilder<'_> {
             spec,
             template: Some(template),
             reign: None,
+            until: None,
             data,
         }
     }
@@ -69,7 +70,7 @@ impl ObjectBuilder<'_> {
         &self,
         revision: &Revision,
         version: &KnownVersion,
-        reign: Option<i64>,
+        standing: &Standing,
     ) -> ControllerRevision {
         let model = self.model.name_any();
         let mut metadata = self.metadata(
@@ -77,8 +78,11 @@ impl ObjectBuilder<'_> {
             version_labels(&model, revision),
         );
         let mut annotations = version_annotation(&version.spec);
-        if let Some(reign) = reign {
+        if let Some(reign) = standing.reign {
             annotations.insert(REIGN_ANNOTATION.to_owned(), reign.to_string());
+        }
+        if let Some(until) = standing.until {
+            annotations.insert(UNTIL_ANNOTATION.to_owned(), until.to_string());
         }
         metadata.annotations = Some(annotations);
         ControllerRevision {

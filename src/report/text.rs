@@ -108,7 +108,7 @@ pub(crate) fn span(time: SignedDuration) -> String {
 }
 
 /// Formats a duration of the spec, likewise.
-pub(crate) fn declared(time: kube::core::Duration) -> String {
+pub(crate) fn declared(time: crate::api::Duration) -> String {
     span(SignedDuration::try_from(std::time::Duration::from(time)).unwrap_or(SignedDuration::MAX))
 }
 

@@ -61,7 +61,7 @@ impl Analysis {
         if verdict == GateVerdict::Fail {
             let why = match gate.then() {
                 OnFailure::Rollback => &mut self.fail,
-                OnFailure::Pause => &mut self.held,
+                OnFailure::Hold => &mut self.held,
             };
             why.get_or_insert(statement.clone());
         }
@@ -190,7 +190,6 @@ impl DecisionContext<'_> {
                 version: self.name(&canary.revision, &canary.version),
             };
             canary.weight = weight;
-            progress.approved = None;
             self.begin_step(progress, weight);
             self.record(reasons::STEPS_CHANGED, weight, None, [said]);
         }

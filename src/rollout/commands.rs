@@ -1,9 +1,17 @@
 //! Commands of people. One has its effect when it names the very trial that is under way, and from
 //! then on it is spent.
 
-use super::context::DecisionContext;
+use jiff::Timestamp;
+
+use super::{
+    analysis::time_in_step,
+    context::{DecisionContext, signed},
+};
 use crate::{
-    api::{Approved, CanaryVersion, VersionRef, commands::Command, conditions::reasons},
+    api::{
+        Approved, CanaryVersion, OnDeadline, Progress, VersionRef, commands::Command,
+        conditions::reasons,
+    },
     sentences::{SkipObjection, Statement},
 };
 
@@ -40,7 +48,7 @@ impl DecisionContext<'_> {
             version: self.name(&canary.revision, &canary.version),
             weight: canary.weight,
         };
-        self.promote(stable, canary, None, vec![said]);
+        self.promote(stable, canary, reasons::PROMOTED, None, vec![said]);
         true
     }
 
@@ -65,13 +73,22 @@ impl DecisionContext<'_> {
         }
     }
 
+    /// Whether a person's approval counts in place of proof at this moment
+    /// (`onInsufficientData.then: AwaitApproval`).
+    pub(super) fn lacks_proof(&self, progress: &Progress, at: Timestamp) -> bool {
+        let policy = &self.spec.rollout.on_insufficient_data;
+        policy.then == OnDeadline::AwaitApproval
+            && time_in_step(progress, at) >= signed(policy.after.into())
+    }
+
     /// Records a person's consent to leaving this step, where the step waits for one.
     pub(super) fn accept_approval(&mut self, canary: &mut CanaryVersion) {
         let approve = Command::Approve(canary.revision.clone(), canary.weight);
         let Some(progress) = canary.progress.as_mut() else {
             return;
         };
-        let needed = self.spec.rollout.needs_approval(progress.step as usize);
+        let without_proof = self.lacks_proof(progress, self.now);
+        let needed = without_proof || self.spec.rollout.takes_approval(progress.step as usize);
         if !needed || progress.approved.is_some() || !self.commands.ask(&approve) {
             return;
         }
@@ -87,6 +104,7 @@ impl DecisionContext<'_> {
             by,
             version: self.name(&canary.revision, &canary.version),
             weight: canary.weight,
+            without_proof,
         };
         self.record(reasons::APPROVED, canary.weight, None, [said]);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::objectives;
 use crate::{
-    api::{FirstStep, ModelDeploymentSpec},
+    api::{ModelDeploymentSpec, StartAt},
     evidence::{BlindReason, Memory},
     sentences::FirstStepReason,
 };
@@ -19,10 +19,10 @@ pub(super) fn first_step(
     spec: &ModelDeploymentSpec,
     rate: Option<&Result<f64, BlindReason>>,
 ) -> (usize, FirstStepReason) {
-    match (spec.rollout.first_step, rate) {
-        (FirstStep::Declared, _) | (_, None) => (0, FirstStepReason::Declared),
-        (FirstStep::Adaptive, Some(Ok(rate))) => adapted(spec, *rate),
-        (FirstStep::Adaptive, Some(Err(blind))) => (0, FirstStepReason::RateUnknown(blind.clone())),
+    match (spec.rollout.start_at, rate) {
+        (StartAt::FirstStep, _) | (_, None) => (0, FirstStepReason::Declared),
+        (StartAt::ByTraffic, Some(Ok(rate))) => adapted(spec, *rate),
+        (StartAt::ByTraffic, Some(Err(blind))) => (0, FirstStepReason::RateUnknown(blind.clone())),
     }
 }
 

@@ -1,15 +1,13 @@
 //! The transitions of the state machine: how a trial begins and ends, and how its weight changes.
 //! A move back to stable waits for nothing.
 
-use std::time::Duration;
-
 use jiff::{SignedDuration, Timestamp};
 
 use super::context::{DecisionContext, signed, until};
 use crate::{
     api::{
-        CanaryVersion, Phase, PostponedVersion, Progress, RefusedVersion, RetiringVersion,
-        Revision, Verdict, VersionRef, commands::Command, conditions::reasons,
+        CanaryVersion, Duration, Phase, PostponedVersion, Progress, RefusedVersion,
+        RetiringVersion, Revision, Verdict, VersionRef, commands::Command, conditions::reasons,
     },
     sentences::{self, Statement, Withdrawal},
 };
@@ -45,7 +43,7 @@ impl DecisionContext<'_> {
             .cloned()
             .collect();
         for revision in others {
-            self.retire_version(revision);
+            self.retire_version(revision, self.spec.scale_down_delay(), None);
         }
         self.next.phase = match &self.next.canary {
             Some(canary) if canary.progress.is_some() => Phase::Canary,
@@ -75,7 +73,7 @@ impl DecisionContext<'_> {
     }
 
     /// The time until the next version's pods may go.
-    pub(super) fn next_retirement(&self) -> Option<Duration> {
+    pub(super) fn next_retirement(&self) -> Option<std::time::Duration> {
         let retiring = self.next.retiring.iter();
         let next = retiring.map(|version| self.retires_at(version)).min()?;
         Some(until(self.now, next))
@@ -87,12 +85,19 @@ impl DecisionContext<'_> {
         version.scale_down_at.max(routers_know)
     }
 
-    /// Keeps a version's pods for the scale-down delay, to answer the requests that they have.
-    pub(super) fn retire_version(&mut self, revision: Revision) {
-        let scale_down_at = self.now + signed(self.spec.rollout.scale_down_delay.into());
+    /// Keeps a version's pods for so long, to answer the requests that they have.
+    /// `stable_until` is when it was stable for the last time, where it was until now.
+    pub(super) fn retire_version(
+        &mut self,
+        revision: Revision,
+        delay: Duration,
+        stable_until: Option<Timestamp>,
+    ) {
+        let scale_down_at = self.now + signed(delay.into());
         self.next.retiring.push(RetiringVersion {
             revision,
             scale_down_at,
+            stable_until,
         });
     }
 
@@ -122,6 +127,7 @@ impl DecisionContext<'_> {
             version: version.version,
             weight: 0,
             since: self.now,
+            rollback: false,
             progress: None,
         });
     }
@@ -219,22 +225,27 @@ impl DecisionContext<'_> {
         said: Vec<Statement>,
     ) {
         self.record(action, 0, verdict, said);
-        self.retire_version(canary.revision.clone());
+        self.retire_version(canary.revision.clone(), self.spec.longest_request(), None);
         self.end_trial(&canary.revision, Phase::RollingBack);
     }
 
-    /// The canary is the stable version from now on; the old one stays warm for the scale-down
+    /// The canary is the stable version from now on, however (`action`) it came to be; the old one stays warm for the scale-down
     /// delay.
     pub(super) fn promote(
         &mut self,
         old: &VersionRef,
         canary: &CanaryVersion,
+        action: &str,
         verdict: Option<Verdict>,
         said: Vec<Statement>,
     ) {
-        self.record(reasons::PROMOTED, 100, verdict, said);
+        self.record(action, 100, verdict, said);
         self.next.postponed = None;
-        self.retire_version(old.revision.clone());
+        self.next
+            .refused
+            .retain(|refused| refused.revision != canary.revision);
+        let (delay, until) = (self.spec.scale_down_delay(), Some(self.now));
+        self.retire_version(old.revision.clone(), delay, until);
         self.next.stable = Some(canary.version_ref());
         self.end_trial(&canary.revision, Phase::Promoting);
     }
@@ -278,5 +289,7 @@ impl DecisionContext<'_> {
         progress.step_since = self.now;
         progress.metrics_outage_ms = 0;
         progress.metrics_outage_since = None;
+        progress.paused_since = None;
+        progress.approved = None;
     }
 }

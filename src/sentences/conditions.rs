@@ -60,7 +60,7 @@ impl Display for Message<'_> {
             }
             Self::Decided(state) => {
                 f.write_str(&state.message)?;
-                for ignored in &state.ignored {
+                for ignored in &state.invalid_annotations {
                     write!(f, " Ignored: {ignored}")?;
                 }
                 Ok(())

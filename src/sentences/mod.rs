@@ -95,6 +95,26 @@ impl Display for Statement {
                     " beside {stable}, without traffic until {pods} pods are Ready."
                 )
             }
+            Self::GoesBack {
+                version,
+                stable,
+                pods,
+                until,
+            } => write!(
+                f,
+                "Going back from version {stable} to {version}, which was stable until {} \
+                 (spec.rollout.rollbackWindow): it gets all traffic once {pods} pods are Ready.",
+                until.strftime(MOMENT)
+            ),
+            Self::WentBack {
+                version,
+                stable,
+                delay,
+            } => write!(
+                f,
+                "Version {version} is Ready and serves all traffic again \
+                 (spec.rollout.rollbackWindow); {stable} keeps its pods for {delay}."
+            ),
             Self::Denied { version, refusal } => {
                 write!(f, "Version {version} does not begin. {refusal}")
             }
@@ -222,6 +242,24 @@ impl Display for Statement {
                 f,
                 "No proof within {after} (spec.rollout.onInsufficientData)."
             ),
+            Self::StepPaused {
+                until,
+                version,
+                revision,
+                weight,
+            } => {
+                write!(
+                    f,
+                    "The step's pause holds version {version} at {weight} % until "
+                )?;
+                if let Some(until) = until {
+                    write!(f, "{}, or until ", until.strftime(MOMENT))?;
+                }
+                write!(
+                    f,
+                    "a person ends it: the annotation {APPROVE}={revision}@{weight}."
+                )
+            }
             Self::AwaitsApproval {
                 next,
                 version,
@@ -300,6 +338,7 @@ impl Display for Statement {
                 by,
                 version,
                 weight,
+                without_proof,
             } => {
                 let person = person(by.as_deref());
                 write!(f, "{person} approved version {version}: ")?;
@@ -308,7 +347,11 @@ impl Display for Statement {
                 } else {
                     write!(f, "leaving {weight} %")?;
                 }
-                f.write_str(" now waits for the evidence alone.")
+                f.write_str(if *without_proof {
+                    " does not wait for proof, unless the version is suspect."
+                } else {
+                    " now waits for the evidence alone."
+                })
             }
         }
     }
@@ -383,8 +426,8 @@ impl Display for FirstStepReason {
 impl Display for HoldPolicy {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Objective => "the objective's `then` is Pause",
-            Self::Rollout => "spec.rollout.onFailure is Pause",
+            Self::Objective => "the objective's `then` is Hold",
+            Self::Rollout => "spec.rollout.onFailure is Hold",
         })
     }
 }

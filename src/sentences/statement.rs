@@ -1,10 +1,9 @@
 //! What a decision says, as data; nothing in a decision depends on the words.
 
 use jiff::Timestamp;
-use kube::core::Duration;
 
 use crate::{
-    api::{RefusedVersion, Revision, UnmeasuredObjective},
+    api::{Duration, RefusedVersion, Revision, UnmeasuredObjective},
     evidence::BlindReason,
     gate::Conclusion,
     observe::{PodProblem, Refusal, VersionHealth},
@@ -33,6 +32,19 @@ pub(crate) enum Statement {
         stable: String,
         pods: i32,
         attempt: Attempt,
+    },
+    /// A version that was stable until then gets all traffic once so many pods are Ready.
+    GoesBack {
+        version: String,
+        stable: String,
+        pods: i32,
+        until: Timestamp,
+    },
+    /// It has all traffic again; the other one keeps its pods for so long.
+    WentBack {
+        version: String,
+        stable: String,
+        delay: Duration,
     },
     /// The API server would refuse a version's Deployment, so it does not begin.
     Denied { version: String, refusal: Refusal },
@@ -118,6 +130,13 @@ pub(crate) enum Statement {
     StepLasts { until: Timestamp },
     /// The step has had its time and proves nothing.
     NoProof { after: Duration },
+    /// The evidence passes, and the step's pause lasts until then, or until a person ends it.
+    StepPaused {
+        until: Option<Timestamp>,
+        version: String,
+        revision: Revision,
+        weight: u8,
+    },
     /// The step is over once a person agrees.
     AwaitsApproval {
         next: Option<u8>,
@@ -168,11 +187,12 @@ pub(crate) enum Statement {
         version: String,
         weight: u8,
     },
-    /// A person agreed to leaving the step.
+    /// A person agreed to leaving the step; with or without proof.
     Approved {
         by: Option<String>,
         version: String,
         weight: u8,
+        without_proof: bool,
     },
 }
 
@@ -222,9 +242,9 @@ pub(crate) enum FirstStepReason {
 /// Which setting leaves a failure to a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HoldPolicy {
-    /// The objective's `then: Pause`.
+    /// The objective's `then: Hold`.
     Objective,
-    /// `spec.rollout.onFailure: Pause`.
+    /// `spec.rollout.onFailure: Hold`.
     Rollout,
 }
 

@@ -63,7 +63,9 @@ async fn steps_shortened_below_the_weight_take_it_back_and_never_raise_it() {
 async fn a_new_version_is_watched_with_all_traffic_while_the_old_one_keeps_its_pods() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     let old = world.status().await.state.stable.unwrap().revision;
-    world.change("2", "/spec/rollout/watch", json!("6s")).await;
+    world
+        .change("2", "/spec/rollout/bakeTime", json!("6s"))
+        .await;
     let watched = world.until_canary("2", 100).await;
     while canary(&world.status().await) == Some(("2", 100)) {
         let pods = world.replicas(&old).await;
@@ -81,7 +83,9 @@ async fn a_new_version_is_watched_with_all_traffic_while_the_old_one_keeps_its_p
 #[tokio::test]
 async fn a_breach_under_watch_puts_all_traffic_back() {
     let world = world!(World::with_metrics()).with_stable("1").await;
-    world.change("2", "/spec/rollout/watch", json!("1h")).await;
+    world
+        .change("2", "/spec/rollout/bakeTime", json!("1h"))
+        .await;
     world.until_canary("2", 100).await;
     tokio::time::sleep(A_WHILE).await;
     world.fail("2", 0.3);
@@ -176,8 +180,8 @@ async fn without_evidence(then: &str) -> Option<World> {
 }
 
 #[tokio::test]
-async fn without_enough_data_pause_waits_and_reports_it() {
-    let world = world!(without_evidence("Pause"));
+async fn without_enough_data_hold_waits_and_reports_it() {
+    let world = world!(without_evidence("Hold"));
     world.until_reason("InsufficientData").await;
     tokio::time::sleep(A_WHILE).await;
     assert_eq!(canary(&world.status().await), Some(("2", 10)));
@@ -216,8 +220,8 @@ async fn pods_that_never_get_ready_are_given_up_at_the_deadline() {
 async fn an_adaptive_start_is_chosen_by_stables_traffic() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     world.metrics.as_ref().unwrap().scraped().await;
-    let adaptive = json!("Adaptive");
-    world.change("2", "/spec/rollout/firstStep", adaptive).await;
+    let adaptive = json!("ByTraffic");
+    world.change("2", "/spec/rollout/startAt", adaptive).await;
     let status = world
         .until("it has weight", |status| {
             canary(status).is_some_and(|(_, weight)| weight > 0)

@@ -35,7 +35,7 @@ async fn a_version_worse_than_stable_is_rolled_back_though_stable_fails_as_well(
 async fn a_query_beyond_its_limit_waits_for_a_person_where_its_then_is_pause() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     let query =
-        json!([{"query": {"name": "five", "promql": "vector(5)", "max": 3, "then": "Pause"}}]);
+        json!([{"query": {"name": "five", "promql": "vector(5)", "max": 3, "then": "Hold"}}]);
     hold_to(&world, query).await;
     let status = world.until_decided("FailureHeld").await;
     assert_eq!(canary(&status), Some(("2", 10)));

@@ -1,5 +1,7 @@
 //! Recordings of a running operator, fetched over HTTP and replayed.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use kube::Api;
 use serin::{
@@ -35,7 +37,12 @@ async fn a_rollback_is_recorded_with_its_evidence_and_replays_to_the_same_decisi
     assert!((2..=3).contains(&with_evidence), "{with_evidence}");
 
     let api: Api<ModelDeployment> = Api::namespaced(world.client.clone(), &world.namespace);
-    let explained = explain(&api.get("iris").await.unwrap(), Timestamp::now(), 100);
+    let explained = explain(
+        &api.get("iris").await.unwrap(),
+        &BTreeMap::new(),
+        Timestamp::now(),
+        100,
+    );
     println!("{explained}");
     for words in [
         "RolledBack: version 2, 50 % to 0 %, fails",

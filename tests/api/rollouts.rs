@@ -39,7 +39,7 @@ async fn without_metrics_nothing_advances_and_after_the_hold_it_is_rolled_back()
 #[tokio::test]
 async fn without_metrics_the_policy_may_hold_without_limit() {
     let world = world!(World::new()).with_stable("1").await;
-    let hold = json!({"hold": "1s", "then": "Pause"});
+    let hold = json!({"hold": "1s", "then": "Hold"});
     world
         .change("2", "/spec/rollout/onMetricsOutage", hold)
         .await;

@@ -58,9 +58,9 @@ async fn a_breach_while_paused_is_still_rolled_back() {
 #[tokio::test]
 async fn a_step_with_pause_is_left_when_a_person_agrees_and_who_it_was_is_recorded() {
     let world = world!(World::with_metrics()).with_stable("1").await;
-    canary_v2(&world, "/spec/rollout/steps/0/pause", json!(true)).await;
-    world.until_reason("AwaitingApproval").await;
-    world.event("AwaitingApproval").await;
+    canary_v2(&world, "/spec/rollout/steps/0/pause", json!({})).await;
+    world.until_reason("StepPaused").await;
+    world.event("StepPaused").await;
     tokio::time::sleep(A_WHILE).await;
     assert_eq!(canary(&world.status().await), Some(("2", 10)));
 
@@ -238,7 +238,7 @@ async fn an_undo_goes_back_at_once_while_a_version_is_on_trial() {
 }
 
 #[tokio::test]
-async fn an_undo_to_a_revision_rolls_out_that_version() {
+async fn an_undo_to_a_promoted_version_takes_no_steps_and_the_way_forth_takes_them() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     let first = world.status().await.state.stable.unwrap().revision;
     world.roll_out("2").await;
@@ -251,7 +251,7 @@ async fn an_undo_to_a_revision_rolls_out_that_version() {
 
     let arguments = ["undo", MODEL, "--to-revision", &first.0];
     let said = world.kubectl_serin(&arguments).await.unwrap();
-    assert!(said.contains("rolled out again"), "{said}");
+    assert!(said.contains("without steps"), "{said}");
     world.until_serves("1").await;
     let status = world.status().await;
     assert_eq!(
@@ -259,17 +259,23 @@ async fn an_undo_to_a_revision_rolls_out_that_version() {
         first,
         "the same version, not a copy of it"
     );
-    assert_eq!(world.weights("1"), [0, 10, 50, 100], "on its evidence");
-    // Without a revision: to the one before, which is 2 again.
-    world.kubectl_serin(&["undo", MODEL]).await.unwrap();
+    assert_eq!(world.weights("1"), [0]);
+    world.event("FastRollback").await;
+    // Without a revision: to the other one, which is newer.
+    let said = world.kubectl_serin(&["undo", MODEL]).await.unwrap();
+    assert!(said.contains("rolled out again"), "{said}");
     world.until_serves("2").await;
+    assert!(
+        world.weights("2").ends_with(&[0, 10, 50, 100]),
+        "on its evidence"
+    );
 }
 
 #[tokio::test]
 async fn with_on_failure_pause_a_failing_version_is_held_for_a_person() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     world.fail("2", 0.2);
-    canary_v2(&world, "/spec/rollout/onFailure", json!("Pause")).await;
+    canary_v2(&world, "/spec/rollout/onFailure", json!("Hold")).await;
     world.until_reason("FailureHeld").await;
     world.event("FailureHeld").await;
     assert_eq!(

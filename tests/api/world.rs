@@ -479,8 +479,9 @@ pub fn manifest(version: &str) -> Value {
             },
             "replicas": 2,
             "objectives": [{"errorRate": {"max": "1%"}}],
-            "rollout": {"steps": [step(10), step(50), step(100)], "watch": "1s",
+            "rollout": {"steps": [step(10), step(50), step(100)], "bakeTime": "1s",
                 "scaleDownDelay": "1s"},
+            "traffic": {"envoy": {"timeout": "1s"}},
         },
     })
 }

@@ -129,7 +129,7 @@ fn bad_like_stable() {
         "Both versions break the objective: nothing is gained by going back, and nothing is \
          promoted.",
         &errors(),
-        rollout(&json!({"onInsufficientData": {"after": "10m", "then": "Pause"}})),
+        rollout(&json!({"onInsufficientData": {"after": "10m", "then": "Hold"}})),
     );
     scenario.answer("1", failing(0.03));
     scenario.answer("2", failing(0.03));
@@ -177,7 +177,7 @@ fn no_traffic() {
     let mut scenario = Scenario::new(
         "Without traffic nothing can be proven: the rollout waits, and says so.",
         &errors(),
-        rollout(&json!({"onInsufficientData": {"after": "30m", "then": "Pause"}})),
+        rollout(&json!({"onInsufficientData": {"after": "30m", "then": "Hold"}})),
     );
     scenario.rate = 0.0;
     scenario.roll_out("2");
@@ -381,7 +381,7 @@ fn a_person_aborts() {
 #[test]
 fn people_agree() {
     let mut rollout = rollout(&json!({"approval": "BeforePromotion"}));
-    rollout["steps"][1]["pause"] = json!(true);
+    rollout["steps"][1]["pause"] = json!({});
     let mut scenario = Scenario::new(
         "A step and the promotion wait for people: one agrees before the evidence passes, one \
          long after.",
@@ -395,6 +395,44 @@ fn people_agree() {
     scenario.ask("grace", Command::Approve);
     scenario.play(900);
     golden!(people_agree, scenario);
+}
+
+#[test]
+fn back_to_a_promoted_version() {
+    let mut scenario = Scenario::new(
+        "Version 2 was promoted and answers every request with an error a minute later: a revert \
+         to version 1 takes as long as its pods.",
+        &errors(),
+        rollout(&json!({})),
+    );
+    scenario.roll_out("2");
+    scenario.play(7200);
+    scenario.note("Of version 2, every answer is an error.");
+    scenario.pass(60);
+    scenario.was_stable(1);
+    scenario.apply("1");
+    scenario.look();
+    scenario.look();
+    scenario.pass(600);
+    scenario.look();
+    golden!(back_to_a_promoted_version, scenario);
+}
+
+#[test]
+fn a_step_has_a_pause() {
+    let mut rollout = rollout(&json!({}));
+    rollout["steps"][0]["pause"] = json!({"duration": "10m"});
+    rollout["steps"][1]["pause"] = json!({"duration": "10m"});
+    let mut scenario = Scenario::new(
+        "The first two steps pause for 10 minutes; a person ends the second pause.",
+        &errors(),
+        rollout,
+    );
+    scenario.roll_out("2");
+    scenario.play(1200);
+    scenario.ask("ada", Command::Approve);
+    scenario.play(3600);
+    golden!(a_step_has_a_pause, scenario);
 }
 
 #[test]
@@ -433,9 +471,9 @@ fn promoted_in_full_while_prometheus_is_away() {
 #[test]
 fn a_failure_is_held_for_a_person() {
     let mut scenario = Scenario::new(
-        "With onFailure: Pause a failing version is held at its weight, until a person decides.",
+        "With onFailure: Hold a failing version is held at its weight, until a person decides.",
         &errors(),
-        rollout(&json!({"onFailure": "Pause"})),
+        rollout(&json!({"onFailure": "Hold"})),
     );
     scenario.answer("2", failing(0.2));
     scenario.roll_out("2");
@@ -447,10 +485,10 @@ fn a_failure_is_held_for_a_person() {
 #[test]
 fn starting_where_traffic_suffices() {
     let mut scenario = Scenario::new(
-        "With firstStep: Adaptive and two requests a second, a version starts as high as half of \
+        "With startAt: ByTraffic and two requests a second, a version starts as high as half of \
          the traffic.",
         &errors(),
-        rollout(&json!({"firstStep": "Adaptive"})),
+        rollout(&json!({"startAt": "ByTraffic"})),
     );
     scenario.rate = 2.0;
     scenario.roll_out("2");

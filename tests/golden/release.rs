@@ -113,6 +113,7 @@ fn versions_of_the_release_keep_their_names_and_their_pods() {
             spec,
             template: None,
             reign: None,
+            until: None,
             data: case.record.clone(),
         };
         let plan = planned(case, &[(revision, known)].into());

@@ -11,6 +11,7 @@ use serin::{
         commands::Command,
     },
     evidence::{self, BlindReason, Classes, Cursors, Observation, Reading, Snapped, Tally, Window},
+    k8s::StableBefore,
     observe::{PodProblem, Snapshot, VersionHealth},
     rollout::decide,
 };
@@ -56,6 +57,8 @@ pub struct Scenario {
     /// Commands of people.
     pub commands: Commands,
     pub state: State,
+    /// When the spec's version was stable before.
+    stable_before: Option<StableBefore>,
     health: BTreeMap<Revision, VersionHealth>,
     now: Timestamp,
     /// When requests were counted the last time.
@@ -71,8 +74,8 @@ impl Scenario {
     pub fn new(title: &str, objectives: &Value, mut rollout: Value) -> Self {
         // The stories are about the steps; the watch after the last one would only make each
         // longer.
-        if rollout.get("watch").is_none() {
-            rollout["watch"] = json!("1m");
+        if rollout.get("bakeTime").is_none() {
+            rollout["bakeTime"] = json!("1m");
         }
         let spec = serde_json::from_value(json!({
             "model": {"uri": "file:///m", "version": "1", "digest": "sha256:0"},
@@ -88,6 +91,7 @@ impl Scenario {
             prometheus_is_up: true,
             commands: Commands::default(),
             state: State::default(),
+            stable_before: None,
             health: BTreeMap::new(),
             now: Timestamp::UNIX_EPOCH,
             counted: Timestamp::UNIX_EPOCH,
@@ -193,6 +197,13 @@ impl Scenario {
         }
     }
 
+    /// The version that the spec will ask for was stable until the last promotion.
+    pub fn was_stable(&mut self, back: u32) {
+        let retiring = self.state.retiring.last();
+        let until = retiring.and_then(|retiring| retiring.stable_until);
+        self.stable_before = until.map(|until| StableBefore { back, until });
+    }
+
     /// Lets time pass without a look.
     pub fn pass(&mut self, seconds: i64) {
         self.now += SignedDuration::from_secs(seconds);
@@ -217,6 +228,7 @@ impl Scenario {
             attentive_since: Timestamp::UNIX_EPOCH,
             here_since: Timestamp::UNIX_EPOCH,
             in_force: None,
+            stable_before: self.stable_before,
             desired_refused: None,
         };
         let before = self.weight();

@@ -114,7 +114,7 @@ fn policy(directory: &tempfile::TempDir, source: Source, objectives: &str) -> Pa
          model: {{uri: 'file:///m', version: '1', digest: 'sha256:{zeros}'}}\n  \
          objectives: [{objectives}]\n  \
          traffic: {{evidence: {evidence}}}\n  \
-         rollout:\n    watch: 2m\n    steps:\n    - {{weight: 10, minDuration: 2m}}\n    - \
+         rollout:\n    bakeTime: 2m\n    steps:\n    - {{weight: 10, minDuration: 2m}}\n    - \
          {{weight: 50, minDuration: 2m}}\n    \
          - {{weight: 100, minDuration: 2m}}\n"
     );

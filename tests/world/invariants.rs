@@ -24,7 +24,7 @@ use crate::{
 
 /// The invariants, by name.
 #[rustfmt::skip]
-pub const INVARIANTS: [(&str, &str); 19] = [
+pub const INVARIANTS: [(&str, &str); 21] = [
     ("declared-weights", "the canary's weight is 0 or that of a declared step, so that both \
         weights are from 0 to 100 and sum to 100"),
     ("capacity-first", "no version gets weight, or more of it, without Ready capacity for all of \
@@ -37,6 +37,10 @@ pub const INVARIANTS: [(&str, &str); 19] = [
         had 10 s to do so"),
     ("promoted-from-100", "a version becomes stable only from the last step, and the one before it \
         is kept as the way back"),
+    ("back-if-proven", "a version becomes stable without steps only if it was stable before, and \
+        was not rolled back since"),
+    ("back-in-time", "such a version has all traffic 5 s after its pods are Ready, while nothing \
+        is wrong"),
     ("refused-stays-refused", "a rolled-back version gets no weight under the same token"),
     ("converges-then-rests", "once faults stop, all is done within a bounded number of reconciles, \
         and then nothing is written"),
@@ -59,6 +63,8 @@ pub const INVARIANTS: [(&str, &str); 19] = [
 /// A breach may last this many seconds: the hard guard needs one whole scrape of the new weight,
 /// the statistics three.
 const BREACH_SECONDS: u64 = 30;
+/// A version goes back in fewer seconds than these once its pods are Ready.
+const BACK_SECONDS: u64 = 6;
 /// Longest time of a step of 30 s, or of the start of pods within 11 s, in seconds.
 const STEP_SECONDS: u64 = 90;
 /// Milliseconds after which a router counts as reachable without an answer, less the rounding of a
@@ -85,6 +91,10 @@ pub struct Invariants {
     serving: BTreeMap<String, u64>,
     /// Revisions that were rolled back, with the token of that time.
     refused: BTreeMap<String, Value>,
+    /// Revisions that have been stable.
+    proven: BTreeSet<String>,
+    /// For how many seconds a version that goes back has had all its pods, and not all traffic.
+    waiting_seconds: u64,
     /// When the weight of today was decided on.
     weighed_ms: u64,
     breach_seconds: u64,
@@ -110,6 +120,7 @@ impl Invariants {
     /// Forgets a deleted model: the next one of its name is another.
     pub fn forget(&mut self) {
         self.refused.clear();
+        self.proven.clear();
     }
 
     /// A process got an answer to a query.
@@ -150,9 +161,12 @@ impl Invariants {
         let model = story.model.of(objects).unwrap_or(&nothing);
         let is_deleted = !model["metadata"]["deletionTimestamp"].is_null();
         self.check_progress(model, routers, faults, story);
+        self.check_way_back(model, faults, story);
+        // Nothing is compared with a stable version that turns bad.
+        let stable = text(&model["status"]["stable"]["revision"]);
         let is_bad = |(revision, weight): &(&str, u64)| {
             let behaviour = story.behaviour(story.model.version_of(revision, objects));
-            *weight > 0 && behaviour.at(*weight).is_bad()
+            *weight > 0 && *revision != stable && behaviour.at(*weight).is_bad()
         };
         let mut sent = routers
             .iter()
@@ -169,6 +183,24 @@ impl Invariants {
         if self.breach_seconds == BREACH_SECONDS {
             let detail = format!("a router still sends {weight} % to {revision}");
             self.finds("breach-in-time", &detail);
+        }
+    }
+
+    /// A version that goes back gets all traffic as soon as its pods are Ready.
+    fn check_way_back(&mut self, model: &Value, faults: &Faults, story: &Story) {
+        let canary = &model["status"]["canary"];
+        let name = story.model.version(text(&canary["revision"]));
+        let is_ready = self.capable.get(&name) == Some(&self.now_ms);
+        let is_held = !model["metadata"]["deletionTimestamp"].is_null()
+            || faults.within(60_000, story.model)
+            || faults.clock_was_ahead();
+        if canary["rollback"] != true || !is_ready || is_held {
+            self.waiting_seconds = 0;
+            return;
+        }
+        self.waiting_seconds += 1;
+        if self.waiting_seconds == BACK_SECONDS {
+            self.finds("back-in-time", &name);
         }
     }
 
@@ -285,7 +317,8 @@ impl Invariants {
             };
             self.has_capacity(story.model, grown, objects, faults, first);
         }
-        let onward = (raised && was > 0) || (promoted && !first);
+        let back = promoted && old["canary"]["rollback"] == true;
+        let onward = (raised && was > 0) || (promoted && !first && !back);
         if onward && !self.sent.believed {
             self.finds("unknown-never-promotes", &format!("from {was} to {is} %"));
         }
@@ -311,7 +344,13 @@ impl Invariants {
         }
         if promoted && !first {
             let version = text(&new["stable"]["version"]);
-            if was != 100 || old["canary"]["revision"] != new["stable"]["revision"] {
+            let revision = text(&new["stable"]["revision"]);
+            let is_proven = self.proven.contains(revision) && !self.refused.contains_key(revision);
+            if back && !is_proven {
+                self.finds("back-if-proven", &format!("version {version}"));
+            }
+            let from = if back { 0 } else { 100 };
+            if was != from || old["canary"]["revision"] != new["stable"]["revision"] {
                 self.finds(
                     "promoted-from-100",
                     &format!("version {version} came from {was} %"),
@@ -329,6 +368,11 @@ impl Invariants {
             }
         }
 
+        if promoted {
+            let revision = text(&new["stable"]["revision"]);
+            self.refused.remove(revision);
+            self.proven.insert(revision.to_owned());
+        }
         let token = &model["spec"]["rollout"]["retryToken"];
         for refused in new["refused"].as_array().into_iter().flatten() {
             let token = refused["retryToken"].clone();

@@ -256,6 +256,19 @@ const STORIES: &[(&str, Chapters, Behaviours)] = {
         ("one version after the other",
             &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Serves("2"), Apply("3")),
               (Serves("3"), Apply("1")), (Serves("1"), Pause(false))], &[]),
+        ("back from a version whose every answer is an error",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Serves("2"), Behave("2", BROKEN)),
+              (After(30), Apply("1")), (Serves("1"), Pause(false))], &[]),
+        ("back to a promoted version that has no pods any more",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Serves("2"), Behave("2", BROKEN)),
+              (After(120), Apply("1")), (Serves("1"), Pause(false))], &[]),
+        ("never back to a refused version without steps",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Refused("2"), Apply("3")),
+              (Serves("3"), Behave("2", Behaviour::HEALTHY)), (Now, Retry("again")),
+              (Now, Apply("2")), (Serves("2"), Pause(false))], &[("2", BROKEN)]),
+        ("never back to an unproven version without steps",
+            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Apply("3")),
+              (Serves("3"), Apply("2")), (Serves("2"), Pause(false))], &[]),
     ]
 };
 
@@ -506,14 +519,15 @@ pub fn steps(weights: &[u64]) -> Value {
 fn spec() -> Value {
     json!({
         "replicas": 2,
+        "traffic": {"envoy": {"timeout": "20s"}},
         "objectives": [
             {"errorRate": {"max": "1%"}},
             {"latency": {"quantile": 0.99, "max": "250ms"}},
         ],
         "rollout": {
             "steps": steps(&[10, 50, 100]),
-            "watch": "30s",
-            "scaleDownDelay": "20s",
+            "bakeTime": "30s",
+            "scaleDownDelay": "20s", // not below the timeout
             // Longer than any fault, so that effects of faults are undone before the end.
             "onMetricsOutage": {"hold": "2h", "then": "Rollback"},
         },

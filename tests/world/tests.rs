@@ -458,10 +458,34 @@ fn a_deadline_continues_across_restarts() {
     assert!(lasted < 100.0, "{lasted} s\n{log}");
 }
 
+/// A stable version whose every answer is an error: from the revert of the spec to 100 % on the
+/// version before, whose pods are gone and start within 11 s.
+#[test]
+fn a_revert_takes_as_long_as_the_pods_of_the_version_before() {
+    let is_it = |index: &usize| Story::number(*index).name.starts_with("back to a promoted");
+    let index = (0..Story::count()).find(is_it).unwrap();
+    let mut longest: f64 = 0.0;
+    for seed in 0..20 {
+        let outcome = play(seed, [Story::number(index)], Faults::none(seed));
+        let log = outcome.journal.join("\n");
+        assert_eq!(outcome.findings, Vec::<String>::new(), "{log}");
+        let when = |event: &str| -> f64 {
+            let mut newest_first = outcome.journal.iter().rev();
+            let line = newest_first.find(|line| line.contains(event));
+            let line = line.unwrap_or_else(|| panic!("no {event}\n{log}"));
+            let seconds = line.split_whitespace().next().unwrap();
+            seconds.parse().unwrap()
+        };
+        longest = longest.max(when("Event FastRollback ") - when("Apply(\"1\")"));
+    }
+    println!("at most {longest} s");
+    assert!(longest < 16.0, "{longest} s");
+}
+
 /// Longer than a version keeps its pods.
 const LONG_AWAY: u64 = 60;
 
-/// A rollout and a rollback, killed before and after each single write, with no operator for a
+/// A rollout, a rollback and a way back without steps, killed before and after each single write, with no operator for a
 /// minute.
 #[test]
 fn killed_before_and_after_every_write() {
@@ -470,6 +494,7 @@ fn killed_before_and_after_every_write() {
             [
                 "a version is promoted",
                 "a version that fails is rolled back",
+                "back from a version whose every answer is an error",
             ]
             .contains(&Story::number(*index).name)
         })

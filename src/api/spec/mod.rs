@@ -3,12 +3,12 @@
 use std::time::Duration as StdDuration;
 
 use k8s_openapi::api::core::v1::{EnvVar, LocalObjectReference, ResourceRequirements, Toleration};
-use kube::{CustomResource, KubeSchema, ResourceExt, core::Duration};
+use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use super::status::ModelDeploymentStatus;
+use super::{duration::Duration, status::ModelDeploymentStatus};
 
 mod evidence_source;
 mod objective;
@@ -25,7 +25,8 @@ pub use objective::{
 };
 pub use objective_gates::Gate;
 pub use rollout::{
-    Approval, FirstStep, InsufficientDataPolicy, OnDeadline, OnFailure, OutagePolicy, Rollout, Step,
+    Approval, InsufficientDataPolicy, OnDeadline, OnFailure, OutagePolicy, Pause, RollbackWindow,
+    Rollout, StartAt, Step,
 };
 
 /// One model, served under one stable Service name, rolled from version to version on evidence.
@@ -73,6 +74,11 @@ pub use rollout::{
             since `<name>-<revision>` names a Service")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.rollout) || !has(self.rollout.rollbackWindow) || \
+    !has(self.rollout.rollbackWindow.revisions) || self.rollout.rollbackWindow.revisions <= \
+    (has(self.revisionHistoryLimit) ? self.revisionHistoryLimit : 10)")
+    .message("spec.rollout.rollbackWindow.revisions: spec.revisionHistoryLimit keeps fewer \
+        versions; lower it, or raise the limit"))]
 pub struct ModelDeploymentSpec {
     /// The model artefact. A change of it is a new version and starts a rollout.
     pub model: ModelArtefact,
@@ -119,6 +125,18 @@ pub struct ModelDeploymentSpec {
 }
 
 impl ModelDeploymentSpec {
+    /// Returns how long a version that another one replaced keeps its pods: as long as
+    /// `spec.rollout.scaleDownDelay` says, and never less than its longest request.
+    pub fn scale_down_delay(&self) -> Duration {
+        self.rollout.scale_down_delay.max(self.longest_request())
+    }
+
+    /// Returns the longest time that a request may take: a version that lost its weight keeps its
+    /// pods for as long.
+    pub fn longest_request(&self) -> Duration {
+        self.traffic.envoy.timeout
+    }
+
     /// Returns the pods of a version that must be Ready for a forward move
     /// (`spec.rollout.minReady`).
     pub fn pods_needed(&self) -> i32 {
@@ -299,27 +317,32 @@ impl Default for EnvoyTraffic {
     }
 }
 
-/// Go's duration format, without signs and with few enough digits that no sum overflows.
+/// What a duration looks like, for error messages.
+const DURATION_REMEDY: &str =
+    "expected a duration of whole h, m, s or ms, such as 1h30m, 10m or 90s";
+/// The same of a duration that must not be zero.
+pub(in crate::api) const POSITIVE_REMEDY: &str =
+    "expected a duration above zero, of whole h, m, s or ms, such as 250ms or 60s";
+/// A duration as Gateway API has it (GEP-2257): no sign, no decimals, no days.
+const DURATION: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
+
+/// The schema of a duration.
 fn duration_schema(_: &mut SchemaGenerator) -> Schema {
-    let rule = pods::matches(DURATION);
-    let message = "expected a duration such as 90s, 10m or 1h30m";
-    json_schema!({
-        "type": "string", "maxLength": 32,
-        "x-kubernetes-validations": [{"rule": rule, "message": message}],
-    })
+    duration(&pods::matches(DURATION), DURATION_REMEDY)
 }
 
-/// A duration above zero.
+/// The schema of a duration above zero.
 fn positive_duration(_: &mut SchemaGenerator) -> Schema {
     let rule = format!("{} && self.matches('[1-9]')", pods::matches(DURATION));
-    let message = "expected a duration above zero, such as 250ms or 60s";
+    duration(&rule, POSITIVE_REMEDY)
+}
+
+fn duration(rule: &str, message: &str) -> Schema {
     json_schema!({
         "type": "string", "maxLength": 32,
         "x-kubernetes-validations": [{"rule": rule, "message": message}],
     })
 }
-
-const DURATION: &str = "^([0-9]{1,6}([.][0-9]{1,3})?(ms|s|m|h))+$";
 
 fn one() -> i32 {
     1

@@ -1,10 +1,10 @@
 //! The objectives that a new version must meet to be promoted.
 
-use kube::{KubeSchema, core::Duration};
+use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{OnFailure, positive_duration};
-use crate::api::Percent;
+use crate::api::{Duration, Percent};
 
 /// One objective that a new version must meet. Exactly one member is set.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -150,5 +150,5 @@ fn significant_shift() -> f64 {
 }
 
 fn pause() -> OnFailure {
-    OnFailure::Pause
+    OnFailure::Hold
 }

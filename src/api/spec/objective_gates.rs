@@ -1,11 +1,10 @@
 //! The gates of each objective.
 
-use kube::core::Duration;
-
 use super::{
     ModelDeploymentSpec, NoWorseThanStableObjective, Objective, OnFailure,
     PredictionDriftObjective, QueryObjective,
 };
+use crate::api::Duration;
 
 /// What one gate judges. Each objective is one gate; `noWorseThanStable` is one for each of its
 /// members.
@@ -144,6 +143,6 @@ mod tests {
             ]
         );
         let then: Vec<OnFailure> = gates.iter().map(Gate::then).collect();
-        assert_eq!(then[4..], [OnFailure::Pause, OnFailure::Rollback]);
+        assert_eq!(then[4..], [OnFailure::Hold, OnFailure::Rollback]);
     }
 }

@@ -2,19 +2,20 @@
 
 use std::time::Duration as StdDuration;
 
-use kube::{KubeSchema, core::Duration};
+use jiff::{SignedDuration, Timestamp};
+use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{duration_schema, minutes};
-use crate::api::Percent;
+use super::{duration_schema, minutes, positive_duration};
+use crate::api::{Duration, Percent};
 
 /// How traffic moves to a new version, from its first request to all of them.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.firstStep) || self.firstStep != 'Adaptive' || \
     !has(self.steps) || self.steps.exists(s, s.weight <= 50)")
-    .message("spec.rollout.firstStep: Adaptive needs a step of at most 50 % to start at; declare \
+    .message("spec.rollout.startAt: ByTraffic needs a step of at most 50 % to start at; declare \
         one, or set Declared"))]
 pub struct Rollout {
     /// The weights that the new version gets, in order: ascending, the last one 100. 10, 25, 50 and
@@ -34,7 +35,7 @@ pub struct Rollout {
 
     /// Where a new version starts.
     #[serde(default)]
-    pub first_step: FirstStep,
+    pub start_at: StartAt,
 
     /// Whether a person must agree to the last move, from 100 % to promoted.
     #[serde(default)]
@@ -44,7 +45,7 @@ pub struct Rollout {
     /// its pods. It counts together with the last step's `minDuration`: the longer of the two.
     #[serde(default = "ten_minutes")]
     #[schemars(schema_with = "duration_schema")]
-    pub watch: Duration,
+    pub bake_time: Duration,
 
     /// What happens when the evidence says that a version is bad.
     #[serde(default)]
@@ -72,8 +73,16 @@ pub struct Rollout {
     #[schemars(schema_with = "duration_schema")]
     pub progress_deadline: Duration,
 
-    /// Time that a version keeps its pods after its last request, so that the way back stays warm.
-    #[serde(default = "thirty_seconds")]
+    /// Which versions go straight to 100 %, as soon as their pods are Ready, when the spec asks for
+    /// them again (`kubectl serin undo`, or a revert in Git): those that were promoted before the
+    /// stable version was, and that were never rolled back since. The steps do not apply.
+    #[serde(default)]
+    pub rollback_window: RollbackWindow,
+
+    /// Time that a version keeps its pods after another one was promoted in its place, so that the
+    /// way back stays warm. Never less than the traffic's timeout, which is also the time that a
+    /// version keeps its pods whose trial has ended.
+    #[serde(default = "ten_minutes")]
     #[schemars(schema_with = "duration_schema")]
     pub scale_down_delay: Duration,
 
@@ -88,15 +97,16 @@ impl Default for Rollout {
         Self {
             steps: default_steps(),
             paused: false,
-            first_step: FirstStep::default(),
+            start_at: StartAt::default(),
             approval: Approval::default(),
-            watch: ten_minutes(),
+            bake_time: ten_minutes(),
             on_failure: OnFailure::default(),
             on_metrics_outage: OutagePolicy::default(),
             on_insufficient_data: InsufficientDataPolicy::default(),
             min_ready: all_pods(),
             progress_deadline: fifteen_minutes(),
-            scale_down_delay: thirty_seconds(),
+            rollback_window: RollbackWindow::default(),
+            scale_down_delay: ten_minutes(),
             retry_token: None,
         }
     }
@@ -120,22 +130,67 @@ pub struct Step {
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub min_requests: i64,
 
-    /// Once its evidence passes, the step waits for a person (`kubectl serin promote`, or the
-    /// annotation `serin.dev/approve`).
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub pause: bool,
+    /// A stop before the next step, which begins once the evidence of this one passes. A person
+    /// ends it (`kubectl serin promote`, or the annotation `serin.dev/approve`), or its `duration`
+    /// does. A breach still rolls back. No stop where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
+}
+
+/// A stop that a step declares: `{}`, or `{duration: 10m}`.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Pause {
+    /// Time after which the rollout goes on by itself once the evidence passes. Only a person ends
+    /// the pause where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "positive_duration")]
+    pub duration: Option<Duration>,
+}
+
+/// How far back a version may lie that goes straight to 100 % again. Both limits hold.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RollbackWindow {
+    /// How many promotions back, from the stable version; 0 for none: every version takes the
+    /// steps. `spec.revisionHistoryLimit` keeps at least as many.
+    #[serde(default = "three")]
+    #[schemars(range(min = 0, max = 100))]
+    pub revisions: u32,
+    /// Longest time since the version was the stable one.
+    #[serde(default = "seven_days")]
+    #[schemars(schema_with = "positive_duration")]
+    pub within: Duration,
+}
+
+impl Default for RollbackWindow {
+    fn default() -> Self {
+        Self {
+            revisions: three(),
+            within: seven_days(),
+        }
+    }
+}
+
+impl RollbackWindow {
+    /// Whether a version lies within it that was the stable one until then, and was replaced as
+    /// such by the `back`th promotion before now.
+    pub fn takes(&self, back: u32, until: Timestamp, now: Timestamp) -> bool {
+        let within = SignedDuration::try_from(StdDuration::from(self.within));
+        back <= self.revisions && now.duration_since(until) <= within.unwrap_or(SignedDuration::MAX)
+    }
 }
 
 /// Where a new version starts.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FirstStep {
+pub enum StartAt {
     /// At the first step.
     #[default]
-    Declared,
+    FirstStep,
     /// At the lowest step of at most 50 % at which stable's present traffic brings the requests
     /// that the next step needs within the step's `minDuration`; at the highest step of at most 50
     /// % where no step does.
-    Adaptive,
+    ByTraffic,
 }
 
 /// Whether a person must agree to a promotion.
@@ -156,7 +211,7 @@ pub enum OnFailure {
     #[default]
     Rollback,
     /// The weight stays as it is until a person decides: `kubectl serin abort` or `promote --full`.
-    Pause,
+    Hold,
 }
 
 /// What happens while metrics are unreachable, stale or ambiguous.
@@ -167,7 +222,7 @@ pub struct OutagePolicy {
     #[serde(default = "ten_minutes")]
     #[schemars(schema_with = "duration_schema")]
     pub hold: Duration,
-    /// What follows: `Pause` keeps holding, `Rollback` puts all traffic back on the stable version
+    /// What follows: `Hold` keeps holding, `Rollback` puts all traffic back on the stable version
     /// and refuses the new one.
     #[serde(default)]
     #[schemars(schema_with = "outage_schema")]
@@ -178,7 +233,7 @@ impl Default for OutagePolicy {
     fn default() -> Self {
         Self {
             hold: ten_minutes(),
-            then: OnDeadline::Pause,
+            then: OnDeadline::Hold,
         }
     }
 }
@@ -191,7 +246,8 @@ pub struct InsufficientDataPolicy {
     #[serde(default = "thirty_minutes")]
     #[schemars(schema_with = "duration_schema")]
     pub after: Duration,
-    /// `Pause` keeps waiting, `Advance` takes the next step unless the version is suspect,
+    /// `Hold` keeps waiting, `AwaitApproval` takes the next step once a person approves it
+    /// (`kubectl serin promote`), `Advance` takes it at once, both unless the version is suspect,
     /// `Rollback` puts all traffic back on the stable version and refuses the new one.
     #[serde(default)]
     pub then: OnDeadline,
@@ -201,7 +257,7 @@ impl Default for InsufficientDataPolicy {
     fn default() -> Self {
         Self {
             after: thirty_minutes(),
-            then: OnDeadline::Pause,
+            then: OnDeadline::Hold,
         }
     }
 }
@@ -211,7 +267,10 @@ impl Default for InsufficientDataPolicy {
 pub enum OnDeadline {
     /// Hold the weight, and report it.
     #[default]
-    Pause,
+    Hold,
+    /// Hold the weight until a person approves the step (`kubectl serin promote`), and take the
+    /// next one then, unless the version is suspect. Never applies to an outage.
+    AwaitApproval,
     /// Put all traffic back on the stable version.
     Rollback,
     /// Take the next step although the evidence is not sufficient. Never applies to a suspect
@@ -221,18 +280,30 @@ pub enum OnDeadline {
 
 impl Rollout {
     /// Returns the shortest time that the step of this index takes. The last step also takes
-    /// `watch`; the longer of the two counts.
+    /// `bakeTime`; the longer of the two counts.
     pub fn least_time(&self, step: usize) -> StdDuration {
         let declared = self.steps.get(step).map(|step| step.min_duration.into());
-        let watch = (step + 1 >= self.steps.len()).then(|| self.watch.into());
+        let watch = (step + 1 >= self.steps.len()).then(|| self.bake_time.into());
         declared.max(watch).unwrap_or_default()
     }
 
-    /// Whether a person must agree before a version leaves the step of this index.
+    /// Returns the pause of the step of this index, if it has one.
+    pub fn pause(&self, step: usize) -> Option<&Pause> {
+        self.steps.get(step)?.pause.as_ref()
+    }
+
+    /// Whether a person must approve that a version leaves the step of this index, and no time
+    /// does.
     pub fn needs_approval(&self, step: usize) -> bool {
         let last = step + 1 >= self.steps.len();
-        self.steps.get(step).is_some_and(|step| step.pause)
+        let is_open = |pause: &Pause| pause.duration.is_none();
+        self.pause(step).is_some_and(is_open)
             || (last && self.approval == Approval::BeforePromotion)
+    }
+
+    /// Whether a person may approve that a version leaves the step of this index.
+    pub fn takes_approval(&self, step: usize) -> bool {
+        self.pause(step).is_some() || self.needs_approval(step)
     }
 }
 
@@ -242,23 +313,26 @@ fn default_steps() -> Vec<Step> {
             weight,
             min_duration: five_minutes(),
             min_requests: twenty(),
-            pause: false,
+            pause: None,
         })
         .to_vec()
 }
 
 /// The schema of `onMetricsOutage.then`: an outage may hold or roll back, never advance.
 fn outage_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "enum": ["Pause", "Rollback"]})
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde asks for
-fn is_false(value: &bool) -> bool {
-    !value
+    json_schema!({"type": "string", "enum": ["Hold", "Rollback"]})
 }
 
 fn twenty() -> i64 {
     20
+}
+
+fn three() -> u32 {
+    3
+}
+
+fn seven_days() -> Duration {
+    minutes(7 * 24 * 60)
 }
 
 fn all_pods() -> Percent {
@@ -279,8 +353,4 @@ fn fifteen_minutes() -> Duration {
 
 fn thirty_minutes() -> Duration {
     minutes(30)
-}
-
-fn thirty_seconds() -> Duration {
-    StdDuration::from_secs(30).into()
 }

@@ -4,9 +4,10 @@
 mod objectives;
 mod pods;
 
-use kube::core::Duration;
-
-use super::{FirstStep, ModelDeployment, ModelDeploymentSpec, Rollout};
+use super::{
+    Duration, ModelDeployment, ModelDeploymentSpec, RollbackWindow, Rollout, StartAt,
+    spec::POSITIVE_REMEDY,
+};
 
 /// Schemes of `spec.model.uri` that this build supports.
 pub const SCHEMES: [&str; 6] = ["pvc", "oci", "s3", "https", "hf", "file"];
@@ -66,13 +67,11 @@ pub fn validate(model: &ModelDeployment, limits: &Limits) -> Vec<Invalid> {
         ));
     }
     if !is_positive(model.spec.traffic.envoy.timeout) {
-        errors.push(invalid(
-            "spec.traffic.envoy.timeout",
-            "expected a duration above zero, such as 60s",
-        ));
+        errors.push(invalid("spec.traffic.envoy.timeout", POSITIVE_REMEDY));
     }
     objectives::check_objectives(&model.spec, &mut errors);
     check_rollout(&model.spec.rollout, &mut errors);
+    check_window(&model.spec, &mut errors);
     errors
 }
 
@@ -229,40 +228,24 @@ fn check_rollout(rollout: &Rollout, errors: &mut Vec<Invalid>) {
     {
         errors.push(invalid("spec.rollout.steps", "weights must ascend"));
     }
-    if rollout.first_step == FirstStep::Adaptive && steps.iter().all(|step| step.weight > 50) {
+    if rollout.start_at == StartAt::ByTraffic && steps.iter().all(|step| step.weight > 50) {
         errors.push(invalid(
-            "spec.rollout.firstStep",
-            "Adaptive needs a step of at most 50 % to start at; declare one, or set Declared",
+            "spec.rollout.startAt",
+            "ByTraffic needs a step of at most 50 % to start at; declare one, or set FirstStep",
         ));
-    }
-    let minima = steps.iter().enumerate().map(|(index, step)| {
-        let field = format!("spec.rollout.steps[{index}].minDuration");
-        (field, step.min_duration)
-    });
-    let others = [
-        ("watch", rollout.watch),
-        ("progressDeadline", rollout.progress_deadline),
-        ("scaleDownDelay", rollout.scale_down_delay),
-        ("onMetricsOutage.hold", rollout.on_metrics_outage.hold),
-        (
-            "onInsufficientData.after",
-            rollout.on_insufficient_data.after,
-        ),
-    ];
-    let others = others.map(|(field, duration)| (format!("spec.rollout.{field}"), duration));
-    for (field, duration) in minima.chain(others) {
-        if duration.is_negative() {
-            errors.push(invalid(
-                field,
-                "expected a duration such as 90s, 10m or 1h30m",
-            ));
-        }
     }
     for (index, step) in steps.iter().enumerate() {
         if !(1..=100).contains(&step.weight) {
             errors.push(invalid(
                 format!("spec.rollout.steps[{index}].weight"),
                 "expected 1 to 100",
+            ));
+        }
+        let pause = step.pause.as_ref().and_then(|pause| pause.duration);
+        if pause.is_some_and(|duration| !is_positive(duration)) {
+            errors.push(invalid(
+                format!("spec.rollout.steps[{index}].pause.duration"),
+                POSITIVE_REMEDY,
             ));
         }
         if step.min_requests < 1 {
@@ -274,8 +257,26 @@ fn check_rollout(rollout: &Rollout, errors: &mut Vec<Invalid>) {
     }
 }
 
+fn check_window(spec: &ModelDeploymentSpec, errors: &mut Vec<Invalid>) {
+    let window = &spec.rollout.rollback_window;
+    let kept = u32::try_from(spec.revision_history_limit).unwrap_or(0);
+    // The default window asks for no more versions than there are.
+    if window.revisions > kept && *window != RollbackWindow::default() {
+        errors.push(invalid(
+            "spec.rollout.rollbackWindow.revisions",
+            "spec.revisionHistoryLimit keeps fewer versions; lower it, or raise the limit",
+        ));
+    }
+    if !is_positive(window.within) {
+        errors.push(invalid(
+            "spec.rollout.rollbackWindow.within",
+            POSITIVE_REMEDY,
+        ));
+    }
+}
+
 fn is_positive(duration: Duration) -> bool {
-    !duration.is_negative() && std::time::Duration::from(duration) > std::time::Duration::ZERO
+    duration > Duration::default()
 }
 
 fn is_service_name(name: &str) -> bool {

@@ -3,7 +3,7 @@
 use super::{Invalid, invalid, is_positive};
 use crate::api::{
     CustomEvidence, EvidenceSource, Gate, ModelDeploymentSpec, Objective, QueryObjective, Traffic,
-    promql, variables,
+    promql, spec::POSITIVE_REMEDY, variables,
 };
 
 const QUANTILE: &str = "expected a number between 0 and 1 (both excluded), such as 0.99";
@@ -60,10 +60,7 @@ fn check_objective(field: &str, objective: &Objective, errors: &mut Vec<Invalid>
             wrong(".latency.quantile", QUANTILE);
         }
         if !is_positive(latency.max) {
-            wrong(
-                ".latency.max",
-                "expected a duration above zero, such as 250ms",
-            );
+            wrong(".latency.max", POSITIVE_REMEDY);
         }
     }
     if let Some(of_errors) = &objective.error_rate

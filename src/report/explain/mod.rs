@@ -1,5 +1,7 @@
 //! The text of `kubectl serin explain`: the last decisions with their evidence, what comes next and
-//! what the user can do. It reads only the ModelDeployment.
+//! what the user can do. It reads the ModelDeployment and the versions that are kept.
+
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -7,14 +9,22 @@ use kube::ResourceExt;
 use super::text::{count, declared, labelled, moment, percent, span};
 use crate::{
     api::{
-        CanaryVersion, DecisionRecord, ModelDeployment, ObjectiveRecord, OnDeadline, OnFailure,
-        Phase, Progress, RefusedVersion, Rollout, State, Verdict, VersionSpec, conditions::reasons,
+        CanaryVersion, DecisionRecord, ModelDeployment, ModelDeploymentSpec, ObjectiveRecord,
+        OnDeadline, OnFailure, Phase, Progress, RefusedVersion, Revision, Rollout, State, Verdict,
+        VersionSpec, conditions::reasons,
     },
     evidence::Tally,
+    k8s::{KnownVersion, stable_before},
 };
 
-/// Returns the last decisions of one model as plain text of `width` columns.
-pub fn explain(model: &ModelDeployment, now: Timestamp, width: usize) -> String {
+/// Returns the last decisions of one model as plain text of `width` columns. `known` are the
+/// versions that are kept.
+pub fn explain(
+    model: &ModelDeployment,
+    known: &BTreeMap<Revision, KnownVersion>,
+    now: Timestamp,
+    width: usize,
+) -> String {
     let name = model.name_any();
     let mut page = Page {
         out: String::new(),
@@ -36,7 +46,7 @@ pub fn explain(model: &ModelDeployment, now: Timestamp, width: usize) -> String 
         .iter()
         .find(|refused| refused.revision == desired);
     page.heading("Now");
-    page.paragraph(&standing(state, &model.spec.rollout, now));
+    page.paragraph(&standing(state, &model.spec, now));
     page.paragraph(&state.message);
     for ignored in &state.invalid_annotations {
         page.paragraph(&format!("Ignored: {ignored}"));
@@ -44,6 +54,9 @@ pub fn explain(model: &ModelDeployment, now: Timestamp, width: usize) -> String 
     page.heading("What comes next");
     for line in prospects(state, &model.spec.rollout, refused, now) {
         page.item(&line);
+    }
+    if state.stable.is_some() {
+        page.item(&way_back(state, &model.spec, known, now));
     }
     page.heading("What you can do");
     let verbs = verbs(state, &model.spec.rollout, refused);
@@ -69,7 +82,7 @@ pub fn explain(model: &ModelDeployment, now: Timestamp, width: usize) -> String 
 }
 
 /// The state of the rollout.
-fn standing(state: &State, rollout: &Rollout, now: Timestamp) -> String {
+fn standing(state: &State, spec: &ModelDeploymentSpec, now: Timestamp) -> String {
     let Some(canary) = &state.canary else {
         return match (&state.stable, state.phase) {
             (Some(stable), Phase::RollingBack) => format!(
@@ -81,7 +94,7 @@ fn standing(state: &State, rollout: &Rollout, now: Timestamp) -> String {
                 "Version {} serves all traffic. The version before it keeps its pods for {}, so \
                  that the way back stays warm.",
                 stable.version,
-                declared(rollout.scale_down_delay)
+                declared(spec.scale_down_delay())
             ),
             (Some(stable), _) => {
                 format!(
@@ -118,7 +131,7 @@ fn standing(state: &State, rollout: &Rollout, now: Timestamp) -> String {
             canary.version,
             canary.weight,
             progress.step + 1,
-            rollout.steps.len(),
+            spec.rollout.steps.len(),
             moment(progress.step_since, now)
         ),
     }
@@ -154,6 +167,11 @@ fn prospects(
             lines.push(without_proof(progress, rollout, now));
             lines.push(without_metrics(progress, rollout, now));
         }
+        Some(canary) if canary.rollback => lines.push(format!(
+            "All traffic once its pods are Ready (spec.rollout.rollbackWindow); not if they are \
+             not by {} (spec.rollout.progressDeadline), or cannot run.",
+            moment(after(canary.since, rollout.progress_deadline.into()), now)
+        )),
         Some(canary) if state.stable.is_some() => lines.push(format!(
             "Its first {} % of the traffic once its pods are Ready; its trial ends if they are not \
              by {} (spec.rollout.progressDeadline), or at once if they cannot run.",
@@ -188,6 +206,40 @@ fn prospects(
     lines
 }
 
+/// Which versions would go straight back to all traffic today.
+fn way_back(
+    state: &State,
+    spec: &ModelDeploymentSpec,
+    known: &BTreeMap<Revision, KnownVersion>,
+    now: Timestamp,
+) -> String {
+    let window = &spec.rollout.rollback_window;
+    if window.revisions == 0 {
+        return "Back to an earlier version by the steps (spec.rollout.rollbackWindow.revisions is \
+                0)."
+            .to_owned();
+    }
+    let taken = known.iter().filter_map(|(revision, version)| {
+        let before = stable_before(known, state, revision)?;
+        let takes = window.takes(before.back, before.until, now);
+        let name = format!("{} ({revision})", version.spec.model.version);
+        takes.then_some((before.back, name))
+    });
+    let mut taken: Vec<_> = taken.collect();
+    taken.sort();
+    let names: Vec<_> = taken.into_iter().map(|(_, name)| name).collect();
+    let which = match names.as_slice() {
+        [] => "none".to_owned(),
+        names => names.join(", "),
+    };
+    format!(
+        "Without steps, should the spec ask for it (`undo`), goes back a version that was stable \
+         at most {} promotions and {} ago (spec.rollout.rollbackWindow): today {which}.",
+        window.revisions,
+        declared(window.within)
+    )
+}
+
 fn forward(progress: &Progress, rollout: &Rollout, version: &str, now: Timestamp) -> String {
     let index = progress.step as usize;
     let target = rollout.steps.get(index + 1).map_or_else(
@@ -206,16 +258,29 @@ fn forward(progress: &Progress, rollout: &Rollout, version: &str, now: Timestamp
     } else {
         String::new()
     };
-    let consent = match (&progress.approved, rollout.needs_approval(index)) {
-        (_, false) => String::new(),
-        (None, true) => " and a person agrees".to_owned(),
-        (Some(approved), true) => format!(
+    let consent = match &progress.approved {
+        Some(approved) => format!(
             " ({} agreed at {})",
             approved.by.as_deref().unwrap_or("a person"),
             moment(approved.at, now)
         ),
+        None if rollout.needs_approval(index) => " and a person agrees".to_owned(),
+        None => pause(progress, rollout, now),
     };
     format!("{target} at the first look in which every objective passes{consent}{not_before}.")
+}
+
+/// How the step's pause is over by itself.
+fn pause(progress: &Progress, rollout: &Rollout, now: Timestamp) -> String {
+    let pause = rollout.pause(progress.step as usize);
+    let Some(duration) = pause.and_then(|pause| pause.duration) else {
+        return String::new();
+    };
+    let over = match progress.paused_since {
+        Some(since) => format!("at {}", moment(after(since, duration.into()), now)),
+        None => format!("{} after that", declared(duration)),
+    };
+    format!(" and the step's pause is over, {over} or once a person ends it")
 }
 
 /// What follows failing evidence.
@@ -225,7 +290,7 @@ fn backward(rollout: &Rollout) -> &'static str {
             "Back to 0 % in the same look in which an objective is proven broken, a scrape is so \
              bad that no proof is needed, or its pods fail."
         }
-        OnFailure::Pause => {
+        OnFailure::Hold => {
             "If an objective is proven broken, the weight is held for a person to decide \
              (spec.rollout.onFailure). Back to 0 % at once if a scrape is so bad that no proof is \
              needed, or its pods fail."
@@ -238,7 +303,8 @@ fn without_proof(progress: &Progress, rollout: &Rollout, now: Timestamp) -> Stri
     let since = progress.step_since + SignedDuration::from_millis(progress.metrics_outage_ms);
     let end = moment(after(since, policy.after.into()), now);
     let then = match policy.then {
-        OnDeadline::Pause => "keep waiting",
+        OnDeadline::Hold => "keep waiting",
+        OnDeadline::AwaitApproval => "wait for a person's approval",
         OnDeadline::Advance => "take the next step, unless the version is suspect",
         OnDeadline::Rollback => "roll back",
     };
@@ -302,7 +368,7 @@ fn verbs(
         }
         if let Some(progress) = &canary.progress {
             let step = progress.step as usize;
-            if rollout.needs_approval(step) && progress.approved.is_none() {
+            if rollout.takes_approval(step) && progress.approved.is_none() {
                 verbs.push((
                     "promote NAME",
                     "approve the next move; the evidence must still pass".to_owned(),

@@ -68,7 +68,12 @@ fn on_trial() -> Value {
 }
 
 fn explained(status: Value, width: usize) -> String {
-    explain(&model(status), NOW.parse().unwrap(), width)
+    explain(
+        &model(status),
+        &BTreeMap::new(),
+        NOW.parse().unwrap(),
+        width,
+    )
 }
 
 #[test]

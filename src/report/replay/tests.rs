@@ -87,6 +87,7 @@ fn recorded() -> (String, usize) {
             attentive_since: Timestamp::UNIX_EPOCH,
             here_since: Timestamp::UNIX_EPOCH,
             in_force: None,
+            stable_before: None,
             desired_refused: None,
         };
         let spec = spec();

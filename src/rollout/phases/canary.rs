@@ -84,7 +84,7 @@ impl DecisionContext<'_> {
             OnFailure::Rollback => {
                 self.roll_back(stable, canary, Some(Verdict::Fail), vec![why]);
             }
-            OnFailure::Pause => self.hold_for_person(canary, why, HoldPolicy::Rollout),
+            OnFailure::Hold => self.hold_for_person(canary, why, HoldPolicy::Rollout),
         }
     }
 
@@ -223,41 +223,84 @@ impl DecisionContext<'_> {
             OnDeadline::Advance if is_acceptable => {
                 self.leave_once_approved(stable, canary, next, verdict, said);
             }
-            OnDeadline::Advance | OnDeadline::Pause => {
+            OnDeadline::AwaitApproval if is_acceptable => {
+                self.leave_once_approved_without_proof(stable, canary, next, said);
+            }
+            OnDeadline::Advance | OnDeadline::AwaitApproval | OnDeadline::Hold => {
                 let action = reasons::INSUFFICIENT_DATA;
                 self.record_waiting(action, canary.weight, verdict, said);
             }
         }
     }
 
-    /// Leaves the step, unless it waits for a person first.
-    fn leave_once_approved(
+    /// Leaves the step that proves nothing once a person has approved it since that was so. An
+    /// approval from before is one of the evidence alone.
+    fn leave_once_approved_without_proof(
         &mut self,
         stable: &VersionRef,
         canary: CanaryVersion,
         next: Option<&Step>,
+        mut said: Vec<Statement>,
+    ) {
+        let verdict = Verdict::NeedMoreData;
+        let approved = canary.progress.as_ref().and_then(|progress| {
+            let approved = progress.approved.as_ref();
+            approved.filter(|approved| self.lacks_proof(progress, approved.at))
+        });
+        if let Some(approved) = approved {
+            self.by.clone_from(&approved.by);
+            self.leave(stable, canary, next, Some(verdict), said);
+        } else {
+            said.push(awaits_approval(self, &canary, next));
+            self.record_waiting(reasons::AWAITING_APPROVAL, canary.weight, verdict, said);
+        }
+    }
+
+    /// Leaves the step, unless its pause lasts or it waits for a person first.
+    fn leave_once_approved(
+        &mut self,
+        stable: &VersionRef,
+        mut canary: CanaryVersion,
+        next: Option<&Step>,
         verdict: Verdict,
         mut said: Vec<Statement>,
     ) {
-        let Some(progress) = &canary.progress else {
+        let Some(progress) = canary.progress.as_mut() else {
             return;
         };
-        match &progress.approved {
-            None if self.spec.rollout.needs_approval(progress.step as usize) => {
-                said.push(Statement::AwaitsApproval {
-                    next: next.map(|next| next.weight),
+        if let Some(approved) = &progress.approved {
+            self.by.clone_from(&approved.by);
+            self.leave(stable, canary, next, Some(verdict), said);
+            return;
+        }
+        let step = progress.step as usize;
+        if let Some(pause) = self.spec.rollout.pause(step) {
+            // A pause that began later than now was begun by a clock that was ahead.
+            let since = progress
+                .paused_since
+                .map_or(self.now, |at| at.min(self.now));
+            progress.paused_since = Some(since);
+            let until = pause
+                .duration
+                .map(|duration| since + signed(duration.into()));
+            if until.is_none_or(|until| self.now < until) {
+                said.push(Statement::StepPaused {
+                    until,
                     version: self.name(&canary.revision, &canary.version),
                     revision: canary.revision.clone(),
                     weight: canary.weight,
                 });
-                self.record_waiting(reasons::AWAITING_APPROVAL, canary.weight, verdict, said);
+                let weight = canary.weight;
+                self.next.canary = Some(canary);
+                self.record_waiting(reasons::STEP_PAUSED, weight, verdict, said);
+                return;
             }
-            approved => {
-                if let Some(approved) = approved {
-                    self.by.clone_from(&approved.by);
-                }
-                self.leave(stable, canary, next, Some(verdict), said);
-            }
+        }
+        if self.spec.rollout.needs_approval(step) {
+            said.push(awaits_approval(self, &canary, next));
+            self.record_waiting(reasons::AWAITING_APPROVAL, canary.weight, verdict, said);
+        } else {
+            self.leave(stable, canary, next, Some(verdict), said);
         }
     }
 
@@ -288,7 +331,7 @@ impl DecisionContext<'_> {
         let Some(next) = next else {
             let version = self.name(&canary.revision, &canary.version);
             said.push(Statement::Promoted { version });
-            self.promote(stable, &canary, verdict, said);
+            self.promote(stable, &canary, reasons::PROMOTED, verdict, said);
             return;
         };
         if let Some([pods, no_way_back]) = self.no_way_back(stable) {
@@ -301,12 +344,25 @@ impl DecisionContext<'_> {
         canary.weight = weight;
         if let Some(progress) = canary.progress.as_mut() {
             progress.step += 1;
-            progress.approved = None;
             self.begin_step(progress, weight);
         }
         self.next.canary = Some(canary);
         said.push(Statement::MovesTo { weight });
         self.record(reasons::STEP_ADVANCED, weight, verdict, said);
+    }
+}
+
+/// What the step waits for.
+fn awaits_approval(
+    context: &DecisionContext<'_>,
+    canary: &CanaryVersion,
+    next: Option<&Step>,
+) -> Statement {
+    Statement::AwaitsApproval {
+        next: next.map(|next| next.weight),
+        version: context.name(&canary.revision, &canary.version),
+        revision: canary.revision.clone(),
+        weight: canary.weight,
     }
 }
 

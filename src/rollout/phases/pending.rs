@@ -16,7 +16,7 @@ impl DecisionContext<'_> {
             return self.start_first();
         };
         if first.revision != self.snapshot.desired.revision {
-            self.retire_version(first.revision);
+            self.retire_version(first.revision, self.spec.longest_request(), None);
             self.next.canary = None;
             return self.start_first();
         }

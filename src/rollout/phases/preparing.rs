@@ -55,6 +55,10 @@ impl DecisionContext<'_> {
         if self.promote_full(stable, &canary) {
             return Some(Duration::ZERO);
         }
+        if canary.rollback {
+            self.go_back(stable, &canary);
+            return Some(STARTING_INTERVAL);
+        }
         let version = self.name(&canary.revision, &canary.version);
         if self.spec.rollout.paused {
             self.say([Statement::PausedBeforeWeight { version }]);
@@ -77,6 +81,22 @@ impl DecisionContext<'_> {
         }
         self.start(canary);
         Some(self.interval)
+    }
+
+    /// Gives a version all traffic that was promoted before. It waits for nothing but its pods and
+    /// objects: a person asked for it, and what stable answers may be the reason.
+    fn go_back(&mut self, stable: &VersionRef, canary: &CanaryVersion) {
+        let version = self.name(&canary.revision, &canary.version);
+        if let Some(unwritten) = self.unwritten() {
+            self.say([Statement::IsReady { version }, unwritten]);
+            return;
+        }
+        let said = Statement::WentBack {
+            version,
+            stable: self.name(&stable.revision, &stable.version),
+            delay: self.spec.scale_down_delay(),
+        };
+        self.promote(stable, canary, reasons::FAST_ROLLBACK, None, vec![said]);
     }
 
     /// Says what the pods of a version wait for. Returns when they are looked at again.
@@ -120,6 +140,7 @@ impl DecisionContext<'_> {
             step_since: self.now,
             metrics_outage_ms: 0,
             metrics_outage_since: None,
+            paused_since: None,
             approved: None,
             unready_since: None,
             gates: Vec::new(),

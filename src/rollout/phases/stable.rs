@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::super::context::{DecisionContext, STARTING_INTERVAL};
 use crate::{
-    api::{DecisionRecord, Phase, RefusedVersion, VersionRef, conditions::reasons},
+    api::{DecisionRecord, Phase, RefusedVersion, Revision, VersionRef, conditions::reasons},
     sentences::{Attempt, Statement},
 };
 
@@ -48,6 +50,10 @@ impl DecisionContext<'_> {
             ]);
             return Some(left.unsigned_abs());
         }
+        if let Some(until) = self.goes_back(&desired.revision) {
+            self.start_rollback(desired, &stable, until);
+            return Some(STARTING_INTERVAL);
+        }
         let mut refused = self.next.refused.iter();
         let attempt = match postponed {
             Some(postponed) => Attempt::AfterTrouble(postponed.attempts.saturating_add(1)),
@@ -65,6 +71,31 @@ impl DecisionContext<'_> {
         self.begin(desired, Phase::Preparing);
         self.record(reasons::PREPARING, 0, None, [said]);
         Some(STARTING_INTERVAL)
+    }
+
+    /// Until when the spec's version was stable, where it goes straight back to all traffic.
+    fn goes_back(&self, revision: &Revision) -> Option<Timestamp> {
+        let before = self.snapshot.stable_before?;
+        let mut refused = self.next.refused.iter();
+        let was_refused = refused.any(|refused| refused.revision == *revision);
+        let window = &self.spec.rollout.rollback_window;
+        let takes = window.takes(before.back, before.until, self.now);
+        (takes && !was_refused).then_some(before.until)
+    }
+
+    /// Starts the pods of a version that gets all traffic once they are Ready.
+    fn start_rollback(&mut self, desired: VersionRef, stable: &VersionRef, until: Timestamp) {
+        let said = Statement::GoesBack {
+            version: self.name(&desired.revision, &desired.version),
+            stable: self.name(&stable.revision, &stable.version),
+            pods: self.spec.pods_needed(),
+            until,
+        };
+        self.begin(desired, Phase::Preparing);
+        if let Some(canary) = self.next.canary.as_mut() {
+            canary.rollback = true;
+        }
+        self.record(reasons::FAST_ROLLBACK_STARTED, 0, None, [said]);
     }
 
     /// Says that the spec's version is refused; records it once each time that the spec asks for

@@ -5,6 +5,7 @@ mod objectives;
 mod pods;
 mod properties;
 mod refusals;
+mod rollback_window;
 mod time;
 mod verbs;
 
@@ -23,6 +24,7 @@ use crate::{
         conditions::reasons,
     },
     evidence::{BlindReason, Cursors, Observation, Reading, Tally, Window},
+    k8s::StableBefore,
     observe::{PodProblem, Refusal, Snapshot, VersionHealth},
 };
 
@@ -36,6 +38,7 @@ struct World {
     health: BTreeMap<Revision, VersionHealth>,
     commands: Commands,
     stable_rate: Option<Result<f64, BlindReason>>,
+    stable_before: Option<StableBefore>,
     refused: Vec<Refusal>,
     attentive_since: Timestamp,
     now: Timestamp,
@@ -50,7 +53,7 @@ fn spec(version: &str) -> ModelDeploymentSpec {
             {"weight": 10, "minDuration": "1m"},
             {"weight": 50, "minDuration": "1m"},
             {"weight": 100, "minDuration": "1m"},
-        ], "watch": "1m"},
+        ], "bakeTime": "1m"},
     }))
     .unwrap()
 }
@@ -117,6 +120,7 @@ impl World {
             health: BTreeMap::new(),
             commands: Commands::default(),
             stable_rate: None,
+            stable_before: None,
             refused: Vec::new(),
             attentive_since: Timestamp::UNIX_EPOCH,
             now: Timestamp::UNIX_EPOCH,
@@ -167,6 +171,7 @@ impl World {
             attentive_since: self.attentive_since,
             here_since: self.attentive_since,
             in_force: None,
+            stable_before: self.stable_before,
             desired_refused: None,
         }
     }
@@ -225,6 +230,7 @@ fn the_first_version_gets_everything_once_it_is_ready_and_not_before() {
         health: BTreeMap::new(),
         commands: Commands::default(),
         stable_rate: None,
+        stable_before: None,
         refused: Vec::new(),
         attentive_since: Timestamp::UNIX_EPOCH,
         now: Timestamp::UNIX_EPOCH,
@@ -259,7 +265,7 @@ fn a_good_version_goes_through_every_step_and_the_old_one_stays_warm() {
     assert_eq!(world.serve(4, (1000, 0), (0, 0)), [reasons::PROMOTED]);
     assert_eq!((world.state.phase, world.stable()), (Phase::Promoting, "2"));
     assert_eq!(world.state.retiring.len(), 1, "version 1 keeps its pods");
-    world.pass(31);
+    world.pass(601);
     world.look(None);
     assert_eq!(
         (world.state.phase, world.state.retiring.len()),
@@ -474,7 +480,7 @@ fn nothing_moves_without_metrics_and_the_outage_is_no_baking_time() {
 
 #[test]
 fn an_outage_beyond_its_hold_does_what_the_policy_says() {
-    for (then, action) in [("Rollback", Some(reasons::ROLLED_BACK)), ("Pause", None)] {
+    for (then, action) in [("Rollback", Some(reasons::ROLLED_BACK)), ("Hold", None)] {
         let mut world = World::with_canary_v2();
         world.spec.rollout.on_metrics_outage =
             serde_json::from_value(json!({"hold": "1m", "then": then})).unwrap();
@@ -488,7 +494,7 @@ fn an_outage_beyond_its_hold_does_what_the_policy_says() {
             Some(reasons::METRICS_OUTAGE)
         );
         assert_eq!(actions.get(1).map(String::as_str), action, "{then}");
-        assert_eq!(world.weight(), if then == "Pause" { 10 } else { 0 });
+        assert_eq!(world.weight(), if then == "Hold" { 10 } else { 0 });
     }
 }
 
@@ -539,7 +545,8 @@ fn stables_requests_from_before_a_step_are_no_reason_to_doubt_its_counts() {
 #[test]
 fn without_enough_evidence_the_policy_applies() {
     for (then, action, weight) in [
-        ("Pause", reasons::INSUFFICIENT_DATA, 10),
+        ("Hold", reasons::INSUFFICIENT_DATA, 10),
+        ("AwaitApproval", reasons::AWAITING_APPROVAL, 10),
         ("Advance", reasons::STEP_ADVANCED, 50),
         ("Rollback", reasons::ROLLED_BACK, 0),
     ] {

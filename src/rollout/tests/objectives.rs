@@ -109,7 +109,7 @@ fn a_query_beyond_its_limit_for_three_scrapes_rolls_back_or_waits_for_a_person()
         "{reason}"
     );
 
-    let mut world = canary_v2(query("Pause"));
+    let mut world = canary_v2(query("Hold"));
     for expected in [&[][..], &[], &[reasons::FAILURE_HELD], &[]] {
         let reading = world.value(4.5);
         assert_eq!(world.look_at(vec![reading]), expected);
@@ -121,7 +121,7 @@ fn a_query_beyond_its_limit_for_three_scrapes_rolls_back_or_waits_for_a_person()
     }
     assert_eq!(world.weight(), 10);
     assert!(
-        world.state.message.contains("`then` is Pause"),
+        world.state.message.contains("`then` is Hold"),
         "{}",
         world.state.message
     );

@@ -386,7 +386,7 @@ fn no_version_is_asked_to_have_fewer_pods_while_a_rollout_is_under_way() {
         Some(7),
         "the old version still stands"
     );
-    world.pass(31);
+    world.pass(61);
     world.look(None);
     assert_eq!(world.state.replicas_floor, None);
 }

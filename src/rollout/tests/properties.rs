@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::api::{Approval, CanaryVersion, OnFailure, commands::Command};
+use crate::api::{Approval, CanaryVersion, OnFailure, Pause, commands::Command};
 
 /// What can happen between two looks.
 #[derive(Clone, Copy, Debug)]
@@ -104,14 +104,14 @@ impl World {
                 approval,
                 hold,
             } => {
-                rollout.steps[0].pause = pause;
+                rollout.steps[0].pause = pause.then(Pause::default);
                 rollout.approval = if approval {
                     Approval::BeforePromotion
                 } else {
                     Approval::Never
                 };
                 rollout.on_failure = if hold {
-                    OnFailure::Pause
+                    OnFailure::Hold
                 } else {
                     OnFailure::Rollback
                 };

@@ -115,7 +115,7 @@ fn a_trial_without_weight_ends_too_and_the_pods_of_the_one_before_go() {
         assert_eq!(withdrawn.next.phase, Phase::RollingBack);
         let mut later = world.clone();
         later.state = withdrawn.next;
-        later.pass(31);
+        later.pass(61);
         let later = withdraw_trial(&later.spec, &later.snapshot(None), later.now, why);
         assert_eq!(
             (later.next.phase, later.next.retiring),

@@ -110,7 +110,7 @@ fn a_clock_that_is_set_back_in_an_outage_adds_nothing_to_the_step() {
 fn a_version_keeps_its_pods_until_routers_had_time_to_come_back_to_an_operator_that_was_away() {
     let mut world = World::with_canary_v2();
     assert_eq!(world.serve(1, (30, 30), (270, 0)), [reasons::ROLLED_BACK]);
-    world.pass(40);
+    world.pass(70);
     world.attentive_since = world.now; // killed before a router knew of it, and started again
     for _ in 0..10 {
         assert!(world.look(None).is_empty());

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    api::{Approval, FirstStep, OnFailure, commands::Command},
+    api::{Approval, OnFailure, Pause, StartAt, commands::Command},
     rollout::Decision,
 };
 
@@ -56,11 +56,11 @@ fn serve_step(world: &mut World) -> Vec<String> {
 
 #[test]
 fn a_step_with_pause_waits_for_a_yes_and_the_yes_waits_for_the_evidence() {
-    let pause = |rollout: &mut crate::api::Rollout| rollout.steps[0].pause = true;
+    let pause = |rollout: &mut crate::api::Rollout| rollout.steps[0].pause = Some(Pause::default());
     let approve = || Command::Approve(World::revision("2"), 10);
 
     let mut world = canary_v2(pause);
-    assert_eq!(serve_step(&mut world), [reasons::AWAITING_APPROVAL]);
+    assert_eq!(serve_step(&mut world), [reasons::STEP_PAUSED]);
     assert_eq!(serve_step(&mut world), [""; 0], "recorded once");
     assert!(
         world.state.message.contains("serin.dev/approve"),
@@ -101,8 +101,139 @@ fn a_step_with_pause_waits_for_a_yes_and_the_yes_waits_for_the_evidence() {
     ] {
         let mut world = canary_v2(pause);
         world.say(other);
-        assert_eq!(serve_step(&mut world), [reasons::AWAITING_APPROVAL]);
+        assert_eq!(serve_step(&mut world), [reasons::STEP_PAUSED]);
     }
+}
+
+#[test]
+fn where_a_step_proves_nothing_a_person_may_approve_it() {
+    let lenient = |rollout: &mut crate::api::Rollout| {
+        let policy = json!({"after": "5m", "then": "AwaitApproval"});
+        rollout.on_insufficient_data = serde_json::from_value(policy).unwrap();
+    };
+    let approve = || Command::Approve(World::revision("2"), 10);
+
+    let mut world = canary_v2(lenient);
+    world.say(approve());
+    assert_eq!(
+        world.serve(19, (0, 0), (1, 0)),
+        [""; 0],
+        "there is nothing to approve yet"
+    );
+    assert_eq!(
+        world.serve(1, (0, 0), (1, 0)),
+        [reasons::APPROVED, reasons::STEP_ADVANCED],
+    );
+    assert_eq!(
+        (world.weight(), world.by(reasons::STEP_ADVANCED)),
+        (50, Some(BY))
+    );
+
+    // A suspect version stays; the approval counts once it is not suspect any more.
+    let mut world = canary_v2(lenient);
+    assert_eq!(
+        world.serve(20, (1, 0), (9, 0)),
+        [reasons::AWAITING_APPROVAL]
+    );
+    assert_eq!(world.serve(20, (0, 0), (1, 0)), [""; 0], "recorded once");
+    assert!(
+        world.state.message.contains("serin.dev/approve"),
+        "{}",
+        world.state.message
+    );
+    world.say(approve());
+    let said = world.serve(1, (0, 0), (1, 0));
+    assert_eq!(said, [reasons::APPROVED, reasons::STEP_ADVANCED]);
+
+    // Of a step with a pause, an approval from before is one of the evidence alone.
+    let mut world = canary_v2(|rollout| {
+        lenient(rollout);
+        rollout.steps[0].pause = Some(Pause::default());
+    });
+    world.say(approve());
+    assert_eq!(world.serve(1, (1, 0), (9, 0)), [reasons::APPROVED]);
+    assert_eq!(
+        world.serve(20, (0, 0), (1, 0)),
+        [reasons::AWAITING_APPROVAL]
+    );
+    assert_eq!(world.weight(), 10);
+}
+
+#[test]
+fn a_pause_with_a_duration_ends_by_itself_or_when_a_person_ends_it() {
+    let pause = |rollout: &mut crate::api::Rollout| {
+        let pause = json!({"duration": "2m"});
+        rollout.steps[0].pause = serde_json::from_value(pause).unwrap();
+    };
+    let paused_since = |world: &World| {
+        let canary = world.state.canary.as_ref();
+        canary.unwrap().progress.as_ref().unwrap().paused_since
+    };
+    let look = |world: &mut World| world.serve(1, (100, 0), (900, 0));
+
+    // It begins once the evidence passes, and two minutes are eight looks.
+    let mut world = canary_v2(pause);
+    assert_eq!(serve_step(&mut world), [reasons::STEP_PAUSED]);
+    let began = world.now;
+    assert_eq!(paused_since(&world), Some(began));
+    let until = (began + SignedDuration::from_mins(2))
+        .strftime("%H:%M:%SZ")
+        .to_string();
+    assert!(
+        world.state.message.contains(&until),
+        "{}",
+        world.state.message
+    );
+    assert_eq!(world.serve(7, (100, 0), (900, 0)), [""; 0]);
+    assert_eq!(paused_since(&world), Some(began));
+    assert_eq!(look(&mut world), [reasons::STEP_ADVANCED]);
+    assert_eq!(
+        (world.weight(), world.by(reasons::STEP_ADVANCED)),
+        (50, None)
+    );
+    assert_eq!(paused_since(&world), None);
+
+    // A person ends it earlier.
+    let mut world = canary_v2(pause);
+    serve_step(&mut world);
+    world.say(Command::Approve(World::revision("2"), 10));
+    assert_eq!(
+        look(&mut world),
+        [reasons::APPROVED, reasons::STEP_ADVANCED]
+    );
+    assert_eq!(world.by(reasons::STEP_ADVANCED), Some(BY));
+
+    // A breach ends the trial.
+    let mut world = canary_v2(pause);
+    serve_step(&mut world);
+    assert_eq!(world.serve(1, (100, 50), (900, 0)), [reasons::ROLLED_BACK]);
+
+    // A status that is lost in between only begins it again; a clock that is set back does not
+    // make it longer.
+    let mut world = canary_v2(pause);
+    serve_step(&mut world);
+    let hour = SignedDuration::from_hours(1);
+    let canary = world.state.canary.as_mut().unwrap();
+    canary.progress.as_mut().unwrap().paused_since = Some(world.now + hour);
+    assert_eq!(world.serve(8, (100, 0), (900, 0)), [""; 0]);
+    assert_eq!(look(&mut world), [reasons::STEP_ADVANCED]);
+
+    // At 100 %, the promotion needs a person all the same where the spec asks for one.
+    let mut world = canary_v2(|rollout| {
+        rollout.steps.drain(..2);
+        rollout.approval = Approval::BeforePromotion;
+        pause(rollout);
+    });
+    assert_eq!(world.serve(4, (1000, 0), (0, 0)), [reasons::STEP_PAUSED]);
+    assert_eq!(
+        world.serve(8, (1000, 0), (0, 0)),
+        [reasons::AWAITING_APPROVAL]
+    );
+    world.say(Command::Approve(World::revision("2"), 100));
+    assert_eq!(
+        world.serve(1, (1000, 0), (0, 0)),
+        [reasons::APPROVED, reasons::PROMOTED]
+    );
 }
 
 #[test]
@@ -126,14 +257,11 @@ fn with_approval_a_promotion_waits_for_a_yes() {
 #[test]
 fn a_policy_that_advances_without_proof_waits_for_the_yes_all_the_same() {
     let mut world = canary_v2(|rollout| {
-        rollout.steps[0].pause = true;
+        rollout.steps[0].pause = Some(Pause::default());
         rollout.on_insufficient_data =
             serde_json::from_value(json!({"after": "5m", "then": "Advance"})).unwrap();
     });
-    assert_eq!(
-        world.serve(40, (0, 0), (1, 0)),
-        [reasons::AWAITING_APPROVAL]
-    );
+    assert_eq!(world.serve(40, (0, 0), (1, 0)), [reasons::STEP_PAUSED]);
     world.say(Command::Approve(World::revision("2"), 10));
     assert_eq!(
         world.serve(1, (0, 0), (1, 0)),
@@ -143,7 +271,7 @@ fn a_policy_that_advances_without_proof_waits_for_the_yes_all_the_same() {
 
 #[test]
 fn a_skipped_step_is_left_at_once_and_only_that_step() {
-    let mut world = canary_v2(|rollout| rollout.steps[0].pause = true);
+    let mut world = canary_v2(|rollout| rollout.steps[0].pause = Some(Pause::default()));
     world.say(Command::Skip(World::revision("2"), 10));
     assert_eq!(world.serve(1, (1, 0), (9, 0)), [reasons::STEP_ADVANCED]);
     assert_eq!(
@@ -171,7 +299,7 @@ fn no_step_is_skipped_against_the_evidence_or_without_any() {
     suspect.say(skip());
     assert_eq!(suspect.serve(1, (40, 6), (360, 40)), [""; 0]);
 
-    let mut failing = canary_v2(|rollout| rollout.on_failure = OnFailure::Pause);
+    let mut failing = canary_v2(|rollout| rollout.on_failure = OnFailure::Hold);
     assert_eq!(
         failing.serve(3, (100, 20), (900, 0)),
         [reasons::FAILURE_HELD]
@@ -200,7 +328,7 @@ fn promoted_in_full_it_serves_all_at_once_whatever_is_known_of_it() {
         let actions = world.look(Some(reading));
         (world, actions)
     };
-    let paused = canary_v2(|rollout| rollout.on_failure = OnFailure::Pause);
+    let paused = canary_v2(|rollout| rollout.on_failure = OnFailure::Hold);
     for (world, reading) in [
         (World::with_canary_v2(), reading((1, 0), (9, 0))),
         (World::with_canary_v2(), blind()),
@@ -342,7 +470,7 @@ fn a_paused_version_without_traffic_outlasts_its_deadline() {
 #[test]
 fn at_all_traffic_it_is_watched_and_a_breach_still_rolls_back() {
     let watched = |rollout: &mut crate::api::Rollout| {
-        rollout.watch = Duration::from_secs(600).into();
+        rollout.bake_time = Duration::from_secs(600).into();
     };
     let mut world = canary_v2(watched);
     serve_step(&mut world);
@@ -362,7 +490,7 @@ fn at_all_traffic_it_is_watched_and_a_breach_still_rolls_back() {
 
 #[test]
 fn with_on_failure_pause_a_person_decides() {
-    let pause = |rollout: &mut crate::api::Rollout| rollout.on_failure = OnFailure::Pause;
+    let pause = |rollout: &mut crate::api::Rollout| rollout.on_failure = OnFailure::Hold;
     let failing = || {
         let mut world = canary_v2(pause);
         let actions = world.serve(8, (100, 20), (900, 0));
@@ -435,7 +563,7 @@ fn an_adaptive_start_is_as_high_as_traffic_is_low() {
             .map(|weight| json!({"weight": weight, "minDuration": "5m"}))
             .collect();
         world.spec.rollout.steps = serde_json::from_value(json!(steps)).unwrap();
-        world.spec.rollout.first_step = FirstStep::Adaptive;
+        world.spec.rollout.start_at = StartAt::ByTraffic;
         world.stable_rate = Some(rate.ok_or(BlindReason::Timeout {
             after: Duration::from_secs(5),
         }));

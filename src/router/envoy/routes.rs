@@ -107,6 +107,7 @@ fn remains(stores: &Stores, model: &ModelDeployment) -> Option<State> {
     let retiring = others.map(|revision| RetiringVersion {
         revision,
         scale_down_at: jiff::Timestamp::MAX,
+        stable_until: None,
     });
     Some(State {
         phase: Phase::Stable,

@@ -123,7 +123,7 @@ fn of_the_rollout() -> Vec<Wrong> {
         Schema "/spec/rollout/scaleDownDelay" = json!(LONG) => "spec.rollout.scaleDownDelay";
         Rule "/spec/rollout/scaleDownDelay" = json!("soon") => "spec.rollout.scaleDownDelay";
         Schema "/spec/rollout/steps/0/minRequests" = json!(1_000_000_001) => "minRequests";
-        Schema "/spec/rollout/watch" = json!(LONG) => "spec.rollout.watch";
+        Schema "/spec/rollout/bakeTime" = json!(LONG) => "spec.rollout.bakeTime";
         Schema "/spec/traffic" = json!({"envoy": {"timeout": LONG}}) => "traffic.envoy.timeout";
     }
 }

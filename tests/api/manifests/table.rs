@@ -221,14 +221,20 @@ pub fn table() -> Vec<Wrong> {
             => "onInsufficientData.then";
         Rule "/spec/rollout/progressDeadline" = json!("soon") => "spec.rollout.progressDeadline";
         Schema "/spec/rollout/paused" = json!("yes") => "spec.rollout.paused";
-        Schema "/spec/rollout/steps/0/pause" = json!("yes") => "pause";
-        Rule "/spec/rollout/watch" = json!("a while") => "spec.rollout.watch";
+        Schema "/spec/rollout/steps/0/pause" = json!(true) => "pause";
+        Rule "/spec/rollout/steps/0/pause" = json!({"duration": "0s"}) => "pause.duration";
+        Rule "/spec/rollout/steps/0/pause" = json!({"duration": "1d"}) => "pause.duration";
+        Rule "/spec/rollout/bakeTime" = json!("a while") => "spec.rollout.bakeTime";
+        // Durations are those of GEP-2257: no decimals, no days, no number without a unit.
+        Rule "/spec/rollout/bakeTime" = json!("1.5m") => "spec.rollout.bakeTime";
+        Rule "/spec/rollout/bakeTime" = json!("1d") => "spec.rollout.bakeTime";
+        Rule "/spec/rollout/bakeTime" = json!("90") => "spec.rollout.bakeTime";
         Schema "/spec/rollout/approval" = json!("Always") => "spec.rollout.approval";
         Schema "/spec/rollout/onFailure" = json!("Promote") => "spec.rollout.onFailure";
-        Schema "/spec/rollout/firstStep" = json!("Fast") => "spec.rollout.firstStep";
+        Schema "/spec/rollout/startAt" = json!("Fast") => "spec.rollout.startAt";
         Rule "/spec/rollout" =
-            json!({"firstStep": "Adaptive", "steps": [{"weight": 60}, {"weight": 100}]})
-            => "spec.rollout.firstStep";
+            json!({"startAt": "ByTraffic", "steps": [{"weight": 60}, {"weight": 100}]})
+            => "spec.rollout.startAt";
         // Its name names a Service.
         Rule "/metadata/name" = json!("a".repeat(49)) => "metadata.name";
         Rule "/metadata/name" = json!("1iris") => "metadata.name";
@@ -288,7 +294,7 @@ pub fn right() -> Vec<Value> {
             "/spec/objectives",
             json!([
                 {"latency": {"quantile": 0.5, "max": "1h30m"}},
-                {"latency": {"quantile": 0.99, "max": "0.5ms"}},
+                {"latency": {"quantile": 0.99, "max": "5ms"}},
             ]),
         ),
         with(
@@ -300,7 +306,7 @@ pub fn right() -> Vec<Value> {
                 {"predictionDrift": {}},
                 {"query": {"name": "a", "promql": "max(a{pod=~\"{{name}}-{{ canary \
                     }}-.*\"}) > 0", "min": -1.5, "max": -1.5}},
-                {"query": {"name": "b", "promql": "vector(1)", "min": 0.5, "then": "Pause"}},
+                {"query": {"name": "b", "promql": "vector(1)", "min": 0.5, "then": "Hold"}},
             ]),
         ),
         with(
@@ -323,8 +329,8 @@ pub fn right() -> Vec<Value> {
         with(
             manifest("1"),
             "/spec/rollout",
-            json!({"firstStep": "Adaptive", "approval": "BeforePromotion", "onFailure": "Pause",
-                    "watch": "0s"}),
+            json!({"startAt": "ByTraffic", "approval": "BeforePromotion", "onFailure": "Hold",
+                    "bakeTime": "0s"}),
         ),
     ]
 }

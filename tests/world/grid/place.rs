@@ -113,7 +113,7 @@ impl Place {
             rollout["scaleDownDelay"] = json!("30s");
             rollout["progressDeadline"] = json!("60s");
             if self == Self::AwaitingApproval {
-                rollout["steps"][0]["pause"] = json!(true);
+                rollout["steps"][0]["pause"] = json!({});
             }
         })
     }
@@ -148,7 +148,7 @@ impl Place {
             Self::InvalidInTrial => at(Invalid) && status["retiring"].is_array(),
             Self::Blocked => has_reason(status, "NameTaken"),
             Self::Paused => status["paused"] == true && weighs(10),
-            Self::AwaitingApproval => weighs(10) && has_reason(status, "AwaitingApproval"),
+            Self::AwaitingApproval => weighs(10) && has_reason(status, "StepPaused"),
             Self::Deleting => !model["metadata"]["deletionTimestamp"].is_null(),
             Self::Orphaned => {
                 let mut changes = objects.since(0).iter();

@@ -14,7 +14,7 @@ use super::{condition, decision};
 const V2_WITH_APPROVAL: &str = include_str!("../../../../examples/demo/v2-with-approval.yaml");
 const NAMESPACE: &str = "commands";
 
-/// A step and the promotion agreed to; undone; aborted; retried; promoted on a person's word alone.
+/// A step and the promotion agreed to; undone; asked for again; aborted; retried; promoted on a person's word alone.
 pub async fn commands() -> Result<()> {
     let mut play = Play::begin(NAMESPACE).await?;
     let mut checks = Checks::default();
@@ -42,12 +42,21 @@ pub async fn commands() -> Result<()> {
     );
 
     kubectl_serin(NAMESPACE, &["undo", "iris"]).await?;
+    let model = play.watch(|model| serves(model, "1.0.0")).await?;
+    let back = decision(&state(&model), reasons::FAST_ROLLBACK, "1.0.0")
+        .context("the way back was not recorded")?
+        .clone();
+    checks.claim(back.weight == 100, "undone, without steps", back.sentence);
+    kubectl_serin(NAMESPACE, &["explain", "iris"]).await?;
+
+    // The way forth takes the steps.
+    play.lab.apply(V2_WITH_APPROVAL).await?;
     play.watch(|model| weight(model) == 25).await?;
     kubectl_serin(NAMESPACE, &["abort", "iris"]).await?;
     let model = play
         .watch(|model| state(model).phase == Phase::Stable && state(model).canary.is_none())
         .await?;
-    let aborted = decision(&state(&model), reasons::ABORTED, "1.0.0")
+    let aborted = decision(&state(&model), reasons::ABORTED, "2.0.0")
         .context("the abort was not recorded")?
         .clone();
     checks.claim(
@@ -59,8 +68,8 @@ pub async fn commands() -> Result<()> {
     kubectl_serin(NAMESPACE, &["retry", "iris"]).await?;
     play.watch(|model| weight(model) == 25).await?;
     kubectl_serin(NAMESPACE, &["promote", "--full", "iris"]).await?;
-    let model = play.watch(|model| serves(model, "1.0.0")).await?;
-    let promoted = decision(&state(&model), reasons::PROMOTED, "1.0.0")
+    let model = play.watch(|model| serves(model, "2.0.0")).await?;
+    let promoted = decision(&state(&model), reasons::PROMOTED, "2.0.0")
         .context("the promotion was not recorded")?
         .clone();
     checks.claim(
@@ -87,7 +96,8 @@ pub async fn kubectl_serin(namespace: &str, words: &[&str]) -> Result<()> {
 }
 
 fn waits(model: &ModelDeployment) -> bool {
-    condition(model, "Ready") == Some(("False", reasons::AWAITING_APPROVAL))
+    let waiting = [reasons::STEP_PAUSED, reasons::AWAITING_APPROVAL];
+    condition(model, "Ready").is_some_and(|(_, reason)| waiting.contains(&reason))
 }
 
 /// Whether a version has all traffic, and is what the spec asks for.

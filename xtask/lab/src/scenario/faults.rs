@@ -39,7 +39,7 @@ pub fn second_version() -> Result<Value> {
     for (step, time) in [(0, "5s"), (2, "10s"), (3, "5s")] {
         rollout["steps"][step]["minDuration"] = time.into();
     }
-    rollout["watch"] = "5s".into();
+    rollout["bakeTime"] = "5s".into();
     Ok(manifest)
 }
 

@@ -196,7 +196,7 @@ fn scaled(manifest: &str) -> Result<Value> {
                 {"weight": 50, "minDuration": "15s"},
                 {"weight": 100, "minDuration": "10s"},
             ],
-            "watch": "10s",
+            "bakeTime": "10s",
             "scaleDownDelay": "10s",
         }),
     );

@@ -55,9 +55,7 @@ impl Situation {
             Self::Canary50 => at(Phase::Canary, 50),
             Self::Canary100 => at(Phase::Canary, 100),
             Self::Paused => at(Phase::Canary, 25) && not_ready(reasons::PAUSED),
-            Self::AwaitingApproval => {
-                at(Phase::Canary, 25) && not_ready(reasons::AWAITING_APPROVAL)
-            }
+            Self::AwaitingApproval => at(Phase::Canary, 25) && not_ready(reasons::STEP_PAUSED),
             Self::Promoting => at(Phase::Promoting, 0),
             Self::RollingBack => at(Phase::RollingBack, 0),
             Self::Refused => {
@@ -81,7 +79,7 @@ pub fn small(manifest: &str, max_errors: &str, rollout: &Value) -> Result<Value>
     let spec = &mut manifest["spec"];
     spec["serving"]["resources"]["requests"]["cpu"] = "10m".into();
     spec["objectives"] = json!([{"errorRate": {"max": max_errors}}]);
-    spec["rollout"] = json!({"watch": "5s", "scaleDownDelay": "5s"});
+    spec["rollout"] = json!({"bakeTime": "5s", "scaleDownDelay": "5s"});
     for (name, value) in rollout.as_object().into_iter().flatten() {
         spec["rollout"][name] = value.clone();
     }

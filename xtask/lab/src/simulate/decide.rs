@@ -81,6 +81,7 @@ impl Decided {
             attentive_since: Timestamp::UNIX_EPOCH,
             here_since: Timestamp::UNIX_EPOCH,
             in_force: None,
+            stable_before: None,
             desired_refused: None,
         };
         let now = self.began + SignedDuration::from_secs(second.into());
@@ -133,11 +134,11 @@ impl Gate for Decided {
 fn spec(version: &str, setting: Setting) -> Result<ModelDeploymentSpec> {
     let then = match setting {
         Setting::Advance => "Advance",
-        _ => "Pause",
+        _ => "Hold",
     };
-    let first_step = match setting {
-        Setting::Adaptive => "Adaptive",
-        _ => "Declared",
+    let start_at = match setting {
+        Setting::Adaptive => "ByTraffic",
+        _ => "FirstStep",
     };
     let errors = match setting {
         Setting::BesideStable => json!({"noWorseThanStable": {"errorRate": "0.5%"}}),
@@ -149,8 +150,8 @@ fn spec(version: &str, setting: Setting) -> Result<ModelDeploymentSpec> {
         "objectives": [errors, {"latency": {"quantile": 0.99, "max": "250ms"}}],
         "rollout": {
             "steps": STEPS.map(|weight| json!({"weight": weight, "minDuration": "5m"})),
-            "firstStep": first_step,
-            "watch": "5m",
+            "startAt": start_at,
+            "bakeTime": "5m",
             "onInsufficientData": {"after": "30m", "then": then},
         },
     });

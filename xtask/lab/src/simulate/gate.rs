@@ -52,7 +52,7 @@ pub enum Contender {
     Serin,
     /// Serin with `onInsufficientData: {after: 30m, then: Advance}`.
     SerinPatient,
-    /// Serin with `firstStep: Adaptive`.
+    /// Serin with `startAt: ByTraffic`.
     SerinAdaptive,
     /// Serin with `noWorseThanStable: {errorRate: 0.5%}` instead of `errorRate: 1%`.
     SerinBesideStable,
@@ -91,7 +91,7 @@ impl Contender {
             Self::Kayenta => "Kayenta",
             Self::Serin => "Serin",
             Self::SerinPatient => "Serin, 30 min",
-            Self::SerinAdaptive => "`firstStep: Adaptive`",
+            Self::SerinAdaptive => "`startAt: ByTraffic`",
             Self::SerinBesideStable => "`noWorseThanStable: {errorRate: 0.5%}`",
         }
     }

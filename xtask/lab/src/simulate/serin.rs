@@ -42,7 +42,7 @@ pub enum Setting {
     /// `onInsufficientData: {after: 30m, then: Advance}`: takes the step then, unless the canary is
     /// suspect.
     Advance,
-    /// `firstStep: Adaptive`: with little traffic it starts at a higher step.
+    /// `startAt: ByTraffic`: with little traffic it starts at a higher step.
     Adaptive,
     /// `noWorseThanStable: {errorRate: 0.5%}` instead of `errorRate: 1%`.
     BesideStable,
@@ -249,7 +249,7 @@ impl Serin {
     }
 }
 
-/// Where `firstStep: Adaptive` starts: `src/rollout/first_step.rs`.
+/// Where `startAt: ByTraffic` starts: `src/rollout/first_step.rs`.
 fn adapted(gates: &[Judge], rate: f64) -> usize {
     let candidates = STEPS
         .iter()

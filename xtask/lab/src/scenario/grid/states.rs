@@ -67,7 +67,7 @@ pub async fn reach(situation: Situation, lab: &Lab) -> Result<()> {
         }
         Situation::AwaitingApproval => {
             let mut steps = short();
-            steps[0]["pause"] = true.into();
+            steps[0]["pause"] = json!({});
             apply(second(&steps)?).await?;
         }
         Situation::TurningBad => apply(manifest(V3, &at(25))?).await?,

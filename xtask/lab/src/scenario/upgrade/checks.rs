@@ -185,6 +185,7 @@ pub fn compare(subjects: &[Subject], before: &[Observed], after: &[Observed], ch
                 reasons::METRICS_OUTAGE,
                 reasons::METRICS_BACK,
                 reasons::AWAITING_APPROVAL,
+                reasons::STEP_PAUSED,
             ];
             let more: Vec<_> = news
                 .filter(|(_, action)| !outage.contains(&action.as_str()))

@@ -60,13 +60,11 @@ pub fn second(situation: Situation) -> Result<Option<Value>> {
         Situation::Canary50 => json!({"steps": steps(50, &hold)}),
         Situation::Paused => json!({"steps": steps(25, "60s")}),
         Situation::AwaitingApproval => {
-            let first = json!({"weight": 25, "minDuration": "5s", "pause": true});
+            let first = json!({"weight": 25, "minDuration": "5s", "pause": {}});
             json!({"steps": [first, last]})
         }
-        Situation::Canary100 => json!({"steps": short, "watch": hold}),
-        Situation::Promoting | Situation::RollingBack => {
-            json!({"steps": short, "scaleDownDelay": hold})
-        }
+        Situation::Canary100 => json!({"steps": short, "bakeTime": hold}),
+        Situation::Promoting => json!({"steps": short, "scaleDownDelay": hold}),
         _ => json!({"steps": short}),
     };
     let mut manifest = one_pod(V2, &rollout)?;
@@ -78,6 +76,10 @@ pub fn second(situation: Situation) -> Result<Option<Value>> {
         Situation::RollingBack | Situation::Refused => {
             let spec = &mut manifest["spec"];
             spec["model"]["version"] = BAD.into();
+            if situation == Situation::RollingBack {
+                // A version whose trial has ended keeps its pods for this long.
+                spec["traffic"] = json!({"envoy": {"timeout": hold}});
+            }
             spec["serving"]["env"] = json!([
                 {"name": "SERIN_SERVE_TEST_FAULTS", "value": "true"},
                 {"name": "SERIN_SERVE_TEST_ERROR_SHARE", "value": "0.6"},
