@@ -75,7 +75,7 @@ pub struct DecisionRecord {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectiveRecord {
-    /// The objective, such as `latency-p99`.
+    /// The name of the objective.
     pub objective: String,
     /// The verdict on its evidence.
     pub verdict: Verdict,

@@ -20,7 +20,7 @@ pub use duration::Duration;
 pub use percent::Percent;
 pub use spec::{
     Approval, CustomEvidence, CustomLatency, CustomRequests, CustomVersion, EnvoyTraffic,
-    ErrorRateObjective, EvidenceSource, Gate, InsufficientDataPolicy, LatencyMargin,
+    ErrorRateObjective, EvidenceSource, Gate, GateKind, InsufficientDataPolicy, LatencyMargin,
     LatencyObjective, LatencyUnit, ModelArtefact, ModelDeployment, ModelDeploymentSpec,
     NoWorseThanStableObjective, Objective, OnDeadline, OnFailure, OutagePolicy, Pause,
     PredictionDriftObjective, QueryObjective, RollbackWindow, Rollout, Serving, StartAt, Step,

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{DecisionRecord, Revision};
+use super::{DecisionRecord, Gate, Revision};
 use crate::evidence::{Cursors, Memory, Snapped};
 
 /// Status of a ModelDeployment.
@@ -25,6 +25,10 @@ pub struct ModelDeploymentStatus {
     /// `Ready`, `Available`, `Reconciling`, `Stalled`: read by kstatus, `kubectl wait`, Argo CD,
     /// Flux and helm.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["type"]
+    ))]
     pub conditions: Vec<Condition>,
 
     /// Ready and desired pods of the stable version, such as `3/3`. A canary's pods are not
@@ -233,7 +237,7 @@ pub struct Progress {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct UnmeasuredObjective {
-    /// The objective, such as `latency-p99`.
+    /// The name of the objective.
     pub objective: String,
     /// Why, as a code, such as `Unreachable` or `CanaryStale`.
     pub reason: String,
@@ -270,8 +274,12 @@ pub struct Approved {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct GateRecord {
-    /// The objective it judges, such as `latency-p99`.
+    /// The name of the gate, which is that of its objective.
     pub objective: String,
+    /// What it counts, such as `latency-p99`. Where the objective of this name measures something
+    /// else, the gate begins to count anew.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub measures: String,
     /// The bucket edge of the latency histogram that is used for the objective's limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "opaque_schema")]
@@ -285,6 +293,13 @@ pub struct GateRecord {
     /// Up to which sample each scrape target has been counted.
     #[schemars(schema_with = "opaque_schema")]
     pub cursors: Cursors,
+}
+
+impl GateRecord {
+    /// Whether this is the memory of a gate: of its name, and of what it measures.
+    pub fn is_of(&self, gate: &Gate) -> bool {
+        self.objective == gate.name && self.measures == gate.measures()
+    }
 }
 
 /// A version without weight that still has pods.

@@ -92,8 +92,8 @@ pub struct Arguments {
     )]
     pub scrape_interval: Duration,
 
-    /// Namespace of the bundled routers, whose counters are read unless `spec.traffic.evidence`
-    /// names another source.
+    /// Namespace of the bundled routers, whose counters are read by each objective that names no
+    /// other source.
     #[arg(long, env = "POD_NAMESPACE", default_value = "serin-system")]
     pub router_namespace: String,
 

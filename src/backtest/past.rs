@@ -61,7 +61,8 @@ fn serving_on_trial(gates: &[Gate], revision: &Revision, from: Timestamp) -> Sta
         version: String::new(),
     };
     let gates = gates.iter().map(|gate| GateRecord {
-        objective: gate.name(),
+        objective: gate.name.clone(),
+        measures: gate.measures(),
         threshold: None,
         sentence: String::new(),
         evidence: Memory::new(gate),

@@ -44,7 +44,8 @@ fn model(version: &str, rollout: Value, status: Value) -> ModelDeployment {
         "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
         "metadata": {"name": "churn", "namespace": "ml", "uid": "u1", "resourceVersion": "7"},
         "spec": {
-            "model": declared(version), "objectives": [{"errorRate": {"max": "1%"}}],
+            "model": declared(version),
+            "objectives": [{"name": "errors", "errorRate": {"max": "1%"}}],
             "rollout": rollout,
         },
         "status": status,

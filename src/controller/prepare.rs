@@ -147,6 +147,7 @@ fn validity(model: &ModelDeployment, context: &Context) -> Option<SpecValidity> 
         return (!collected).then_some(SpecValidity::Deleting);
     }
     let mut errors = validate(model, &context.limits);
+    errors.extend(context.routers.ambiguity(&model.spec));
     errors.extend(unsupported(context.routers.of(&model.spec), model));
     Some(if errors.is_empty() {
         SpecValidity::Valid

@@ -334,7 +334,7 @@ mod tests {
             "spec": {
                 "model": {"uri": "file:///m", "version": "1", "digest": "sha256:0"},
                 "replicas": 3, "rollout": {"minReady": min_ready},
-                "objectives": [{"errorRate": {"max": "1%"}}],
+                "objectives": [{"name": "errors", "errorRate": {"max": "1%"}}],
             },
         }))
         .unwrap();

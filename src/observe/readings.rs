@@ -10,7 +10,7 @@ use super::Unmeasurable;
 use super::metrics::{self, Client, Question, Source};
 use crate::{
     api::{
-        CanaryVersion, EvidenceSource, Gate, GateRecord, ModelDeployment, StartAt, State,
+        CanaryVersion, EvidenceSource, Gate, GateKind, GateRecord, ModelDeployment, StartAt, State,
         VersionRef,
     },
     evidence::{BlindReason, Cursors, Reading, Versions},
@@ -70,18 +70,16 @@ impl EvidenceReader {
         let versions = versions(model, stable, canary);
         let gates = model.spec.gates();
         let readings = gates.iter().map(|gate| {
-            let name = gate.name();
-            let record = progress
-                .gates
-                .iter()
-                .find(|record| record.objective == name);
-            self.read_for(model, &versions, gate, record, now)
+            let record = progress.gates.iter().find(|record| record.is_of(gate));
+            self.read_for(&versions, gate, record, now)
         });
         join_all(readings).await
     }
 
     /// Requests a second that stable answered in the last 5 minutes, for a version whose first step
-    /// depends on them. `None` for any other.
+    /// depends on them; `None` for any other. They are read from the source of the first objective
+    /// that counts answers (see [`counting`]), or from the bundled router where no objective counts
+    /// requests.
     pub async fn stable_rate(
         &self,
         model: &ModelDeployment,
@@ -93,10 +91,15 @@ impl EvidenceReader {
         if !starts || model.spec.rollout.start_at != StartAt::ByTraffic {
             return None;
         }
+        let gates = model.spec.gates();
+        let (source, objective) = counting(&gates).map_or_else(
+            || (self.router.clone(), metrics::Objective::ErrorRate),
+            |(gate, objective)| (self.source(gate), objective),
+        );
         let question = Question {
-            source: self.source(model),
+            source,
             versions: versions(model, stable, canary),
-            objective: metrics::Objective::ErrorRate,
+            objective,
             scrape_interval: self.scrape_interval,
         };
         let since = now.checked_sub(RATE_WINDOW).ok()?;
@@ -109,7 +112,6 @@ impl EvidenceReader {
     /// Reads for one gate.
     async fn read_for(
         &self,
-        model: &ModelDeployment,
         versions: &Versions,
         gate: &Gate,
         record: Option<&GateRecord>,
@@ -121,7 +123,7 @@ impl EvidenceReader {
             |record| record.cursors.clone(),
         );
         let scrape = self.scrape_interval;
-        match self.asked(model, versions, gate) {
+        match self.asked(versions, gate) {
             Asked::Counts(question) => {
                 let known = record.and_then(|record| record.threshold.as_ref());
                 metrics::read(&self.client, &question, &cursors, known, now)
@@ -156,9 +158,9 @@ impl EvidenceReader {
         let versions = versions(model, stable, canary);
         let gates = model.spec.gates();
         let tries = gates.iter().map(|gate| async {
-            let reason = self.try_for(model, &versions, gate, now).await.err()?;
+            let reason = self.try_for(&versions, gate, now).await.err()?;
             Some(Unmeasurable {
-                objective: gate.name(),
+                objective: gate.name.clone(),
                 reason,
             })
         });
@@ -167,13 +169,12 @@ impl EvidenceReader {
 
     async fn try_for(
         &self,
-        model: &ModelDeployment,
         versions: &Versions,
         gate: &Gate,
         now: Timestamp,
     ) -> Result<(), BlindReason> {
         let (client, scrape) = (&self.client, self.scrape_interval);
-        match self.asked(model, versions, gate) {
+        match self.asked(versions, gate) {
             Asked::Counts(question) => metrics::preflight(client, &question, now).await,
             Asked::Classes => metrics::preflight_classes(client, versions, scrape, now).await,
             Asked::Value(promql) => {
@@ -183,30 +184,23 @@ impl EvidenceReader {
     }
 
     /// What a gate asks of Prometheus.
-    fn asked<'a>(&self, model: &ModelDeployment, versions: &Versions, gate: &'a Gate) -> Asked<'a> {
-        let objective = match gate {
-            Gate::ErrorRate { .. } | Gate::ErrorRateOfStable { .. } => {
-                metrics::Objective::ErrorRate
-            }
-            Gate::Latency { max, .. } => metrics::Objective::Latency { max: (*max).into() },
-            Gate::LatencyOfStable { quantile, by } => metrics::Objective::LatencyOfStable {
-                quantile: *quantile,
-                by: *by,
-            },
-            Gate::PredictionDrift(_) => return Asked::Classes,
-            Gate::Query(query) => return Asked::Value(&query.promql),
+    fn asked<'a>(&self, versions: &Versions, gate: &'a Gate) -> Asked<'a> {
+        let objective = match (&gate.kind, objective(&gate.kind)) {
+            (_, Some(objective)) => objective,
+            (GateKind::Query(query), None) => return Asked::Value(&query.promql),
+            (_, None) => return Asked::Classes,
         };
         Asked::Counts(Box::new(Question {
-            source: self.source(model),
+            source: self.source(gate),
             versions: versions.clone(),
             objective,
             scrape_interval: self.scrape_interval,
         }))
     }
 
-    fn source(&self, model: &ModelDeployment) -> Source {
-        let traffic = &model.spec.traffic;
-        match traffic.evidence {
+    /// Whose counters a gate reads.
+    fn source(&self, gate: &Gate) -> Source {
+        match gate.source {
             EvidenceSource::Envoy => self.router.clone(),
             EvidenceSource::Serving => Source::Serving,
             EvidenceSource::Istio => Source::Istio { waypoint: false },
@@ -216,9 +210,34 @@ impl EvidenceReader {
             EvidenceSource::Traefik => Source::Traefik,
             EvidenceSource::Vllm => Source::Vllm,
             EvidenceSource::Triton => Source::Triton,
-            EvidenceSource::Custom => Source::Custom(traffic.custom.clone().unwrap_or_default()),
+            EvidenceSource::Custom => Source::Custom(gate.custom.clone().unwrap_or_default()),
         }
     }
+}
+
+/// Which requests are bad for a gate; `None` where it counts none.
+fn objective(kind: &GateKind) -> Option<metrics::Objective> {
+    match kind {
+        GateKind::ErrorRate { .. } | GateKind::ErrorRateOfStable { .. } => {
+            Some(metrics::Objective::ErrorRate)
+        }
+        GateKind::Latency { max, .. } => Some(metrics::Objective::Latency { max: (*max).into() }),
+        GateKind::LatencyOfStable { quantile, by } => Some(metrics::Objective::LatencyOfStable {
+            quantile: *quantile,
+            by: *by,
+        }),
+        GateKind::PredictionDrift(_) | GateKind::Query(_) => None,
+    }
+}
+
+/// The gate by whose counters stable's traffic is measured: the first that counts answers by their
+/// status, else the first with a latency limit of its own, else the first that counts requests.
+fn counting(gates: &[Gate]) -> Option<(&Gate, metrics::Objective)> {
+    let by = |wanted: fn(&GateKind) -> bool| gates.iter().find(|gate| wanted(&gate.kind));
+    let gate = by(GateKind::counts_errors)
+        .or_else(|| by(|kind| matches!(kind, GateKind::Latency { .. })))
+        .or_else(|| by(GateKind::counts_requests))?;
+    Some((gate, objective(&gate.kind)?))
 }
 
 fn versions(model: &ModelDeployment, stable: &VersionRef, canary: &CanaryVersion) -> Versions {
@@ -227,5 +246,39 @@ fn versions(model: &ModelDeployment, stable: &VersionRef, canary: &CanaryVersion
         name: model.name_any(),
         canary: canary.revision.to_string(),
         stable: stable.revision.to_string(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The objective by whose counters stable's traffic is measured.
+    fn counted_by(objectives: Value) -> Option<String> {
+        let objectives: Vec<crate::api::Objective> = serde_json::from_value(objectives).unwrap();
+        let gates: Vec<Gate> = objectives.iter().flat_map(|it| it.gates()).collect();
+        counting(&gates).map(|(gate, _)| gate.name.clone())
+    }
+
+    #[test]
+    fn stables_traffic_is_counted_by_the_first_that_counts_answers_else_by_a_latency() {
+        let drift = || json!({"name": "drift", "predictionDrift": {}});
+        let slow = || json!({"name": "slow", "latency": {"quantile": 0.99, "max": "1s"}});
+        let slower = || {
+            let latency = json!({"quantile": 0.99, "by": "10%"});
+            json!({"name": "slower", "noWorseThanStable": {"latency": latency}})
+        };
+        let errors = |name: &str| json!({"name": name, "errorRate": {"max": "1%"}});
+        let first = |objectives: Value| counted_by(objectives).unwrap_or_default();
+        assert_eq!(
+            first(json!([drift(), slow(), errors("a"), errors("b")])),
+            "a"
+        );
+        assert_eq!(first(json!([drift(), slower(), slow()])), "slow");
+        assert_eq!(first(json!([drift(), slower()])), "slower");
+        assert_eq!(counted_by(json!([drift()])), None);
     }
 }

@@ -45,7 +45,7 @@ fn replicas_are_never_lowered_during_a_rollout() {
             "metadata": {"name": "churn", "namespace": "ml", "uid": "u", "generation": 1},
             "spec": {
                 "model": {"uri": "file:///m", "version": "2", "digest": "sha256:0"},
-                "replicas": wanted, "objectives": [{"errorRate": {"max": "1%"}}],
+                "replicas": wanted, "objectives": [{"name": "errors", "errorRate": {"max": "1%"}}],
             },
         }))
         .unwrap();
@@ -101,7 +101,7 @@ fn a_lost_state_scales_no_version_down() {
         "metadata": {"name": "churn", "namespace": "ml", "uid": "u", "generation": 1},
         "spec": {
             "model": {"uri": "file:///m", "version": "1", "digest": "sha256:0"},
-            "objectives": [{"errorRate": {"max": "1%"}}],
+            "objectives": [{"name": "errors", "errorRate": {"max": "1%"}}],
         },
     }))
     .unwrap();
@@ -147,7 +147,7 @@ fn the_history_keeps_until_when_a_version_was_stable_unless_it_was_refused_since
         "metadata": {"name": "churn", "namespace": "ml", "uid": "u", "generation": 1},
         "spec": {
             "model": {"uri": "file:///m", "version": "2", "digest": "sha256:0"},
-            "objectives": [{"errorRate": {"max": "1%"}}],
+            "objectives": [{"name": "errors", "errorRate": {"max": "1%"}}],
         },
     }))
     .unwrap();

@@ -98,7 +98,7 @@ mod tests {
             "metadata": {"name": "churn", "namespace": "ml"},
             "spec": {
                 "model": {"uri": "file:///m", "version": "2", "digest": "sha256:0"},
-                "objectives": [{"errorRate": {"max": "1%"}}],
+                "objectives": [{"name": "errors", "errorRate": {"max": "1%"}}],
             },
             "status": {
                 "phase": "Canary",

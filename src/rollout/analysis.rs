@@ -173,8 +173,7 @@ impl DecisionContext<'_> {
         };
         let old = std::mem::take(&mut progress.gates);
         for gate in self.spec.gates() {
-            let name = gate.name();
-            let known = old.iter().find(|record| record.objective == name);
+            let known = old.iter().find(|record| record.is_of(&gate));
             let record = known.cloned().unwrap_or_else(|| {
                 let mut record = new_gate(&gate, self.now);
                 record.evidence.begin_step(weight);
@@ -197,7 +196,7 @@ impl DecisionContext<'_> {
     }
 
     /// A canary share of requests far from the weight means that the counts are not of this
-    /// traffic.
+    /// traffic. Each source is asked once, by the first gate that counts its requests.
     pub(super) fn share_is_off(
         &self,
         canary: &CanaryVersion,
@@ -206,24 +205,34 @@ impl DecisionContext<'_> {
         if progress.unready_since.is_some() {
             return None; // stable answers the canary's share
         }
-        let mut counted = progress
-            .gates
-            .iter()
-            .filter_map(|gate| gate.evidence.step());
-        let step = counted.next()?;
-        if step.requests() < SHARE_CHECK_REQUESTS {
-            return None;
-        }
-        let share = step.canary.requests as f64 / step.requests() as f64;
         let weight = f64::from(canary.weight) / 100.0;
         let settled =
             self.now.duration_since(progress.step_since) >= signed(self.interval * SHARE_SETTLES);
-        let off = share > weight * SHARE_TOLERANCE || (settled && share < weight / SHARE_TOLERANCE);
-        off.then(|| Distrust::ShareOff {
-            share,
-            requests: step.requests(),
-            weight: canary.weight,
-        })
+        let gates = self.spec.gates();
+        let mut asked = Vec::new();
+        for (gate, record) in gates.iter().zip(&progress.gates) {
+            let Some(step) = record.evidence.step() else {
+                continue;
+            };
+            let source = (gate.source, &gate.custom);
+            if asked.contains(&source) {
+                continue;
+            }
+            asked.push(source);
+            if step.requests() < SHARE_CHECK_REQUESTS {
+                continue;
+            }
+            let share = step.canary.requests as f64 / step.requests() as f64;
+            if share > weight * SHARE_TOLERANCE || (settled && share < weight / SHARE_TOLERANCE) {
+                return Some(Distrust::ShareOff {
+                    objective: gate.name.clone(),
+                    share,
+                    requests: step.requests(),
+                    weight: canary.weight,
+                });
+            }
+        }
+        None
     }
 }
 
@@ -245,7 +254,8 @@ impl From<Uncounted> for Distrust {
 /// The memory of a gate that has counted nothing, and counts from now on.
 pub(super) fn new_gate(gate: &Gate, now: Timestamp) -> GateRecord {
     GateRecord {
-        objective: gate.name(),
+        objective: gate.name.clone(),
+        measures: gate.measures(),
         threshold: None,
         sentence: String::new(),
         evidence: Memory::new(gate),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    api::{Gate, GateRecord, ModelDeploymentSpec},
+    api::{Gate, GateKind, GateRecord, ModelDeploymentSpec},
     evidence::{
         DriftState, GateState, MarginState, Memory, Observation, Reading, Snapped, ValueState,
     },
@@ -55,12 +55,14 @@ pub(super) fn policy(
     gates: usize,
     step: usize,
 ) -> GatePolicy {
-    let budget = match gate {
-        Gate::Latency { quantile, .. } | Gate::LatencyOfStable { quantile, .. } => 1.0 - quantile,
-        Gate::ErrorRate { max } => *max,
-        Gate::ErrorRateOfStable { margin } => *margin,
-        Gate::PredictionDrift(drift) => drift.max,
-        Gate::Query(_) => 0.0, // counts nothing
+    let budget = match &gate.kind {
+        GateKind::Latency { quantile, .. } | GateKind::LatencyOfStable { quantile, .. } => {
+            1.0 - quantile
+        }
+        GateKind::ErrorRate { max } => *max,
+        GateKind::ErrorRateOfStable { margin } => *margin,
+        GateKind::PredictionDrift(drift) => drift.max,
+        GateKind::Query(_) => 0.0, // counts nothing
     };
     let few = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let min_requests = spec.rollout.steps.get(step);
@@ -88,7 +90,7 @@ pub(super) fn uncounted(gates: &[Gate], records: &[GateRecord]) -> Option<Uncoun
         };
         // Until stable's quantile is known, there is no threshold to count by.
         let awaits_threshold =
-            matches!(gate, Gate::LatencyOfStable { .. }) && record.threshold.is_none();
+            matches!(gate.kind, GateKind::LatencyOfStable { .. }) && record.threshold.is_none();
         is_silent && !awaits_threshold && !record.evidence.warms_up()
     });
     let (_, silent) = silent?;
@@ -140,13 +142,13 @@ impl GateRecord {
 impl Memory {
     /// The memory of a gate that has seen nothing.
     pub fn new(gate: &Gate) -> Self {
-        match gate {
-            Gate::Latency { .. } | Gate::ErrorRate { .. } | Gate::LatencyOfStable { .. } => {
-                Self::Requests(GateState::new())
-            }
-            Gate::ErrorRateOfStable { .. } => Self::Margin(MarginState::new()),
-            Gate::PredictionDrift(_) => Self::Drift(DriftState::new()),
-            Gate::Query(_) => Self::Value(ValueState::new()),
+        match &gate.kind {
+            GateKind::Latency { .. }
+            | GateKind::ErrorRate { .. }
+            | GateKind::LatencyOfStable { .. } => Self::Requests(GateState::new()),
+            GateKind::ErrorRateOfStable { .. } => Self::Margin(MarginState::new()),
+            GateKind::PredictionDrift(_) => Self::Drift(DriftState::new()),
+            GateKind::Query(_) => Self::Value(ValueState::new()),
         }
     }
 
@@ -206,11 +208,11 @@ impl Memory {
         policy: &GatePolicy,
         warming_up: bool,
     ) -> bool {
-        match (self, reading, gate) {
+        match (self, reading, &gate.kind) {
             (
                 Self::Requests(state),
                 Reading::Counts(window),
-                Gate::Latency { .. } | Gate::LatencyOfStable { .. },
+                GateKind::Latency { .. } | GateKind::LatencyOfStable { .. },
             ) if warming_up && state.is_new() => {
                 state.warm_up(&window.look, policy);
                 true
@@ -283,8 +285,8 @@ impl Memory {
 impl Terms<'_> {
     /// What a judgement on counted requests comes to.
     fn finding(&self, judged: &Judgement) -> Finding {
-        let awaited = match (self.gate, self.threshold) {
-            (Gate::LatencyOfStable { quantile, by }, None) => Some((*quantile, *by)),
+        let awaited = match (&self.gate.kind, self.threshold) {
+            (GateKind::LatencyOfStable { quantile, by }, None) => Some((*quantile, *by)),
             _ => None,
         };
         let conclusion = match awaited {
@@ -323,16 +325,16 @@ impl Terms<'_> {
     /// where known.
     fn criterion(&self) -> Criterion {
         let edge = self.threshold.map(|snapped| snapped.edge);
-        match self.gate {
-            Gate::Latency { quantile, max } => Criterion::Latency {
+        match &self.gate.kind {
+            GateKind::Latency { quantile, max } => Criterion::Latency {
                 quantile: *quantile,
                 max: edge.unwrap_or_else(|| (*max).into()),
             },
-            Gate::LatencyOfStable { quantile, .. } => Criterion::Latency {
+            GateKind::LatencyOfStable { quantile, .. } => Criterion::Latency {
                 quantile: *quantile,
                 max: edge.unwrap_or_default(),
             },
-            Gate::ErrorRateOfStable { margin } => Criterion::Margin { margin: *margin },
+            GateKind::ErrorRateOfStable { margin } => Criterion::Margin { margin: *margin },
             _ => Criterion::ErrorRate {
                 max: self.policy.budget,
             },
@@ -342,8 +344,8 @@ impl Terms<'_> {
 
 /// The limits of a query's value.
 fn limits(gate: &Gate) -> Limits {
-    match gate {
-        Gate::Query(query) => Limits {
+    match &gate.kind {
+        GateKind::Query(query) => Limits {
             min: query.min,
             max: query.max,
         },

@@ -21,7 +21,7 @@ use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{EvidenceSource, ModelDeployment, ModelDeploymentSpec, State, validate::Invalid},
+    api::{EvidenceSource, Gate, ModelDeployment, ModelDeploymentSpec, State, validate::Invalid},
     k8s::{Dirty, Intent, ListenError, Stores, Watches, targets::Target},
 };
 
@@ -104,8 +104,11 @@ pub const SERVER_EVIDENCE: [EvidenceSource; 4] = [
 
 /// One way to move traffic.
 pub trait Router: Send + Sync {
-    /// Whether a spec chooses this router. The default router is not asked: it has the models whose
-    /// spec chooses no other.
+    /// Its member of `spec.traffic`.
+    fn member(&self) -> &'static str;
+
+    /// Whether a spec chooses this router. The default router also has the models whose spec
+    /// chooses none.
     fn is_chosen(&self, spec: &ModelDeploymentSpec) -> bool;
 
     /// The objects that a route needs, in the order in which they are applied. Pure: the same route
@@ -115,8 +118,9 @@ pub trait Router: Send + Sync {
     /// What is believed to be in force for a model, by the caches.
     fn in_force(&self, stores: &Stores, model: &ModelDeployment) -> InForce;
 
-    /// Whose counters can be read with this router, besides [`SERVER_EVIDENCE`]. A model that asks
-    /// for others is refused.
+    /// Whose counters can be read with this router, besides [`SERVER_EVIDENCE`]. A model with an
+    /// objective that is judged by others is refused: with a router that counts nothing itself,
+    /// each objective has to name its source.
     fn evidence(&self) -> &[EvidenceSource];
 
     /// What it can do. A model that asks for more is refused.
@@ -194,24 +198,22 @@ pub enum Capability {
 /// What a model asks for that its router cannot do.
 pub fn unsupported(router: &dyn Router, model: &ModelDeployment) -> Vec<Invalid> {
     let mut found = Vec::new();
-    let evidence = model.spec.traffic.evidence;
-    if !SERVER_EVIDENCE.contains(&evidence) && !router.evidence().contains(&evidence) {
-        let known = SERVER_EVIDENCE.iter().chain(router.evidence());
-        let known: Vec<_> = known
-            .filter_map(|source| {
-                serde_json::to_value(source)
-                    .ok()?
-                    .as_str()
-                    .map(str::to_owned)
-            })
-            .collect();
-        found.push(Invalid {
-            field: "spec.traffic.evidence".to_owned(),
-            remedy: format!(
-                "the router yields none of it; name one of {}",
-                known.join(", ")
-            ),
-        });
+    let known: Vec<_> = SERVER_EVIDENCE.iter().chain(router.evidence()).collect();
+    for (index, objective) in model.spec.objectives.iter().enumerate() {
+        let mut gates = objective.gates().into_iter();
+        let unknown = |gate: &Gate| gate.kind.counts_requests() && !known.contains(&&gate.source);
+        if let Some(gate) = gates.find(unknown) {
+            let known: Vec<_> = known.iter().map(|source| source.name()).collect();
+            found.push(Invalid {
+                field: format!("spec.objectives[{index}].source"),
+                remedy: format!(
+                    "the router of {} has no counters of {}; name one of {}",
+                    objective.name,
+                    gate.source,
+                    known.join(", ")
+                ),
+            });
+        }
     }
     let splits = model
         .spec

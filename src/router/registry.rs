@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Router;
-use crate::api::ModelDeploymentSpec;
+use crate::api::{ModelDeploymentSpec, validate::Invalid};
 
 /// The routers of this operator. Clones are the same.
 #[derive(Clone)]
@@ -25,6 +25,19 @@ impl Registry {
     pub fn of(&self, spec: &ModelDeploymentSpec) -> &dyn Router {
         let chosen = self.others.iter().find(|router| router.is_chosen(spec));
         &**chosen.unwrap_or(&self.default)
+    }
+
+    /// The error of a spec that chooses several routers. The schema refuses it, too.
+    pub fn ambiguity(&self, spec: &ModelDeploymentSpec) -> Option<Invalid> {
+        let chosen = self.all().filter(|router| router.is_chosen(spec));
+        let chosen: Vec<_> = chosen.map(Router::member).collect();
+        (chosen.len() > 1).then(|| Invalid {
+            field: "spec.traffic".to_owned(),
+            remedy: format!(
+                "names more than one router ({}); keep one",
+                chosen.join(", ")
+            ),
+        })
     }
 
     /// All of them.

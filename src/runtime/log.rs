@@ -215,7 +215,7 @@ mod tests {
                 action = "StepAdvanced",
                 weight = 25,
                 verdict = None::<String>,
-                evidence_json = r#"[{"objective":"errorRate"}]"#,
+                evidence_json = r#"[{"objective":"errors"}]"#,
                 "0 errors in {} requests.",
                 40
             );
@@ -230,7 +230,7 @@ mod tests {
                 r#""level":"INFO","target":"serin::runtime::log::tests","#,
                 r#""message":"0 errors in 40 requests.","#,
                 r#""namespace":"ml","name":"churn","action":"StepAdvanced","weight":25,"#,
-                r#""evidence":[{"objective":"errorRate"}]}"#,
+                r#""evidence":[{"objective":"errors"}]}"#,
                 "\n"
             )
         );

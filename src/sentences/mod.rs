@@ -459,17 +459,18 @@ impl Display for Distrust {
             } => write!(
                 f,
                 "{silent}: nothing was counted, while {busiest} counted {requests} requests: its \
-                 metric is not exported, or under another name; make the server export it, name it \
-                 in spec.traffic.custom, or remove the objective"
+                 metric is not exported, or under another name; make its source export it, name \
+                 another source (spec.objectives[].source), or remove the objective"
             ),
             Self::ShareOff {
+                objective,
                 share,
                 requests,
                 weight,
             } => write!(
                 f,
-                "the canary answered {:.1} % of {requests} requests in this step, its weight is \
-                 {weight} %: the counts are not of this traffic",
+                "{objective}: the canary answered {:.1} % of {requests} requests in this step, its \
+                 weight is {weight} %: the counts are not of this traffic",
                 share * 100.0
             ),
         }

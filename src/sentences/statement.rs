@@ -280,6 +280,7 @@ pub(crate) enum Distrust {
     },
     /// The canary's share of the requests in this step does not resemble its weight, in percent.
     ShareOff {
+        objective: String,
         share: f64,
         requests: u64,
         weight: u8,

@@ -18,7 +18,7 @@ async fn a_version_worse_than_stable_is_rolled_back_though_stable_fails_as_well(
     let world = world!(World::with_metrics()).with_stable("1").await;
     world.fail("1", 0.02);
     world.fail("2", 0.3);
-    let no_worse = json!([{"noWorseThanStable": {"errorRate": "1%"}}]);
+    let no_worse = json!([{"name": "beside-stable", "noWorseThanStable": {"errorRate": "1%"}}]);
     hold_to(&world, no_worse).await;
     let status = world.until_rolled_back().await;
     assert_eq!(world.weights("2"), [0, 10]);
@@ -35,7 +35,7 @@ async fn a_version_worse_than_stable_is_rolled_back_though_stable_fails_as_well(
 async fn a_query_beyond_its_limit_waits_for_a_person_where_its_then_is_pause() {
     let world = world!(World::with_metrics()).with_stable("1").await;
     let query =
-        json!([{"query": {"name": "five", "promql": "vector(5)", "max": 3, "then": "Hold"}}]);
+        json!([{"name": "five", "query": {"promql": "vector(5)", "max": 3, "then": "Hold"}}]);
     hold_to(&world, query).await;
     let status = world.until_decided("FailureHeld").await;
     assert_eq!(canary(&status), Some(("2", 10)));
@@ -54,14 +54,13 @@ async fn a_query_beyond_its_limit_waits_for_a_person_where_its_then_is_pause() {
 #[tokio::test]
 async fn an_unmeasurable_objective_is_reported_before_traffic_moves_until_the_spec_changes() {
     let world = world!(World::with_metrics()).with_stable("1").await;
-    let scalar = json!([{"query": {"name": "five", "promql": "5", "max": 3}}]);
+    let scalar = json!([{"name": "five", "query": {"promql": "5", "max": 3}}]);
     hold_to(&world, scalar).await;
     let status = world.until_decided("NotMeasurable").await;
     let message = &status.state.message;
     assert!(
-        message.contains(
-            "query-five: the query gave a scalar where a vector of one value is due: wrap it"
-        ),
+        message
+            .contains("five: the query gave a scalar where a vector of one value is due: wrap it"),
         "{message}"
     );
     assert_eq!(
@@ -70,7 +69,7 @@ async fn an_unmeasurable_objective_is_reported_before_traffic_moves_until_the_sp
     );
     assert_eq!(world.weights("2"), [0]);
 
-    let fixed = json!([{"query": {"name": "five", "promql": "vector(2)", "max": 3}}]);
+    let fixed = json!([{"name": "five", "query": {"promql": "vector(2)", "max": 3}}]);
     hold_to(&world, fixed).await;
     world.until_serves("2").await;
     assert_eq!(world.weights("2"), [0, 10, 50, 100]);

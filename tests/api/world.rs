@@ -478,7 +478,7 @@ pub fn manifest(version: &str) -> Value {
                 "digest": format!("sha256:{}", "ab".repeat(32)),
             },
             "replicas": 2,
-            "objectives": [{"errorRate": {"max": "1%"}}],
+            "objectives": [{"name": "errors", "errorRate": {"max": "1%"}}],
             "rollout": {"steps": [step(10), step(50), step(100)], "bakeTime": "1s",
                 "scaleDownDelay": "1s"},
             "traffic": {"envoy": {"timeout": "1s"}},

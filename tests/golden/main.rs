@@ -16,11 +16,14 @@ use serin::{
 use scenario::{Answers, Scenario};
 
 fn errors() -> Value {
-    json!([{"errorRate": {"max": "1%"}}])
+    json!([{"name": "errors", "errorRate": {"max": "1%"}}])
 }
 
 fn errors_and_latency() -> Value {
-    json!([{"errorRate": {"max": "1%"}}, {"latency": {"quantile": 0.99, "max": "250ms"}}])
+    json!([
+        {"name": "errors", "errorRate": {"max": "1%"}},
+        {"name": "latency", "latency": {"quantile": 0.99, "max": "250ms"}},
+    ])
 }
 
 /// Steps of 10, 25, 50 and 100 %, of at least a minute each, merged with `more`.
@@ -501,7 +504,7 @@ fn no_worse_than_stable() {
     let mut scenario = Scenario::new(
         "Stable fails 3 % of its requests. A version that fails as many passes beside it; one that \
          fails 6 % does not.",
-        &json!([{"noWorseThanStable": {"errorRate": "1%"}}]),
+        &json!([{"name": "beside-stable", "noWorseThanStable": {"errorRate": "1%"}}]),
         rollout(&json!({})),
     );
     scenario.answer("1", failing(0.03));
@@ -520,7 +523,10 @@ fn predictions_drift() {
     let mut scenario = Scenario::new(
         "A version that predicts half as many churning customers again is held for a person, who \
          finds it right.",
-        &json!([{"errorRate": {"max": "1%"}}, {"predictionDrift": {"max": 0.1}}]),
+        &json!([
+            {"name": "errors", "errorRate": {"max": "1%"}},
+            {"name": "drift", "predictionDrift": {"max": 0.1}},
+        ]),
         rollout(&json!({})),
     );
     scenario.answer(
@@ -541,7 +547,7 @@ fn a_query_of_ones_own() {
     let mut scenario = Scenario::new(
         "A version that exceeds the limit of a query of one's own is rolled back after three \
          scrapes.",
-        &json!([{"query": {"name": "gpu-memory", "promql": "max(gpu_memory_used_bytes) / 1e9",
+        &json!([{"name": "gpu-memory", "query": {"promql": "max(gpu_memory_used_bytes) / 1e9",
                         "max": 3.0}}]),
         rollout(&json!({})),
     );

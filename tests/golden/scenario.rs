@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use serin::{
     api::{
-        Commands, Gate, ModelDeploymentSpec, Revision, State, VersionRef, VersionSpec,
+        Commands, Gate, GateKind, ModelDeploymentSpec, Revision, State, VersionRef, VersionSpec,
         commands::Command,
     },
     evidence::{self, BlindReason, Classes, Cursors, Observation, Reading, Snapped, Tally, Window},
@@ -343,8 +343,8 @@ impl Scenario {
 
     /// What one gate would read of canary and stable: each its version, and its share of traffic.
     fn read_for(&mut self, gate: &Gate, [canary, stable]: [(&str, f64); 2]) -> Reading {
-        match gate {
-            Gate::PredictionDrift(_) => Reading::Classes(Classes {
+        match &gate.kind {
+            GateKind::PredictionDrift(_) => Reading::Classes(Classes {
                 canary: self.classes(canary),
                 stable: self.classes(stable),
                 cursors: Cursors::starting_at(0),
@@ -353,17 +353,20 @@ impl Scenario {
                 replayed: None,
                 lost: None,
             }),
-            Gate::Query(_) => Reading::Value(evidence::Value {
+            GateKind::Query(_) => Reading::Value(evidence::Value {
                 value: self.answers(canary.0).value,
                 at: self.now,
                 query: String::new(),
             }),
             counting => {
                 let look = Observation {
-                    canary: self.tally(counting, canary),
-                    stable: self.tally(counting, stable),
+                    canary: self.tally(gate, canary),
+                    stable: self.tally(gate, stable),
                 };
-                let timed = matches!(gate, Gate::Latency { .. } | Gate::LatencyOfStable { .. });
+                let timed = matches!(
+                    counting,
+                    GateKind::Latency { .. } | GateKind::LatencyOfStable { .. }
+                );
                 Reading::Counts(window(look, timed))
             }
         }
@@ -381,13 +384,13 @@ impl Scenario {
     /// A version's requests since the last readable look.
     fn tally(&mut self, gate: &Gate, (version, share): (&str, f64)) -> Tally {
         let (answers, arrived) = (self.answers(version), self.arrived(share));
-        let bad_share = match gate {
-            Gate::Latency { .. } | Gate::LatencyOfStable { .. } => answers.slow,
+        let bad_share = match &gate.kind {
+            GateKind::Latency { .. } | GateKind::LatencyOfStable { .. } => answers.slow,
             _ => answers.errors,
         };
-        let name = gate.name();
-        let requests = self.whole(version, &name, "all", arrived);
-        let bad = self.whole(version, &name, "bad", arrived * bad_share);
+        let name = &gate.name;
+        let requests = self.whole(version, name, "all", arrived);
+        let bad = self.whole(version, name, "bad", arrived * bad_share);
         Tally::new(requests, bad)
     }
 

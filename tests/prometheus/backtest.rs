@@ -105,6 +105,7 @@ fn policy(directory: &tempfile::TempDir, source: Source, objectives: &str) -> Pa
         Source::Router => "Envoy",
         Source::Pods => "Serving",
     };
+    let objectives = objectives.replace("{name:", &format!("{{source: {evidence}, name:"));
     let path = directory.path().join("policy.yaml");
     let zeros = "0".repeat(64);
     let manifest = format!(
@@ -113,7 +114,6 @@ fn policy(directory: &tempfile::TempDir, source: Source, objectives: &str) -> Pa
          churn}}\nspec:\n  \
          model: {{uri: 'file:///m', version: '1', digest: 'sha256:{zeros}'}}\n  \
          objectives: [{objectives}]\n  \
-         traffic: {{evidence: {evidence}}}\n  \
          rollout:\n    bakeTime: 2m\n    steps:\n    - {{weight: 10, minDuration: 2m}}\n    - \
          {{weight: 50, minDuration: 2m}}\n    \
          - {{weight: 100, minDuration: 2m}}\n"
@@ -121,6 +121,8 @@ fn policy(directory: &tempfile::TempDir, source: Source, objectives: &str) -> Pa
     std::fs::write(&path, manifest).unwrap();
     path
 }
+
+const ERRORS: &str = "{name: errors, errorRate: {max: '1%'}}";
 
 async fn report(past: &Past, objectives: &str, revision: &str) -> Option<Result<String, String>> {
     let prometheus = Prometheus::with_past(&past.openmetrics()).await?;
@@ -159,7 +161,8 @@ fn assert_says(report: &str, words: &[&str]) {
 async fn a_good_past_promotes_and_a_gap_in_it_is_reported() {
     let mut past = Past::of_two_hours(1_000);
     (past.gap_from, past.gap_to) = (3_600, 4_200);
-    let objectives = "{errorRate: {max: '1%'}}, {latency: {quantile: 0.99, max: 300ms}}";
+    let objectives = "{name: errors, errorRate: {max: '1%'}}, \
+                      {name: latency, latency: {quantile: 0.99, max: 300ms}}";
     let Some(report) = report(&past, objectives, "55555555").await else {
         return;
     };
@@ -185,7 +188,7 @@ async fn a_good_past_promotes_and_a_gap_in_it_is_reported() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_objective_that_the_serving_version_breaks_is_reported() {
     let past = Past::of_two_hours(25);
-    let Some(report) = report(&past, "{errorRate: {max: '1%'}}", "55555555").await else {
+    let Some(report) = report(&past, ERRORS, "55555555").await else {
         return;
     };
     assert_says(
@@ -202,14 +205,14 @@ async fn an_objective_that_the_serving_version_breaks_is_reported() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revision_that_did_not_serve_and_an_empty_period_are_reported() {
     let mut past = Past::of_two_hours(1_000);
-    let Some(other) = report(&past, "{errorRate: {max: '1%'}}", "66666666").await else {
+    let Some(other) = report(&past, ERRORS, "66666666").await else {
         return;
     };
     assert_says(&other.unwrap(), &["not one request was counted"]);
 
     past.from -= SignedDuration::from_hours(1);
     past.to = past.from + SignedDuration::from_secs(10);
-    let Some(short) = report(&past, "{errorRate: {max: '1%'}}", "55555555").await else {
+    let Some(short) = report(&past, ERRORS, "55555555").await else {
         return;
     };
     let short = short.unwrap_err();
@@ -220,8 +223,9 @@ async fn a_revision_that_did_not_serve_and_an_empty_period_are_reported() {
 async fn the_pods_counters_and_a_comparison_with_stable_are_supported() {
     let mut past = Past::of_two_hours(1_000);
     past.source = Source::Pods;
-    let objectives = "{errorRate: {max: '1%'}}, {noWorseThanStable: {latency: {quantile: 0.99, by: \
-        '20%'}, errorRate: '0.5%'}}";
+    let objectives = "{name: errors, errorRate: {max: '1%'}}, \
+                      {name: beside-stable, noWorseThanStable: \
+                      {latency: {quantile: 0.99, by: '20%'}, errorRate: '0.5%'}}";
     let Some(report) = report(&past, objectives, "55555555").await else {
         return;
     };

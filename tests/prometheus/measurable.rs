@@ -57,8 +57,8 @@ async fn each_unmeasurable_objective_is_reported_before_the_trial() {
         (
             of(Source::Triton, at_most(300)),
             "nv_inference_first_response_histogram_ms_bucket counted nothing of the stable version \
-             within 600s: if it had requests, export that metric, or name the one that counts them \
-             (spec.traffic.evidence)",
+             within 600s: if it had requests, export that metric, or name a source that counts \
+             them (spec.objectives[].source)",
         ),
         (
             of(Source::Serving, Objective::ErrorRate),
@@ -75,8 +75,8 @@ async fn each_unmeasurable_objective_is_reported_before_the_trial() {
                 ),
                 at_most(300),
             ),
-            "the evidence source has no histogram of durations: name one in \
-             spec.traffic.custom.latency, or remove the objective",
+            "the objective's source has no histogram of durations: name one in its custom.latency, \
+             name another source, or remove the objective",
         ),
     ] {
         let reported = preflight(&client, &question, now()).await;

@@ -43,6 +43,9 @@ const WEIGHT: &str = "two-services.test/weight";
 const GENERATION: &str = "two-services.test/generation";
 const REFUSED: &str = "two-services.test/refused";
 
+/// The name of an objective that chooses the router.
+const CHOOSES: &str = "by-two-services";
+
 /// The router.
 struct TwoServices(Option<Arc<World>>);
 
@@ -53,8 +56,15 @@ const TWO_SERVICES: Routing = Routing {
 };
 
 impl Router for TwoServices {
+    fn member(&self) -> &'static str {
+        "twoServices"
+    }
+
+    /// A router of Serin has a member of `spec.traffic`; this one makes do with a name.
     fn is_chosen(&self, spec: &ModelDeploymentSpec) -> bool {
-        spec.traffic.evidence == EvidenceSource::Custom
+        spec.objectives
+            .iter()
+            .any(|objective| objective.name == CHOOSES)
     }
 
     fn objects(&self, route: &Route<'_>) -> Vec<Intent> {
@@ -206,7 +216,7 @@ fn model() -> ModelDeployment {
         "metadata": {"name": "iris", "namespace": "ml", "uid": "u", "generation": 3},
         "spec": {
             "model": {"uri": "file:///m", "version": "1", "digest": "sha256:0"},
-            "objectives": [{"errorRate": {"max": "1%"}}],
+            "objectives": [{"name": "errors", "errorRate": {"max": "1%"}}],
         },
     }))
     .unwrap()
@@ -268,31 +278,92 @@ fn evidence_of_the_server_is_accepted_with_every_router() {
         EvidenceSource::Triton,
         EvidenceSource::Custom,
     ] {
-        model.spec.traffic.evidence = evidence;
+        model.spec.objectives[0].source = Some(evidence);
         assert_eq!(refused(&model), Vec::<String>::new());
     }
-    model.spec.traffic.evidence = EvidenceSource::Istio;
+    model.spec.objectives[0].source = Some(EvidenceSource::Istio);
     assert_eq!(
         refused(&model),
         [
-            "spec.traffic.evidence: the router yields none of it; name one of Serving, VLLM, \
-             Triton, Custom, Envoy"
+            "spec.objectives[0].source: the router of errors has no counters of Istio; name one of \
+             Serving, VLLM, Triton, Custom, Envoy"
         ]
     );
 }
 
-/// One router moves the traffic of each model: the one that the spec chooses, else the first.
+/// A router that counts nothing itself: an objective must name its source.
+struct Uncounted;
+
+impl Router for Uncounted {
+    fn member(&self) -> &'static str {
+        "uncounted"
+    }
+
+    fn is_chosen(&self, _: &ModelDeploymentSpec) -> bool {
+        false
+    }
+
+    fn objects(&self, _: &Route<'_>) -> Vec<Intent> {
+        Vec::new()
+    }
+
+    fn in_force(&self, _: &Stores, _: &ModelDeployment) -> InForce {
+        InForce::Absent
+    }
+
+    fn evidence(&self) -> &[EvidenceSource] {
+        &[]
+    }
+
+    fn capabilities(&self) -> &[Capability] {
+        &[Capability::Weights]
+    }
+
+    fn settle(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+#[test]
+fn with_a_router_that_counts_nothing_each_objective_names_its_source() {
+    let mut model = model();
+    model.spec.objectives = serde_json::from_value(json!([
+        {"name": "drift", "predictionDrift": {}},
+        {"name": "errors", "errorRate": {"max": "1%"}},
+        {"name": "errors-of-pods", "errorRate": {"max": "1%"}, "source": "Serving"},
+    ]))
+    .unwrap();
+    let refused = unsupported(&Uncounted, &model);
+    let refused: Vec<_> = refused.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        refused,
+        [
+            "spec.objectives[1].source: the router of errors has no counters of Envoy; name one of \
+             Serving, VLLM, Triton, Custom"
+        ]
+    );
+}
+
+/// One router moves the traffic of each model: the one that the spec chooses, else the first. A
+/// spec that chooses two is refused.
 #[test]
 fn the_spec_of_a_model_chooses_its_router() {
     let bundled = envoy::router(&Setup::default());
-    let routers = Registry::new(bundled.clone(), vec![Arc::new(TwoServices(None))]);
+    let routers = Registry::new(bundled, vec![Arc::new(TwoServices(None))]);
     let mut model = model();
-    assert_eq!(routers.of(&model.spec).evidence(), bundled.evidence());
-    model.spec.traffic.evidence = EvidenceSource::Custom;
+    assert_eq!(routers.of(&model.spec).member(), "envoy");
+    model.spec.traffic = serde_json::from_value(json!({"envoy": {}})).unwrap();
+    assert_eq!(routers.of(&model.spec).member(), "envoy");
+    assert_eq!(routers.ambiguity(&model.spec), None);
+    CHOOSES.clone_into(&mut model.spec.objectives[0].name);
+    let two = routers.ambiguity(&model.spec).map(|two| two.to_string());
     assert_eq!(
-        routers.of(&model.spec).evidence(),
-        TwoServices(None).evidence()
+        two.as_deref(),
+        Some("spec.traffic: names more than one router (envoy, twoServices); keep one")
     );
+    model.spec.traffic = serde_json::from_value(json!({})).unwrap();
+    assert_eq!(routers.of(&model.spec).member(), "twoServices");
+    assert_eq!(routers.ambiguity(&model.spec), None);
 }
 
 /// All checks of the world, with this router.

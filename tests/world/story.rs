@@ -521,8 +521,8 @@ fn spec() -> Value {
         "replicas": 2,
         "traffic": {"envoy": {"timeout": "20s"}},
         "objectives": [
-            {"errorRate": {"max": "1%"}},
-            {"latency": {"quantile": 0.99, "max": "250ms"}},
+            {"name": "errors", "errorRate": {"max": "1%"}},
+            {"name": "latency", "latency": {"quantile": 0.99, "max": "250ms"}},
         ],
         "rollout": {
             "steps": steps(&[10, 50, 100]),

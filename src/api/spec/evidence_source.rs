@@ -1,4 +1,4 @@
-//! Which counters the gates read.
+//! Which counters an objective is judged by.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,13 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// Which counters the gates read. Each source is read under the metric names of the project that
+/// Whose counters judge `latency`, `errorRate` and `noWorseThanStable`; the bundled router's own
+/// (`Envoy`) where absent, which count what clients see. The serving pods' own miss the requests to
+/// a pod that cannot be reached. Each source is read under the metric names of the project that
 /// exports it.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EvidenceSource {
-    /// The bundled router's, one Envoy cluster a version.
+    /// The bundled router's own, one Envoy cluster a version.
     #[default]
     Envoy,
     /// The serving pods' own `model_requests_total` and `model_request_duration_seconds`.
@@ -30,8 +32,32 @@ pub enum EvidenceSource {
     Vllm,
     /// Triton's own counters in the serving pods; latency is the time to the first response.
     Triton,
-    /// The metrics named in `spec.traffic.custom`.
+    /// The metrics named in the objective's `custom`.
     Custom,
+}
+
+impl EvidenceSource {
+    /// Its name in a spec.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Envoy => "Envoy",
+            Self::Serving => "Serving",
+            Self::Istio => "Istio",
+            Self::IstioAmbient => "IstioAmbient",
+            Self::Linkerd => "Linkerd",
+            Self::IngressNginx => "IngressNginx",
+            Self::Traefik => "Traefik",
+            Self::Vllm => "VLLM",
+            Self::Triton => "Triton",
+            Self::Custom => "Custom",
+        }
+    }
+}
+
+impl std::fmt::Display for EvidenceSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// Metrics of your own. Prometheus must keep the target label `namespace`: only series of the
@@ -39,7 +65,7 @@ pub enum EvidenceSource {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.requests) || has(self.latency)")
-    .message("spec.traffic.custom: name requests, latency or both"))]
+    .message("spec.objectives[].custom: name requests, latency or both"))]
 pub struct CustomEvidence {
     /// The counter of answers; needed for `errorRate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,7 +113,8 @@ pub struct CustomRequests {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!self.metric.endsWith('_bucket')")
-    .message("spec.traffic.custom.latency.metric: name the histogram without its ending _bucket"))]
+    .message("spec.objectives[].custom.latency.metric: name the histogram without its ending \
+        _bucket"))]
 pub struct CustomLatency {
     /// The histogram's name without its ending `_bucket`, such as `http_request_duration_seconds`.
     #[schemars(length(max = 200))]
@@ -126,8 +153,8 @@ impl LatencyUnit {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.value.contains('{{revision}}')")
-    .message("spec.traffic.custom.version.value: without {{revision}} the two versions cannot be \
-        told apart"))]
+    .message("spec.objectives[].custom.version.value: without {{revision}} the two versions \
+        cannot be told apart"))]
 pub struct CustomVersion {
     /// The label, such as `service`.
     #[schemars(length(max = 100))]

@@ -23,7 +23,7 @@ pub use objective::{
     ErrorRateObjective, LatencyMargin, LatencyObjective, NoWorseThanStableObjective, Objective,
     PredictionDriftObjective, QueryObjective,
 };
-pub use objective_gates::Gate;
+pub use objective_gates::{Gate, GateKind};
 pub use rollout::{
     Approval, InsufficientDataPolicy, OnDeadline, OnFailure, OutagePolicy, Pause, RollbackWindow,
     Rollout, StartAt, Step,
@@ -98,19 +98,29 @@ pub struct ModelDeploymentSpec {
     #[serde(default)]
     pub traffic: Traffic,
 
-    /// The objectives that a new version must meet to be promoted. Each is judged by a gate of its
-    /// own.
+    /// The objectives that a new version must meet to be promoted. Each has a name and is judged by
+    /// a gate of its own. 1 to 8.
     #[schemars(length(min = 1, max = 8))]
-    #[x_kube(validation = Rule::new("self.filter(o, has(o.errorRate)).size() <= 1")
-        .message("spec.objectives: errorRate is declared twice; keep one"))]
-    #[x_kube(validation = Rule::new("self.filter(a, has(a.latency)).all(a, self.filter(b, \
-        has(b.latency) && b.latency.quantile == a.latency.quantile).size() == 1)")
-        .message("spec.objectives: a latency quantile is declared twice; keep one"))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
+    #[x_kube(validation = Rule::new("self.all(a, self.filter(b, b.name == a.name).size() == 1)")
+        .message("spec.objectives: two objectives have the same name; rename one"))]
+    #[x_kube(validation = Rule::new("self.all(a, !has(a.noWorseThanStable) || \
+        !has(a.noWorseThanStable.latency) || !has(a.noWorseThanStable.errorRate) || \
+        !self.exists(b, b.name == a.name + '-latency' || b.name == a.name + '-error-rate'))")
+        .message("spec.objectives: a name is that of a gate of noWorseThanStable (NAME-latency, \
+            NAME-error-rate); rename one"))]
+    #[x_kube(validation = Rule::new("self.filter(a, has(a.errorRate) && !has(a.custom)).all(a, \
+        self.filter(b, has(b.errorRate) && !has(b.custom) && (has(b.source) ? b.source : 'Envoy') \
+        == (has(a.source) ? a.source : 'Envoy')).size() == 1)")
+        .message("spec.objectives: errorRate is declared twice for one source; keep one"))]
+    #[x_kube(validation = Rule::new("self.filter(a, has(a.latency) && !has(a.custom)).all(a, \
+        self.filter(b, has(b.latency) && !has(b.custom) && b.latency.quantile == \
+        a.latency.quantile && (has(b.source) ? b.source : 'Envoy') == (has(a.source) ? a.source : \
+        'Envoy')).size() == 1)")
+        .message("spec.objectives: a latency quantile is declared twice for one source; keep \
+            one"))]
     #[x_kube(validation = Rule::new("self.filter(o, has(o.predictionDrift)).size() <= 1")
         .message("spec.objectives: predictionDrift is declared twice; keep one"))]
-    #[x_kube(validation = Rule::new("self.filter(a, has(a.query)).all(a, self.filter(b, \
-        has(b.query) && b.query.name == a.query.name).size() == 1)")
-        .message("spec.objectives: two queries have the same name; rename one"))]
     pub objectives: Vec<Objective>,
 
     /// How a new version is rolled out.
@@ -134,7 +144,7 @@ impl ModelDeploymentSpec {
     /// Returns the longest time that a request may take: a version that lost its weight keeps its
     /// pods for as long.
     pub fn longest_request(&self) -> Duration {
-        self.traffic.envoy.timeout
+        self.traffic.envoy.unwrap_or_default().timeout
     }
 
     /// Returns the pods of a version that must be Ready for a forward move
@@ -278,29 +288,20 @@ pub struct Serving {
     pub tolerations: Vec<Toleration>,
 }
 
-/// The traffic router, and where the evidence about traffic is read.
+/// The router that moves traffic: at most one member. The bundled one (`envoy`) where none is set.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.custom) == (has(self.evidence) && self.evidence == \
-    'Custom')")
-    .message("spec.traffic.custom: set it together with evidence: Custom, and only then"))]
+// Each router has a member here, and its `has` in this rule.
+#[x_kube(validation = Rule::new("[has(self.envoy)].filter(named, named).size() <= 1")
+    .message("spec.traffic: names more than one router; keep one"))]
 pub struct Traffic {
     /// The bundled Envoy router.
-    #[serde(default)]
-    pub envoy: EnvoyTraffic,
-
-    /// Which counters are judged. The bundled router's (`Envoy`) count what clients see; the
-    /// serving pods' own miss the requests to a pod that cannot be reached.
-    #[serde(default)]
-    pub evidence: EvidenceSource,
-
-    /// Metrics of your own, for `evidence: Custom`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub custom: Option<CustomEvidence>,
+    pub envoy: Option<EnvoyTraffic>,
 }
 
 /// Settings of the bundled Envoy router.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvoyTraffic {
     /// Longest time that one request may take before the router answers 504.

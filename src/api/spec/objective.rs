@@ -3,10 +3,11 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{OnFailure, positive_duration};
+use super::{CustomEvidence, EvidenceSource, OnFailure, positive_duration};
 use crate::api::{Duration, Percent};
 
-/// One objective that a new version must meet. Exactly one member is set.
+/// One objective that a new version must meet: a name and exactly one of `latency`, `errorRate`,
+/// `noWorseThanStable`, `predictionDrift` and `query`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("(has(self.latency) ? 1 : 0) + (has(self.errorRate) ? 1 : 0) + \
@@ -14,7 +15,33 @@ use crate::api::{Duration, Percent};
     ? 1 : 0) == 1")
     .message("spec.objectives: each entry sets exactly one of latency, errorRate, \
         noWorseThanStable, predictionDrift and query"))]
+#[x_kube(validation = Rule::new("!has(self.source) || !(has(self.predictionDrift) || \
+    has(self.query))")
+    .message("spec.objectives[].source: predictionDrift reads the serving pods and a query names \
+        its own metrics; remove it"))]
+#[x_kube(validation = Rule::new("has(self.custom) == (has(self.source) && self.source == \
+    'Custom')")
+    .message("spec.objectives[].custom: set it together with source: Custom, and only then"))]
+#[x_kube(validation = Rule::new("!has(self.custom) || has(self.custom.requests) || \
+    !(has(self.errorRate) || (has(self.noWorseThanStable) && \
+    has(self.noWorseThanStable.errorRate)))")
+    .message("spec.objectives[].custom.requests: an error rate needs a counter of answers; name \
+        one"))]
+#[x_kube(validation = Rule::new("!has(self.custom) || has(self.custom.latency) || \
+    !(has(self.latency) || (has(self.noWorseThanStable) && \
+    has(self.noWorseThanStable.latency)))")
+    .message("spec.objectives[].custom.latency: a latency needs a histogram of durations; name \
+        one"))]
 pub struct Objective {
+    /// The name by which status, events and people refer to it. Unique within the model: a DNS
+    /// label of at most 40 characters. Where `noWorseThanStable` sets both of its members, its two
+    /// gates are called `NAME-latency` and `NAME-error-rate`.
+    #[schemars(length(min = 1, max = 40))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
+        .message("spec.objectives[].name: expected at most 40 small letters, digits and dashes, \
+            with a letter or digit at both ends"))]
+    pub name: String,
+
     /// A quantile of latency stays at or below a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<LatencyObjective>,
@@ -34,6 +61,14 @@ pub struct Objective {
     /// The value of a query of your own stays within limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<QueryObjective>,
+
+    /// Whose counters judge it. The bundled router's own (`Envoy`) where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<EvidenceSource>,
+
+    /// Metrics of your own, for `source: Custom`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custom: Option<CustomEvidence>,
 }
 
 /// "The `quantile` of latency is at most `max`", judged as "at most 1 − quantile of requests are
@@ -123,12 +158,6 @@ pub struct PredictionDriftObjective {
 #[x_kube(validation = Rule::new("!has(self.min) || !has(self.max) || self.min <= self.max")
     .message("spec.objectives[].query: min is above max"))]
 pub struct QueryObjective {
-    /// The name by which status and events refer to it.
-    #[schemars(length(min = 1, max = 40))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
-        .message("spec.objectives[].query.name: expected at most 40 small letters, digits \
-            and dashes"))]
-    pub name: String,
     /// PromQL that gives exactly one value. Every selector in it is confined to the namespace. In
     /// its strings, `{{name}}`, `{{namespace}}`, `{{canary}}` and `{{stable}}` (the two revisions)
     /// are filled in; a version's pods are `{{name}}-{{canary}}-.*`.

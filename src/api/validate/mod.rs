@@ -66,7 +66,8 @@ pub fn validate(model: &ModelDeployment, limits: &Limits) -> Vec<Invalid> {
             "at least 1; delete the ModelDeployment to stop serving",
         ));
     }
-    if !is_positive(model.spec.traffic.envoy.timeout) {
+    let envoy = model.spec.traffic.envoy.unwrap_or_default();
+    if !is_positive(envoy.timeout) {
         errors.push(invalid("spec.traffic.envoy.timeout", POSITIVE_REMEDY));
     }
     objectives::check_objectives(&model.spec, &mut errors);

@@ -1,8 +1,10 @@
 //! Checks of the objectives, and of the evidence source that they need.
 
+use std::collections::BTreeSet;
+
 use super::{Invalid, invalid, is_positive};
 use crate::api::{
-    CustomEvidence, EvidenceSource, Gate, ModelDeploymentSpec, Objective, QueryObjective, Traffic,
+    CustomEvidence, EvidenceSource, Gate, GateKind, ModelDeploymentSpec, Objective, QueryObjective,
     promql, spec::POSITIVE_REMEDY, variables,
 };
 
@@ -23,23 +25,61 @@ pub(super) fn check_objectives(spec: &ModelDeploymentSpec, errors: &mut Vec<Inva
         check_objective(&format!("spec.objectives[{index}]"), objective, errors);
     }
     let gates = spec.gates();
-    let mut names: Vec<String> = gates.iter().map(Gate::name).collect();
-    names.sort();
-    for pair in names.windows(2) {
-        if pair[0] == pair[1] {
-            errors.push(invalid(
-                "spec.objectives",
-                format!("{} is declared twice; keep one", pair[0]),
-            ));
-        }
+    check_names(objectives, &gates, errors);
+    check_kinds(&gates, errors);
+}
+
+/// Refuses a name that two objectives share, or an objective and a gate of `noWorseThanStable`.
+fn check_names(objectives: &[Objective], gates: &[Gate], errors: &mut Vec<Invalid>) {
+    if let Some(name) = twice(objectives.iter().map(|objective| &*objective.name)) {
+        errors.push(invalid(
+            "spec.objectives",
+            format!("two objectives have the same name, {name}; rename one"),
+        ));
+    } else if let Some(name) = twice(gates.iter().map(|gate| &*gate.name)) {
+        errors.push(invalid(
+            "spec.objectives",
+            format!(
+                "{name} is also the name of a gate of noWorseThanStable (NAME-latency, \
+                 NAME-error-rate); rename one"
+            ),
+        ));
     }
-    check_traffic(&spec.traffic, &gates, errors);
+}
+
+/// Refuses two gates that measure the same: one of their limits has no effect, and both share the
+/// chances of error. Queries are excepted, since each measures what it asks for.
+fn check_kinds(gates: &[Gate], errors: &mut Vec<Invalid>) {
+    let measured = gates
+        .iter()
+        .filter(|gate| !matches!(gate.kind, GateKind::Query(_)))
+        .map(Gate::measures);
+    if let Some(measured) = twice(measured) {
+        errors.push(invalid(
+            "spec.objectives",
+            format!("{measured} is declared twice; keep one"),
+        ));
+    }
+}
+
+/// The first value that comes a second time.
+fn twice<T: Ord + Clone>(values: impl Iterator<Item = T>) -> Option<T> {
+    let mut seen = BTreeSet::new();
+    values.into_iter().find(|value| !seen.insert(value.clone()))
 }
 
 fn check_objective(field: &str, objective: &Objective, errors: &mut Vec<Invalid>) {
     let mut wrong = |member: &str, remedy: &str| {
         errors.push(invalid(format!("{field}{member}"), remedy));
     };
+    if !super::is_label(&objective.name) || objective.name.len() > 40 {
+        wrong(
+            ".name",
+            "expected at most 40 small letters, digits and dashes, with a letter or digit at both \
+             ends",
+        );
+    }
+    check_source(objective, &mut wrong);
     let set = [
         objective.latency.is_some(),
         objective.error_rate.is_some(),
@@ -103,12 +143,6 @@ fn check_objective(field: &str, objective: &Objective, errors: &mut Vec<Invalid>
 }
 
 fn check_query(query: &QueryObjective, wrong: &mut impl FnMut(&str, &str)) {
-    if !super::is_label(&query.name) || query.name.len() > 40 {
-        wrong(
-            ".query.name",
-            "expected at most 40 small letters, digits and dashes",
-        );
-    }
     match (query.min, query.max) {
         (None, None) => wrong(".query", "set min, max or both"),
         (Some(min), Some(max)) if min > max => wrong(".query", "min is above max"),
@@ -121,55 +155,45 @@ fn check_query(query: &QueryObjective, wrong: &mut impl FnMut(&str, &str)) {
     }
 }
 
-/// Checks the evidence source, and that it has the metrics that the gates need.
-fn check_traffic(traffic: &Traffic, gates: &[Gate], errors: &mut Vec<Invalid>) {
-    let custom = match (traffic.evidence, &traffic.custom) {
-        (EvidenceSource::Custom, Some(custom)) => custom,
-        (EvidenceSource::Custom, None) | (_, Some(_)) => {
-            errors.push(invalid(
-                "spec.traffic.custom",
-                "set it together with evidence: Custom, and only then",
-            ));
-            return;
-        }
-        (_, None) => return,
+/// Checks whose counters an objective reads, and that they count what it needs.
+fn check_source(objective: &Objective, wrong: &mut impl FnMut(&str, &str)) {
+    let reads_own = objective.prediction_drift.is_some() || objective.query.is_some();
+    if reads_own && objective.source.is_some() {
+        wrong(
+            ".source",
+            "predictionDrift reads the serving pods and a query names its own metrics; remove it",
+        );
+    }
+    let is_custom = objective.source == Some(EvidenceSource::Custom);
+    if objective.custom.is_some() != is_custom {
+        wrong(
+            ".custom",
+            "set it together with source: Custom, and only then",
+        );
+    }
+    let Some(custom) = &objective.custom else {
+        return;
     };
-    check_custom(custom, errors);
-    let counts_answers = |gate: &Gate| {
-        matches!(
-            gate,
-            Gate::ErrorRate { .. } | Gate::ErrorRateOfStable { .. }
-        )
-    };
-    let times_answers =
-        |gate: &Gate| matches!(gate, Gate::Latency { .. } | Gate::LatencyOfStable { .. });
-    for (lacking, needs, member, what) in [
-        (
-            custom.requests.is_none(),
-            gates.iter().find(|gate| counts_answers(gate)),
-            "requests",
-            "counter of answers",
-        ),
-        (
-            custom.latency.is_none(),
-            gates.iter().find(|gate| times_answers(gate)),
-            "latency",
-            "histogram of durations",
-        ),
-    ] {
-        if let (true, Some(gate)) = (lacking, needs) {
-            errors.push(invalid(
-                format!("spec.traffic.custom.{member}"),
-                format!("the objective {} needs a {what}; name one", gate.name()),
-            ));
-        }
+    check_custom(custom, wrong);
+    let gates = objective.gates();
+    let counts_errors = |gate: &Gate| gate.kind.counts_errors();
+    let times_answers = |gate: &Gate| gate.kind.counts_requests() && !gate.kind.counts_errors();
+    if custom.requests.is_none() && gates.iter().any(counts_errors) {
+        wrong(
+            ".custom.requests",
+            "an error rate needs a counter of answers; name one",
+        );
+    }
+    if custom.latency.is_none() && gates.iter().any(times_answers) {
+        wrong(
+            ".custom.latency",
+            "a latency needs a histogram of durations; name one",
+        );
     }
 }
 
-fn check_custom(custom: &CustomEvidence, errors: &mut Vec<Invalid>) {
-    let mut wrong = |member: &str, remedy: &str| {
-        errors.push(invalid(format!("spec.traffic.custom{member}"), remedy));
-    };
+fn check_custom(custom: &CustomEvidence, of_objective: &mut impl FnMut(&str, &str)) {
+    let mut wrong = |member: &str, remedy: &str| of_objective(&format!(".custom{member}"), remedy);
     if custom.requests.is_none() && custom.latency.is_none() {
         wrong("", "name requests, latency or both");
     }

@@ -9,7 +9,7 @@ use super::{
     rollout::{End, Simulated},
 };
 use crate::{
-    api::{Gate, ModelDeploymentSpec},
+    api::{Gate, GateKind, ModelDeploymentSpec},
     evidence::{BlindReason, Reading, Snapped, Tally},
     report::text::{count, declared, labelled, percent, span},
 };
@@ -165,7 +165,7 @@ impl Findings<'_> {
                     at.strftime("%F %H:%MZ")
                 );
             }
-            row(page, &gate.name(), &text);
+            row(page, &gate.name, &text);
         }
         let blind = self
             .looks
@@ -284,13 +284,14 @@ impl Findings<'_> {
     }
 
     fn limits_of(&self, gate: &Gate, past: &Past, limits: &mut Vec<String>) {
-        let name = gate.name();
+        let name = &gate.name;
         let read = past.blind.values().sum::<usize>() < self.looks.len();
         if read && past.all.requests == 0 && past.values == 0 {
             limits.push(format!(
                 "{name}: not one request was counted. Did this revision serve in that period, and \
-                 is the source of evidence (spec.traffic.evidence) the right one? --revision names \
-                 another."
+                 is {} the right source (spec.objectives[].source)? --revision names another \
+                 revision.",
+                gate.source
             ));
         }
         let mut blind: Vec<_> = past.blind.iter().collect();
@@ -431,12 +432,14 @@ fn kind(blind: &BlindReason) -> String {
 
 /// The share of bad requests that a gate allows; `None` where it has no such limit.
 fn budget(gate: &Gate) -> Option<f64> {
-    match gate {
-        Gate::ErrorRate { max } => Some(*max),
-        Gate::Latency { quantile, .. } | Gate::LatencyOfStable { quantile, .. } => {
+    match &gate.kind {
+        GateKind::ErrorRate { max } => Some(*max),
+        GateKind::Latency { quantile, .. } | GateKind::LatencyOfStable { quantile, .. } => {
             Some(1.0 - quantile)
         }
-        Gate::ErrorRateOfStable { .. } | Gate::PredictionDrift(_) | Gate::Query(_) => None,
+        GateKind::ErrorRateOfStable { .. } | GateKind::PredictionDrift(_) | GateKind::Query(_) => {
+            None
+        }
     }
 }
 

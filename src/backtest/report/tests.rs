@@ -30,7 +30,7 @@ fn a_period_without_a_finished_rollout_is_reported() {
     let spec: ModelDeploymentSpec = serde_json::from_value(serde_json::json!({
         "model": {"uri": "pvc://models/churn/1", "version": "1",
             "digest": format!("sha256:{:064}", 1)},
-        "objectives": [{"errorRate": {"max": "1%"}}],
+        "objectives": [{"name": "errors", "errorRate": {"max": "1%"}}],
     }))
     .unwrap();
     let rollout = |end| Simulated {

@@ -138,8 +138,8 @@ pub enum BlindReason {
     },
     /// The evidence source has no metric of this kind.
     #[error(
-        "the evidence source has no {what}: name one in spec.traffic.custom.{setting}, or remove \
-         the objective"
+        "the objective's source has no {what}: name one in its custom.{setting}, name another \
+         source, or remove the objective"
     )]
     SourceLacks {
         /// What is lacking.
@@ -150,7 +150,7 @@ pub enum BlindReason {
     /// A metric counted no request of a version that serves.
     #[error(
         "{metric} counted nothing of the stable version within {within:?}: if it had requests, \
-         export that metric, or name the one that counts them (spec.traffic.evidence)"
+         export that metric, or name a source that counts them (spec.objectives[].source)"
     )]
     NothingCounted {
         /// The metric, or metrics.

@@ -12,7 +12,7 @@ fn model(status: Value) -> ModelDeployment {
         "metadata": {"name": "churn", "namespace": "ml"},
         "spec": {
             "model": {"uri": "file:///m", "version": "2.1.0", "digest": "sha256:0"},
-            "objectives": [{"errorRate": {"max": "1%"}}],
+            "objectives": [{"name": "errors", "errorRate": {"max": "1%"}}],
         },
     });
     model["status"] = status;
@@ -23,7 +23,7 @@ fn evidence(verdict: &str, canary: (u64, u64), stable: (u64, u64)) -> Value {
     let tally = |(requests, bad)| json!({"requests": requests, "bad": bad});
     let look = json!({"canary": tally(canary), "stable": tally(stable)});
     json!([{
-        "objective": "errorRate", "verdict": verdict, "threshold": "1 %", "windowSeconds": 60,
+        "objective": "errors", "verdict": verdict, "threshold": "1 %", "windowSeconds": 60,
         "query": concat!(
             r#"{__name__=~"envoy_cluster_upstream_rq_xx|envoy_cluster_upstream_rq|up","#,
             r#"namespace="serin-system",pod=~"serin-router-[a-z0-9]+(-[a-z0-9]+)?","#,

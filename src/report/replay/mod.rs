@@ -120,7 +120,7 @@ fn describe(text: &mut String, recording: &Recording, decision: &Decision) {
             ),
             Err(blind) => format!("unreadable: {blind}"),
         };
-        let _ = writeln!(text, "  Read     {:<14} {read}", gate.name());
+        let _ = writeln!(text, "  Read     {:<14} {read}", gate.name);
     }
     if decision.records.is_empty() {
         let _ = writeln!(text, "  Decided  nothing new. {}", decision.next.message);

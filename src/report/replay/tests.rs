@@ -19,8 +19,8 @@ fn spec() -> ModelDeploymentSpec {
     serde_json::from_value(json!({
         "model": {"uri": "file:///m", "version": "2", "digest": "sha256:0"},
         "serving": {"env": [{"name": "TOKEN", "value": "hunter2"}]},
-        "objectives": [{"errorRate": {"max": "1%"}},
-            {"latency": {"quantile": 0.99, "max": "250ms"}}],
+        "objectives": [{"name": "errors", "errorRate": {"max": "1%"}},
+            {"name": "latency", "latency": {"quantile": 0.99, "max": "250ms"}}],
     }))
     .unwrap()
 }

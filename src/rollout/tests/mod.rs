@@ -48,7 +48,7 @@ fn spec(version: &str) -> ModelDeploymentSpec {
     serde_json::from_value(json!({
         "model": {"uri": "file:///m", "version": version, "digest": "sha256:0"},
         "replicas": 2,
-        "objectives": [{"errorRate": {"max": "1%"}}],
+        "objectives": [{"name": "errors", "errorRate": {"max": "1%"}}],
         "rollout": {"steps": [
             {"weight": 10, "minDuration": "1m"},
             {"weight": 50, "minDuration": "1m"},

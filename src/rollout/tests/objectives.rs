@@ -71,7 +71,7 @@ fn classes(canary: &[(&str, u64)], stable: &[(&str, u64)]) -> Result<Reading, Bl
 
 #[test]
 fn a_version_as_bad_as_stable_goes_on_and_a_worse_one_is_rolled_back() {
-    let objectives = json!([{"noWorseThanStable": {"errorRate": "2%"}}]);
+    let objectives = json!([{"name": "beside-stable", "noWorseThanStable": {"errorRate": "2%"}}]);
     let mut world = canary_v2(objectives.clone());
     let mut looks = 0;
     while world.weight() == 10 && looks < 12 {
@@ -97,7 +97,7 @@ fn a_version_as_bad_as_stable_goes_on_and_a_worse_one_is_rolled_back() {
 #[test]
 fn a_query_beyond_its_limit_for_three_scrapes_rolls_back_or_waits_for_a_person() {
     let query =
-        |then: &str| json!([{"query": {"name": "memory", "promql": "x", "max": 3, "then": then}}]);
+        |then: &str| json!([{"name": "memory", "query": {"promql": "x", "max": 3, "then": then}}]);
     let mut world = canary_v2(query("Rollback"));
     for expected in [&[][..], &[], &[reasons::ROLLED_BACK]] {
         let reading = world.value(4.5);
@@ -129,7 +129,7 @@ fn a_query_beyond_its_limit_for_three_scrapes_rolls_back_or_waits_for_a_person()
 
 #[test]
 fn a_query_within_its_limits_advances_and_one_without_a_value_never_does() {
-    let objectives = json!([{"query": {"name": "memory", "promql": "x", "max": 3}}]);
+    let objectives = json!([{"name": "memory", "query": {"promql": "x", "max": 3}}]);
     let mut world = canary_v2(objectives.clone());
     let mut actions = Vec::new();
     for _ in 0..4 {
@@ -152,7 +152,7 @@ fn a_query_within_its_limits_advances_and_one_without_a_value_never_does() {
 
 #[test]
 fn predictions_that_drift_wait_for_a_person() {
-    let mut world = canary_v2(json!([{"predictionDrift": {}}]));
+    let mut world = canary_v2(json!([{"name": "drift", "predictionDrift": {}}]));
     let mut actions = Vec::new();
     for _ in 0..8 {
         let drifted = classes(
@@ -176,7 +176,8 @@ fn predictions_that_drift_wait_for_a_person() {
 #[test]
 fn a_metric_that_is_not_there_does_not_look_like_a_model_that_nobody_asks() {
     let mut world = canary_v2(json!([
-        {"errorRate": {"max": "1%"}}, {"latency": {"quantile": 0.99, "max": "250ms"}},
+        {"name": "errors", "errorRate": {"max": "1%"}},
+        {"name": "latency", "latency": {"quantile": 0.99, "max": "250ms"}},
     ]));
     let nothing = || reading((0, 0), (0, 0));
     assert!(
@@ -187,7 +188,7 @@ fn a_metric_that_is_not_there_does_not_look_like_a_model_that_nobody_asks() {
     assert_eq!(actions, [reasons::METRICS_OUTAGE]);
     let message = &world.state.message;
     assert!(
-        message.contains("latency-p99: nothing was counted, while errorRate counted 300 requests"),
+        message.contains("latency: nothing was counted, while errors counted 300 requests"),
         "{message}"
     );
 }
@@ -195,14 +196,14 @@ fn a_metric_that_is_not_there_does_not_look_like_a_model_that_nobody_asks() {
 #[test]
 fn what_cannot_be_measured_is_told_before_any_traffic_moves() {
     let missing = Unmeasurable {
-        objective: "errorRate".to_owned(),
+        objective: "errors".to_owned(),
         reason: BlindReason::NothingCounted {
             metric: "answers_total".to_owned(),
             within: Duration::from_secs(600),
         },
     };
     let below = Unmeasurable {
-        objective: "latency-p99".to_owned(),
+        objective: "latency".to_owned(),
         reason: BlindReason::NoBucketEdge {
             metric: "seconds_bucket".to_owned(),
             max: Duration::from_millis(3),
@@ -216,7 +217,7 @@ fn what_cannot_be_measured_is_told_before_any_traffic_moves() {
     world.look_before(&[missing.clone(), below.clone()]);
     let message = &world.state.message;
     assert!(
-        message.contains("errorRate: answers_total counted nothing"),
+        message.contains("errors: answers_total counted nothing"),
         "{message}"
     );
     assert!(message.contains("the smallest is 5ms"), "{message}");
@@ -240,7 +241,7 @@ fn what_cannot_be_measured_is_told_before_any_traffic_moves() {
     assert_eq!(world.weight(), 10);
     let message = &world.state.message;
     assert!(
-        message.contains("Not everything can be measured yet. errorRate: answers_total"),
+        message.contains("Not everything can be measured yet. errors: answers_total"),
         "{message}"
     );
 }
@@ -252,7 +253,7 @@ fn an_outage_of_prometheus_keeps_nobody_from_starting() {
     world.look(None);
     world.set_ready("2");
     let outage = Unmeasurable {
-        objective: "errorRate".to_owned(),
+        objective: "errors".to_owned(),
         reason: BlindReason::Timeout {
             after: Duration::from_secs(5),
         },
@@ -288,4 +289,65 @@ fn an_age_is_that_of_the_first_look_and_another_reason_is_said() {
     assert!(stale_again.0.contains("last scraped 93s ago"));
     let back = said(&mut world, reading((10, 0), (90, 0)));
     assert_eq!(back.1, None);
+}
+
+#[test]
+fn an_objective_that_measures_something_else_counts_anew_and_another_limit_keeps_its_counts() {
+    let latency = |quantile: f64, max: &str| -> serde_json::Value {
+        json!([{"name": "slow", "latency": {"quantile": quantile, "max": max}}])
+    };
+    let mut world = canary_v2(latency(0.99, "250ms"));
+    world.look_at(vec![reading((10, 0), (90, 0))]);
+    world.look_at(vec![reading((10, 0), (90, 0))]);
+    let counted = |world: &World| {
+        let canary = world.state.canary.as_ref().unwrap();
+        let gate = &canary.progress.as_ref().unwrap().gates[0];
+        assert_eq!(gate.objective, "slow");
+        gate.evidence.rollout().unwrap().requests()
+    };
+    let before = counted(&world);
+    assert!(before >= 100, "{before}");
+    world.spec.objectives = serde_json::from_value(latency(0.99, "300ms")).unwrap();
+    world.look_at(vec![reading((10, 0), (90, 0))]);
+    assert_eq!(counted(&world), before + 100);
+    world.spec.objectives = serde_json::from_value(latency(0.9, "300ms")).unwrap();
+    world.look_at(vec![reading((10, 0), (90, 0))]);
+    assert_eq!(counted(&world), 100);
+}
+
+#[test]
+fn each_source_must_show_the_canarys_share_and_the_one_that_does_not_is_named() {
+    let objectives = json!([
+        {"name": "errors", "errorRate": {"max": "1%"}},
+        {"name": "in-mesh", "errorRate": {"max": "1%"}, "source": "Istio"},
+    ]);
+    let right = || reading((30, 0), (270, 0));
+    let mut world = canary_v2(objectives.clone());
+    world.look_at(vec![right(), right()]);
+    assert!(!world.state.message.contains("cannot be trusted"));
+
+    let mut world = canary_v2(objectives);
+    let actions = world.look_at(vec![right(), reading((200, 0), (100, 0))]);
+    assert_eq!(actions, [reasons::METRICS_OUTAGE]);
+    let message = &world.state.message;
+    assert!(
+        message.contains("in-mesh: the canary answered 66.7 % of 300 requests"),
+        "{message}"
+    );
+}
+
+#[test]
+fn an_objective_that_names_another_source_counts_anew() {
+    let by = |source: &str| -> serde_json::Value {
+        json!([{"name": "errors", "errorRate": {"max": "1%"}, "source": source}])
+    };
+    let mut world = canary_v2(by("Istio"));
+    world.look_at(vec![reading((10, 0), (90, 0))]);
+    world.look_at(vec![reading((10, 0), (90, 0))]);
+    world.spec.objectives = serde_json::from_value(by("Linkerd")).unwrap();
+    world.look_at(vec![reading((10, 0), (90, 0))]);
+    let canary = world.state.canary.as_ref().unwrap();
+    let gate = &canary.progress.as_ref().unwrap().gates[0];
+    assert_eq!(gate.measures, "errorRate by Linkerd");
+    assert_eq!(gate.evidence.rollout().unwrap().requests(), 100);
 }

@@ -108,8 +108,12 @@ impl Envoy {
 }
 
 impl Router for Envoy {
-    fn is_chosen(&self, _: &ModelDeploymentSpec) -> bool {
-        true
+    fn member(&self) -> &'static str {
+        "envoy"
+    }
+
+    fn is_chosen(&self, spec: &ModelDeploymentSpec) -> bool {
+        spec.traffic.envoy.is_some()
     }
 
     fn objects(&self, route: &Route<'_>) -> Vec<Intent> {

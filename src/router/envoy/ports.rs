@@ -95,7 +95,7 @@ mod tests {
                 "model": {
                     "uri": "pvc://models/m", "version": "1", "digest": format!("sha256:{:064}", 1),
                 },
-                "objectives": [{"errorRate": {"max": "1%"}}],
+                "objectives": [{"name": "errors", "errorRate": {"max": "1%"}}],
             },
         }))
         .unwrap();

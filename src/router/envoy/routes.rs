@@ -135,7 +135,7 @@ fn route(
     Some(ModelRoute {
         port: state.listener_port?,
         backends: backends.collect(),
-        timeout: model.spec.traffic.envoy.timeout.into(),
+        timeout: model.spec.traffic.envoy.unwrap_or_default().timeout.into(),
     })
 }
 
@@ -158,7 +158,7 @@ mod tests {
             "metadata": {"name": "churn", "namespace": "ml"},
             "spec": {
                 "model": {"uri": "file:///m", "version": "1", "digest": "sha256:0"},
-                "objectives": [{"errorRate": {"max": "1%"}}],
+                "objectives": [{"name": "errors", "errorRate": {"max": "1%"}}],
             },
             "status": {
                 "phase": "Canary", "listenerPort": 20001,

@@ -111,7 +111,7 @@ mod tests {
             "metadata": {"name": "churn", "namespace": "ml", "uid": "u"},
             "spec": {
                 "model": {"uri": "file:///m", "version": "1", "digest": "sha256:0"},
-                "objectives": [{"errorRate": {"max": "1%"}}],
+                "objectives": [{"name": "errors", "errorRate": {"max": "1%"}}],
             },
         }))
         .unwrap();

@@ -20,7 +20,11 @@ fn objective(objective: &Value) -> Value {
 }
 
 fn query(name: &str, promql: &str) -> Value {
-    objective(&json!({"query": {"name": name, "promql": promql, "max": 1.5}}))
+    objective(&json!({"name": name, "query": {"promql": promql, "max": 1.5}}))
+}
+
+fn no_slower(latency: &Value) -> Value {
+    objective(&json!({"name": "a", "noWorseThanStable": {"latency": latency}}))
 }
 
 fn environment(value_from: &Value) -> Value {
@@ -28,7 +32,9 @@ fn environment(value_from: &Value) -> Value {
 }
 
 fn custom(custom: &Value) -> Value {
-    json!({"evidence": "Custom", "custom": custom})
+    objective(&json!({
+        "name": "a", "errorRate": {"max": "1%"}, "source": "Custom", "custom": custom,
+    }))
 }
 
 fn requests(requests: &Value) -> Value {
@@ -74,30 +80,29 @@ fn of_the_model() -> Vec<Wrong> {
         Schema "/spec/model/digest" =
             json!(format!("sha256:{}", letters(65)))
             => "spec.model.digest";
-        Schema "/spec/objectives" = objective(&json!({"errorRate": {}})) => "errorRate.max";
         Schema "/spec/objectives" =
-            objective(&json!({"latency": {"max": "1s"}}))
+            objective(&json!({"name": "errors", "errorRate": {}}))
+            => "errorRate.max";
+        Schema "/spec/objectives" =
+            objective(&json!({"name": "latency", "latency": {"max": "1s"}}))
             => "latency.quantile";
         Rule "/spec/objectives" =
-            objective(&json!({"noWorseThanStable": {"errorRate": "0.5"}}))
+            objective(&json!({"name": "a", "noWorseThanStable": {"errorRate": "0.5"}}))
             => "noWorseThanStable.errorRate";
         Schema "/spec/objectives" =
-            objective(&json!({"noWorseThanStable": {"latency": {"quantile": 0.99}}}))
+            no_slower(&json!({"quantile": 0.99}))
             => "noWorseThanStable.latency.by";
         Schema "/spec/objectives" =
-            objective(&json!({"noWorseThanStable": {"latency": {"by": "20%"}}}))
+            no_slower(&json!({"by": "20%"}))
             => "noWorseThanStable.latency.quantile";
         Schema "/spec/objectives" =
-            objective(&json!({"query": {"promql": "a", "max": 1.5}}))
-            => "query.name";
-        Schema "/spec/objectives" =
-            objective(&json!({"query": {"name": "a", "max": 1.5}}))
+            objective(&json!({"name": "a", "query": {"max": 1.5}}))
             => "query.promql";
-        Schema "/spec/objectives" = query("", "a") => "query.name";
+        Schema "/spec/objectives" = query(&letters(41), "a") => "spec.objectives[0].name";
         Schema "/spec/objectives" = query("a", "") => "query.promql";
         Schema "/spec/objectives" = query("a", &letters(2049)) => "query.promql";
         Schema "/spec/objectives" =
-            objective(&json!({"query": {"name": "a", "promql": "a", "max": 1.5, "then": "Stop"}}))
+            objective(&json!({"name": "a", "query": {"promql": "a", "max": 1.5, "then": "Stop"}}))
             => "query.then";
     }
 }
@@ -188,42 +193,48 @@ fn of_the_evidence() -> Vec<Wrong> {
     let one = |value: String| [("l".to_owned(), value)].into_iter();
     let thirty_three = || json!(vec!["5xx"; 33]);
     rows! {
-        Schema "/spec/traffic" = labels(many()) => "custom.labels";
-        Schema "/spec/traffic" = labels(one(letters(201))) => "custom.labels.l";
-        Schema "/spec/traffic" = latency(&json!({})) => "custom.latency.metric";
-        Schema "/spec/traffic" =
+        Schema "/spec/objectives" = labels(many()) => "custom.labels";
+        Schema "/spec/objectives" = labels(one(letters(201))) => "custom.labels.l";
+        Schema "/spec/objectives" = latency(&json!({})) => "custom.latency.metric";
+        Schema "/spec/objectives" =
             latency(&json!({"metric": letters(201)}))
             => "custom.latency.metric";
-        Rule "/spec/traffic" = latency(&json!({"metric": "a b"})) => "custom.latency.metric";
-        Schema "/spec/traffic" =
+        Rule "/spec/objectives" = latency(&json!({"metric": "a b"})) => "custom.latency.metric";
+        Schema "/spec/objectives" =
             latency(&json!({"metric": "a", "unit": "Minutes"}))
             => "custom.latency.unit";
-        Schema "/spec/traffic" = requests(&json!({"metric": "a"})) => "custom.requests.label";
-        Schema "/spec/traffic" = requests(&json!({"label": "a"})) => "custom.requests.metric";
-        Schema "/spec/traffic" =
+        Schema "/spec/objectives" = requests(&json!({"metric": "a"})) => "custom.requests.label";
+        Schema "/spec/objectives" = requests(&json!({"label": "a"})) => "custom.requests.metric";
+        Schema "/spec/objectives" =
             requests(&json!({"metric": letters(201), "label": "a"}))
             => "custom.requests.metric";
-        Schema "/spec/traffic" =
+        Schema "/spec/objectives" =
             requests(&json!({"metric": "a", "label": letters(101)}))
             => "custom.requests.label";
-        Schema "/spec/traffic" = classes("bad", &json!([])) => "custom.requests.bad";
-        Schema "/spec/traffic" = classes("bad", &thirty_three()) => "custom.requests.bad";
-        Schema "/spec/traffic" = classes("bad", &json!([""])) => "custom.requests.bad[0]";
-        Schema "/spec/traffic" = classes("bad", &json!([letters(65)])) => "custom.requests.bad[0]";
-        Schema "/spec/traffic" = classes("ignored", &thirty_three()) => "custom.requests.ignored";
-        Schema "/spec/traffic" = classes("ignored", &json!([""])) => "custom.requests.ignored[0]";
-        Schema "/spec/traffic" =
+        Schema "/spec/objectives" = classes("bad", &json!([])) => "custom.requests.bad";
+        Schema "/spec/objectives" = classes("bad", &thirty_three()) => "custom.requests.bad";
+        Schema "/spec/objectives" = classes("bad", &json!([""])) => "custom.requests.bad[0]";
+        Schema "/spec/objectives" =
+            classes("bad", &json!([letters(65)]))
+            => "custom.requests.bad[0]";
+        Schema "/spec/objectives" =
+            classes("ignored", &thirty_three())
+            => "custom.requests.ignored";
+        Schema "/spec/objectives" =
+            classes("ignored", &json!([""]))
+            => "custom.requests.ignored[0]";
+        Schema "/spec/objectives" =
             classes("ignored", &json!([letters(65)]))
             => "custom.requests.ignored[0]";
-        Schema "/spec/traffic" =
+        Schema "/spec/objectives" =
             custom(&json!({"requests": {"metric": "a", "label": "b"}, "version": {"value": "a"}}))
             => "custom.version.label";
-        Schema "/spec/traffic" =
+        Schema "/spec/objectives" =
             custom(&json!({"requests": {"metric": "a", "label": "b"}, "version": {"label": "a"}}))
             => "custom.version.value";
-        Schema "/spec/traffic" = version(&letters(101), "a") => "custom.version.label";
-        Rule "/spec/traffic" = version("a-b", "{{revision}}") => "custom.version.label";
-        Schema "/spec/traffic" = version("a", "") => "custom.version.value";
-        Schema "/spec/traffic" = version("a", &letters(201)) => "custom.version.value";
+        Schema "/spec/objectives" = version(&letters(101), "a") => "custom.version.label";
+        Rule "/spec/objectives" = version("a-b", "{{revision}}") => "custom.version.label";
+        Schema "/spec/objectives" = version("a", "") => "custom.version.value";
+        Schema "/spec/objectives" = version("a", &letters(201)) => "custom.version.value";
     }
 }

@@ -33,28 +33,43 @@ pub(super) use rows;
 
 /// Every wrong manifest.
 pub fn table() -> Vec<Wrong> {
-    let errors = |max: &str| json!([{"errorRate": {"max": max}}]);
-    let latency =
-        |quantile: f64, max: &str| json!([{"latency": {"quantile": quantile, "max": max}}]);
+    let errors = |max: &str| json!([{"name": "errors", "errorRate": {"max": max}}]);
+    let latency_at = |quantile: Value, max: &str| -> Value {
+        json!([{"name": "latency", "latency": {"quantile": quantile, "max": max}}])
+    };
+    let latency = |quantile: f64, max: &str| latency_at(json!(quantile), max);
     let weights = |weights: &[i32]| -> Value {
         weights
             .iter()
             .map(|weight| json!({"weight": weight}))
             .collect()
     };
-    let twice = json!([{"errorRate": {"max": "1%"}}, {"errorRate": {"max": "2%"}}]);
-    let same_quantile = json!([
-        {"latency": {"quantile": 0.99, "max": "1s"}}, {"latency": {"quantile": 0.99, "max": "2s"}},
-    ]);
-    let both = json!([{"errorRate": {"max": "1%"}, "latency": {"quantile": 0.99, "max": "1s"}}]);
-    let no_worse = |no_worse: Value| json!([{"noWorseThanStable": no_worse}]);
+    let named = |name: &str, max: &str| json!({"name": name, "errorRate": {"max": max}});
+    let slow =
+        |name: &str, max: &str| json!({"name": name, "latency": {"quantile": 0.99, "max": max}});
+    let both = json!([{
+        "name": "errors", "errorRate": {"max": "1%"}, "latency": {"quantile": 0.99, "max": "1s"},
+    }]);
+    let no_worse =
+        |no_worse: Value| json!([{"name": "beside-stable", "noWorseThanStable": no_worse}]);
+    let two_gates = json!({"errorRate": "1%", "latency": {"quantile": 0.99, "by": "20%"}});
     let query = |promql: &str, limits: Value| {
-        let mut query = json!({"name": "a", "promql": promql});
+        let mut query = json!({"promql": promql});
         let members = query.as_object_mut().unwrap();
         members.extend(limits.as_object().unwrap().clone());
-        json!({"query": query})
+        json!({"name": "a", "query": query})
     };
-    let custom = |custom: Value| json!({"evidence": "Custom", "custom": custom});
+    let judged_by = |kind: &str, what: Value, source: &str, custom: Value| -> Value {
+        with(
+            json!([{"name": "a", kind: what, "source": source, "custom": custom}]),
+            "/0/custom",
+            custom,
+        )
+    };
+    let errors_by =
+        |source: &str, custom: Value| judged_by("errorRate", json!({"max": "1%"}), source, custom);
+    let custom = |custom: Value| errors_by("Custom", custom);
+    let counter = || json!({"requests": {"metric": "a", "label": "b"}});
     let mut table = rows! {
         // What is judged beside stable, by class and by query.
         Rule "/spec/objectives" = no_worse(json!({})) => "noWorseThanStable";
@@ -71,13 +86,13 @@ pub fn table() -> Vec<Wrong> {
             no_worse(json!({"latency": {"quantile": 0.99, "by": "1.2"}}))
             => "noWorseThanStable.latency.by";
         Rule "/spec/objectives" =
-            json!([{"predictionDrift": {"max": 0.0}}])
+            json!([{"name": "drift", "predictionDrift": {"max": 0.0}}])
             => "predictionDrift.max";
         Schema "/spec/objectives" =
-            json!([{"predictionDrift": {"then": "Promote"}}])
+            json!([{"name": "drift", "predictionDrift": {"then": "Promote"}}])
             => "predictionDrift.then";
         Rule "/spec/objectives" =
-            json!([{"predictionDrift": {}}, {"predictionDrift": {"max": 0.5}}])
+            json!([{"name": "a", "predictionDrift": {}}, {"name": "b", "predictionDrift": {}}])
             => "spec.objectives";
         Rule "/spec/objectives" = json!([query("a", json!({}))]) => "query";
         Rule "/spec/objectives" = json!([query("a", json!({"min": 2.5, "max": 1.5}))]) => "query";
@@ -85,8 +100,16 @@ pub fn table() -> Vec<Wrong> {
             json!([query("a", json!({"max": 1.5})), query("b", json!({"max": 1.5}))])
             => "spec.objectives";
         Rule "/spec/objectives" =
-            json!([{"query": {"name": "No Name", "promql": "a", "max": 1.5}}])
-            => "query.name";
+            json!([named("No Name", "1%")])
+            => "spec.objectives[0].name";
+        Rule "/spec/objectives" = json!([named("a-", "1%")]) => "spec.objectives[0].name";
+        Schema "/spec/objectives" = json!([named("", "1%")]) => "spec.objectives[0].name";
+        Schema "/spec/objectives" =
+            json!([{"errorRate": {"max": "1%"}}])
+            => "spec.objectives[0].name";
+        Rule "/spec/objectives" =
+            json!([named("a-latency", "1%"), {"name": "a", "noWorseThanStable": two_gates}])
+            => "spec.objectives";
         Operator "/spec/objectives" = json!([query("sum(", json!({"max": 1.5}))]) => "query.promql";
         Operator "/spec/objectives" =
             json!([query("{\"a\", \"b} or c{d\"=\"e\"}", json!({"max": 1.5}))])
@@ -94,38 +117,76 @@ pub fn table() -> Vec<Wrong> {
         Operator "/spec/objectives" =
             json!([query("up{pod=\"{{pod}}\"}", json!({"max": 1.5}))])
             => "query.promql";
-        // The evidence source.
-        Schema "/spec/traffic" = json!({"evidence": "Haproxy"}) => "spec.traffic.evidence";
-        Rule "/spec/traffic" = json!({"evidence": "Custom"}) => "spec.traffic.custom";
-        Rule "/spec/traffic" =
-            json!({"evidence": "Istio", "custom": {"requests": {"metric": "a", "label": "b"}}})
-            => "spec.traffic.custom";
-        Rule "/spec/traffic" = custom(json!({})) => "spec.traffic.custom";
-        Rule "/spec/traffic" =
+        // Whose counters judge it.
+        Schema "/spec/objectives" =
+            errors_by("Haproxy", Value::Null)
+            => "spec.objectives[0].source";
+        Rule "/spec/objectives" = errors_by("Custom", Value::Null) => "custom";
+        Rule "/spec/objectives" = errors_by("Istio", counter()) => "custom";
+        Rule "/spec/objectives" =
+            json!([{"name": "a", "errorRate": {"max": "1%"}, "custom": counter()}])
+            => "custom";
+        Rule "/spec/objectives" =
+            judged_by("predictionDrift", json!({}), "Serving", Value::Null)
+            => "source";
+        Rule "/spec/objectives" =
+            judged_by("query", json!({"promql": "a", "max": 1.5}), "Istio", Value::Null)
+            => "source";
+        Rule "/spec/objectives" =
+            judged_by("latency", json!({"quantile": 0.99, "max": "1s"}), "Custom", counter())
+            => "custom.latency";
+        Rule "/spec/objectives" =
+            judged_by(
+                "noWorseThanStable",
+                json!({"latency": {"quantile": 0.99, "by": "1%"}}),
+                "Custom",
+                counter(),
+            )
+            => "custom.latency";
+        Rule "/spec/objectives" =
+            judged_by(
+                "noWorseThanStable",
+                json!({"errorRate": "1%"}),
+                "Custom",
+                json!({"latency": {"metric": "a"}}),
+            )
+            => "custom.requests";
+        Rule "/spec/objectives" =
+            json!([
+                {"name": "a", "errorRate": {"max": "1%"}, "source": "Istio"},
+                {"name": "b", "errorRate": {"max": "2%"}, "source": "Istio"},
+            ])
+            => "spec.objectives";
+        Operator "/spec/objectives" =
+            json!([
+                {"name": "a", "errorRate": {"max": "1%"}, "source": "Custom", "custom": counter()},
+                {"name": "b", "errorRate": {"max": "2%"}, "source": "Custom", "custom": counter()},
+            ])
+            => "spec.objectives";
+        Rule "/spec/objectives" = custom(json!({})) => "custom";
+        Rule "/spec/objectives" =
             custom(json!({"requests": {"metric": "a{} or b", "label": "code"}}))
             => "custom.requests.metric";
-        Rule "/spec/traffic" =
+        Rule "/spec/objectives" =
             custom(json!({"requests": {"metric": "a", "label": "code=\"\",x"}}))
             => "custom.requests.label";
-        Rule "/spec/traffic" =
+        Rule "/spec/objectives" =
             custom(json!({"requests": {"metric": "a", "label": "code"},
                         "latency": {"metric": "a_bucket"}}))
             => "custom.latency.metric";
-        Rule "/spec/traffic" =
+        Rule "/spec/objectives" =
             custom(json!({"requests": {"metric": "a", "label": "code"},
                         "version": {"label": "v", "value": "{{name}}"}}))
             => "custom.version.value";
-        Operator "/spec/traffic" =
+        Operator "/spec/objectives" =
             custom(json!({"requests": {"metric": "a", "label": "code"},
                         "version": {"label": "v", "value": "{{revision}}-{{pod}}"}}))
             => "custom.version.value";
-        Rule "/spec/traffic" =
+        Rule "/spec/objectives" =
             custom(json!({"requests": {"metric": "a", "label": "code"},
                         "labels": {"namespace": "other"}}))
             => "custom.labels";
-        Operator "/spec/traffic" =
-            custom(json!({"latency": {"metric": "a"}}))
-            => "spec.traffic.custom.requests";
+        Rule "/spec/objectives" = custom(json!({"latency": {"metric": "a"}})) => "custom.requests";
         // The model.
         Schema "/spec/model/version" = Value::Null => "spec.model.version";
         Schema "/spec/model/version" = json!("") => "spec.model.version";
@@ -172,17 +233,18 @@ pub fn table() -> Vec<Wrong> {
         Schema "/spec/revisionHistoryLimit" = json!(-1) => "spec.revisionHistoryLimit";
         Rule "/spec/traffic" = json!({"envoy": {"timeout": "0s"}}) => "spec.traffic.envoy.timeout";
         Rule "/spec/traffic" = json!({"envoy": {"timeout": "-1s"}}) => "spec.traffic.envoy.timeout";
-        Schema "/spec/traffic" = json!({"evidence": "Gossip"}) => "spec.traffic.evidence";
         // Numbers and lengths that a rule could stumble over.
-        Rule "/spec/objectives" = json!([{"latency": {"quantile": 1, "max": "1s"}}]) => "quantile";
+        Rule "/spec/objectives" = latency_at(json!(1), "1s") => "quantile";
+        Schema "/spec/objectives" = latency_at(json!("0.99"), "1s") => "quantile";
         Schema "/spec/objectives" =
-            json!([{"latency": {"quantile": "0.99", "max": "1s"}}])
-            => "quantile";
-        Schema "/spec/objectives" = json!([{"latency": {"quantile": 0.99}}]) => "latency.max";
+            json!([{"name": "latency", "latency": {"quantile": 0.99}}])
+            => "latency.max";
         Rule "/spec/objectives" =
-            json!([{"predictionDrift": {"max": 11}}])
+            json!([{"name": "drift", "predictionDrift": {"max": 11}}])
             => "predictionDrift.max";
-        Schema "/spec/objectives" = json!([{"errorRate": null}]) => "spec.objectives";
+        Schema "/spec/objectives" =
+            json!([{"name": "errors", "errorRate": null}])
+            => "spec.objectives";
         Rule "/spec/rollout/progressDeadline" = json!("-1h") => "spec.rollout.progressDeadline";
         Schema "/spec/rollout/progressDeadline" =
             json!("9h".repeat(20))
@@ -191,10 +253,17 @@ pub fn table() -> Vec<Wrong> {
         // Objectives.
         Schema "/spec/objectives" = Value::Null => "spec.objectives";
         Schema "/spec/objectives" = json!([]) => "spec.objectives";
-        Rule "/spec/objectives" = json!([{}]) => "spec.objectives";
+        Rule "/spec/objectives" = json!([{"name": "a"}]) => "spec.objectives";
         Rule "/spec/objectives" = both => "spec.objectives";
-        Rule "/spec/objectives" = twice => "spec.objectives";
-        Rule "/spec/objectives" = same_quantile => "spec.objectives";
+        Rule "/spec/objectives" =
+            json!([named("errors", "1%"), slow("errors", "1s")])
+            => "spec.objectives";
+        Rule "/spec/objectives" =
+            json!([named("a", "1%"), named("b", "2%")])
+            => "spec.objectives";
+        Rule "/spec/objectives" =
+            json!([slow("a", "1s"), slow("b", "2s")])
+            => "spec.objectives";
         Rule "/spec/objectives" = latency(1.0, "250ms") => "quantile";
         Rule "/spec/objectives" = latency(0.0, "250ms") => "quantile";
         Rule "/spec/objectives" = latency(99.0, "250ms") => "quantile";
@@ -282,45 +351,54 @@ pub fn right() -> Vec<Value> {
         with(
             manifest("1"),
             "/spec/objectives",
-            json!([{"errorRate": {"max": "0.0001%"}}]),
+            json!([{"name": "errors", "errorRate": {"max": "0.0001%"}}]),
         ),
         with(
             manifest("1"),
             "/spec/objectives",
-            json!([{"errorRate": {"max": "99.9%"}}]),
+            json!([{"name": "errors", "errorRate": {"max": "99.9%"}}]),
         ),
         with(
             manifest("1"),
             "/spec/objectives",
             json!([
-                {"latency": {"quantile": 0.5, "max": "1h30m"}},
-                {"latency": {"quantile": 0.99, "max": "5ms"}},
+                {"name": "median", "latency": {"quantile": 0.5, "max": "1h30m"}},
+                {"name": "latency", "latency": {"quantile": 0.99, "max": "5ms"}},
             ]),
         ),
         with(
             manifest("1"),
             "/spec/objectives",
             json!([
-                {"noWorseThanStable": {"latency": {"quantile": 0.99, "by": "0%"},
-                        "errorRate": "0.5%"}},
-                {"predictionDrift": {}},
-                {"query": {"name": "a", "promql": "max(a{pod=~\"{{name}}-{{ canary \
+                {"name": "beside-stable", "noWorseThanStable":
+                    {"latency": {"quantile": 0.99, "by": "0%"}, "errorRate": "0.5%"}},
+                {"name": "drift", "predictionDrift": {}},
+                {"name": "a", "query": {"promql": "max(a{pod=~\"{{name}}-{{ canary \
                     }}-.*\"}) > 0", "min": -1.5, "max": -1.5}},
-                {"query": {"name": "b", "promql": "vector(1)", "min": 0.5, "then": "Hold"}},
+                {"name": "b", "query": {"promql": "vector(1)", "min": 0.5, "then": "Hold"}},
             ]),
         ),
+        with(manifest("1"), "/spec/traffic", json!({})),
+        with(manifest("1"), "/spec/traffic", json!({"envoy": {}})),
         with(
             manifest("1"),
-            "/spec/traffic",
-            json!({"evidence": "Custom", "custom": {
-                "requests": {"metric": "http:requests_total", "label": "status", "bad": ["5xx"],
-                    "ignored": []},
-                "latency": {"metric": "http_seconds", "unit": "Milliseconds"},
-                "version": {"label": "service", "value": "{{name}}-{{revision}}"},
-                "labels": {"route": "/predict"},
-            }}),
+            "/spec/objectives",
+            json!([
+                {"name": "by-mesh", "errorRate": {"max": "1%"}, "source": "Istio"},
+                {"name": "by-router", "errorRate": {"max": "1%"}},
+                {"name": "first-token", "latency": {"quantile": 0.99, "max": "1s"},
+                    "source": "VLLM"},
+                {"name": "by-name", "errorRate": {"max": "1%"}, "source": "Custom", "custom": {
+                    "requests": {"metric": "http:requests_total", "label": "status",
+                        "bad": ["5xx"], "ignored": []},
+                    "latency": {"metric": "http_seconds", "unit": "Milliseconds"},
+                    "version": {"label": "service", "value": "{{name}}-{{revision}}"},
+                    "labels": {"route": "/predict"},
+                }},
+                {"name": "by-other-name", "errorRate": {"max": "2%"}, "source": "Custom",
+                    "custom": {"requests": {"metric": "answers_total", "label": "code"}}},
+            ]),
         ),
-        with(manifest("1"), "/spec/traffic", json!({"evidence": "VLLM"})),
         with(
             manifest("1"),
             "/spec/rollout/steps",

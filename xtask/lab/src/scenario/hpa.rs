@@ -186,7 +186,7 @@ fn scaled(manifest: &str) -> Result<Value> {
     spec.remove("replicas");
     spec["serving"]["resources"]["requests"]["cpu"] = CPU.into();
     // How fast a machine of two cores answers under such a load is no matter of this scenario.
-    spec["objectives"] = json!([{"errorRate": {"max": "1%"}}]);
+    spec["objectives"] = json!([{"name": "errors", "errorRate": {"max": "1%"}}]);
     spec.insert(
         "rollout".to_owned(),
         json!({

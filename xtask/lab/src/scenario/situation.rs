@@ -78,7 +78,7 @@ pub fn small(manifest: &str, max_errors: &str, rollout: &Value) -> Result<Value>
     let mut manifest: Value = serde_norway::from_str(manifest)?;
     let spec = &mut manifest["spec"];
     spec["serving"]["resources"]["requests"]["cpu"] = "10m".into();
-    spec["objectives"] = json!([{"errorRate": {"max": max_errors}}]);
+    spec["objectives"] = json!([{"name": "errors", "errorRate": {"max": max_errors}}]);
     spec["rollout"] = json!({"bakeTime": "5s", "scaleDownDelay": "5s"});
     for (name, value) in rollout.as_object().into_iter().flatten() {
         spec["rollout"][name] = value.clone();

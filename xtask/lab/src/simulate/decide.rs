@@ -141,13 +141,15 @@ fn spec(version: &str, setting: Setting) -> Result<ModelDeploymentSpec> {
         _ => "FirstStep",
     };
     let errors = match setting {
-        Setting::BesideStable => json!({"noWorseThanStable": {"errorRate": "0.5%"}}),
-        _ => json!({"errorRate": {"max": "1%"}}),
+        Setting::BesideStable => {
+            json!({"name": "beside-stable", "noWorseThanStable": {"errorRate": "0.5%"}})
+        }
+        _ => json!({"name": "errors", "errorRate": {"max": "1%"}}),
     };
     let spec = json!({
         "model": {"uri": "https://models.example.com/m", "version": version, "digest": "sha256:0"},
         "replicas": 1,
-        "objectives": [errors, {"latency": {"quantile": 0.99, "max": "250ms"}}],
+        "objectives": [errors, {"name": "latency", "latency": {"quantile": 0.99, "max": "250ms"}}],
         "rollout": {
             "steps": STEPS.map(|weight| json!({"weight": weight, "minDuration": "5m"})),
             "startAt": start_at,
