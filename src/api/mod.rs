@@ -22,9 +22,9 @@ pub use spec::{
     Approval, CustomEvidence, CustomLatency, CustomRequests, CustomVersion, EnvoyTraffic,
     ErrorRateObjective, EvidenceSource, Gate, GateKind, InsufficientDataPolicy, LatencyMargin,
     LatencyObjective, LatencyUnit, ModelArtefact, ModelDeployment, ModelDeploymentSpec,
-    NoWorseThanStableObjective, Objective, OnDeadline, OnFailure, OutagePolicy, Pause,
-    PredictionDriftObjective, QueryObjective, RollbackWindow, Rollout, Serving, StartAt, Step,
-    Traffic,
+    ModelService, ModelServicePort, NoWorseThanStableObjective, Objective, OnDeadline, OnFailure,
+    OutagePolicy, Pause, PredictionDriftObjective, QueryObjective, RollbackWindow, Rollout,
+    Serving, StartAt, Step, Traffic,
 };
 pub use status::{
     Approved, CanaryVersion, GateRecord, ModelDeploymentStatus, ObservedTime, Phase,
@@ -41,5 +41,7 @@ pub const MODEL_LABEL: &str = "serin.dev/model";
 pub const REVISION_LABEL: &str = "serin.dev/revision";
 /// Label that says which operator made an object.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+/// Annotation of a Service by which its owner hands it over to the ModelDeployment that it names.
+pub const ADOPT_ANNOTATION: &str = "serin.dev/adopt";
 /// Value of [`MANAGED_BY_LABEL`], and the field manager of every object that Serin applies.
 pub const MANAGER: &str = "serin";

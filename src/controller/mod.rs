@@ -35,7 +35,7 @@ use tracing::Instrument;
 
 use self::{
     applied::Applied,
-    prepare::{Found, observe},
+    prepare::{Found, Prepared, observe},
     status_writer::{Saved, write_status},
 };
 use crate::{api::ModelDeployment, k8s::Dirty, observe::ReadError, router::Reachability};
@@ -144,11 +144,18 @@ fn next_reconcile(
         saved.requeue,
         context.applier.next_attempt(key),
         prepared.tried_again,
+        services_replaced_in(prepared),
         (saved.reachability == Reachability::Silent).then_some(UNANSWERED_PAUSE),
         is_news.then_some(Duration::ZERO), // so that the status shows it at once
     ];
     let pause = pauses.into_iter().flatten().min();
     pause.map_or_else(Action::await_change, Action::requeue)
+}
+
+/// The time until the Services of earlier names can be deleted, while it has not come.
+fn services_replaced_in(prepared: &Prepared) -> Option<Duration> {
+    let left = prepared.snapshot.router.services.replaced_in;
+    left.filter(|left| !left.is_zero())
 }
 
 /// When to try again after a failure. Each failure in a row doubles the pause. A conflict is no

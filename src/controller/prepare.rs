@@ -72,7 +72,7 @@ pub(super) async fn observe(
     let now = context.clock.now();
     let mut children = observe::children(&context.stores, &model);
     let router = context.routers.of(&model.spec);
-    let router = Report::of(router, &context.stores, &model);
+    let router = Report::of(router, &context.stores, &model, now);
     let known = &mut children.known;
     context.history.complete(&context.stores, &model, known);
     let is_nameless = names_no_version(&model);

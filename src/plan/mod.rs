@@ -6,11 +6,14 @@ mod security;
 mod service;
 mod version;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::OwnerReference};
-use kube::{Resource, ResourceExt};
+use kube::Resource;
 
 pub use version::VERSION_ANNOTATION;
 
@@ -32,14 +35,19 @@ pub struct PlatformDefaults {
 /// The objects to apply, in order, and the versions to delete.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// Name of the model's Service. While a Service that Serin does not own has it, no
-    /// EndpointSlice is applied: the slice would add endpoints to that Service.
-    pub name: String,
+    /// Name of the Service that clients use.
+    pub service: String,
     /// Objects to apply.
     pub apply: Vec<Intent>,
     /// Versions beyond the history limit: their Deployment, Service and ControllerRevision are
     /// deleted.
     pub forget: Vec<Revision>,
+    /// Services that clients used under an earlier name: they are deleted with their
+    /// EndpointSlices.
+    pub retire: Vec<String>,
+    /// Whether the routers answer for the model, so that a Service that is handed over to it can be
+    /// taken over.
+    pub may_adopt: bool,
 }
 
 /// The input of a plan, besides the model.
@@ -65,7 +73,7 @@ pub struct PlanInput<'a> {
 /// Plans the objects of one model.
 pub fn plan(model: &ModelDeployment, input: &PlanInput<'_>) -> Plan {
     let mut plan = Plan {
-        name: model.name_any(),
+        service: model.service_name(),
         ..Plan::default()
     };
     let Some(owner) = model.controller_owner_ref(&()) else {
@@ -84,8 +92,16 @@ pub fn plan(model: &ModelDeployment, input: &PlanInput<'_>) -> Plan {
             .unwrap_or(0)
             .max(model.spec.replicas),
     };
-    if let Some(route) = Route::new(model, input.state, input.report) {
+    if let Some(mut route) = Route::new(model, input.state, input.report) {
+        if !input.usable {
+            route = route.of_invalid_spec();
+        }
+        route.service().clone_into(&mut plan.service);
         plan.apply.extend(input.router.objects(&route));
+    }
+    if input.usable {
+        plan.retire = replaced(&plan, input.report);
+        plan.may_adopt = input.report.services.answered;
     }
     let live = input.state.in_use();
     if live.is_empty() {
@@ -153,12 +169,28 @@ impl Plan {
     /// Returns kind and name of every object in the plan, such as `Service/churn`.
     pub fn keys(&self) -> BTreeSet<String> {
         let objects = self.apply.iter().map(|intent| intent.object.key());
-        objects.chain([format!("Service/{}", self.name)]).collect()
+        objects
+            .chain([format!("Service/{}", self.service)])
+            .collect()
     }
 
     fn push(&mut self, reason: &'static str, object: Object) {
         self.apply.push(Intent { object, reason });
     }
+}
+
+/// The Services of earlier names, once the one of the spec's name has replaced them.
+fn replaced(plan: &Plan, report: &Report) -> Vec<String> {
+    let services = &report.services;
+    let planned = plan.keys();
+    let is_planned = |name: &str| planned.contains(&format!("Service/{name}"));
+    let applied = plan.apply.iter().map(|intent| intent.object.key());
+    let key = format!("Service/{}", plan.service);
+    if services.replaced_in != Some(Duration::ZERO) || !applied.into_iter().any(|it| it == key) {
+        return Vec::new();
+    }
+    let known = services.known.keys();
+    known.filter(|name| !is_planned(name)).cloned().collect()
 }
 
 /// Builds the objects of one model.

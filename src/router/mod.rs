@@ -28,6 +28,7 @@ use crate::{
 pub use registry::Registry;
 pub use report::{
     Connections, InForce, PendingReason, Reachability, ReachabilityQuery, Report, RouterRejection,
+    Services,
 };
 pub use route::{Route, weights};
 

@@ -1,12 +1,27 @@
 //! What a router says of a model.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Service;
+use kube::ResourceExt;
+use kube_runtime::reflector::ObjectRef;
 use serde::{Deserialize, Serialize};
 
 use super::Router;
-use crate::{api::ModelDeployment, k8s::Stores};
+use crate::{
+    api::{MODEL_LABEL, ModelDeployment, REVISION_LABEL, conditions::reasons},
+    k8s::{Stores, is_child, ready_addresses, service_of},
+};
+
+/// A Service whose name the spec no longer has is deleted so long after its successor began to lead
+/// to the routers, so that every node knows the successor by then. kube-proxy takes about a second,
+/// 30 s with very many Services.
+const REPLACED_AFTER: SignedDuration = SignedDuration::from_secs(30);
 
 /// What a router is believed to do for a model.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
@@ -69,6 +84,94 @@ pub struct Report {
     pub addresses: BTreeSet<IpAddr>,
     /// See [`Router::settle`]. 10 s where a recording does not say.
     pub settle: Duration,
+    /// What is known of the Services that clients use.
+    #[serde(skip_serializing_if = "Services::is_empty")]
+    pub services: Services,
+}
+
+/// The Services of a model besides those of its versions, by the caches.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Services {
+    /// Those that exist, with the names of their ports.
+    pub known: BTreeMap<String, BTreeSet<String>>,
+    /// The time until the one of the spec's name has replaced those of other names. `None` if there
+    /// are none, or as long as it does not exist or leads nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced_in: Option<Duration>,
+    /// Whether a version has been stable for long enough that each router answers for the model.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub answered: bool,
+}
+
+impl Services {
+    /// Whether the model has no Service.
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Reads the caches. `settle` is how long a router may take to follow a state.
+    fn of(stores: &Stores, model: &ModelDeployment, settle: Duration, now: Timestamp) -> Self {
+        let (namespace, name) = model.key();
+        let own = stores.services.state_filter(|service| {
+            service.labels().get(MODEL_LABEL) == Some(&name)
+                && service.metadata.namespace.as_ref() == Some(&namespace)
+                && !service.labels().contains_key(REVISION_LABEL)
+                && is_child(service, model)
+        });
+        let known: BTreeMap<_, _> = own
+            .iter()
+            .map(|service| (service.name_any(), port_names(service)))
+            .collect();
+        let wanted = model.service_name();
+        let others = known.keys().any(|name| *name != wanted);
+        let since = (others && known.contains_key(&wanted))
+            .then(|| leads_since(stores, &namespace, &wanted))
+            .flatten();
+        let replaced_in = since.map(|since| {
+            Duration::try_from(REPLACED_AFTER - now.duration_since(since)).unwrap_or_default()
+        });
+        Self {
+            known,
+            replaced_in,
+            answered: is_answered(model, settle, now),
+        }
+    }
+}
+
+/// Since when a Service has existed and led somewhere, by our caches.
+fn leads_since(stores: &Stores, namespace: &str, name: &str) -> Option<Timestamp> {
+    let key = ObjectRef::new(name).within(namespace);
+    let made = stores.services.get(&key)?.creation_timestamp()?.0;
+    let slices = stores.slices.state_filter(|slice| {
+        service_of(slice) == Some(name)
+            && slice.metadata.namespace.as_deref() == Some(namespace)
+            && ready_addresses(slice).next().is_some()
+    });
+    let wired = slices.iter().filter_map(|slice| slice.creation_timestamp());
+    Some(wired.map(|at| at.0).min()?.max(made))
+}
+
+/// Whether a version is stable, and none became so within `settle`.
+fn is_answered(model: &ModelDeployment, settle: Duration, now: Timestamp) -> bool {
+    let Some(state) = model.status.as_ref().map(|status| &status.state) else {
+        return false;
+    };
+    let settle = SignedDuration::try_from(settle).unwrap_or(SignedDuration::MAX);
+    let mut promotions = state
+        .decisions
+        .iter()
+        .filter(|record| record.action == reasons::PROMOTED);
+    state.stable.is_some() && promotions.all(|record| now.duration_since(record.at) >= settle)
+}
+
+fn port_names(service: &Service) -> BTreeSet<String> {
+    let spec = service.spec.as_ref();
+    let ports = spec.and_then(|spec| spec.ports.as_ref()).into_iter();
+    ports
+        .flatten()
+        .filter_map(|port| port.name.clone())
+        .collect()
 }
 
 impl Default for Report {
@@ -77,17 +180,24 @@ impl Default for Report {
             in_force: InForce::default(),
             addresses: BTreeSet::new(),
             settle: Duration::from_secs(10),
+            services: Services::default(),
         }
     }
 }
 
 impl Report {
     /// What a router says of a model now.
-    pub fn of(router: &dyn Router, stores: &Stores, model: &ModelDeployment) -> Self {
+    pub fn of(
+        router: &dyn Router,
+        stores: &Stores,
+        model: &ModelDeployment,
+        now: Timestamp,
+    ) -> Self {
         Self {
             in_force: router.in_force(stores, model),
             addresses: router.addresses(stores, model),
             settle: router.settle(),
+            services: Services::of(stores, model, router.settle(), now),
         }
     }
 }

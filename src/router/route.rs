@@ -19,6 +19,7 @@ pub struct Route<'a> {
     pub state: &'a State,
     /// What is known of the router.
     pub report: &'a Report,
+    service: String,
     owner: OwnerReference,
 }
 
@@ -29,13 +30,32 @@ impl<'a> Route<'a> {
             model,
             state,
             report,
+            service: model.service_name(),
             owner: model.controller_owner_ref(&())?,
         })
     }
 
-    /// The name of the model, and of the Service that clients use.
+    /// The name of the model.
     pub fn name(&self) -> String {
         self.model.name_any()
+    }
+
+    /// The name of the Service that clients use.
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// The same while the spec is invalid: if the model has a Service, the spec gives it no other
+    /// name.
+    #[must_use]
+    pub fn of_invalid_spec(mut self) -> Self {
+        let known = &self.report.services.known;
+        if !known.contains_key(&self.service)
+            && let Some(name) = known.keys().next()
+        {
+            self.service.clone_from(name);
+        }
+        self
     }
 
     /// Metadata with this name and these labels, in the model's namespace, owned by the model.

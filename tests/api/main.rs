@@ -23,6 +23,7 @@ mod recordings;
 mod refusals;
 mod rollouts;
 mod server;
+mod service;
 mod traffic;
 mod upgrade;
 mod verbs;

@@ -30,6 +30,7 @@ mod rng;
 mod routers;
 mod run;
 mod second_router;
+mod service;
 mod story;
 mod tests;
 mod traffic;

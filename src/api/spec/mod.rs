@@ -15,6 +15,7 @@ mod objective;
 mod objective_gates;
 mod pods;
 mod rollout;
+mod service;
 
 pub use evidence_source::{
     CustomEvidence, CustomLatency, CustomRequests, CustomVersion, EvidenceSource, LatencyUnit,
@@ -28,6 +29,7 @@ pub use rollout::{
     Approval, InsufficientDataPolicy, OnDeadline, OnFailure, OutagePolicy, Pause, RollbackWindow,
     Rollout, StartAt, Step,
 };
+pub use service::{ModelService, ModelServicePort};
 
 /// One model, served under one stable Service name, rolled from version to version on evidence.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -71,7 +73,13 @@ pub use rollout::{
     validation = Rule::new("size(self.metadata.name) <= 48 && \
         self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
         .message("metadata.name: at most 48 characters, a DNS label that starts with a letter, \
-            since `<name>-<revision>` names a Service")
+            since `<name>-<revision>` names a Service"),
+    validation = Rule::new("!has(self.spec.service) || !has(self.spec.service.name) || \
+        size(self.spec.service.name) != size(self.metadata.name) + 9 || \
+        !self.spec.service.name.startsWith(self.metadata.name + '-') || \
+        !self.spec.service.name.matches('-[0-9a-f]{8}$')")
+        .message("spec.service.name: `<name>-<8 hex digits>` is the name of a version's Service; \
+            choose another")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.rollout) || !has(self.rollout.rollbackWindow) || \
@@ -93,6 +101,10 @@ pub struct ModelDeploymentSpec {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000))]
     pub replicas: i32,
+
+    /// The Service under which clients call the model.
+    #[serde(default)]
+    pub service: ModelService,
 
     /// How traffic reaches the versions.
     #[serde(default)]
@@ -159,6 +171,12 @@ impl ModelDeployment {
     /// Namespace and name, the key of a model in all of the operator's maps.
     pub fn key(&self) -> (String, String) {
         (self.namespace().unwrap_or_default(), self.name_any())
+    }
+
+    /// The name of the Service under which clients call the model.
+    pub fn service_name(&self) -> String {
+        let declared = self.spec.service.name.clone();
+        declared.unwrap_or_else(|| self.name_any())
     }
 }
 

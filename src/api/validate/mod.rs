@@ -3,6 +3,7 @@
 
 mod objectives;
 mod pods;
+mod service;
 
 use super::{
     Duration, ModelDeployment, ModelDeploymentSpec, RollbackWindow, Rollout, StartAt,
@@ -70,6 +71,7 @@ pub fn validate(model: &ModelDeployment, limits: &Limits) -> Vec<Invalid> {
     if !is_positive(envoy.timeout) {
         errors.push(invalid("spec.traffic.envoy.timeout", POSITIVE_REMEDY));
     }
+    service::check_service(model, &mut errors);
     objectives::check_objectives(&model.spec, &mut errors);
     check_rollout(&model.spec.rollout, &mut errors);
     check_window(&model.spec, &mut errors);

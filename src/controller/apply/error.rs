@@ -9,15 +9,16 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// The name is taken by an object that this model does not own.
-    #[error(
-        "{kind} {name} exists and belongs to somebody else: \
-         rename the ModelDeployment, or delete that {kind}"
-    )]
+    #[error("{kind} {name} exists and belongs to {owner}: {remedy}")]
     NameTaken {
         /// The object's kind.
         kind: String,
         /// The object's name.
         name: String,
+        /// Who owns it.
+        owner: String,
+        /// What a person can do.
+        remedy: String,
     },
     /// The name is taken by an object of an earlier ModelDeployment of this name. It is deleted
     /// with that one.

@@ -2,15 +2,15 @@
 //! the API server refuses delays no other.
 
 mod error;
+mod handover;
 mod refusals;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt::Debug,
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::Service;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
@@ -22,14 +22,23 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 pub use self::error::ApplyError;
-use self::refusals::{Refusals, Subject};
+use self::{
+    handover::{Claim, owner_of},
+    refusals::{Refusals, Subject},
+};
 use crate::{
-    api::{MANAGER, ModelDeployment, REVISION_LABEL, Revision},
+    api::{ADOPT_ANNOTATION, MANAGER, ModelDeployment, REVISION_LABEL, Revision},
     controller::metrics::Metrics,
-    k8s::{Intent, Kinship, Object, Stores, is_child, is_code, kinship, timely, version_name},
+    k8s::{
+        Intent, Kinship, Object, Stores, is_child, is_code, kinship, service_of, timely,
+        version_name,
+    },
     observe::Refusal,
     plan::Plan,
 };
+
+/// Pause before the next look at whether a Service can be taken over, or at what is left of it.
+const HANDOVER_PAUSE: Duration = Duration::from_secs(1);
 
 /// How fresh the state is that a plan was made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +57,9 @@ pub struct Applier {
     applied: Mutex<HashMap<(String, String), HashMap<String, Applied>>>,
     /// What the API server refused.
     refusals: Refusals,
+    /// The models that wait for their routers before they take over a Service, or that have old
+    /// endpoints left to delete.
+    awaits: Mutex<HashSet<(String, String)>>,
 }
 
 /// An object as it was sent, and the version that came back.
@@ -58,6 +70,7 @@ impl Applier {
     pub fn forget(&self, model: &(String, String)) {
         self.applied.lock().remove(model);
         self.refusals.forget(model);
+        self.awaits.lock().remove(model);
     }
 
     /// What the API server refused to write for a model and has not accepted since.
@@ -65,9 +78,14 @@ impl Applier {
         self.refusals.of(model)
     }
 
-    /// The time until a refused object is tried again.
+    /// The time until a refused object is tried again, or a Service that is handed over.
     pub fn next_attempt(&self, model: &(String, String)) -> Option<Duration> {
-        self.refusals.next_attempt(model)
+        let awaits = self.awaits.lock().contains(model);
+        let refused = self.refusals.next_attempt(model);
+        refused
+            .into_iter()
+            .chain(awaits.then_some(HANDOVER_PAUSE))
+            .min()
     }
 
     /// Applies a plan in its order, then deletes the versions that it drops. Returns the number of
@@ -102,7 +120,8 @@ impl Applier {
         self.refusals.keep_only(&target.key(), &plan.keys());
         let mut writes = 0;
         let mut without_history = BTreeSet::new();
-        let mut name_is_ours = true;
+        let mut claims: BTreeMap<String, Claim> = BTreeMap::new();
+        self.awaits.lock().remove(&target.key());
         for Intent { object, reason } in &plan.apply {
             let revision = object.revision();
             if revision
@@ -115,17 +134,20 @@ impl Applier {
                 Object::ControllerRevision(object) => {
                     target.put(object, &stores.history, reason).await
                 }
-                Object::Service(object) => {
-                    if revision.is_none() && !name_is_ours {
-                        continue;
-                    }
-                    target.put(object, &stores.services, reason).await
-                }
+                Object::Service(object) => match claims.get(&object.name_any()) {
+                    Some(Claim::Foreign | Claim::Awaited) => continue,
+                    Some(Claim::HandedOver(live)) => target.adopt(live, object, stores).await,
+                    Some(Claim::Own) | None => target.put(object, &stores.services, reason).await,
+                },
                 Object::Deployment(object) => target.put(object, &stores.deployments, reason).await,
-                // It gives endpoints to any Service of the model's name.
+                // It gives endpoints to any Service of that name, whoever owns it.
                 Object::EndpointSlice(object) => {
-                    name_is_ours = target.name_is_ours(stores, &plan.name).await;
-                    if !name_is_ours {
+                    let service = service_of(object).unwrap_or(&plan.service);
+                    if !claims.contains_key(service) {
+                        let claim = target.claim(stores, service, plan.may_adopt).await;
+                        claims.insert(service.to_owned(), claim);
+                    }
+                    if let Some(Claim::Foreign | Claim::Awaited) = claims.get(service) {
                         continue;
                     }
                     target.put(object, &stores.slices, reason).await
@@ -140,6 +162,10 @@ impl Applier {
         }
         for revision in &plan.forget {
             writes += target.forget(stores, revision).await?;
+        }
+        target.clear_old_endpoints(stores, &plan.service).await;
+        for service in &plan.retire {
+            writes += target.retire(stores, service).await?;
         }
         Ok(writes)
     }
@@ -247,30 +273,6 @@ impl Target<'_> {
         tracing::warn!(reason = refusal.reason, "{refusal}");
     }
 
-    /// Whether the Service of the model's name is known to be the model's own, or to be absent.
-    async fn name_is_ours(&self, stores: &Stores, name: &str) -> bool {
-        let subject = Subject {
-            kind: "Service",
-            name,
-            revision: None,
-            carries_traffic: true,
-        };
-        let unread = Value::Null;
-        if self.memory.refusals.waits(&self.key(), subject, &unread) {
-            return false;
-        }
-        match self
-            .find(&self.api::<Service>(), name, &stores.services)
-            .await
-        {
-            Ok(_) => true,
-            Err(error) => {
-                self.note(subject, unread, &error);
-                false
-            }
-        }
-    }
-
     async fn put_body<K: Child + Serialize>(
         &self,
         Subject {
@@ -350,7 +352,20 @@ impl Target<'_> {
         let (kind, name) = (kind.to_owned(), name.to_owned());
         match found.as_ref().map(|found| kinship(found, self.model)) {
             Some(Kinship::Former) => Err(ApplyError::AwaitingDeletion { kind, name }),
-            Some(Kinship::Foreign) => Err(ApplyError::NameTaken { kind, name }),
+            Some(Kinship::Foreign) => Err(ApplyError::NameTaken {
+                owner: owner_of(found.as_ref()),
+                remedy: if kind == "Service" && name == self.model.service_name() {
+                    format!(
+                        "choose another spec.service.name, delete that Service, or hand it over \
+                         by its annotation {ADOPT_ANNOTATION}: {}",
+                        self.model.name_any()
+                    )
+                } else {
+                    format!("rename the ModelDeployment, or delete that {kind}")
+                },
+                kind,
+                name,
+            }),
             Some(Kinship::Own | Kinship::Orphan) | None => Ok(found),
         }
     }
@@ -391,6 +406,35 @@ impl Target<'_> {
             live["kind"] = wanted["kind"].clone();
             contains(&live, wanted)
         })
+    }
+
+    /// Deletes a Service of an earlier name, then its EndpointSlices. What cannot be deleted is
+    /// tried again with the next reconcile.
+    async fn retire(&self, stores: &Stores, service: &str) -> Result<usize, ApplyError> {
+        let (namespace, _) = self.key();
+        let slices = stores.slices.state_filter(|slice| {
+            service_of(slice) == Some(service)
+                && slice.metadata.namespace.as_deref() == Some(&namespace)
+                && is_child(slice, self.model)
+        });
+        let deleted = async {
+            self.delete(&stores.services, service).await?;
+            for slice in &slices {
+                self.delete(&stores.slices, &slice.name_any()).await?;
+            }
+            Ok(1 + slices.len())
+        };
+        match deleted.await {
+            Err(error @ ApplyError::Unconfirmed { .. }) => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, service, "cannot delete the Service of an earlier name");
+                Ok(0)
+            }
+            Ok(writes) => {
+                tracing::info!(service, "deleted the Service of an earlier name");
+                Ok(writes)
+            }
+        }
     }
 
     /// Deletes the objects of a version beyond the history limit. What cannot be deleted is tried

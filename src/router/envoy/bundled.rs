@@ -125,7 +125,7 @@ impl Router for Envoy {
         }
         // Endpoints first: kube-proxy rejects clients of a Service without endpoints, and applies
         // what changes within a second of that up to a second later.
-        let slices = router_slices(route, port).map(|slice| Intent {
+        let slices = router_slices(route, port).into_iter().map(|slice| Intent {
             object: Object::EndpointSlice(slice),
             reason: "the way from the model's name to the routers",
         });

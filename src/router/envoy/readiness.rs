@@ -70,7 +70,7 @@ impl Prober {
             now,
             moves,
         } = query;
-        let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
+        let (namespace, name) = (model.namespace().unwrap_or_default(), model.service_name());
         let routers = endpoints_of_service(stores, &namespace, &name);
         if routers.is_empty() {
             return Reachability::NoRouter;

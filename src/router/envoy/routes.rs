@@ -78,18 +78,21 @@ fn state_of(stores: &Stores, model: &ModelDeployment) -> Option<State> {
     }
 }
 
-/// Name of the EndpointSlice by which a model's Service leads to the routers.
-pub(super) fn router_slice_name(model: &str) -> String {
-    format!("{model}-router")
+/// Name of the EndpointSlice by which a Service leads to the routers.
+pub(super) fn router_slice_name(service: &str) -> String {
+    format!("{service}-router")
 }
 
 /// The port on which routers listen for a model, by its EndpointSlice.
 pub(super) fn listener_port(stores: &Stores, model: &ModelDeployment) -> Option<u16> {
     let namespace = model.namespace().unwrap_or_default();
-    let name = router_slice_name(&model.name_any());
-    let names = [format!("{name}-ipv6"), name];
+    let names = [model.service_name(), model.name_any()].map(|service| {
+        let name = router_slice_name(&service);
+        [format!("{name}-ipv6"), name]
+    });
     let mut slices = names
         .iter()
+        .flatten()
         .filter_map(|name| stores.slices.get(&ObjectRef::new(name).within(&namespace)));
     let slice = slices.find(|slice| is_child(&**slice, model))?;
     let port = slice.ports.as_ref()?.first()?.port?;

@@ -1,6 +1,6 @@
 //! The Service of a model's name, and the EndpointSlices that lead from it to the routers.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use k8s_openapi::{
     api::{
@@ -13,29 +13,28 @@ use k8s_openapi::{
 use super::routes::router_slice_name;
 use crate::{
     api::GROUP,
-    k8s::{HTTP_PORT_NAME, SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL, model_labels},
+    k8s::{SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL, model_labels},
     router::Route,
 };
-
-/// Port of the model's stable Service.
-const STABLE_PORT: i32 = 80;
 
 /// The Service that clients use from the first version to the last. It has no selector: its
 /// endpoints are the routers, in another namespace, on the port that they keep for this model.
 pub(super) fn stable_service(route: &Route<'_>) -> Service {
-    let name = route.name();
     let routers = &route.report.addresses;
     let of_both = routers.iter().any(IpAddr::is_ipv4) && routers.iter().any(IpAddr::is_ipv6);
+    let ports = route.model.spec.service.ports();
+    let ports = ports.into_iter().map(|port| ServicePort {
+        name: Some(port.name),
+        port: port.port,
+        app_protocol: port.app_protocol,
+        protocol: Some("TCP".to_owned()),
+        target_port: Some(IntOrString::Int(port.port)),
+        ..ServicePort::default()
+    });
     Service {
-        metadata: route.metadata(name.clone(), model_labels(&name)),
+        metadata: route.metadata(route.service().to_owned(), model_labels(&route.name())),
         spec: Some(ServiceSpec {
-            ports: Some(vec![ServicePort {
-                name: Some(HTTP_PORT_NAME.to_owned()),
-                port: STABLE_PORT,
-                protocol: Some("TCP".to_owned()),
-                target_port: Some(IntOrString::Int(STABLE_PORT)),
-                ..ServicePort::default()
-            }]),
+            ports: Some(ports.collect()),
             // A cluster IP of a family that no router has would refuse every connection.
             ip_family_policy: of_both.then(|| "PreferDualStack".to_owned()),
             ..ServiceSpec::default()
@@ -44,48 +43,58 @@ pub(super) fn stable_service(route: &Route<'_>) -> Service {
     }
 }
 
-/// The stable Service's endpoints, by address family. A family in which no router is ready gets no
-/// EndpointSlice here, so its last endpoints stay.
-pub(super) fn router_slices(route: &Route<'_>, port: u16) -> impl Iterator<Item = EndpointSlice> {
+/// The endpoints of the model's Service, and of those of earlier names that still exist, by address
+/// family. A family in which no router is ready gets no EndpointSlice here, so its last endpoints
+/// stay.
+pub(super) fn router_slices(route: &Route<'_>, port: u16) -> Vec<EndpointSlice> {
     let routers = &route.report.addresses;
     let (ipv4, ipv6): (Vec<_>, Vec<_>) = routers.iter().partition(|address| address.is_ipv4());
-    [("IPv4", "", ipv4), ("IPv6", "-ipv6", ipv6)]
-        .into_iter()
-        .filter(|(.., addresses)| !addresses.is_empty())
-        .map(move |(family, suffix, addresses)| {
-            router_slice(route, port, family, suffix, &addresses)
-        })
+    let families = [("IPv4", "", ipv4), ("IPv6", "-ipv6", ipv6)];
+    let mut slices = Vec::new();
+    for (service, ports) in services(route) {
+        for (family, suffix, addresses) in &families {
+            if addresses.is_empty() {
+                continue;
+            }
+            let ports = ports.iter().map(|name| EndpointPort {
+                name: Some(name.clone()),
+                port: Some(i32::from(port)),
+                protocol: Some("TCP".to_owned()),
+                ..EndpointPort::default()
+            });
+            let mut labels = model_labels(&route.name());
+            labels.insert(SERVICE_NAME_LABEL.to_owned(), service.clone());
+            labels.insert(SLICE_MANAGED_BY_LABEL.to_owned(), GROUP.to_owned());
+            slices.push(EndpointSlice {
+                metadata: route.metadata(router_slice_name(&service) + suffix, labels),
+                address_type: (*family).to_owned(),
+                endpoints: Some(addresses.iter().map(|address| endpoint(address)).collect()),
+                ports: Some(ports.collect()),
+            });
+        }
+    }
+    slices
 }
 
-fn router_slice(
-    route: &Route<'_>,
-    port: u16,
-    family: &str,
-    suffix: &str,
-    addresses: &[&IpAddr],
-) -> EndpointSlice {
-    let name = route.name();
-    let mut labels = model_labels(&name);
-    labels.insert(SERVICE_NAME_LABEL.to_owned(), name.clone());
-    labels.insert(SLICE_MANAGED_BY_LABEL.to_owned(), GROUP.to_owned());
-    let endpoints = addresses.iter().map(|address| Endpoint {
+/// Name and port names of each Service that leads to the routers, the spec's first. A port is one
+/// of them as long as the Service has it or is to have it: kube-proxy matches both by name.
+fn services(route: &Route<'_>) -> Vec<(String, BTreeSet<String>)> {
+    let mut known = route.report.services.known.clone();
+    let mut ports = known.remove(route.service()).unwrap_or_default();
+    let wanted = route.model.spec.service.ports().into_iter();
+    ports.extend(wanted.map(|port| port.name));
+    let wanted = (route.service().to_owned(), ports);
+    std::iter::once(wanted).chain(known).collect()
+}
+
+fn endpoint(address: &IpAddr) -> Endpoint {
+    Endpoint {
         addresses: vec![address.to_string()],
         conditions: Some(EndpointConditions {
             ready: Some(true),
             ..EndpointConditions::default()
         }),
         ..Endpoint::default()
-    });
-    EndpointSlice {
-        metadata: route.metadata(router_slice_name(&name) + suffix, labels),
-        address_type: family.to_owned(),
-        endpoints: Some(endpoints.collect()),
-        ports: Some(vec![EndpointPort {
-            name: Some(HTTP_PORT_NAME.to_owned()),
-            port: Some(i32::from(port)),
-            protocol: Some("TCP".to_owned()),
-            ..EndpointPort::default()
-        }]),
     }
 }
 

@@ -68,6 +68,7 @@ pub fn table() -> Vec<Wrong> {
     table.extend(of_the_rollout());
     table.extend(of_the_pods());
     table.extend(of_the_evidence());
+    table.extend(of_the_service());
     table
 }
 
@@ -236,5 +237,30 @@ fn of_the_evidence() -> Vec<Wrong> {
         Rule "/spec/objectives" = version("a-b", "{{revision}}") => "custom.version.label";
         Schema "/spec/objectives" = version("a", "") => "custom.version.value";
         Schema "/spec/objectives" = version("a", &letters(201)) => "custom.version.value";
+    }
+}
+
+fn of_the_service() -> Vec<Wrong> {
+    let ports = |ports: Value| json!({"ports": ports});
+    let many = || (1..=9).map(|port| json!({"name": format!("p{port}"), "port": port}));
+    rows! {
+        Schema "/spec/service" = json!({"name": ""}) => "spec.service.name";
+        Schema "/spec/service" = json!({"name": letters(64)}) => "spec.service.name";
+        Schema "/spec/service" = ports(json!([])) => "spec.service.ports";
+        Schema "/spec/service" = ports(many().collect()) => "spec.service.ports";
+        Schema "/spec/service" = ports(json!([{"port": 80}])) => "ports[0].name";
+        Schema "/spec/service" = ports(json!([{"name": "a"}])) => "ports[0].port";
+        Schema "/spec/service" = ports(json!([{"name": "", "port": 80}])) => "ports[0].name";
+        Schema "/spec/service" =
+            ports(json!([{"name": letters(64), "port": 80}]))
+            => "ports[0].name";
+        Schema "/spec/service" = ports(json!([{"name": "a", "port": 0}])) => "ports[0].port";
+        Schema "/spec/service" = ports(json!([{"name": "a", "port": 65536}])) => "ports[0].port";
+        Schema "/spec/service" =
+            ports(json!([{"name": "a", "port": 80, "appProtocol": ""}]))
+            => "ports[0].appProtocol";
+        Schema "/spec/service" =
+            ports(json!([{"name": "a", "port": 80, "appProtocol": letters(254)}]))
+            => "ports[0].appProtocol";
     }
 }

@@ -70,6 +70,9 @@ pub fn table() -> Vec<Wrong> {
         |source: &str, custom: Value| judged_by("errorRate", json!({"max": "1%"}), source, custom);
     let custom = |custom: Value| errors_by("Custom", custom);
     let counter = || json!({"requests": {"metric": "a", "label": "b"}});
+    let port = |name: &str, port: i32, protocol: &str| -> Value {
+        json!({"ports": [{"name": name, "port": port, "appProtocol": protocol}]})
+    };
     let mut table = rows! {
         // What is judged beside stable, by class and by query.
         Rule "/spec/objectives" = no_worse(json!({})) => "noWorseThanStable";
@@ -273,6 +276,19 @@ pub fn table() -> Vec<Wrong> {
         Rule "/spec/objectives" = errors("0.00%") => "errorRate.max";
         Rule "/spec/objectives" = errors("100%") => "errorRate.max";
         Rule "/spec/objectives" = errors("0.01") => "errorRate.max";
+        // The Service.
+        Rule "/spec/service" = json!({"name": "1a"}) => "spec.service.name";
+        Rule "/spec/service" = json!({"name": "a-"}) => "spec.service.name";
+        Rule "/spec/service" = json!({"name": "a.b"}) => "spec.service.name";
+        Rule "/spec/service" = json!({"name": "iris-0123abcd"}) => "spec.service.name";
+        Rule "/spec/service" = port("A", 80, "http") => "spec.service.ports[0].name";
+        Rule "/spec/service" = port("a", 80, "a b") => "spec.service.ports[0].appProtocol";
+        Rule "/spec/service" =
+            json!({"ports": [{"name": "a", "port": 80}, {"name": "b", "port": 80}]})
+            => "spec.service.ports";
+        Rule "/spec/service" =
+            json!({"ports": [{"name": "a", "port": 80}, {"name": "a", "port": 81}]})
+            => "spec.service.ports";
         // The rollout.
         Schema "/spec/rollout/steps" = json!([]) => "spec.rollout.steps";
         Rule "/spec/rollout/steps" = weights(&[50, 10, 100]) => "spec.rollout.steps";
@@ -377,6 +393,21 @@ pub fn right() -> Vec<Value> {
                     }}-.*\"}) > 0", "min": -1.5, "max": -1.5}},
                 {"name": "b", "query": {"promql": "vector(1)", "min": 0.5, "then": "Hold"}},
             ]),
+        ),
+        with(manifest("1"), "/spec/service", json!({})),
+        with(
+            manifest("1"),
+            "/spec/service",
+            json!({"name": "a".repeat(63), "ports": [
+                {"name": "http", "port": 80},
+                {"name": "grpc", "port": 9000, "appProtocol": "kubernetes.io/h2c"},
+                {"name": "x", "port": 65535, "appProtocol": "example.com/x.y"},
+            ]}),
+        ),
+        with(
+            manifest("1"),
+            "/spec/service",
+            json!({"name": "iris-0123abc"}),
         ),
         with(manifest("1"), "/spec/traffic", json!({})),
         with(manifest("1"), "/spec/traffic", json!({"envoy": {}})),
