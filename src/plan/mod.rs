@@ -19,7 +19,7 @@ pub use version::VERSION_ANNOTATION;
 
 use crate::{
     api::{Fetch, ModelDeployment, Revision, State, VersionSpec, validate::is_fetched},
-    k8s::{Intent, KnownVersion, Object, in_force},
+    k8s::{Intent, KnownVersion, Object, in_force, service_of},
     router::{Report, Route, Router},
 };
 
@@ -101,6 +101,13 @@ pub fn plan(model: &ModelDeployment, input: &PlanInput<'_>) -> Plan {
     }
     if input.usable {
         plan.retire = replaced(&plan, input.report);
+        plan.apply.retain(|intent| match &intent.object {
+            Object::EndpointSlice(slice) => {
+                let service = service_of(slice).unwrap_or_default();
+                plan.retire.iter().all(|retired| retired != service)
+            }
+            _ => true,
+        });
         plan.may_adopt = input.report.services.answered;
     }
     let live = input.state.in_use();

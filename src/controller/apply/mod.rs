@@ -408,8 +408,8 @@ impl Target<'_> {
         })
     }
 
-    /// Deletes a Service of an earlier name, then its EndpointSlices. What cannot be deleted is
-    /// tried again with the next reconcile.
+    /// Deletes the EndpointSlices of a Service of an earlier name, then the Service. What cannot be
+    /// deleted is tried again with the next reconcile.
     async fn retire(&self, stores: &Stores, service: &str) -> Result<usize, ApplyError> {
         let (namespace, _) = self.key();
         let slices = stores.slices.state_filter(|slice| {
@@ -418,10 +418,11 @@ impl Target<'_> {
                 && is_child(slice, self.model)
         });
         let deleted = async {
-            self.delete(&stores.services, service).await?;
             for slice in &slices {
                 self.delete(&stores.slices, &slice.name_any()).await?;
             }
+            // Last, since the name is known by it: after a crash the deletion can be repeated.
+            self.delete(&stores.services, service).await?;
             Ok(1 + slices.len())
         };
         match deleted.await {
