@@ -61,6 +61,10 @@ pub mod reasons {
     pub const FAST_ROLLBACK_STARTED: &str = "FastRollbackStarted";
     /// A version that was promoted before has all traffic again, without steps.
     pub const FAST_ROLLBACK: &str = "FastRollback";
+    /// `spec.replicas` is 0: no version has pods.
+    pub const ASLEEP: &str = "Asleep";
+    /// `spec.replicas` is no longer 0, and the stable version's pods are being started.
+    pub const WAKING: &str = "WakingUp";
     /// The new version was rolled back.
     pub const ROLLED_BACK: &str = "RolledBack";
     /// A newer spec replaced the version under trial.

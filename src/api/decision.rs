@@ -109,9 +109,16 @@ pub struct ObjectiveRecord {
 }
 
 impl DecisionRecord {
-    /// Whether it is a decision about a version; pausing and resuming decide nothing about one.
+    /// Whether it is a decision about a version; to pause, resume, sleep and wake up decides nothing
+    /// about one.
     pub fn is_move(&self) -> bool {
-        ![reasons::PAUSED, reasons::RESUMED].contains(&self.action.as_str())
+        let others = [
+            reasons::PAUSED,
+            reasons::RESUMED,
+            reasons::ASLEEP,
+            reasons::WAKING,
+        ];
+        !others.contains(&self.action.as_str())
     }
 
     /// The record as status keeps it: long texts are shortened.

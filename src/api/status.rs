@@ -125,6 +125,15 @@ pub struct State {
 impl State {
     /// Returns the versions that have pods: those with weight, and those that may still have
     /// requests.
+    pub fn with_pods(&self) -> BTreeSet<Revision> {
+        if self.phase == Phase::Asleep {
+            let retiring = self.retiring.iter().map(|version| &version.revision);
+            return retiring.cloned().collect();
+        }
+        self.in_use()
+    }
+
+    /// Returns the stable version, the one on trial, and those that may still have requests.
     pub fn in_use(&self) -> BTreeSet<Revision> {
         let stable = self.stable.iter().map(|version| &version.revision);
         let canary = self.canary.iter().map(|version| &version.revision);
@@ -157,6 +166,18 @@ pub enum Phase {
     RollingBack,
     /// One version serves everything, and no rollout is under way.
     Stable,
+    /// `spec.replicas` is 0: the address answers 503 with `Retry-After`, and no version has pods
+    /// once the requests under way are answered.
+    Asleep,
+    /// `spec.replicas` is no longer 0, and the stable version's pods are being started again.
+    Waking,
+}
+
+impl Phase {
+    /// Whether no version has weight although one is stable.
+    pub fn is_without_traffic(self) -> bool {
+        matches!(self, Self::Asleep | Self::Waking)
+    }
 }
 
 /// A version by its two names.

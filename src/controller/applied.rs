@@ -9,7 +9,7 @@ use super::{
     status::SpecValidity,
 };
 use crate::{
-    api::State,
+    api::{Phase, State},
     observe::Refusal,
     plan::{PlanInput, plan},
     rollout::Decision,
@@ -25,8 +25,8 @@ pub(super) struct Applied {
 }
 
 impl Applied {
-    /// Applies what is persisted, unless the decision ends a trial or takes weight from it: that
-    /// waits for no object.
+    /// Applies what is persisted, unless the decision ends a trial or takes weight from it, or puts
+    /// the model to sleep: that waits for no object.
     ///
     /// # Errors
     /// A plan that removes something was not confirmed. Refused objects are no error.
@@ -35,7 +35,9 @@ impl Applied {
         decision: &Decision,
         context: &Context,
     ) -> Result<Self, CatchUpError> {
-        if retreats(&prepared.snapshot.state, &decision.next) {
+        let (old, new) = (&prepared.snapshot.state, &decision.next);
+        let falls_asleep = new.phase == Phase::Asleep && old.phase != Phase::Asleep;
+        if falls_asleep || retreats(old, new) {
             let is_news = false;
             return Ok(Self { prepared, is_news });
         }

@@ -143,7 +143,9 @@ fn conditions<'a>(
     (validity, refused): (&'a SpecValidity, &'a [Refusal]),
     reachability: Reachability,
 ) -> Vec<Row<'a>> {
-    let available = state.stable.is_some() && stable.endpoints > 0;
+    let is_asleep = state.phase == Phase::Asleep;
+    let has_traffic = !state.phase.is_without_traffic();
+    let available = has_traffic && state.stable.is_some() && stable.endpoints > 0;
     let all_ready = state.stable.is_some() && stable.has_capacity(model.spec.pods_needed());
     let stable_version = state.stable.as_ref().map(|stable| stable.version.as_str());
     let pods = ServingPods {
@@ -152,6 +154,7 @@ fn conditions<'a>(
         replicas: model.spec.replicas,
     };
     let pods_reason = match (available, all_ready) {
+        _ if is_asleep => reasons::ASLEEP,
         (false, _) => reasons::NO_ENDPOINT,
         (true, false) => reasons::NOT_ALL_READY,
         (true, true) => reasons::ALL_READY,
@@ -199,7 +202,11 @@ fn conditions<'a>(
             types::AVAILABLE,
             available,
             pods_reason.to_owned(),
-            Message::Pods(pods),
+            if is_asleep {
+                Message::Decided(state)
+            } else {
+                Message::Pods(pods)
+            },
         ),
         (
             types::RECONCILING,
@@ -258,6 +265,13 @@ fn progress(
     all_ready: bool,
     reachability: Reachability,
 ) -> Progress {
+    match state.phase {
+        // What the spec asks for, so that GitOps tools call it healthy, as they do a Deployment or
+        // a Knative Revision at zero.
+        Phase::Asleep => return Progress::ready(reasons::ASLEEP),
+        Phase::Waking => return Progress::under_way(reasons::WAKING),
+        _ => {}
+    }
     let last_action = state
         .last_move()
         .map(|record| record.action.as_str())
@@ -324,11 +338,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{api::VersionRef, observe::PodProblem, router::PendingReason};
+    use crate::{
+        api::{Revision, VersionRef},
+        observe::PodProblem,
+        router::PendingReason,
+    };
 
-    /// Three pods are asked for, version 1 serves, and its pods are like this.
-    fn of(stable: &VersionHealth, min_ready: &str) -> ModelDeploymentStatus {
-        let model: ModelDeployment = serde_json::from_value(json!({
+    /// Three pods are asked for.
+    fn model(min_ready: &str) -> ModelDeployment {
+        serde_json::from_value(json!({
             "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
             "metadata": {"name": "churn", "namespace": "ml", "generation": 1},
             "spec": {
@@ -337,15 +355,25 @@ mod tests {
                 "objectives": [{"name": "errors", "errorRate": {"max": "1%"}}],
             },
         }))
-        .unwrap();
-        let state = State {
+        .unwrap()
+    }
+
+    /// The state in which the spec's version serves.
+    fn serving(model: &ModelDeployment) -> State {
+        State {
             phase: Phase::Stable,
             stable: Some(VersionRef {
                 revision: VersionSpec::of(&model.spec).revision(),
                 version: "1".to_owned(),
             }),
             ..State::default()
-        };
+        }
+    }
+
+    /// Version 1 serves, and its pods are like this.
+    fn of(stable: &VersionHealth, min_ready: &str) -> ModelDeploymentStatus {
+        let model = model(min_ready);
+        let state = serving(&model);
         let now = Timestamp::UNIX_EPOCH;
         build_status(
             &model,
@@ -389,6 +417,31 @@ mod tests {
                 "{ready} of 3, {min_ready}"
             );
         }
+    }
+
+    #[test]
+    fn asleep_is_ready_and_not_available() {
+        let mut model = model("100%");
+        model.spec.replicas = 0;
+        let mut state = serving(&model);
+        state.phase = Phase::Asleep;
+        let of = |state: &State| {
+            let validity = (&SpecValidity::Valid, &[][..]);
+            let (answers, now) = (Reachability::Answers, Timestamp::UNIX_EPOCH);
+            build_status(&model, state, &pods(0, 0), validity, answers, now)
+        };
+        let status = of(&state);
+        assert_eq!(holds(&status, types::READY), ("True", reasons::ASLEEP));
+        assert_eq!(holds(&status, types::AVAILABLE), ("False", reasons::ASLEEP));
+        assert_eq!(holds(&status, types::RECONCILING).0, "False");
+        assert_eq!(holds(&status, types::STALLED).0, "False");
+        // Also where another version waits in the spec, and where none has served yet.
+        state.stable.as_mut().unwrap().revision = Revision("00000000".to_owned());
+        assert_eq!(holds(&of(&state), types::READY).0, "True");
+        state.stable = None;
+        assert_eq!(holds(&of(&state), types::READY).0, "True");
+        state.phase = Phase::Waking;
+        assert_eq!(holds(&of(&state), types::READY), ("False", reasons::WAKING));
     }
 
     #[test]

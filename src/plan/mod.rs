@@ -86,11 +86,13 @@ pub fn plan(model: &ModelDeployment, input: &PlanInput<'_>) -> Plan {
         model,
         owner,
         defaults: input.defaults,
+        // At least one: a version that has pods is not asleep, whatever the spec says already.
         replicas: input
             .state
             .replicas_floor
-            .unwrap_or(0)
-            .max(model.spec.replicas),
+            .unwrap_or(1)
+            .max(model.spec.replicas)
+            .max(1),
     };
     if let Some(mut route) = Route::new(model, input.state, input.report) {
         if !input.usable {
@@ -114,9 +116,10 @@ pub fn plan(model: &ModelDeployment, input: &PlanInput<'_>) -> Plan {
     if live.is_empty() {
         return plan; // a new state: take nothing from orphaned versions before it names one
     }
+    let with_pods = input.state.with_pods();
     let versions = versions(&builder, input);
     for (revision, version) in &versions {
-        let is_live = live.contains(revision);
+        let has_pods = with_pods.contains(revision);
         let standing = Standing {
             reign: reign(input.state, &versions, revision),
             until: until(input.state, version, revision),
@@ -125,10 +128,10 @@ pub fn plan(model: &ModelDeployment, input: &PlanInput<'_>) -> Plan {
             "the version's record in the history",
             Object::ControllerRevision(builder.history(revision, version, &standing)),
         );
-        let reason = if is_live {
+        let reason = if has_pods {
             "a version in use"
         } else {
-            "a version kept for undo"
+            "a version kept for undo, or asleep"
         };
         plan.push(
             "the version's Service",
@@ -136,7 +139,7 @@ pub fn plan(model: &ModelDeployment, input: &PlanInput<'_>) -> Plan {
         );
         plan.push(
             reason,
-            Object::Deployment(builder.deployment(revision, version, is_live)),
+            Object::Deployment(builder.deployment(revision, version, has_pods)),
         );
     }
     if input.usable {

@@ -4,6 +4,7 @@
 //! ```text
 //! Pending ─► Stable ─► Preparing ─► Canary(10) ─► … ─► Canary(100) ─► Promoting ─► Stable
 //!                          └──────────────┴──────────────────┴─► RollingBack ─► Stable
+//! any ─► Asleep ─► Waking ─► Stable
 //! ```
 //! Forward moves wait until the cluster has what the state says; the move back to stable waits for
 //! nothing.
@@ -33,6 +34,15 @@ pub fn decide(
     context.restore();
     context.retire();
     context.note_pause();
+    if spec.is_asleep() {
+        context.sleep();
+        let requeue = context.next_retirement();
+        return context.decided(requeue);
+    }
+    if let Some(requeue) = context.wake() {
+        let requeue = earliest(Some(requeue), context.next_retirement());
+        return context.decided(requeue);
+    }
     let canary = context.next.canary.as_ref();
     let has_weight = canary.map(|canary| canary.progress.is_some());
     let requeue = match (context.next.stable.is_some(), has_weight) {

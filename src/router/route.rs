@@ -67,7 +67,7 @@ impl<'a> Route<'a> {
 /// The versions of a state and their shares of the requests in percent, canary first.
 ///
 /// A canary without endpoints gets 0. Versions that retire are listed with 0, so that requests
-/// under way complete. Empty where no version serves.
+/// under way complete. All have 0 while the model is asleep. Empty where no version serves.
 pub fn weights(
     state: &State,
     has_endpoints: impl FnOnce(&Revision) -> bool,
@@ -76,7 +76,11 @@ pub fn weights(
         return Vec::new();
     };
     let mut weights = Vec::new();
-    let mut left = 100_u8;
+    let mut left = if state.phase.is_without_traffic() {
+        0
+    } else {
+        100_u8
+    };
     if let Some(canary) = &state.canary {
         let weight = if has_endpoints(&canary.revision) {
             canary.weight

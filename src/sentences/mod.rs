@@ -134,6 +134,16 @@ impl Display for Statement {
                 "The status was lost: version {version}, the one in force by the history, has all \
                  traffic."
             ),
+            Self::Asleep { waiting } => {
+                f.write_str(
+                    "Asleep (spec.replicas is 0): no version has pods, and the address answers 503.",
+                )?;
+                match waiting {
+                    Some(version) => write!(f, " Version {version} waits in the spec."),
+                    None => Ok(()),
+                }
+            }
+            Self::Waking => f.write_str("Waking up (spec.replicas is no longer 0)."),
             Self::Paused => f.write_str(
                 "Paused (spec.rollout.paused): no weight is raised until it is resumed; a breach \
                  still rolls back.",
@@ -361,6 +371,7 @@ fn withdrawn(f: &mut Formatter<'_>, why: &Withdrawal, canary: &str, stable: &str
     let ending = format!("version {canary} is withdrawn, all traffic is on {stable}.");
     match why {
         Withdrawal::InvalidSpec => write!(f, "The spec cannot be used any more: {ending}"),
+        Withdrawal::Asleep => write!(f, "spec.replicas is 0: {ending}"),
         Withdrawal::Deleting => write!(f, "The model is being deleted: {ending}"),
         Withdrawal::Newer(version) => write!(f, "The spec asks for version {version}: {ending}"),
         Withdrawal::StableAgain => write!(

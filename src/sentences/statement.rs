@@ -58,6 +58,10 @@ pub(crate) enum Statement {
     Unwritten(Refusal),
     /// The status was lost, and the version in force was found in the history.
     Restored { version: String },
+    /// `spec.replicas` is 0; which version waits in the spec, if another one than stable does.
+    Asleep { waiting: Option<String> },
+    /// `spec.replicas` is no longer 0.
+    Waking,
     /// `spec.rollout.paused` became true.
     Paused,
     /// `spec.rollout.paused` became false.
@@ -214,6 +218,8 @@ pub(crate) enum Withdrawal {
     InvalidSpec,
     /// The model is being deleted.
     Deleting,
+    /// `spec.replicas` is 0.
+    Asleep,
     /// The spec asks for stable again.
     StableAgain,
     /// The spec asks for this version.

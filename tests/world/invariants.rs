@@ -415,6 +415,9 @@ impl Invariants {
     fn answers(&mut self, change: &Change, routers: &[RouterModel], model: ModelRef) {
         let nothing = json!({});
         let old = change.before.as_deref().unwrap_or(&nothing);
+        if change.after["status"]["phase"] == "Asleep" {
+            return; // ready, and not available
+        }
         if holds_since(old, "Ready").is_some() || holds_since(&change.after, "Ready").is_none() {
             return;
         }
@@ -451,10 +454,11 @@ impl Invariants {
         let status = &live["status"];
         let name = &change.key.name;
         let is_of = |version: &Value| *name == model.version(text(&version["revision"]));
+        let is_asleep = status["phase"] == "Asleep";
         let serves = is_of(&status["stable"]) || (weight(status) > 0 && is_of(&status["canary"]));
         let retiring = status["retiring"].as_array();
         let is_kept = retiring.is_some_and(|list| list.iter().any(is_of));
-        if !serves && !is_kept {
+        if (!serves || is_asleep) && !is_kept {
             return;
         }
         // Independent of the spec: during a rollout, and until the previous version is gone.

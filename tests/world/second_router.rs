@@ -78,7 +78,12 @@ impl Router for TwoServices {
         // In this order: after a promotion the version that was on trial is stable before it loses
         // its weight.
         let names = [route.name(), format!("{}-canary", route.name())];
-        let parts = [(&stable.revision, 100 - weight), (on_trial, weight)];
+        let all = if route.state.phase.is_without_traffic() {
+            0
+        } else {
+            100
+        };
+        let parts = [(&stable.revision, all - weight), (on_trial, weight)];
         let objects = names.into_iter().zip(parts);
         objects
             .map(|(name, (revision, weight))| Intent {
@@ -184,15 +189,21 @@ fn routes(stores: &Stores) -> RouterModel {
                 endpoints.into_iter().map(Into::into).collect::<Vec<_>>(),
             ))
         };
-        let Some((stable, _, its_endpoints)) = part(&name) else {
+        let Some((stable, its_weight, its_endpoints)) = part(&name) else {
             continue;
         };
-        let canary = part(&format!("{name}-canary"))
-            .filter(|(canary, _, endpoints)| *canary != stable && !endpoints.is_empty());
+        let canary = part(&format!("{name}-canary"));
+        // Asleep, no version has weight.
+        let all = match canary.as_ref().map_or(0, |(_, weight, _)| *weight) + its_weight {
+            0 => 0,
+            _ => 100,
+        };
+        let canary =
+            canary.filter(|(canary, _, endpoints)| *canary != stable && !endpoints.is_empty());
         let weight = canary.as_ref().map_or(0, |(_, weight, _)| *weight);
         let parts = canary
             .into_iter()
-            .chain([(stable, 100 - weight, its_endpoints)]);
+            .chain([(stable, all - weight, its_endpoints)]);
         let backends = parts.map(|(revision, weight, endpoints)| Backend {
             revision: revision.0,
             weight,

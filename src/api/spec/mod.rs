@@ -97,9 +97,10 @@ pub struct ModelDeploymentSpec {
 
     /// Pods of the serving version. A canary runs as many, so that either version can take all
     /// traffic. A higher number takes effect at once, a lower one when no rollout is under way and
-    /// the previous version is gone.
+    /// the previous version is gone. At 0 the model is asleep: no version has pods, no rollout
+    /// proceeds, and the address answers 503 with `Retry-After`.
     #[serde(default = "one")]
-    #[schemars(range(min = 1, max = 1000))]
+    #[schemars(range(min = 0, max = 1000))]
     pub replicas: i32,
 
     /// The Service under which clients call the model.
@@ -147,6 +148,11 @@ pub struct ModelDeploymentSpec {
 }
 
 impl ModelDeploymentSpec {
+    /// Whether no version is to have pods.
+    pub fn is_asleep(&self) -> bool {
+        self.replicas == 0
+    }
+
     /// Returns how long a version that another one replaced keeps its pods: as long as
     /// `spec.rollout.scaleDownDelay` says, and never less than its longest request.
     pub fn scale_down_delay(&self) -> Duration {

@@ -61,11 +61,8 @@ pub fn validate(model: &ModelDeployment, limits: &Limits) -> Vec<Invalid> {
     check_model(&model.spec, limits, &mut errors);
     check_serving(&model.spec, &mut errors);
     pods::check_pods(&model.spec.serving, &mut errors);
-    if model.spec.replicas < 1 {
-        errors.push(invalid(
-            "spec.replicas",
-            "at least 1; delete the ModelDeployment to stop serving",
-        ));
+    if model.spec.replicas < 0 {
+        errors.push(invalid("spec.replicas", "at least 0, which is asleep"));
     }
     let envoy = model.spec.traffic.envoy.unwrap_or_default();
     if !is_positive(envoy.timeout) {

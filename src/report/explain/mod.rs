@@ -85,6 +85,13 @@ pub fn explain(
 fn standing(state: &State, spec: &ModelDeploymentSpec, now: Timestamp) -> String {
     let Some(canary) = &state.canary else {
         return match (&state.stable, state.phase) {
+            (_, Phase::Asleep) => "Asleep (spec.replicas is 0): no version has pods, and the \
+                 address answers 503."
+                .to_owned(),
+            (Some(stable), Phase::Waking) => format!(
+                "Waking up: the address answers 503 until a pod of version {} is Ready.",
+                stable.version
+            ),
             (Some(stable), Phase::RollingBack) => format!(
                 "All traffic is back on version {}. The version that was taken back keeps its pods \
                  until its last requests are answered.",
@@ -194,6 +201,11 @@ fn prospects(
                 )
             }));
         }
+        None if state.phase == Phase::Asleep => lines.push(
+            "Nothing, until spec.replicas is above 0. Then the stable version comes back first, \
+             and the spec's version, if it is another one, is put on trial after it."
+                .to_owned(),
+        ),
         None if refused.is_none() => {
             lines.push("Nothing, until the spec asks for another version.".to_owned());
         }

@@ -2,6 +2,7 @@
 //! [`DecisionContext`](super::context::DecisionContext) that makes one move at most, and returns
 //! the time until the next look; `None` where only a change brings one.
 
+mod asleep;
 mod canary;
 mod pending;
 mod preparing;

@@ -1,5 +1,6 @@
 //! The life of rollouts, step by step, and what holds in every life.
 
+mod asleep;
 mod names;
 mod objectives;
 mod pods;

@@ -385,6 +385,16 @@ messages! {
         #[prost(message, optional, tag = "1")] r#match: Option<RouteMatch>,
         #[prost(message, optional, tag = "2")] route: Option<RouteAction>,
         #[prost(message, optional, tag = "7")] direct_response: Option<DirectResponseAction>,
+        #[prost(message, repeated, tag = "10")] response_headers_to_add: Vec<HeaderValueOption>,
+    }
+    /// A header that is added.
+    HeaderValueOption {
+        #[prost(message, optional, tag = "1")] header: Option<HeaderValue>,
+    }
+    /// A header.
+    HeaderValue {
+        #[prost(string, tag = "1")] key: String,
+        #[prost(string, tag = "2")] value: String,
     }
     /// Which requests.
     RouteMatch {

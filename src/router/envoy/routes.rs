@@ -72,7 +72,8 @@ pub fn routes(stores: &Stores) -> RouterModel {
 /// state that can be rebuilt, so that the address keeps answering until the status is restored.
 fn state_of(stores: &Stores, model: &ModelDeployment) -> Option<State> {
     let persisted = model.status.as_ref().map(|status| &status.state);
-    match persisted.filter(|state| state.stable.is_some()) {
+    let names_one = |state: &&State| state.stable.is_some() || state.phase.is_without_traffic();
+    match persisted.filter(names_one) {
         Some(state) => Some(state.clone()),
         None => remains(stores, model),
     }
@@ -127,7 +128,9 @@ fn route(
     state: &State,
     endpoints: impl Fn(&Revision) -> Vec<SocketAddr>,
 ) -> Option<ModelRoute> {
-    state.stable.as_ref()?;
+    if state.stable.is_none() && !state.phase.is_without_traffic() {
+        return None;
+    }
     let has_endpoints = |revision: &Revision| !endpoints(revision).is_empty();
     let backends = weights(state, has_endpoints).into_iter();
     let backends = backends.map(|(revision, weight)| Backend {
@@ -206,6 +209,24 @@ mod tests {
             weights(None, true),
             [pair("aaaaaaaa", 100), pair("dddddddd", 0)]
         );
+    }
+
+    #[test]
+    fn asleep_no_version_has_weight() {
+        let mut model = model(None);
+        let endpoints = |_: &Revision| vec!["10.0.0.1:8080".parse().unwrap()];
+        for phase in [Phase::Asleep, Phase::Waking] {
+            let state = &mut model.status.as_mut().unwrap().state;
+            state.phase = phase;
+            let state = state.clone();
+            let route = route(&model, &state, endpoints).unwrap();
+            assert!(route.backends.iter().all(|backend| backend.weight == 0));
+        }
+        // The address answers before any version has served.
+        let state = &mut model.status.as_mut().unwrap().state;
+        state.stable = None;
+        let state = state.clone();
+        assert_eq!(route(&model, &state, endpoints).unwrap().backends, []);
     }
 
     #[test]

@@ -231,7 +231,7 @@ pub fn table() -> Vec<Wrong> {
         Schema "/spec/serving" =
             json!({"imagePullPolicy": "Often"})
             => "spec.serving.imagePullPolicy";
-        Schema "/spec/replicas" = json!(0) => "spec.replicas";
+        Schema "/spec/replicas" = json!(-1) => "spec.replicas";
         Schema "/spec/replicas" = json!(1001) => "spec.replicas";
         Schema "/spec/revisionHistoryLimit" = json!(-1) => "spec.revisionHistoryLimit";
         Rule "/spec/traffic" = json!({"envoy": {"timeout": "0s"}}) => "spec.traffic.envoy.timeout";
@@ -310,6 +310,13 @@ pub fn table() -> Vec<Wrong> {
         Rule "/spec/rollout/steps/0/pause" = json!({"duration": "0s"}) => "pause.duration";
         Rule "/spec/rollout/steps/0/pause" = json!({"duration": "1d"}) => "pause.duration";
         Rule "/spec/rollout/bakeTime" = json!("a while") => "spec.rollout.bakeTime";
+        // A window that no version meets.
+        Rule "/spec/rollout/rollbackWindow" =
+            json!({"revisions": 11})
+            => "spec.rollout.rollbackWindow.revisions";
+        Rule "/spec/rollout/rollbackWindow" =
+            json!({"within": "0s"})
+            => "rollbackWindow.within";
         // Durations are those of GEP-2257: no decimals, no days, no number without a unit.
         Rule "/spec/rollout/bakeTime" = json!("1.5m") => "spec.rollout.bakeTime";
         Rule "/spec/rollout/bakeTime" = json!("1d") => "spec.rollout.bakeTime";

@@ -49,7 +49,7 @@ use super::{
         AT_MOST, AccessLog, AccessLogFilter, AndFilter, Any, CircuitBreakers, Cluster,
         ClusterLoadAssignment, ClusterWeight, CommonHttpProtocolOptions, ComparisonFilter,
         ConfigSource, DISCOVERY_EDS, DataSource, DirectResponseAction, EdsClusterConfig, Endpoint,
-        ExplicitHttpConfig, Filter, FilterChain, Http1ProtocolOptions, HttpConnectionManager,
+        ExplicitHttpConfig, Filter, FilterChain, HeaderValue, HeaderValueOption, Http1ProtocolOptions, HttpConnectionManager,
         HttpFilter, HttpProtocolOptions, LEAST_REQUEST, LbEndpoint, Listener, LocalityLbEndpoints,
         Named, OTHER_THAN, PASS_THROUGH, PreviousHostsPredicate, Rds, ResponseFlagFilter,
         RetryBackOff, RetryHostPredicate, RetryPolicy, Route, RouteAction, RouteConfiguration,
@@ -74,6 +74,9 @@ const MAX_RETRIES: u32 = 1024;
 /// timeout: the connection ended, the stream was reset, what arrived was no HTTP, the route's
 /// timeout passed. Not `DC` (the client hung up) and not `SI` (the client does not read).
 const BROKEN_OFF: [&str; 4] = ["UC", "UR", "UPE", "UT"];
+/// After this many seconds a client may try a model again that no version serves: a pod that is
+/// woken up takes about as long to start.
+const RETRY_AFTER_SECONDS: u32 = 10;
 const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";
 
 /// The types of resources, in the order in which they must reach a router: a resource comes before
@@ -402,16 +405,23 @@ fn route_configuration(
             direct_response: Some(DirectResponseAction {
                 status: 503,
                 body: Some(DataSource {
-                    inline_string: format!("no version of model {name} is ready yet\n"),
+                    inline_string: format!("model {name} is asleep, or no version is ready yet\n"),
                 }),
             }),
             route: None,
+            response_headers_to_add: vec![HeaderValueOption {
+                header: Some(HeaderValue {
+                    key: "retry-after".to_owned(),
+                    value: RETRY_AFTER_SECONDS.to_string(),
+                }),
+            }],
         }
     } else {
         Route {
             r#match: Some(everything),
             route: Some(forward(key, weights, timeout)),
             direct_response: None,
+            response_headers_to_add: Vec::new(),
         }
     };
     RouteConfiguration {

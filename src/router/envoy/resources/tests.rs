@@ -95,6 +95,16 @@ fn a_weight_of_zero_is_left_out_of_the_route_and_its_cluster_stays() {
 }
 
 #[test]
+fn where_no_version_serves_the_router_says_when_to_try_again() {
+    let resources = Resources::compile(&churn(vec![backend("aaaaaaaa", 0, &[])]), None);
+    let mut routes: RouteConfiguration = decode(&resources.of(ResourceType::Route)["ml/churn"]);
+    let route = routes.virtual_hosts.remove(0).routes.remove(0);
+    assert_eq!(route.direct_response.unwrap().status, 503);
+    let header = route.response_headers_to_add[0].header.clone().unwrap();
+    assert_eq!((header.key.as_str(), header.value.as_str()), ("retry-after", "10"));
+}
+
+#[test]
 fn a_change_of_weight_changes_the_route_alone() {
     let compile = |stable, canary| {
         let backends = vec![
