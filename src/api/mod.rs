@@ -11,6 +11,7 @@ pub mod spec;
 pub mod status;
 pub mod validate;
 pub mod variables;
+mod verified;
 pub mod version;
 
 pub use commands::Commands;
@@ -18,6 +19,7 @@ pub use crd::{SCHEMA, SCHEMA_ANNOTATION, crd};
 pub use decision::{DecisionRecord, ObjectiveRecord, Verdict, remember};
 pub use duration::Duration;
 pub use percent::Percent;
+pub use spec::template::{FETCH, PodTemplate, SERVER};
 pub use spec::{
     Approval, CustomEvidence, CustomLatency, CustomRequests, CustomVersion, EnvoyTraffic,
     ErrorRateObjective, EvidenceSource, Gate, GateKind, InsufficientDataPolicy, LatencyMargin,
@@ -31,6 +33,7 @@ pub use status::{
     PostponedVersion, Progress, RefusedVersion, RetiringVersion, State, UnmeasuredObjective,
     VersionRef,
 };
+pub use verified::{ImageVerification, ModelVerification, Verification, Verified};
 pub use version::{Cache, Fetch, Revision, VersionSpec};
 
 /// API group of every type in this module.

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{DecisionRecord, Gate, Revision};
+use super::{DecisionRecord, Gate, Revision, Verified};
 use crate::evidence::{Cursors, Memory, Snapped};
 
 /// Status of a ModelDeployment.
@@ -42,6 +42,10 @@ pub struct ModelDeploymentStatus {
     /// Desired pods of the stable version, for the scale subresource: an autoscaler compares it
     /// with `spec.replicas`. A canary's pods are not included.
     pub replicas: i32,
+
+    /// What was verified of the versions in use, and what could not be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
 
     /// Label selector of the model's pods of all versions, for the scale subresource. An autoscaler
     /// adds up the load of all of them, so its result does not depend on the split of the traffic.

@@ -27,8 +27,9 @@ impl fmt::Display for Revision {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct VersionSpec {
-    /// The artefact.
-    pub model: ModelArtefact,
+    /// The artefact; absent where the serving image holds the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelArtefact>,
     /// How it is served. An absent image is filled in once, when the version is made: the new
     /// default of an upgraded operator applies to new versions only.
     pub serving: Serving,
@@ -81,6 +82,11 @@ impl VersionSpec {
         }
     }
 
+    /// The name that people see: the model's version, else what pins the image.
+    pub fn name(&self) -> String {
+        version_name(self.model.as_ref(), &self.serving)
+    }
+
     /// The revision: a digest of the declaration, so equal declarations are the same version in
     /// every cluster. `replicas`, `objectives`, `rollout` and `traffic` are not part of it:
     /// changing them starts no rollout.
@@ -96,6 +102,37 @@ impl VersionSpec {
         let [a, b, c, d, ..]: [u8; 32] = digest.into();
         Revision(format!("{:08x}", u32::from_be_bytes([a, b, c, d])))
     }
+}
+
+impl ModelDeploymentSpec {
+    /// The name of the spec's version: `spec.model.version`. Without a model it is the image's tag,
+    /// or else the first 12 hex digits of its digest.
+    pub fn version_name(&self) -> String {
+        version_name(self.model.as_ref(), &self.serving)
+    }
+}
+
+fn version_name(model: Option<&ModelArtefact>, serving: &Serving) -> String {
+    if let Some(model) = model {
+        return model.version.clone();
+    }
+    let image = serving.image.as_deref().unwrap_or_default();
+    let (name, digest) = image.split_once("@sha256:").unwrap_or((image, ""));
+    match name.rsplit_once(':') {
+        Some((_, tag)) if is_version(tag) => tag.to_owned(),
+        _ => digest.chars().take(12).collect(),
+    }
+}
+
+/// Whether a text can be a version: a value of a label.
+pub fn is_version(text: &str) -> bool {
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    text.len() <= 63
+        && edge(text.chars().next())
+        && edge(text.chars().last())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
 #[cfg(test)]
@@ -115,6 +152,22 @@ mod tests {
         assert_eq!(a.revision(), a.clone().revision());
         assert_ne!(a.revision(), b.revision());
         assert_eq!(a.revision().0.len(), 8);
+    }
+
+    #[test]
+    fn an_image_that_holds_its_model_is_named_by_its_tag_or_its_digest() {
+        let hex = "0123456789abcdef".repeat(4);
+        for (image, name) in [
+            (format!("r:5000/car:1.4@sha256:{hex}"), "1.4"),
+            (format!("r:5000/car@sha256:{hex}"), "0123456789ab"),
+            (
+                format!("car:{}@sha256:{hex}", "a".repeat(64)),
+                "0123456789ab",
+            ),
+        ] {
+            let pinned = version(serde_json::json!({"serving": {"image": image}}));
+            assert_eq!(pinned.name(), name, "{image}");
+        }
     }
 
     /// Objects in clusters have these names: a release that computed another revision would roll

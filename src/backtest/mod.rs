@@ -257,6 +257,7 @@ async fn from_cluster(
 fn check(model: &ModelDeployment) -> Result<(), BacktestError> {
     let limits = Limits {
         allowed_schemes: SCHEMES.map(str::to_owned).to_vec(),
+        bundled_image: String::new(), // not known here: only a spec without an image has it
     };
     let errors: Vec<String> = validate(model, &limits)
         .iter()

@@ -92,7 +92,7 @@ pub(super) fn table(model: &ModelDeployment, entries: &[Entry]) -> String {
             "{:<8} {:>6}  {:<16} {:<20}  {}",
             entry.revision,
             entry.number,
-            entry.declared.model.version,
+            entry.declared.name(),
             since.unwrap_or_default(),
             standing(state, &entry.revision)
         );

@@ -15,7 +15,7 @@ pub(super) fn retry(model: &ModelDeployment, token: &str) -> Result<Change, CliE
     let name = model.name_any();
     let state = state(model)?;
     let desired = VersionSpec::of(&model.spec).revision();
-    let version = &model.spec.model.version;
+    let version = model.spec.version_name();
     let on_trial = state.canary.as_ref();
     if on_trial.is_some_and(|canary| canary.revision == desired) {
         return Err(CliError::Pointless(format!(

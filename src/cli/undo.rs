@@ -29,7 +29,7 @@ pub(super) fn undo(
         Some(to) => named(entries, to, &name)?,
         None => before(entries, state, &desired, &name)?,
     };
-    let version = format!("{} ({})", entry.declared.model.version, entry.revision);
+    let version = format!("{} ({})", entry.declared.name(), entry.revision);
     if entry.declared == desired {
         return Err(CliError::Pointless(format!(
             "nothing to undo: the spec asks for version {version} already; `kubectl serin history \
@@ -95,7 +95,7 @@ fn named<'a>(entries: &'a [Entry], to: &str, name: &str) -> Result<&'a Entry, Cl
     // The newest, where several revisions have this model version.
     let by_version = || {
         let mut newest_first = entries.iter().rev();
-        newest_first.find(|entry| entry.declared.model.version == to)
+        newest_first.find(|entry| entry.declared.name() == to)
     };
     by_revision.or_else(by_number).or_else(by_version).ok_or_else(|| {
         CliError::Pointless(format!(

@@ -276,6 +276,6 @@ fn names_no_version(model: &ModelDeployment) -> bool {
 fn desired(spec: &ModelDeploymentSpec) -> VersionRef {
     VersionRef {
         revision: VersionSpec::of(spec).revision(),
-        version: spec.model.version.clone(),
+        version: spec.version_name(),
     }
 }

@@ -83,6 +83,7 @@ pub fn build_status(
         ready: Some(ready),
         ready_replicas: stable.ready,
         replicas: stable.desired,
+        verified: None,
         selector: Some(format!("{MODEL_LABEL}={}", model.name_any())),
     }
 }

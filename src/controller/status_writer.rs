@@ -8,12 +8,13 @@ use super::{
     applied::Applied,
     context::Context,
     error::StatusError,
+    prepare::Prepared,
     replace_status::replace_status,
     status::{SpecValidity, add_pending, becomes_ready, build_status},
 };
 use crate::{
     api::{
-        DecisionRecord, ModelDeployment, State,
+        DecisionRecord, ModelDeployment, Revision, State, Verified, VersionSpec,
         conditions::{reasons, types},
     },
     observe::Refusal,
@@ -51,14 +52,16 @@ pub(super) async fn write_status(
         .unwrap_or_default();
     let now = context.clock.now();
     let build = |reachability| {
-        build_status(
+        let mut status = build_status(
             model,
             &decision.next,
             &stable,
             (validity, refused),
             reachability,
             now,
-        )
+        );
+        status.verified = verified(prepared, &decision.next, &context.defaults.serving_image);
+        status
     };
     let mut status = build(Reachability::Answers);
     let mut reachability = Reachability::Answers;
@@ -113,6 +116,28 @@ pub(super) async fn write_status(
         requeue: decision.requeue,
         reachability,
     })
+}
+
+/// What was verified of the versions in use. The spec's version may not be recorded yet.
+fn verified(prepared: &Prepared, state: &State, bundled_image: &str) -> Option<Verified> {
+    let desired = VersionSpec::of(&prepared.model.spec);
+    let of = |revision: &Revision| {
+        let known = prepared.children.known.get(revision);
+        let spec = known.map(|known| &known.spec);
+        let spec = spec.or_else(|| (desired.revision() == *revision).then_some(&desired));
+        Some(spec?.verification(bundled_image))
+    };
+    let verified = Verified {
+        stable: state
+            .stable
+            .as_ref()
+            .and_then(|stable| of(&stable.revision)),
+        canary: state
+            .canary
+            .as_ref()
+            .and_then(|canary| of(&canary.revision)),
+    };
+    (verified != Verified::default()).then_some(verified)
 }
 
 /// A problem that the status did not show before, with its reason: what is wrong with this

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::{apps::v1::ControllerRevision, core::v1::PodTemplateSpec};
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -29,7 +29,7 @@ pub struct KnownVersion {
     /// Artefact, serving image and configuration.
     pub spec: VersionSpec,
     /// Its pods as they were rendered when it was recorded. Absent in records of release 1d584f3.
-    pub template: Option<PodTemplateSpec>,
+    pub template: Option<Value>,
     /// See [`REIGN_ANNOTATION`]. `None` if it was never in force, or was rolled back since.
     pub reign: Option<i64>,
     /// See [`UNTIL_ANNOTATION`].
@@ -45,13 +45,12 @@ impl KnownVersion {
     /// The data is not that of a version.
     pub fn read(object: &ControllerRevision) -> Result<Self, serde_json::Error> {
         let data = object.data.0.clone();
-        let template = data.get(TEMPLATE_FIELD).cloned();
         let reign = object.annotations().get(REIGN_ANNOTATION);
         let until = object.annotations().get(UNTIL_ANNOTATION);
         Ok(Self {
             number: object.revision.unwrap_or(0),
             spec: serde_json::from_value(data.clone())?,
-            template: template.map(serde_json::from_value).transpose()?,
+            template: data.get(TEMPLATE_FIELD).cloned(),
             reign: reign.and_then(|reign| reign.parse().ok()),
             until: until.and_then(|until| until.parse().ok()),
             data,
@@ -98,7 +97,7 @@ pub fn in_force(known: &BTreeMap<Revision, KnownVersion>) -> Option<VersionRef> 
     let (revision, version) = reigned.max_by_key(|(_, version)| version.reign)?;
     Some(VersionRef {
         revision: revision.clone(),
-        version: version.spec.model.version.clone(),
+        version: version.spec.name(),
     })
 }
 

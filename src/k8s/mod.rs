@@ -29,8 +29,10 @@ pub use history::{
 pub use kinship::{Kinship, is_child, kinship};
 pub use listen::{ListenError, listen};
 pub use models::Models;
-pub use names::{FETCH, model_labels, version_labels, version_name, version_selector};
-pub use objects::{HTTP_PORT_NAME, Intent, Object, owned};
+pub use names::{model_labels, version_labels, version_name, version_selector};
+pub use objects::{
+    HTTP_PORT_NAME, Intent, Object, VersionDeployment, VersionDeploymentSpec, body, owned,
+};
 pub use stores::Stores;
 pub use watch::{Concerned, Pace, Watched, Watches};
 

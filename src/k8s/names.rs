@@ -4,9 +4,6 @@ use std::collections::BTreeMap;
 
 use crate::api::{MANAGED_BY_LABEL, MANAGER, MODEL_LABEL, REVISION_LABEL, Revision};
 
-/// The init container that fetches a version's artefact.
-pub const FETCH: &str = "fetch";
-
 /// Name of a version's Deployment, Service and ControllerRevision.
 pub fn version_name(model: &str, revision: &Revision) -> String {
     format!("{model}-{revision}")

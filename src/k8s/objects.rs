@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::{
-        apps::v1::{ControllerRevision, Deployment},
-        core::v1::Service,
-        discovery::v1::EndpointSlice,
-    },
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+    api::{apps::v1::ControllerRevision, core::v1::Service, discovery::v1::EndpointSlice},
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference},
 };
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::api::{ModelDeployment, REVISION_LABEL, Revision};
 
@@ -26,6 +24,40 @@ pub struct Intent {
     pub reason: &'static str,
 }
 
+/// One version's Deployment. Its pod template is JSON, so that a field which is newer than the
+/// operator reaches the API server.
+#[derive(Serialize, Clone, Debug)]
+pub struct VersionDeployment {
+    /// Name, labels, owner.
+    pub metadata: ObjectMeta,
+    /// What is asked for.
+    pub spec: VersionDeploymentSpec,
+}
+
+/// The fields of a DeploymentSpec that Serin sets.
+#[derive(Serialize, Clone, Debug)]
+pub struct VersionDeploymentSpec {
+    /// Pods of the version.
+    pub replicas: i32,
+    /// Labels of these pods.
+    pub selector: LabelSelector,
+    /// The PodTemplateSpec.
+    pub template: Value,
+}
+
+/// An object as a request has it, with `apiVersion` and `kind`.
+///
+/// # Errors
+/// It cannot be written as JSON.
+pub fn body<K: Resource<DynamicType = ()>>(
+    wanted: &impl Serialize,
+) -> Result<Value, serde_json::Error> {
+    let mut body = serde_json::to_value(wanted)?;
+    body["apiVersion"] = Value::from(K::api_version(&()).into_owned());
+    body["kind"] = Value::from(K::kind(&()).into_owned());
+    Ok(body)
+}
+
 /// The kinds of objects that Serin makes.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant)] // a dozen of them live for a moment
@@ -35,7 +67,7 @@ pub enum Object {
     /// A name: the model's, or one version's.
     Service(Service),
     /// One version's pods.
-    Deployment(Deployment),
+    Deployment(VersionDeployment),
     /// Endpoints of the model's Service: the routers.
     EndpointSlice(EndpointSlice),
 }

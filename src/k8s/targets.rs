@@ -83,7 +83,7 @@ mod tests {
             },
             "spec": {"containers": [
                 {"name": "proxy"},
-                {"name": "model", "ports": [{"name": "http", "containerPort": 8080}]},
+                {"name": "server", "ports": [{"name": "http", "containerPort": 8080}]},
             ]},
             "status": {"phase": phase, "podIP": "10.244.0.7"},
         }))

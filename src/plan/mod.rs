@@ -2,6 +2,7 @@
 //! is harmless.
 
 mod artefact;
+mod merge;
 mod security;
 mod service;
 mod version;
@@ -12,14 +13,14 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 
 pub use version::VERSION_ANNOTATION;
 
 use crate::{
     api::{Fetch, ModelDeployment, Revision, State, VersionSpec, validate::is_fetched},
-    k8s::{Intent, KnownVersion, Object, in_force, service_of},
+    k8s::{Intent, KnownVersion, Object, VersionDeployment, in_force, service_of},
     router::{Report, Route, Router},
 };
 
@@ -160,7 +161,7 @@ pub fn plan(model: &ModelDeployment, input: &PlanInput<'_>) -> Plan {
 pub fn draft(
     model: &ModelDeployment,
     defaults: &PlatformDefaults,
-) -> Option<(Revision, Deployment)> {
+) -> Option<(Revision, VersionDeployment)> {
     let owner = model.controller_owner_ref(&())?;
     let builder = ObjectBuilder {
         model,
@@ -298,7 +299,8 @@ fn pin(mut version: VersionSpec, defaults: &PlatformDefaults) -> VersionSpec {
         .serving
         .image
         .get_or_insert_with(|| defaults.serving_image.clone());
-    if is_fetched(&version.model.uri) {
+    let model = version.model.as_ref();
+    if model.is_some_and(|model| is_fetched(&model.uri)) {
         version.fetch = Some(defaults.fetch.clone());
     }
     version

@@ -74,9 +74,9 @@ fn replicas_are_never_lowered_during_a_rollout() {
                 Object::Deployment(deployment) => Some(deployment),
                 _ => None,
             });
-        let of = |deployment: Deployment| {
+        let of = |deployment: VersionDeployment| {
             let version = &deployment.metadata.annotations.unwrap()["serin.dev/version"];
-            (version.clone(), deployment.spec.replicas.unwrap())
+            (version.clone(), deployment.spec.replicas)
         };
         let mut replicas: Vec<_> = deployments.map(of).collect();
         replicas.sort();
@@ -153,7 +153,7 @@ fn the_history_keeps_until_when_a_version_was_stable_unless_it_was_refused_since
     .unwrap();
     let known = |number: i64, reign, until: Option<&str>| {
         let mut spec = VersionSpec::of(&model.spec);
-        spec.model.version = number.to_string();
+        spec.model.as_mut().unwrap().version = number.to_string();
         let version = KnownVersion {
             number,
             data: serde_json::to_value(&spec).unwrap(),
@@ -206,4 +206,80 @@ fn the_history_keeps_until_when_a_version_was_stable_unless_it_was_refused_since
         (4, None, None),
     ];
     assert_eq!(kept.collect::<Vec<_>>(), expected);
+}
+
+/// A model with this `serving`.
+fn serving(serving: &serde_json::Value) -> ModelDeployment {
+    serde_json::from_value(json!({
+        "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
+        "metadata": {"name": "churn", "namespace": "ml", "uid": "u", "generation": 1},
+        "spec": {
+            "model": {"uri": "file:///m", "version": "2", "digest": "sha256:0"},
+            "serving": serving, "objectives": [{"name": "errors", "errorRate": {"max": "1%"}}],
+        },
+    }))
+    .unwrap()
+}
+
+#[test]
+fn a_field_of_the_template_that_no_release_knows_reaches_the_deployment_and_the_history() {
+    let model = serving(&json!({"template": {"spec": {
+        "newer": {"a": [1]},
+        "containers": [{"name": "server", "newest": {}, "resources": {"claims": [{"name": "gpu"}]}}],
+    }}}));
+    let (revision, deployment) = draft(&model, &defaults()).unwrap();
+    let pod = &deployment.spec.template["spec"];
+    assert_eq!(pod["newer"], json!({"a": [1]}));
+    let server = &pod["containers"][0];
+    assert_eq!(server["newest"], json!({}));
+    assert_eq!(server["resources"], json!({"claims": [{"name": "gpu"}]}));
+    assert_eq!(server["image"], "serve:1", "the rest is ours");
+
+    let owner = model.controller_owner_ref(&()).unwrap();
+    let defaults = defaults();
+    let builder = ObjectBuilder {
+        model: &model,
+        owner,
+        defaults: &defaults,
+        replicas: 1,
+    };
+    let spec = pin(VersionSpec::of(&model.spec), &defaults);
+    let recorded = builder.history(
+        &revision,
+        &builder.new_version(&revision, 1, spec),
+        &Standing {
+            reign: None,
+            until: None,
+        },
+    );
+    let read = KnownVersion::read(&recorded).unwrap();
+    assert_eq!(
+        builder.deployment(&revision, &read, true).spec.template,
+        deployment.spec.template
+    );
+}
+
+#[test]
+fn an_image_of_ones_own_has_no_liveness_probe_but_the_users() {
+    let server = |image: &str, server: &serde_json::Value| {
+        let model = serving(&json!({
+            "image": image, "template": {"spec": {"containers": [server]}},
+        }));
+        let (_, deployment) = draft(&model, &defaults()).unwrap();
+        deployment.spec.template["spec"]["containers"][0].clone()
+    };
+    let plain = json!({"name": "server"});
+    let bundled = server("serve:2", &plain);
+    assert_eq!(bundled["livenessProbe"]["httpGet"]["path"], "/livez");
+    let own = server("vllm:1", &plain);
+    assert_eq!(own["livenessProbe"], json!(null));
+    assert_eq!(own["readinessProbe"]["httpGet"]["path"], "/readyz");
+    let grpc = json!({"name": "server", "readinessProbe": {"grpc": {"port": 9000}}});
+    let own = server("vllm:1", &grpc);
+    assert_eq!(
+        own["readinessProbe"]["httpGet"],
+        json!(null),
+        "of another kind"
+    );
+    assert_eq!(own["readinessProbe"]["grpc"]["port"], 9000);
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::{
-        apps::v1::{ControllerRevision, Deployment, DeploymentSpec},
+        apps::v1::ControllerRevision,
         core::v1::{
             Container, ContainerPort, EnvVar, HTTPGetAction, PodSecurityContext, PodSpec,
             PodTemplateSpec, Probe, SeccompProfile, TopologySpreadConstraint,
@@ -24,13 +24,14 @@ use k8s_openapi::{
     },
 };
 use kube::ResourceExt;
+use serde_json::Value;
 
-use super::{ObjectBuilder, Standing, artefact::Artefact, security::restricted};
+use super::{ObjectBuilder, Standing, artefact::Artefact, merge::merge, security::restricted};
 use crate::{
-    api::{Revision, VersionSpec},
+    api::{Revision, SERVER, VersionSpec},
     k8s::{
         HTTP_PORT_NAME, KnownVersion, REIGN_ANNOTATION, TEMPLATE_FIELD, UNTIL_ANNOTATION,
-        version_labels, version_name, version_selector,
+        VersionDeployment, VersionDeploymentSpec, version_labels, version_name, version_selector,
     },
 };
 
@@ -54,7 +55,7 @@ impl ObjectBuilder<'_> {
     ) -> KnownVersion {
         let mut data = serde_json::to_value(&spec).unwrap_or_default();
         let template = self.template(revision, &spec);
-        data[TEMPLATE_FIELD] = serde_json::to_value(&template).unwrap_or_default();
+        data[TEMPLATE_FIELD] = template.clone();
         KnownVersion {
             number,
             spec,
@@ -103,7 +104,7 @@ impl ObjectBuilder<'_> {
         revision: &Revision,
         version: &KnownVersion,
         in_use: bool,
-    ) -> Deployment {
+    ) -> VersionDeployment {
         let model = self.model.name_any();
         let labels = version_labels(&model, revision);
         let mut metadata = self.metadata(version_name(&model, revision), labels);
@@ -113,18 +114,16 @@ impl ObjectBuilder<'_> {
         }
         metadata.annotations = Some(annotations);
         let replicas = if in_use { self.replicas } else { 0 };
-        Deployment {
+        VersionDeployment {
             metadata,
-            spec: DeploymentSpec {
-                replicas: Some(replicas),
+            spec: VersionDeploymentSpec {
+                replicas,
                 selector: self.selector(revision),
                 template: version
                     .template
                     .clone()
                     .unwrap_or_else(|| self.template(revision, &version.spec)),
-                ..DeploymentSpec::default()
             },
-            ..Deployment::default()
         }
     }
 
@@ -135,33 +134,32 @@ impl ObjectBuilder<'_> {
         }
     }
 
-    /// Renders the version's pod template.
-    fn template(&self, revision: &Revision, version: &VersionSpec) -> PodTemplateSpec {
-        PodTemplateSpec {
+    /// Renders the version's pod template, and merges the user's onto it.
+    fn template(&self, revision: &Revision, version: &VersionSpec) -> Value {
+        let ours = PodTemplateSpec {
             metadata: Some(ObjectMeta {
                 labels: Some(version_labels(&self.model.name_any(), revision)),
                 annotations: Some(version_annotation(version)),
                 ..ObjectMeta::default()
             }),
             spec: Some(self.pod(version, self.selector(revision))),
-        }
+        };
+        let mut template = serde_json::to_value(ours).unwrap_or_default();
+        merge(&mut template, version.serving.template.fields());
+        template
     }
 
-    /// A pod under the `restricted` Pod Security Standard, without an API token.
+    /// A pod under the `restricted` Pod Security Standard, without an API token. A template of the
+    /// user's may change both.
     fn pod(&self, version: &VersionSpec, selector: LabelSelector) -> PodSpec {
-        let serving = &version.serving;
-        let artefact = Artefact::of(version);
+        let path = version.serving.mount_path(&self.defaults.serving_image);
+        let artefact = Artefact::of(version, path);
         PodSpec {
             containers: vec![self.container(version, &artefact)],
             init_containers: artefact.fetch.map(|fetch| vec![fetch]),
             volumes: non_empty(&artefact.volumes),
-            service_account_name: serving.service_account_name.clone(),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
-            image_pull_secrets: non_empty(&serving.image_pull_secrets),
-            node_selector: (!serving.node_selector.is_empty())
-                .then(|| serving.node_selector.clone()),
-            tolerations: non_empty(&serving.tolerations),
             termination_grace_period_seconds: Some(GRACE_SECONDS),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
@@ -188,17 +186,14 @@ impl ObjectBuilder<'_> {
         let serving = &version.serving;
         let port = serving.port.unwrap_or(DEFAULT_PORT);
         Container {
-            name: "model".to_owned(),
+            name: SERVER.to_owned(),
             image: Some(
                 serving
                     .image
                     .clone()
                     .unwrap_or_else(|| self.defaults.serving_image.clone()),
             ),
-            image_pull_policy: serving.image_pull_policy.clone(),
-            args: non_empty(&serving.args),
-            env: Some(self.environment(version, &artefact.directory, port)),
-            resources: serving.resources.clone(),
+            env: Some(self.environment(version, artefact.directory.as_deref(), port)),
             ports: Some(vec![ContainerPort {
                 name: Some(HTTP_PORT_NAME.to_owned()),
                 container_port: port,
@@ -208,39 +203,48 @@ impl ObjectBuilder<'_> {
             readiness_probe: Some(Probe {
                 period_seconds: Some(2),
                 failure_threshold: Some(2),
-                ..probe(serving.readiness_path.as_deref().unwrap_or("/readyz"), port)
+                ..probe("/readyz", port)
             }),
-            liveness_probe: Some(Probe {
-                period_seconds: Some(10),
-                failure_threshold: Some(6),
-                ..probe(serving.liveness_path.as_deref().unwrap_or("/livez"), port)
-            }),
+            // An image of one's own may lack the path: the kubelet would restart it for that.
+            liveness_probe: serving
+                .is_bundled(&self.defaults.serving_image)
+                .then(|| Probe {
+                    period_seconds: Some(10),
+                    failure_threshold: Some(6),
+                    ..probe("/livez", port)
+                }),
             security_context: Some(restricted()),
             volume_mounts: artefact.mount.clone().map(|mount| vec![mount]),
             ..Container::default()
         }
     }
 
-    /// The settings of the bundled server, as environment; other images ignore them. The user's
-    /// variables come last and win.
-    fn environment(&self, version: &VersionSpec, directory: &str, port: i32) -> Vec<EnvVar> {
+    /// The settings of the bundled server, as environment; other images ignore them.
+    fn environment(
+        &self,
+        version: &VersionSpec,
+        directory: Option<&str>,
+        port: i32,
+    ) -> Vec<EnvVar> {
+        let digest = version
+            .model
+            .as_ref()
+            .and_then(|model| model.digest.clone());
         let ours = [
-            ("SERIN_SERVE_MODEL_DIR", directory.to_owned()),
-            ("SERIN_SERVE_MODEL_NAME", self.model.name_any()),
-            ("SERIN_SERVE_MODEL_VERSION", version.model.version.clone()),
-            ("SERIN_SERVE_DIGEST", version.model.digest.clone()),
-            ("SERIN_SERVE_ADDRESS", format!("0.0.0.0:{port}")),
+            ("SERIN_SERVE_MODEL_DIR", directory.map(str::to_owned)),
+            ("SERIN_SERVE_MODEL_NAME", Some(self.model.name_any())),
+            ("SERIN_SERVE_MODEL_VERSION", Some(version.name())),
+            ("SERIN_SERVE_DIGEST", digest),
+            ("SERIN_SERVE_ADDRESS", Some(format!("0.0.0.0:{port}"))),
         ];
-        let own = &version.serving.env;
-        let ours = ours
-            .into_iter()
-            .filter(|(name, _)| own.iter().all(|variable| variable.name != *name))
+        ours.into_iter()
+            .filter(|(_, value)| value.is_some())
             .map(|(name, value)| EnvVar {
                 name: name.to_owned(),
-                value: Some(value),
+                value,
                 value_from: None,
-            });
-        ours.chain(own.iter().cloned()).collect()
+            })
+            .collect()
     }
 }
 
@@ -259,7 +263,7 @@ fn probe(path: &str, port: i32) -> Probe {
 }
 
 fn version_annotation(version: &VersionSpec) -> BTreeMap<String, String> {
-    [(VERSION_ANNOTATION.to_owned(), version.model.version.clone())].into()
+    [(VERSION_ANNOTATION.to_owned(), version.name())].into()
 }
 
 fn non_empty<T: Clone>(list: &[T]) -> Option<Vec<T>> {

@@ -163,6 +163,7 @@ pub async fn run_with(
         },
         limits: Limits {
             allowed_schemes: settings.allowed_model_schemes.clone(),
+            bundled_image: settings.serving_image.clone(),
         },
         applier: Applier::default(),
         history: History::default(),

@@ -11,7 +11,7 @@ use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use serin::{
     api::{ModelDeployment, ModelDeploymentStatus, conditions::reasons},
     k8s::service_of,
@@ -180,7 +180,7 @@ async fn manual_edits_scaling_and_deletion_are_repaired() {
     .await;
 
     let edited = Patch::Strategic(json!({"spec": {"template": {"spec": {"containers": [
-        {"name": "model", "image": "another/image:1"},
+        {"name": "server", "image": "another/image:1"},
     ]}}}}));
     deployments.patch(&name, &by_hand, &edited).await.unwrap();
     wait("its own image again", async || {
@@ -419,7 +419,7 @@ async fn an_artefact_is_fetched_before_the_server_starts_and_a_refusal_is_report
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": format!("{name}-x"), "labels": labels},
-        "spec": {"containers": [{"name": "model", "image": "serve:1"}],
+        "spec": {"containers": [{"name": "server", "image": "serve:1"}],
             "initContainers": [{"name": "fetch", "image": "serve:1"}]},
     });
     pods.create(
@@ -445,5 +445,76 @@ async fn an_artefact_is_fetched_before_the_server_starts_and_a_refusal_is_report
     assert!(
         message.contains("cannot fetch its artefact") && message.contains(said),
         "{message}"
+    );
+}
+
+#[tokio::test]
+async fn a_template_reaches_the_deployment_and_is_not_written_again() {
+    let world = world!(World::new()).with_stable("1").await;
+    world.hold("2");
+    let pod = json!({
+        "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}],
+        "containers": [
+            {"name": "proxy", "image": "proxy:1"},
+            {"name": "server", "resources": {"claims": [{"name": "gpu"}]},
+                "env": [{"name": "A", "value": "1"}]},
+        ],
+    });
+    let template = json!({"metadata": {"labels": {"team": "ml"}}, "spec": pod});
+    world
+        .change("2", "/spec/serving", json!({"template": template}))
+        .await;
+    let status = world.until_canary("2", 0).await;
+    let name = format!("{MODEL}-{}", status.state.canary.unwrap().revision);
+    wait("the version has pods", async || {
+        world.get::<Deployment>(&name).await.is_some()
+    })
+    .await;
+    let deployment: Deployment = world.get(&name).await.unwrap();
+    let template = deployment.spec.template;
+    let labels = template.metadata.unwrap().labels.unwrap();
+    assert_eq!(
+        (labels["team"].as_str(), labels["serin.dev/model"].as_str()),
+        ("ml", MODEL)
+    );
+    let pod = template.spec.unwrap();
+    let names: Vec<_> = pod.containers.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, ["server", "proxy"]);
+    assert_eq!(pod.resource_claims.unwrap()[0].name, "gpu");
+    let server = &pod.containers[0];
+    let claims = server.resources.as_ref().unwrap().claims.as_ref().unwrap();
+    assert_eq!(claims[0].name, "gpu");
+    assert_eq!(server.image.as_deref(), Some("localhost/serin-serve:1"));
+    let generation = deployment.metadata.generation;
+    tokio::time::sleep(Duration::from_secs(6)).await; // it looks every 5 s
+    let later: Deployment = world.get(&name).await.unwrap();
+    assert_eq!(later.metadata.generation, generation);
+}
+
+#[tokio::test]
+async fn an_image_that_holds_its_model_is_a_version_and_status_says_what_was_verified() {
+    let world = world!(World::new()).with_stable("1").await;
+    world.hold("2");
+    let image = format!("registry.example.com/car:2@sha256:{}", "0".repeat(64));
+    let manifest = with(manifest("2"), "/spec/model", Value::Null);
+    let manifest = with(manifest, "/spec/serving", json!({"image": image}));
+    world.apply(&manifest).await.unwrap();
+    let status = world.until_canary("2", 0).await;
+    let name = format!("{MODEL}-{}", status.state.canary.unwrap().revision);
+    wait("the version has pods", async || {
+        world.get::<Deployment>(&name).await.is_some()
+    })
+    .await;
+    let deployment: Deployment = world.get(&name).await.unwrap();
+    let pod = deployment.spec.template.spec.unwrap();
+    assert!(pod.init_containers.is_none() && pod.volumes.is_none());
+    assert_eq!(pod.containers[0].image.as_deref(), Some(image.as_str()));
+    let verified = serde_json::to_value(status.verified).unwrap();
+    assert_eq!(
+        verified,
+        json!({
+            "stable": {"model": "ModelDigest", "image": "Tag"},
+            "canary": {"model": "ImageDigest", "image": "Digest"},
+        })
     );
 }

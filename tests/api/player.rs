@@ -65,10 +65,10 @@ async fn report_silent_pod(client: &Client, deployment: &Deployment, is_silent: 
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "labels": deployment.labels()},
-        "spec": {"containers": [{"name": "model", "image": "serve:1"}]},
+        "spec": {"containers": [{"name": "server", "image": "serve:1"}]},
     });
     let status = json!({"status": {"phase": "Running", "containerStatuses": [{
-        "name": "model", "image": "serve:1", "imageID": "", "ready": false, "restartCount": 0,
+        "name": "server", "image": "serve:1", "imageID": "", "ready": false, "restartCount": 0,
         "state": {"running": {}},
     }]}});
     let made = pods

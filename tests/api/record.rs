@@ -227,8 +227,13 @@ async fn a_spec_that_no_deployment_can_have_becomes_no_version() {
     // Huge pages go with cpu or memory only: a rule of the API server that the schema does not
     // repeat.
     let pages = json!({"limits": {"hugepages-2Mi": "2Mi"}});
+    let server = json!({"name": "server", "resources": pages});
     world
-        .change("3", "/spec/serving", json!({"resources": pages}))
+        .change(
+            "3",
+            "/spec/serving",
+            json!({"template": {"spec": {"containers": [server]}}}),
+        )
         .await;
     let status = world.until_reason(reasons::INVALID_SPEC).await;
     assert_eq!(
@@ -237,7 +242,10 @@ async fn a_spec_that_no_deployment_can_have_becomes_no_version() {
         "version 2 is withdrawn"
     );
     let message = &condition(&status, "Ready").message;
-    assert!(message.starts_with("spec.serving.resources"), "{message}");
+    assert!(
+        message.starts_with("spec.serving.template.spec.containers[server].resources"),
+        "{message}"
+    );
     assert!(
         message.ends_with("Version 1 serves on, untouched."),
         "{message}"

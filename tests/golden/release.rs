@@ -59,7 +59,7 @@ fn case(case: &Value) -> Case {
 /// A state in which the spec's version serves.
 fn serving(model: &ModelDeployment) -> State {
     let revision = VersionSpec::of(&model.spec).revision();
-    let stable = json!({"revision": revision, "version": model.spec.model.version});
+    let stable = json!({"revision": revision, "version": model.spec.version_name()});
     serde_json::from_value(json!({"phase": "Stable", "stable": stable})).unwrap()
 }
 

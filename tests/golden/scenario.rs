@@ -117,7 +117,7 @@ impl Scenario {
 
     /// The user applies a version.
     pub fn apply(&mut self, version: &str) {
-        version.clone_into(&mut self.spec.model.version);
+        version.clone_into(&mut self.spec.model.as_mut().unwrap().version);
         self.note(&format!("The user applies version {version}."));
         self.look();
     }
@@ -213,8 +213,8 @@ impl Scenario {
     pub fn look(&mut self) {
         let snapshot = Snapshot {
             desired: VersionRef {
-                revision: self.revision(&self.spec.model.version),
-                version: self.spec.model.version.clone(),
+                revision: self.revision(&self.spec.version_name()),
+                version: self.spec.version_name(),
             },
             state: self.state.clone(),
             router: serin::router::Report::default(),
@@ -278,7 +278,7 @@ impl Scenario {
 
     fn revision(&self, version: &str) -> Revision {
         let mut spec = VersionSpec::of(&self.spec);
-        version.clone_into(&mut spec.model.version);
+        version.clone_into(&mut spec.model.as_mut().unwrap().version);
         spec.revision()
     }
 

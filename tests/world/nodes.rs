@@ -493,7 +493,7 @@ fn pod_object(key: &Key, deployment: &Value, uid: &str, pod: &Pod, unplaced: &st
         },
         "spec": {
             "nodeName": pod.node.map(|node| format!("node-{node}")),
-            "containers": [{"name": "model", "ports": [{"name": "http", "containerPort": 8080}]}],
+            "containers": [{"name": "server", "ports": [{"name": "http", "containerPort": 8080}]}],
         },
         "status": status,
     })

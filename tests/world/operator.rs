@@ -190,10 +190,11 @@ async fn serve(
                 cache: None,
                 cache_limit: None,
             },
-            serving_image,
+            serving_image: serving_image.clone(),
         },
         limits: Limits {
             allowed_schemes: vec!["file".to_owned()],
+            bundled_image: serving_image.clone(),
         },
         applier: Applier::default(),
         history: History::default(),

@@ -20,6 +20,9 @@ const MAX_ENTRIES: usize = 100_000;
 const MAX_NAME: u64 = 4096;
 const MAX_FIELDS: u64 = 64 << 10;
 
+/// Beginning of the name of a file in an image's layer that deletes one of a layer below it.
+pub(super) const WHITEOUT: &str = ".wh.";
+
 /// An archive on disk.
 pub(super) struct Tar<'a> {
     pub path: &'a Path,
@@ -29,10 +32,10 @@ pub(super) struct Tar<'a> {
 }
 
 /// One file of an archive.
-struct Member<'a, R: Read> {
-    path: String,
-    size: u64,
-    content: &'a mut R,
+pub(super) struct Member<'a, R: Read> {
+    pub path: String,
+    pub size: u64,
+    pub content: &'a mut R,
 }
 
 type TarMember<'a, 'b> = Member<'a, tar::Entry<'b, Box<dyn Read>>>;
@@ -43,7 +46,7 @@ impl Tar<'_> {
     /// manifest is too large.
     pub fn manifest(&self) -> Result<Option<(Vec<u8>, String)>, FetchError> {
         let mut found = None;
-        self.each(|member| {
+        self.each("", |member| {
             let folder = member.path.strip_suffix(MANIFEST_FILE);
             let at_top = |folder: &&str| {
                 folder.is_empty() || (folder.ends_with('/') && folder.matches('/').count() == 1)
@@ -79,7 +82,7 @@ impl Tar<'_> {
             .map(|file| (file.path.as_str(), file))
             .collect();
         let mut done = BTreeSet::new();
-        self.each(|member| {
+        self.each("", |member| {
             let Some(path) = member.path.strip_prefix(folder) else {
                 return Ok(true);
             };
@@ -95,10 +98,12 @@ impl Tar<'_> {
         Ok(done)
     }
 
-    /// Visits each regular file until `visit` says that it is enough. Anything but files and
-    /// folders is refused.
-    fn each(
+    /// Visits each regular file below a folder until `visit` says that it is enough. Anything but
+    /// files and folders is refused there; what is elsewhere is left alone, such as the links of an
+    /// image's operating system.
+    pub fn each(
         &self,
+        below: &str,
         mut visit: impl FnMut(TarMember<'_, '_>) -> Result<bool, FetchError>,
     ) -> Result<(), FetchError> {
         let file = File::open(self.path).map_err(|error| FetchError::storage(self.path, error))?;
@@ -128,11 +133,17 @@ impl Tar<'_> {
                     long_name = Some(name.trim_end_matches('\0').to_owned());
                 }
                 EntryType::XHeader => {
-                    if let Some(name) = path_of_fields(&read_small(&mut entry, MAX_FIELDS)?)? {
+                    let fields = read_bytes(&mut entry, MAX_FIELDS)?;
+                    if let Some(name) = path_of_fields(&fields)? {
                         long_name = Some(name);
                     }
                 }
                 EntryType::XGlobalHeader => {}
+                // Of a link: it follows.
+                EntryType::GNULongLink if !below.is_empty() => {}
+                _ if is_elsewhere(long_name.as_deref(), &entry.path_bytes(), below) => {
+                    long_name = None;
+                }
                 EntryType::Regular | EntryType::Directory => {
                     let name = match long_name.take() {
                         Some(name) => name,
@@ -153,7 +164,9 @@ impl Tar<'_> {
                     }
                 }
                 other => {
-                    let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+                    let name = long_name.take().unwrap_or_else(|| {
+                        String::from_utf8_lossy(&entry.path_bytes()).into_owned()
+                    });
                     return Err(hostile(&format!(
                         "{name:?} is {}; only files and folders are accepted",
                         kind_in_words(other)
@@ -220,7 +233,7 @@ fn hostile(what: &str) -> FetchError {
 }
 
 #[allow(clippy::needless_pass_by_value)] // for `map_err(broken)`
-fn broken(error: io::Error) -> FetchError {
+pub(super) fn broken(error: io::Error) -> FetchError {
     // The tar reader wraps what the bounded one said.
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(inner) = cause {
@@ -228,13 +241,17 @@ fn broken(error: io::Error) -> FetchError {
             .downcast_ref::<io::Error>()
             .and_then(io::Error::get_ref);
         if inner.is::<TooMuch>() || matches!(wrapped, Some(wrapped) if wrapped.is::<TooMuch>()) {
-            return FetchError::Refused(
-                "the archive unpacks to more than the platform allows (--max-size)".to_owned(),
-            );
+            return too_large();
         }
         cause = wrapped.map_or_else(|| inner.source(), |wrapped| Some(wrapped));
     }
     FetchError::Content(format!("the archive cannot be read: {error}"))
+}
+
+pub(super) fn too_large() -> FetchError {
+    FetchError::Refused(
+        "the archive unpacks to more than the platform allows (--max-size)".to_owned(),
+    )
 }
 
 /// The path inside the archive, without `./` at its front. Absolute paths and `..` are refused, not
@@ -255,7 +272,21 @@ fn inner_path(name: &str) -> Result<String, FetchError> {
     Ok(path.to_string_lossy().into_owned())
 }
 
+/// Whether a path is not below a folder of the archive. One that leads out is not elsewhere: it is
+/// refused.
+fn is_elsewhere(long_name: Option<&str>, name: &[u8], below: &str) -> bool {
+    let short = String::from_utf8_lossy(name);
+    let name = long_name.unwrap_or(&short);
+    let deletes_it = |path: &str| path.strip_prefix(WHITEOUT) == below.strip_suffix('/');
+    inner_path(name).is_ok_and(|path| !format!("{path}/").starts_with(below) && !deletes_it(&path))
+}
+
 fn read_small(entry: &mut impl Read, limit: u64) -> Result<String, FetchError> {
+    let bytes = read_bytes(entry, limit)?;
+    String::from_utf8(bytes).map_err(|_| hostile("a name is no text"))
+}
+
+fn read_bytes(entry: &mut impl Read, limit: u64) -> Result<Vec<u8>, FetchError> {
     let mut text = Vec::new();
     let read = entry
         .take(limit + 1)
@@ -266,23 +297,28 @@ fn read_small(entry: &mut impl Read, limit: u64) -> Result<String, FetchError> {
             "a name or header has more than {limit} bytes"
         )));
     }
-    String::from_utf8(text).map_err(|_| hostile("a name is no text"))
+    Ok(text)
 }
 
-/// The path in a block of PAX fields, `LENGTH NAME=VALUE\n` each.
-fn path_of_fields(mut fields: &str) -> Result<Option<String>, FetchError> {
+/// The path in a block of PAX fields, `LENGTH NAME=VALUE\n` each. Values of others, such as those of
+/// extended attributes, may be no text.
+fn path_of_fields(mut fields: &[u8]) -> Result<Option<String>, FetchError> {
     let malformed = || hostile("its further header fields are malformed");
+    let split = |bytes: &'_ [u8], at: u8| bytes.iter().position(|byte| *byte == at);
     let mut path = None;
     while !fields.is_empty() {
-        let (length, _) = fields.split_once(' ').ok_or_else(malformed)?;
+        let space = split(fields, b' ').ok_or_else(malformed)?;
+        let length = std::str::from_utf8(&fields[..space]).map_err(|_| malformed())?;
         let end: usize = length.parse().map_err(|_| malformed())?;
-        let field = fields.get(length.len() + 1..end).ok_or_else(malformed)?;
-        let (name, value) = field
-            .strip_suffix('\n')
-            .and_then(|field| field.split_once('='))
-            .ok_or_else(malformed)?;
+        let field = fields.get(space + 1..end).ok_or_else(malformed)?;
+        let field = field.strip_suffix(b"\n").ok_or_else(malformed)?;
+        let equals = split(field, b'=').ok_or_else(malformed)?;
+        let name = std::str::from_utf8(&field[..equals]).map_err(|_| malformed())?;
         match name {
-            "path" => path = Some(value.to_owned()),
+            "path" => {
+                let value = std::str::from_utf8(&field[equals + 1..]);
+                path = Some(value.map_err(|_| hostile("a name is no text"))?.to_owned());
+            }
             // The content's true size, where it is not the header's.
             "size" => {
                 return Err(hostile(

@@ -14,16 +14,16 @@ use crate::artefact::Digest;
 #[derive(Debug, Args)]
 pub struct FetchArgs {
     /// Address of the artefact: oci://HOST/REPOSITORY:TAG, s3://BUCKET/PREFIX, https://HOST/PATH,
-    /// hf://OWNER/REPOSITORY@REVISION. The path may name a folder or, but for oci, a .tar, .tar.gz
+    /// hf://OWNER/REPOSITORY@REVISION or :REVISION. The path may name a folder or, but for oci, a .tar, .tar.gz
     /// or .tgz of one
     #[arg(value_name = "URI")]
     pub uri: String,
     /// Directory of the artefact, which appears complete or not at all; its parent must be writable
     pub directory: PathBuf,
     /// Digest that the artefact must have, as sha256:HEX: that of its serin-model.json, which holds
-    /// those of its files
+    /// those of its files. May be absent where the address pins the content: oci://…@sha256:…
     #[arg(long, env = "SERIN_FETCH_DIGEST")]
-    pub digest: Digest,
+    pub digest: Option<Digest>,
     /// Hosts that may be connected to: HOST[:PORT], *.SUFFIX, * (all, over TLS), http://HOST[:PORT]
     /// (without TLS), and CIDRs for private addresses. Loopback, link-local and metadata addresses
     /// are always refused

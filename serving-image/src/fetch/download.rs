@@ -357,7 +357,8 @@ pub(super) fn is_intact(path: &Path, wanted: &Wanted) -> bool {
     right_size && hash_of(path).is_some_and(|found| found.hex() == wanted.sha256)
 }
 
-fn hash_of(path: &Path) -> Option<Digest> {
+/// The sha256 of a file; `None` where it cannot be read.
+pub(super) fn hash_of(path: &Path) -> Option<Digest> {
     let mut file = File::open(path).ok()?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];

@@ -214,7 +214,7 @@ proptest! {
         let sound = sound.to_string().into_bytes();
         for manifest in [changed.to_string().into_bytes(), damage.of(&sound, sound.len())] {
             let digest = Digest::of(&manifest);
-            if let Ok(listing) = bounded(manifest.len(), || Listing::read(manifest.clone(), digest,
+            if let Ok(listing) = bounded(manifest.len(), || Listing::read(manifest.clone(), Some(digest),
                 1 << 20)) {
                 for file in listing.files {
                     let path = Path::new(&file.path);
@@ -240,7 +240,7 @@ proptest! {
                 unreachable!()
             };
             let layout = bounded(manifest.len(), || oci::layout_of(&source, &manifest));
-            if let Ok(Layout::Files(locate)) = layout {
+            if let Ok(Layout::Files { locate, .. }) = layout {
                 prop_assert!(locate("serin-model.json").is_some());
                 prop_assert!(locate("../serin-model.json").is_none());
             }

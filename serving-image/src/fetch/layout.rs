@@ -11,6 +11,7 @@ use super::error::FetchError;
 use super::remote::{Access, Remote};
 use super::uri::{Uri, archive, encode};
 use super::{oci, s3};
+use crate::artefact::Digest;
 
 /// From a file's path in the artefact to its address.
 pub(super) type Locate = Box<dyn Fn(&str) -> Option<Remote>>;
@@ -18,7 +19,14 @@ pub(super) type Locate = Box<dyn Fn(&str) -> Option<Remote>>;
 /// How a source holds an artefact.
 pub(super) enum Layout {
     /// Each file has its own address; `None` for a file that the source does not have.
-    Files(Locate),
+    Files {
+        /// Where each is.
+        locate: Locate,
+        /// The digest that the manifest must have, where the source is pinned.
+        manifest: Option<Digest>,
+    },
+    /// Below `/models` of a container image, in its layers.
+    Image(Vec<Archive>),
     /// In one archive, or several that make up one artefact.
     Archives(Vec<Archive>),
     /// In a directory of this machine.
@@ -114,7 +122,10 @@ fn archive_or_folder(name: &str, locate: impl Fn(&str) -> Remote + 'static) -> L
             gzip,
             wanted: None,
         }]),
-        None => Layout::Files(Box::new(move |path| Some(locate(path)))),
+        None => Layout::Files {
+            locate: Box::new(move |path| Some(locate(path))),
+            manifest: None,
+        },
     }
 }
 

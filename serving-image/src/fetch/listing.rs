@@ -40,12 +40,16 @@ struct Files {
 }
 
 impl Listing {
-    /// Reads a manifest that must have `digest`, of an artefact that must not be larger than
-    /// `max_size` bytes. An error where the digest differs, the manifest cannot be used or the
-    /// artefact is too large.
-    pub fn read(manifest: Vec<u8>, digest: Digest, max_size: u64) -> Result<Self, FetchError> {
+    /// Reads a manifest that must have `digest` where one is known, of an artefact that must not be
+    /// larger than `max_size` bytes. An error where the digest differs, the manifest cannot be used
+    /// or the artefact is too large.
+    pub fn read(
+        manifest: Vec<u8>,
+        digest: Option<Digest>,
+        max_size: u64,
+    ) -> Result<Self, FetchError> {
         let found = Digest::of(&manifest);
-        if found != digest {
+        if let Some(digest) = digest.filter(|digest| *digest != found) {
             return Err(FetchError::Content(format!(
                 "digest mismatch: the source's {MANIFEST_FILE} has {found}, but {digest} was \
                  required. Set the digest of the artefact that you mean, or publish that one"
@@ -120,7 +124,7 @@ mod tests {
     fn read(files: &Value, max_size: u64) -> Result<Listing, FetchError> {
         let manifest = json!({"anything": {"else": 1}, "files": files}).to_string();
         let digest = Digest::of(manifest.as_bytes());
-        Listing::read(manifest.into_bytes(), digest, max_size)
+        Listing::read(manifest.into_bytes(), Some(digest), max_size)
     }
 
     fn file(path: &str) -> Value {

@@ -8,7 +8,8 @@
 //! ```
 //! The manifest's sha256 is the artefact's digest, and the manifest holds every file's size and
 //! sha256: whatever a source, a cache or a network in between does, what is put in place is the
-//! artefact that was asked for, and nothing besides.
+//! artefact that was asked for, and nothing besides. An address that pins a registry's manifest by
+//! its own digest does the same, since that holds the digests of all layers.
 //!
 //! | exit code | meaning |
 //! |---|---|
@@ -31,6 +32,7 @@ mod error;
 #[cfg(test)]
 mod fuzz_tests;
 mod hosts;
+mod image;
 mod layout;
 mod listing;
 mod oci;
@@ -51,12 +53,12 @@ pub use error::FetchError;
 use self::archive::Tar;
 use self::client::{Client, RetryPolicy};
 use self::credentials::Credentials;
-use self::layout::Layout;
+use self::layout::{Archive, Layout};
 use self::listing::Listing;
 use self::progress::Progress;
-use self::store::{Store, make_directory};
+use self::store::{Pin, Store, make_directory};
 use self::uri::Uri;
-use crate::artefact::{MANIFEST_FILE, MAX_MANIFEST};
+use crate::artefact::{Digest, MANIFEST_FILE, MAX_MANIFEST};
 
 /// Room for what an archive holds besides the artefact's files: headers, padding, a README.
 const ARCHIVE_SLACK: u64 = 64 << 20;
@@ -65,25 +67,27 @@ const ARCHIVE_SLACK: u64 = 64 << 20;
 /// unreachable, or the content is not the one of the digest.
 pub async fn run(args: &FetchArgs) -> Result<(), FetchError> {
     let uri: Uri = args.uri.parse()?;
+    let pin = pin(args, &uri)?;
     let store = match &args.cache {
-        Some(cache) => Store::cache(cache, args.digest, args.cache_limit),
-        None => Store::beside(&args.directory, args.digest),
+        Some(cache) => Store::cache(cache, &pin, args.cache_limit),
+        None => Store::beside(&args.directory, &pin),
     };
+    let digest = pin.sha256;
     if args.directory.join(MANIFEST_FILE).is_file() && store.is_complete(&args.directory) {
-        info!(digest = %args.digest, "the artefact is in place already");
+        info!(%digest, "the artefact is in place already");
         return Ok(());
     }
     if args.cache.is_some() {
         let _held = store.lock(false).await?;
         if store.is_complete(&store.artefact()) {
-            info!(digest = %args.digest, "found in the cache, and verified");
+            info!(%digest, "found in the cache, and verified");
             return store.place(&args.directory);
         }
     }
     let held = store.lock(true).await?;
     // While this process waited, the one before it may have finished.
     if store.is_complete(&store.artefact()) {
-        info!(digest = %args.digest, "another process fetched it meanwhile");
+        info!(%digest, "another process fetched it meanwhile");
     } else {
         let staging = store.staging(&held)?;
         assemble(args, &uri, &staging).await?;
@@ -93,6 +97,27 @@ pub async fn run(args: &FetchArgs) -> Result<(), FetchError> {
     store.place(&args.directory)?;
     store.evict();
     Ok(())
+}
+
+/// What pins the artefact: its digest, or the registry's in the address.
+fn pin(args: &FetchArgs, uri: &Uri) -> Result<Pin, FetchError> {
+    let of_registry = match uri {
+        Uri::Oci(source) => source
+            .digest
+            .as_ref()
+            .and_then(|digest| digest.parse().ok()),
+        _ => None,
+    };
+    let sha256 = args.digest.or(of_registry).ok_or_else(|| {
+        FetchError::usage(
+            "--digest",
+            "needed where the address is not oci://HOST/REPOSITORY@sha256:…",
+        )
+    })?;
+    Ok(Pin {
+        sha256,
+        of_manifest: args.digest,
+    })
 }
 
 /// Fetches into `staging/files`, and leaves there what a later attempt can go on with.
@@ -118,10 +143,11 @@ async fn assemble(args: &FetchArgs, uri: &Uri, staging: &Path) -> Result<(), Fet
     let layout = layout::open(&client, uri, args, &credentials).await?;
     let mut progress = Progress::new(None);
     let listing = match layout {
-        Layout::Files(locate) => {
+        Layout::Files { locate, manifest } => {
+            let digest = args.digest.or(manifest);
             let manifest = locate(MANIFEST_FILE).ok_or_else(|| absent(MANIFEST_FILE))?;
             let bytes = download::to_memory(&client, &manifest, None, MAX_MANIFEST).await?;
-            let listing = Listing::read(bytes, args.digest, args.max_size)?;
+            let listing = Listing::read(bytes, digest, args.max_size)?;
             progress.expect(listing.total);
             for file in &listing.files {
                 let remote = locate(&file.path).ok_or_else(|| absent(&file.path))?;
@@ -140,33 +166,15 @@ async fn assemble(args: &FetchArgs, uri: &Uri, staging: &Path) -> Result<(), Fet
             listing
         }
         Layout::Archives(archives) => {
-            let mut packed = Vec::new();
-            for (index, archive) in archives.iter().enumerate() {
-                let path = staging.join(format!("archive-{index}"));
-                let wanted = archive.wanted.as_ref();
-                if let Some(wanted) = wanted.filter(|wanted| wanted.size > args.max_size) {
-                    return Err(FetchError::Refused(format!(
-                        "the archive has {} bytes, more than the {} that the platform allows \
-                         (--max-size)",
-                        wanted.size, args.max_size
-                    )));
-                }
-                download::to_file(
-                    &client,
-                    &archive.remote,
-                    &path,
-                    wanted,
-                    args.max_size,
-                    &mut progress,
-                )
-                .await?;
-                packed.push((path, archive.gzip));
-            }
+            let packed = download_all(&client, &archives, args, staging, &mut progress).await?;
             let listing = unpack(&packed, args, &files);
-            // A wrong archive is not resumed.
-            for (path, _) in &packed {
-                let _ = fs::remove_file(path);
-            }
+            discard_all(&packed);
+            listing?
+        }
+        Layout::Image(layers) => {
+            let packed = download_all(&client, &layers, args, staging, &mut progress).await?;
+            let listing = image::unpack(&packed, args, &files);
+            discard_all(&packed);
             listing?
         }
         Layout::Local(directory) => {
@@ -196,7 +204,7 @@ async fn assemble(args: &FetchArgs, uri: &Uri, staging: &Path) -> Result<(), Fet
         .map_err(|error| FetchError::storage(&manifest, error))?;
     let (bytes, rate) = progress.sum();
     info!(
-        digest = %args.digest,
+        digest = %Digest::of(&listing.manifest),
         files = listing.files.len(),
         size = listing.total,
         bytes,
@@ -206,21 +214,53 @@ async fn assemble(args: &FetchArgs, uri: &Uri, staging: &Path) -> Result<(), Fet
     Ok(())
 }
 
-/// Takes the listed files out of the archives.
-fn unpack(
-    packed: &[(std::path::PathBuf, bool)],
+/// An archive that was fetched: where it is, and whether it is compressed.
+type Packed = (std::path::PathBuf, bool);
+
+async fn download_all(
+    client: &Client,
+    archives: &[Archive],
     args: &FetchArgs,
-    files: &Path,
-) -> Result<Listing, FetchError> {
+    staging: &Path,
+    progress: &mut Progress,
+) -> Result<Vec<Packed>, FetchError> {
+    let mut packed = Vec::new();
+    for (index, archive) in archives.iter().enumerate() {
+        let path = staging.join(format!("archive-{index}"));
+        let wanted = archive.wanted.as_ref();
+        if let Some(wanted) = wanted.filter(|wanted| wanted.size > args.max_size) {
+            return Err(FetchError::Refused(format!(
+                "the archive has {} bytes, more than the {} that the platform allows (--max-size)",
+                wanted.size, args.max_size
+            )));
+        }
+        let (remote, limit) = (&archive.remote, args.max_size);
+        download::to_file(client, remote, &path, wanted, limit, progress).await?;
+        packed.push((path, archive.gzip));
+    }
+    Ok(packed)
+}
+
+/// A wrong archive is not resumed.
+fn discard_all(packed: &[Packed]) {
+    for (path, _) in packed {
+        let _ = fs::remove_file(path);
+    }
+}
+
+fn tars<'a>(packed: &'a [Packed], args: &FetchArgs) -> Vec<Tar<'a>> {
     let limit = args.max_size.saturating_add(ARCHIVE_SLACK);
-    let archives: Vec<Tar<'_>> = packed
-        .iter()
-        .map(|(path, gzip)| Tar {
-            path,
-            gzip: *gzip,
-            limit,
-        })
-        .collect();
+    let tar = |(path, gzip): &'a Packed| Tar {
+        path,
+        gzip: *gzip,
+        limit,
+    };
+    packed.iter().map(tar).collect()
+}
+
+/// Takes the listed files out of the archives.
+fn unpack(packed: &[Packed], args: &FetchArgs, files: &Path) -> Result<Listing, FetchError> {
+    let archives = tars(packed, args);
     let mut manifest = None;
     for archive in &archives {
         manifest = archive.manifest()?;

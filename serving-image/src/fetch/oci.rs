@@ -35,8 +35,15 @@ pub struct Session {
     header: Mutex<Option<HeaderValue>>,
 }
 
+/// Types of the configuration of a container image; artefacts have others.
+const IMAGE_CONFIGS: [&str; 2] = [
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+];
+
 #[derive(Deserialize)]
 struct Manifest {
+    config: Option<Config>,
     #[serde(default)]
     layers: Vec<Descriptor>,
     /// Of an index.
@@ -46,11 +53,27 @@ struct Manifest {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+struct Config {
+    #[serde(default)]
+    media_type: String,
+}
+
+#[derive(Deserialize)]
+struct Platform {
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    os: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Descriptor {
     #[serde(default)]
     media_type: String,
     digest: String,
     size: u64,
+    platform: Option<Platform>,
     #[serde(default)]
     annotations: BTreeMap<String, String>,
 }
@@ -66,9 +89,9 @@ pub(super) async fn open(
         .manifest(client, &source.reference, source.digest.as_deref())
         .await?;
     if manifest.layers.is_empty()
-        && let [only] = manifest.manifests.as_slice()
+        && let Some(one) = one_of(&manifest.manifests)
     {
-        let digest = only.digest.clone();
+        let digest = one.digest.clone();
         manifest = registry.manifest(client, &digest, Some(&digest)).await?;
     } else if !manifest.manifests.is_empty() {
         return Err(FetchError::Content(format!(
@@ -76,7 +99,24 @@ pub(super) async fn open(
             manifest.manifests.len()
         )));
     }
-    registry.layout(source, manifest.layers)
+    registry.layout(source, manifest)
+}
+
+/// The only manifest of an index, or the only one for this machine.
+fn one_of(manifests: &[Descriptor]) -> Option<&Descriptor> {
+    if let [only] = manifests {
+        return Some(only);
+    }
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let mut fitting = manifests.iter().filter(|one| {
+        let platform = one.platform.as_ref();
+        platform.is_some_and(|it| it.os == "linux" && it.architecture == architecture)
+    });
+    fitting.next().filter(|_| fitting.next().is_none())
 }
 
 struct Registry {
@@ -148,10 +188,12 @@ impl Registry {
         parse_manifest(reference, &bytes)
     }
 
-    fn layout(&self, source: &Oci, layers: Vec<Descriptor>) -> Result<Layout, FetchError> {
+    fn layout(&self, source: &Oci, manifest: Manifest) -> Result<Layout, FetchError> {
+        let config = manifest.config.map(|config| config.media_type);
+        let is_image = config.is_some_and(|config| IMAGE_CONFIGS.contains(&config.as_str()));
         let mut files = BTreeMap::new();
         let mut archives = Vec::new();
-        for layer in layers {
+        for layer in manifest.layers {
             let sha256: Digest = layer.digest.parse().map_err(|_| {
                 FetchError::Content(format!(
                     "a layer of {source} has the digest {:?}; expected sha256",
@@ -181,13 +223,18 @@ impl Registry {
                     }),
                 });
             } else if let Some(title) = title.filter(|title| is_inside(title)) {
-                files.insert(title.clone(), remote);
+                files.insert(title.clone(), (remote, sha256));
             }
         }
-        if files.contains_key(MANIFEST_FILE) {
-            Ok(Layout::Files(Box::new(move |path| {
-                files.get(path).cloned()
-            })))
+        if let Some((_, sha256)) = files.get(MANIFEST_FILE) {
+            let manifest = source.digest.is_some().then_some(*sha256);
+            let locate = move |path: &str| files.get(path).map(|(remote, _)| remote.clone());
+            Ok(Layout::Files {
+                locate: Box::new(locate),
+                manifest,
+            })
+        } else if is_image && !archives.is_empty() {
+            Ok(Layout::Image(archives))
         } else if archives.is_empty() {
             Err(FetchError::Content(format!(
                 "{source} holds neither a file titled {MANIFEST_FILE} nor a tar layer. Push the \
@@ -325,7 +372,7 @@ pub(super) fn layout_of(source: &Oci, manifest: &[u8]) -> Result<Layout, FetchEr
         base: base.map_err(|_| FetchError::usage("URI", "expected a host"))?,
         access: Access::Open,
     };
-    registry.layout(source, parse_manifest(&source.reference, manifest)?.layers)
+    registry.layout(source, parse_manifest(&source.reference, manifest)?)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The cache and staging directories of artefacts.
 //!
 //! ```text
-//! CACHE/artefacts/<hex>/   finished, verified artefacts, named by the sha256 of the manifest
+//! CACHE/artefacts/<hex>/   finished, verified artefacts, named by the sha256 that pins them
 //! CACHE/staging/<hex>/     an artefact that is being fetched; a later attempt resumes it
 //! CACHE/locks/<hex>        an exclusive lock to fetch the artefact, a shared one to read it
 //! ```
@@ -31,12 +31,22 @@ const STALE: Duration = Duration::from_hours(7 * 24);
 /// A place for one artefact among others.
 pub(super) struct Store {
     root: PathBuf,
+    /// The sha256 that pins the artefact, in hexadecimal.
     name: String,
-    digest: Digest,
+    /// That of its manifest, where it was given.
+    digest: Option<Digest>,
     /// Most bytes of finished artefacts.
     limit: Option<u64>,
     /// Whether it ends with the process: a place beside the directory, not a cache.
     passing: bool,
+}
+
+/// What pins an artefact.
+pub(super) struct Pin {
+    /// The digest of its manifest, or else that of the registry's.
+    pub sha256: Digest,
+    /// The digest of its manifest, where it was given.
+    pub of_manifest: Option<Digest>,
 }
 
 /// Held until it is dropped; empty where the file system has no locks.
@@ -44,22 +54,22 @@ pub(super) struct Held(Option<File>);
 
 impl Store {
     /// In a cache that others use too.
-    pub fn cache(root: &Path, digest: Digest, limit: Option<u64>) -> Self {
+    pub fn cache(root: &Path, pin: &Pin, limit: Option<u64>) -> Self {
         Self {
             root: root.to_owned(),
-            name: digest.hex(),
-            digest,
+            name: pin.sha256.hex(),
+            digest: pin.of_manifest,
             limit,
             passing: false,
         }
     }
 
     /// Beside `directory`, on the same file system, for this artefact alone.
-    pub fn beside(directory: &Path, digest: Digest) -> Self {
+    pub fn beside(directory: &Path, pin: &Pin) -> Self {
         Self {
             root: beside(directory, "fetching"),
-            name: digest.hex(),
-            digest,
+            name: pin.sha256.hex(),
+            digest: pin.of_manifest,
             limit: None,
             passing: true,
         }
@@ -97,8 +107,10 @@ impl Store {
                 Ok(()) => return Ok(Held(Some(file))),
                 Err(TryLockError::WouldBlock) => {
                     if !said {
-                        info!(digest = %self.digest,
-                            "another process fetches this artefact; waiting for it");
+                        info!(
+                            digest = self.name,
+                            "another process fetches this artefact; waiting for it"
+                        );
                         said = true;
                     }
                     tokio::time::sleep(LOCK_INTERVAL).await;

@@ -23,7 +23,7 @@ pub enum Uri {
     },
     /// `https://HOST/PATH`: a folder, or an archive; `http://` where the platform allows it.
     Https(Url),
-    /// `hf://OWNER/REPOSITORY@REVISION[/FOLDER]`: a repository of the Hugging Face Hub, or of a
+    /// `hf://OWNER/REPOSITORY@REVISION[/FOLDER]`, or `:REVISION`: a repository of the Hugging Face Hub, or of a
     /// server like it.
     Hf {
         /// `OWNER/REPOSITORY`
@@ -185,7 +185,8 @@ fn parse_oci(rest: &str) -> Option<Oci> {
 }
 
 fn parse_hf(rest: &str) -> Option<Uri> {
-    let (repository, rest) = rest.split_once('@')?;
+    // As the hub's own tools write it, or as KServe does.
+    let (repository, rest) = rest.split_once(['@', ':'])?;
     let (revision, inner) = rest.split_once('/').unwrap_or((rest, ""));
     let name = |part: &str| {
         !part.is_empty()
@@ -250,6 +251,10 @@ mod tests {
             }
         );
         assert_eq!(
+            parse("hf://org/model:v1.0/serin"),
+            parse("hf://org/model@v1.0/serin")
+        );
+        assert_eq!(
             parse("file:///models/iris"),
             Uri::File("/models/iris".into())
         );
@@ -287,6 +292,7 @@ mod tests {
             "s3://bu cket/key",
             "s3://bucket/a/../b",
             "hf://org@main",
+            "hf://org/model:a@b",
             "hf://org/model",
             "hf://org/model@",
             "hf://org/model@a b",

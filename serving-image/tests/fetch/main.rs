@@ -5,6 +5,7 @@ mod bucket;
 mod cache;
 mod folder;
 mod guard;
+mod image;
 mod registry;
 mod server;
 mod support;

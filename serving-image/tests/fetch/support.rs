@@ -141,7 +141,7 @@ impl Place {
         self.root.path().join(name)
     }
 
-    /// A `fetch` that may speak to this machine without TLS, and has little patience.
+    /// A `fetch` without `--digest` where that is empty, which may speak to this machine without TLS, and has little patience.
     pub fn command(&self, uri: &str, digest: &str) -> Command {
         self.command_to(uri, digest, &self.directory())
     }
@@ -155,7 +155,12 @@ impl Place {
             .arg("fetch")
             .arg(uri)
             .arg(directory)
-            .args(["--digest", digest])
+            .args(
+                (!digest.is_empty())
+                    .then_some(["--digest", digest])
+                    .into_iter()
+                    .flatten(),
+            )
             // By the environment, so that a test's own flags come before them.
             .env("SERIN_FETCH_ALLOW_HOSTS", &hosts)
             .env("SERIN_FETCH_RETRIES", "2")

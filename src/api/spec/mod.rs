@@ -2,11 +2,9 @@
 
 use std::time::Duration as StdDuration;
 
-use k8s_openapi::api::core::v1::{EnvVar, LocalObjectReference, ResourceRequirements, Toleration};
 use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 use super::{duration::Duration, status::ModelDeploymentStatus};
 
@@ -16,6 +14,9 @@ mod objective_gates;
 mod pods;
 mod rollout;
 mod service;
+pub mod template;
+
+use template::{PodTemplate, remedies};
 
 pub use evidence_source::{
     CustomEvidence, CustomLatency, CustomRequests, CustomVersion, EvidenceSource, LatencyUnit,
@@ -79,7 +80,11 @@ pub use service::{ModelService, ModelServicePort};
         !self.spec.service.name.startsWith(self.metadata.name + '-') || \
         !self.spec.service.name.matches('-[0-9a-f]{8}$')")
         .message("spec.service.name: `<name>-<8 hex digits>` is the name of a version's Service; \
-            choose another")
+            choose another"),
+    validation = Rule::new("has(self.spec.model) || (has(self.spec.serving) && \
+        has(self.spec.serving.image) && self.spec.serving.image.contains('@sha256:'))")
+        .message("spec.model: name a model, or an image that holds one, pinned by its digest: \
+            spec.serving.image: HOST/REPOSITORY:TAG@sha256:…")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.rollout) || !has(self.rollout.rollbackWindow) || \
@@ -88,8 +93,11 @@ pub use service::{ModelService, ModelServicePort};
     .message("spec.rollout.rollbackWindow.revisions: spec.revisionHistoryLimit keeps fewer \
         versions; lower it, or raise the limit"))]
 pub struct ModelDeploymentSpec {
-    /// The model artefact. A change of it is a new version and starts a rollout.
-    pub model: ModelArtefact,
+    /// The model artefact. A change of it is a new version and starts a rollout. May be absent
+    /// where `serving.image` holds the model and is pinned by `@sha256:`; the version is then named
+    /// by the image's tag, or else by the first 12 hex digits of its digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelArtefact>,
 
     /// How the model is served. A change of it is a new version and starts a rollout.
     #[serde(default)]
@@ -193,18 +201,25 @@ impl ModelDeployment {
     self.uri.startsWith('file://'))")
     .message("spec.model.credentials: pvc:// and file:// are not fetched and take none; \
         remove it"))]
+#[x_kube(validation = Rule::new("has(self.digest) || self.uri.startsWith('pvc://') || \
+    self.uri.startsWith('file://') || (self.uri.startsWith('oci://') && \
+    self.uri.contains('@sha256:'))")
+    .message("spec.model.digest: needed for what is fetched, unless the URI is pinned: \
+        oci://HOST/REPOSITORY@sha256:…"))]
 pub struct ModelArtefact {
     /// Where the artefact is. `pvc://CLAIM/PATH`: a directory on a PersistentVolumeClaim of the
-    /// same namespace, mounted as it is. `oci://HOST/REPOSITORY:TAG`, `s3://BUCKET/PREFIX`,
-    /// `https://HOST/PATH`, `hf://OWNER/REPOSITORY@REVISION`: fetched into the pod by an init
-    /// container and verified by digest. `file:///PATH`: a directory inside the serving image, for
-    /// development. The operator's settings decide which schemes and hosts are allowed.
+    /// same namespace, mounted as it is. `oci://HOST/REPOSITORY:TAG` (an artefact, or an image with
+    /// the model below `/models`; `@sha256:…` beside or instead of the tag pins it),
+    /// `s3://BUCKET/PREFIX`, `https://HOST/PATH`, `hf://OWNER/REPOSITORY@REVISION` or `:REVISION`:
+    /// fetched into the pod by an init container and verified by digest. `file:///PATH`: a directory
+    /// inside the serving image, for development. The operator's settings decide which schemes and
+    /// hosts are allowed.
     #[schemars(length(max = 1024))]
     #[x_kube(validation = Rule::new("self.matches('^(pvc://[a-z0-9]([-a-z0-9]*[a-z0-9])\
         ?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[^/]|file:///[^/]|oci://[-.A-Za-z0-9]+(:[0-9]+)?/\
         [-._a-z0-9]+(/[-._a-z0-9]+)*(:[-._A-Za-z0-9]+|(:[-._A-Za-z0-9]+)?@sha256:[0-9a-f]{64})$|\
         s3://[-._A-Za-z0-9]+/[^/?#][^?#]*$|https?://[^/@?#]+/[^?#]+$|hf://[-._A-Za-z0-9]+/\
-        [-._A-Za-z0-9]+@[-._A-Za-z0-9]+(/[^?#]*)?$)') && !self.contains('..')")
+        [-._A-Za-z0-9]+[@:][-._A-Za-z0-9]+(/[^?#]*)?$)') && !self.contains('..')")
         .message("spec.model.uri: expected pvc://CLAIM/PATH, oci://HOST/REPOSITORY:TAG, \
             s3://BUCKET/PREFIX, https://HOST/PATH, hf://OWNER/REPOSITORY@REVISION or file:///PATH, \
             without `..`, user, query or fragment"))]
@@ -230,17 +245,22 @@ pub struct ModelArtefact {
     #[schemars(schema_with = "pods::credentials")]
     pub credentials: Option<String>,
 
-    /// `sha256:` and 64 hex digits of the artefact's manifest, which holds the digests of all its
-    /// files. Verified before a pod is Ready.
+    /// `sha256:` and 64 hex digits of the artefact's own manifest, `serin-model.json`, which holds
+    /// the digests of all its files. Verified before a pod is Ready. Needed for what is fetched,
+    /// unless an `oci://` URI is pinned by the registry's digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71))]
     #[x_kube(validation = Rule::new("self.matches('^sha256:[0-9a-f]{64}$')")
         .message("spec.model.digest: expected sha256: and 64 hex digits in lower case"))]
-    pub digest: String,
+    pub digest: Option<String>,
 }
 
 /// How pods serve the model. All of it belongs to the version.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(template::bundled_ports()).message(remedies::PORTS))]
+#[x_kube(validation = Rule::new(template::bundled_probes()).message(remedies::PROBES))]
+#[x_kube(validation = Rule::new(template::bundled_variables()).message(remedies::VARIABLES))]
 pub struct Serving {
     /// The inference server's image, by tag or digest; the operator's bundled image where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -255,61 +275,53 @@ pub struct Serving {
             digits, the repository in small letters"))]
     pub image: Option<String>,
 
-    /// When the kubelet pulls the image. Kubernetes' default where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "pods::pull_policy")]
-    pub image_pull_policy: Option<String>,
-
-    /// Secrets of this namespace with credentials for the image's registry.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "pods::pull_secrets")]
-    pub image_pull_secrets: Vec<LocalObjectReference>,
-
-    /// Arguments of the container, after those that Serin sets.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "pods::arguments")]
-    pub args: Vec<String>,
-
-    /// Environment; a value may come from a Secret of this namespace.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "pods::environment")]
-    pub env: Vec<EnvVar>,
-
-    /// Resources of one pod.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "pods::resources")]
-    pub resources: Option<ResourceRequirements>,
-
     /// Port on which the container answers HTTP; 8080 where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
 
-    /// Path that answers 200 once the model is loaded, verified and warm; `/readyz` where absent.
+    /// Where the model is mounted, read-only, in the container `server`. `/mnt/models` for an image
+    /// of one's own where absent; the bundled one finds its model by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "pods::http_path")]
-    pub readiness_path: Option<String>,
+    #[schemars(length(min = 2, max = 255))]
+    #[x_kube(validation = Rule::new("self.matches('^/[^:]+$') && !self.contains('..')")
+        .message("spec.serving.modelMountPath: expected a path from the root on, such as \
+            /mnt/models, without `:` and `..`"))]
+    pub model_mount_path: Option<String>,
 
-    /// Path that answers 200 while the process lives; `/livez` where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "pods::http_path")]
-    pub liveness_path: Option<String>,
+    /// A PodTemplateSpec, merged onto the pod that Serin makes by Kubernetes' strategic merge:
+    /// containers, volumes and variables by name, ports by number, mounts by path. The container
+    /// `server` serves the model; others run beside it. A field that Serin owns is refused by its
+    /// name. The API server checks the rest before a version begins; the status has its answer.
+    #[serde(default, skip_serializing_if = "PodTemplate::is_empty")]
+    #[schemars(schema_with = "template::schema")]
+    pub template: PodTemplate,
+}
 
-    /// ServiceAccount of the pods; the namespace's default where absent. Its token is never
-    /// mounted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "pods::service_account")]
-    pub service_account_name: Option<String>,
+impl Serving {
+    /// Whether the bundled server serves: no image is named, or one of its repository.
+    pub fn is_bundled(&self, bundled_image: &str) -> bool {
+        let image = self.image.as_deref();
+        image.is_none_or(|image| repository(image) == repository(bundled_image))
+    }
+}
 
-    /// Nodes that the pods may run on.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "pods::node_selector")]
-    pub node_selector: BTreeMap<String, String>,
+impl Serving {
+    /// Where the model's own files are mounted. `None` for the bundled image without a path: it
+    /// gets the volume at `/models`, with the model in a folder of it.
+    pub fn mount_path(&self, bundled_image: &str) -> Option<&str> {
+        let own = (!self.is_bundled(bundled_image)).then_some("/mnt/models");
+        self.model_mount_path.as_deref().or(own)
+    }
+}
 
-    /// Taints that the pods tolerate.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "pods::tolerations")]
-    pub tolerations: Vec<Toleration>,
+/// An image's name without tag and digest.
+fn repository(image: &str) -> &str {
+    let name = image.split_once('@').map_or(image, |(name, _)| name);
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
+    }
 }
 
 /// The router that moves traffic: at most one member. The bundled one (`envoy`) where none is set.

@@ -2,12 +2,12 @@
 //! again that were stored before an upgrade of the CRD. Each error names the field and the remedy.
 
 mod objectives;
-mod pods;
 mod service;
+mod template;
 
 use super::{
     Duration, ModelDeployment, ModelDeploymentSpec, RollbackWindow, Rollout, StartAt,
-    spec::POSITIVE_REMEDY,
+    spec::POSITIVE_REMEDY, version::is_version,
 };
 
 /// Schemes of `spec.model.uri` that this build supports.
@@ -28,6 +28,8 @@ const MOVING: [&str; 9] = [
 pub struct Limits {
     /// Allowed schemes of `spec.model.uri`, a subset of [`SCHEMES`].
     pub allowed_schemes: Vec<String>,
+    /// The bundled serving image.
+    pub bundled_image: String,
 }
 
 /// One thing wrong with a spec.
@@ -59,8 +61,7 @@ pub fn validate(model: &ModelDeployment, limits: &Limits) -> Vec<Invalid> {
         ));
     }
     check_model(&model.spec, limits, &mut errors);
-    check_serving(&model.spec, &mut errors);
-    pods::check_pods(&model.spec.serving, &mut errors);
+    template::check_serving(&model.spec.serving, limits, &mut errors);
     if model.spec.replicas < 0 {
         errors.push(invalid("spec.replicas", "at least 0, which is asleep"));
     }
@@ -76,31 +77,18 @@ pub fn validate(model: &ModelDeployment, limits: &Limits) -> Vec<Invalid> {
 }
 
 fn check_model(spec: &ModelDeploymentSpec, limits: &Limits, errors: &mut Vec<Invalid>) {
-    let model = &spec.model;
-    let (scheme, path) = model.uri.split_once("://").unwrap_or_default();
-    // `http` is allowed with `https`; the platform's list of hosts decides where it may be used.
-    let scheme = if scheme == "http" { "https" } else { scheme };
-    if !is_shaped(scheme, path) || path.contains("..") {
-        errors.push(invalid(
-            "spec.model.uri",
-            "expected pvc://CLAIM/PATH, oci://HOST/REPOSITORY:TAG, s3://BUCKET/PREFIX, \
-             https://HOST/PATH, hf://OWNER/REPOSITORY@REVISION or file:///PATH, without `..`, \
-             user, query or fragment",
-        ));
-    } else if !limits
-        .allowed_schemes
-        .iter()
-        .any(|allowed| allowed == scheme)
-    {
-        errors.push(invalid(
-            "spec.model.uri",
-            format!(
-                "the scheme {scheme}:// is not allowed here; allowed: {}. The operator's user \
-                 decides, by --allowed-model-schemes",
-                limits.allowed_schemes.join(", ")
-            ),
-        ));
-    }
+    let Some(model) = &spec.model else {
+        let image = spec.serving.image.as_deref();
+        if !image.is_some_and(|image| image.contains("@sha256:")) {
+            errors.push(invalid(
+                "spec.model",
+                "name a model, or an image that holds one, pinned by its digest: \
+                 spec.serving.image: HOST/REPOSITORY:TAG@sha256:…",
+            ));
+        }
+        return;
+    };
+    check_uri(&model.uri, limits, errors);
     if let Some(secret) = &model.credentials {
         if !is_object_name(secret) {
             errors.push(invalid(
@@ -126,11 +114,53 @@ fn check_model(spec: &ModelDeploymentSpec, limits: &Limits, errors: &mut Vec<Inv
              letter or digit",
         ));
     }
-    let hex = model.digest.strip_prefix("sha256:").unwrap_or_default();
-    if !is_sha256(hex) {
-        errors.push(invalid(
+    match &model.digest {
+        Some(digest) => {
+            let hex = digest.strip_prefix("sha256:").unwrap_or_default();
+            if !is_sha256(hex) {
+                errors.push(invalid(
+                    "spec.model.digest",
+                    "expected sha256: and 64 hex digits in lower case",
+                ));
+            }
+        }
+        None if is_fetched(&model.uri) && !is_pinned(&model.uri) => errors.push(invalid(
             "spec.model.digest",
-            "expected sha256: and 64 hex digits in lower case",
+            "needed for what is fetched, unless the URI is pinned: \
+             oci://HOST/REPOSITORY@sha256:…",
+        )),
+        None => {}
+    }
+}
+
+/// Whether an address holds the digest of a registry's manifest.
+fn is_pinned(uri: &str) -> bool {
+    uri.starts_with("oci://") && uri.contains("@sha256:")
+}
+
+fn check_uri(uri: &str, limits: &Limits, errors: &mut Vec<Invalid>) {
+    let (scheme, path) = uri.split_once("://").unwrap_or_default();
+    // `http` is allowed with `https`; the platform's list of hosts decides where it may be used.
+    let scheme = if scheme == "http" { "https" } else { scheme };
+    if !is_shaped(scheme, path) || path.contains("..") {
+        errors.push(invalid(
+            "spec.model.uri",
+            "expected pvc://CLAIM/PATH, oci://HOST/REPOSITORY:TAG, s3://BUCKET/PREFIX, \
+             https://HOST/PATH, hf://OWNER/REPOSITORY@REVISION or file:///PATH, without `..`, \
+             user, query or fragment",
+        ));
+    } else if !limits
+        .allowed_schemes
+        .iter()
+        .any(|allowed| allowed == scheme)
+    {
+        errors.push(invalid(
+            "spec.model.uri",
+            format!(
+                "the scheme {scheme}:// is not allowed here; allowed: {}. The operator's user \
+                 decides, by --allowed-model-schemes",
+                limits.allowed_schemes.join(", ")
+            ),
         ));
     }
 }
@@ -164,7 +194,7 @@ fn is_shaped(scheme: &str, path: &str) -> bool {
         }
         "hf" => {
             let (name, folder) = rest.split_once('/').unwrap_or((rest, ""));
-            let (repository, revision) = name.split_once('@').unwrap_or((name, ""));
+            let (repository, revision) = name.split_once(['@', ':']).unwrap_or((name, ""));
             plain && word(first) && word(repository) && word(revision) && !folder.starts_with('/')
         }
         _ => false,
@@ -173,42 +203,6 @@ fn is_shaped(scheme: &str, path: &str) -> bool {
 
 fn is_sha256(hex: &str) -> bool {
     hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-fn check_serving(spec: &ModelDeploymentSpec, errors: &mut Vec<Invalid>) {
-    let serving = &spec.serving;
-    if let Some(image) = &serving.image {
-        let tag = image
-            .rsplit_once(':')
-            .map(|(_, tag)| tag)
-            .filter(|tag| !tag.is_empty() && !tag.contains('/'));
-        if !image.contains("@sha256:") && tag.is_none_or(|tag| tag == "latest") {
-            errors.push(invalid(
-                "spec.serving.image",
-                "name a tag other than `latest`, or a digest",
-            ));
-        }
-    }
-    for (field, path) in [
-        ("readinessPath", &serving.readiness_path),
-        ("livenessPath", &serving.liveness_path),
-    ] {
-        if path.as_ref().is_some_and(|path| !path.starts_with('/')) {
-            errors.push(invalid(
-                format!("spec.serving.{field}"),
-                "expected a path that starts with /",
-            ));
-        }
-    }
-    if serving
-        .port
-        .is_some_and(|port| !(1..=65535).contains(&port))
-    {
-        errors.push(invalid(
-            "spec.serving.port",
-            "expected a port from 1 to 65535",
-        ));
-    }
 }
 
 fn check_rollout(rollout: &Rollout, errors: &mut Vec<Invalid>) {
@@ -290,14 +284,4 @@ fn is_label(name: &str) -> bool {
 
 fn is_object_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
-}
-
-fn is_version(version: &str) -> bool {
-    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    version.len() <= 63
-        && edge(version.chars().next())
-        && edge(version.chars().last())
-        && version
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }

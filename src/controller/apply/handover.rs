@@ -91,7 +91,10 @@ impl Target<'_> {
             carries_traffic: true,
         };
         match self.take_over(live, wanted).await {
-            Ok(()) => self.put(wanted, &stores.services, "handed over").await,
+            Ok(()) => {
+                self.put(&wanted.metadata, wanted, &stores.services, "handed over")
+                    .await
+            }
             Err(error @ ApplyError::Unconfirmed { .. }) => Err(error),
             Err(error) => {
                 self.note(subject, Value::Null, &error);

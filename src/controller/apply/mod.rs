@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
@@ -30,7 +31,7 @@ use crate::{
     api::{ADOPT_ANNOTATION, MANAGER, ModelDeployment, REVISION_LABEL, Revision},
     controller::metrics::Metrics,
     k8s::{
-        Intent, Kinship, Object, Stores, is_child, is_code, kinship, service_of, timely,
+        Intent, Kinship, Object, Stores, body, is_child, is_code, kinship, service_of, timely,
         version_name,
     },
     observe::Refusal,
@@ -130,16 +131,21 @@ impl Applier {
             {
                 continue;
             }
+            let meta = object.metadata();
             let written = match object {
                 Object::ControllerRevision(object) => {
-                    target.put(object, &stores.history, reason).await
+                    target.put(meta, object, &stores.history, reason).await
                 }
                 Object::Service(object) => match claims.get(&object.name_any()) {
                     Some(Claim::Foreign | Claim::Awaited) => continue,
                     Some(Claim::HandedOver(live)) => target.adopt(live, object, stores).await,
-                    Some(Claim::Own) | None => target.put(object, &stores.services, reason).await,
+                    Some(Claim::Own) | None => {
+                        target.put(meta, object, &stores.services, reason).await
+                    }
                 },
-                Object::Deployment(object) => target.put(object, &stores.deployments, reason).await,
+                Object::Deployment(object) => {
+                    target.put(meta, object, &stores.deployments, reason).await
+                }
                 // It gives endpoints to any Service of that name, whoever owns it.
                 Object::EndpointSlice(object) => {
                     let service = service_of(object).unwrap_or(&plan.service);
@@ -150,7 +156,7 @@ impl Applier {
                     if let Some(Claim::Foreign | Claim::Awaited) = claims.get(service) {
                         continue;
                     }
-                    target.put(object, &stores.slices, reason).await
+                    target.put(meta, object, &stores.slices, reason).await
                 }
             }?;
             writes += usize::from(written == Written::Anew);
@@ -233,23 +239,22 @@ impl Target<'_> {
     /// Applies one object, unless it is already as wanted or its pause after a refusal is not over.
     async fn put<K: Child + Serialize>(
         &self,
-        wanted: &K,
+        meta: &ObjectMeta,
+        wanted: &impl Serialize,
         store: &Store<K>,
         reason: &str,
     ) -> Result<Written, ApplyError> {
-        let name = wanted.name_any();
+        let name = meta.name.clone().unwrap_or_default();
         let kind = <K as Resource>::kind(&()).into_owned();
-        let revision = revision_of(wanted);
+        let revision = revision_of(meta);
         let subject = Subject {
             kind: &kind,
             name: &name,
             revision: revision.as_ref(),
             carries_traffic: self.carries_traffic(revision.as_ref()),
         };
-        let mut body = serde_json::to_value(wanted)
+        let body = body::<K>(wanted)
             .map_err(|error| ApplyError::refused(&kind, &name, kube::Error::SerdeError(error)))?;
-        body["apiVersion"] = Value::from(<K as Resource>::api_version(&()).into_owned());
-        body["kind"] = Value::from(kind.clone());
         if self.memory.refusals.waits(&self.key(), subject, &body) {
             return Ok(Written::Refused);
         }
@@ -508,8 +513,8 @@ impl Target<'_> {
 }
 
 /// The version that an object is for, by its label.
-fn revision_of<K: ResourceExt>(object: &K) -> Option<Revision> {
-    let label = object.labels().get(REVISION_LABEL)?;
+fn revision_of(meta: &ObjectMeta) -> Option<Revision> {
+    let label = meta.labels.as_ref()?.get(REVISION_LABEL)?;
     Some(Revision(label.clone()))
 }
 

@@ -22,10 +22,8 @@ use k8s_openapi::api::{
 use kube::ResourceExt;
 
 use super::{ContainerEnd, PodProblem, UnmetCondition, VersionHealth};
-use crate::k8s::FETCH;
+use crate::api::{FETCH, SERVER};
 
-/// The container that serves the model. Others, such as sidecars, are not the version's.
-const SERVER: &str = "model";
 /// A server that was restarted this often during its trial has failed.
 const RESTARTS_THAT_FAIL: i32 = 2;
 /// By how much the clocks of the operator and the API server may differ.

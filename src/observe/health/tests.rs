@@ -44,7 +44,7 @@ fn status(name: &str, state: &Value) -> Value {
 
 /// What is found where the server's container is in a state.
 fn server_in(state: &Value) -> VersionHealth {
-    found(&json!({"status": {"phase": "Pending", "containerStatuses": [status("model", state)]}}))
+    found(&json!({"status": {"phase": "Pending", "containerStatuses": [status("server", state)]}}))
 }
 
 /// What is found where the fetch is in a state.
@@ -53,7 +53,7 @@ fn fetch_in(state: &Value) -> VersionHealth {
     found(&json!({"status": {
         "phase": "Pending",
         "initContainerStatuses": [status("fetch", state)],
-        "containerStatuses": [status("model", &initializing)],
+        "containerStatuses": [status("server", &initializing)],
     }}))
 }
 
@@ -124,7 +124,7 @@ fn restarts_count_that_the_server_had_during_its_trial() {
     );
     let before = json!({
         "metadata": {"creationTimestamp": "2026-11-20T03:00:00Z"},
-        "status": {"containerStatuses": [status("model", &restarted("OOMKilled"))]},
+        "status": {"containerStatuses": [status("server", &restarted("OOMKilled"))]},
     });
     assert_eq!(
         found(&before).failure,
@@ -284,7 +284,7 @@ fn sidecars_and_injected_init_containers_are_the_platforms() {
     let crashing = waits("CrashLoopBackOff", "back-off 10s");
     let health = found(
         &json!({"status": {"phase": "Running", "containerStatuses": [
-            status("istio-proxy", &crashing), status("model", &running),
+            status("istio-proxy", &crashing), status("server", &running),
         ]}}),
     );
     // Without a Ready condition the server speaks for its pod.
@@ -292,7 +292,7 @@ fn sidecars_and_injected_init_containers_are_the_platforms() {
     let not_ready = json!([{"type": "Ready", "status": "False", "lastTransitionTime": BEGAN}]);
     let health = found(&json!({"status": {
         "phase": "Running", "conditions": not_ready,
-        "containerStatuses": [status("istio-proxy", &crashing), status("model", &running)],
+        "containerStatuses": [status("istio-proxy", &crashing), status("server", &running)],
     }}));
     is_the_platforms(
         &health,
@@ -302,7 +302,7 @@ fn sidecars_and_injected_init_containers_are_the_platforms() {
     let health = found(&json!({"status": {
         "phase": "Pending",
         "initContainerStatuses": [status("istio-init", &crashing)],
-        "containerStatuses": [status("model", &initializing)],
+        "containerStatuses": [status("server", &initializing)],
     }}));
     is_the_platforms(
         &health,
@@ -310,7 +310,7 @@ fn sidecars_and_injected_init_containers_are_the_platforms() {
     );
     let restarted = json!({"state": {"running": {}}, "ready": true, "restartCount": 9});
     let health = found(&json!({"status": {"containerStatuses": [
-        status("istio-proxy", &restarted), status("model", &running),
+        status("istio-proxy", &restarted), status("server", &running),
     ]}}));
     assert_eq!((health.failure, health.trouble), (None, None));
 }
@@ -321,7 +321,7 @@ fn a_node_that_is_away_or_a_gate_that_is_closed_is_the_platforms() {
     let pod = |conditions: Value| {
         found(&json!({"status": {
             "phase": "Running", "conditions": conditions,
-            "containerStatuses": [status("model", &ready)],
+            "containerStatuses": [status("server", &ready)],
         }}))
     };
     let away = pod(json!([{"type": "Ready", "status": "False", "lastTransitionTime": LATER}]));
@@ -346,7 +346,7 @@ fn a_node_that_is_away_or_a_gate_that_is_closed_is_the_platforms() {
 #[test]
 fn a_pod_that_is_drained_evicted_or_preempted_is_the_platforms() {
     // It may crash on its way out.
-    let crashing = [status("model", &waits("CrashLoopBackOff", "back-off"))];
+    let crashing = [status("server", &waits("CrashLoopBackOff", "back-off"))];
     let drained = json!({
         "metadata": {"deletionTimestamp": LATER},
         "status": {"phase": "Running", "containerStatuses": crashing, "conditions": [{
@@ -377,7 +377,7 @@ fn a_server_that_runs_and_is_not_ready_is_silent_and_was_ready_or_not() {
     let running = json!({"state": {"running": {"startedAt": STARTED}}});
     let pod = |changed: &str| {
         found(&json!({"status": {
-            "phase": "Running", "containerStatuses": [status("model", &running)],
+            "phase": "Running", "containerStatuses": [status("server", &running)],
             "conditions": [
                 {"type": "PodScheduled", "status": "True"},
                 {"type": "Ready", "status": "False", "lastTransitionTime": changed},

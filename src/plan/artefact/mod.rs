@@ -11,16 +11,13 @@ use k8s_openapi::{
 };
 
 use super::security::restricted;
-use crate::{
-    api::{Cache, Fetch, VersionSpec, validate::is_fetched},
-    k8s::FETCH,
-};
+use crate::api::{Cache, FETCH, Fetch, ModelArtefact, VersionSpec, validate::is_fetched};
 
 /// Where the volume with the artefact is mounted.
 const MOUNT: &str = "/models";
-/// Where a fetched artefact is in that volume. A fetch ends with a rename, which is not possible at
-/// the mount itself.
-const FETCHED: &str = "/models/artefact";
+/// The folder of a fetched artefact in that volume. A fetch ends with a rename, which is not
+/// possible at the mount itself.
+const FOLDER: &str = "artefact";
 const CREDENTIALS_MOUNT: &str = "/credentials";
 const CACHE_MOUNT: &str = "/cache";
 /// Group of the serving image's user: a claim is made writable for it.
@@ -29,8 +26,8 @@ const GROUP: i64 = 65532;
 /// The parts of a pod that its artefact needs.
 #[derive(Default)]
 pub(super) struct Artefact {
-    /// Path of the artefact in the server's container.
-    pub directory: String,
+    /// Path of the artefact in the server's container. `None` where the image holds the model.
+    pub directory: Option<String>,
     /// Volumes of the pod.
     pub volumes: Vec<Volume>,
     /// The server's mount, read-only.
@@ -42,29 +39,35 @@ pub(super) struct Artefact {
 }
 
 impl Artefact {
-    pub fn of(version: &VersionSpec) -> Self {
-        let uri = &version.model.uri;
-        if let Some((claim, path)) = uri
+    /// Those of a version whose model's files are mounted at `path`, or by `None` as the bundled
+    /// image expects them.
+    pub fn of(version: &VersionSpec, path: Option<&str>) -> Self {
+        let Some(model) = &version.model else {
+            return Self::default();
+        };
+        let uri = &model.uri;
+        if let Some((claim, folder)) = uri
             .strip_prefix("pvc://")
             .and_then(|rest| rest.split_once('/'))
         {
+            let (directory, mount) = mounted(path, folder.trim_end_matches('/'));
             return Self {
-                directory: format!("{MOUNT}/{path}"),
+                directory: Some(directory),
                 volumes: vec![claim_volume("model", claim, true)],
-                mount: Some(mount("model", MOUNT, true)),
+                mount: Some(mount),
                 ..Self::default()
             };
         }
         match &version.fetch {
-            Some(fetch) if is_fetched(uri) => Self::fetched(version, fetch),
+            Some(fetch) if is_fetched(uri) => Self::fetched(model, fetch, path),
             _ => Self {
-                directory: uri.strip_prefix("file://").unwrap_or(uri).to_owned(),
+                directory: Some(uri.strip_prefix("file://").unwrap_or(uri).to_owned()),
                 ..Self::default()
             },
         }
     }
 
-    fn fetched(version: &VersionSpec, fetch: &Fetch) -> Self {
+    fn fetched(model: &ModelArtefact, fetch: &Fetch, path: Option<&str>) -> Self {
         let mut volumes = vec![Volume {
             name: "model".to_owned(),
             empty_dir: Some(EmptyDirVolumeSource {
@@ -76,7 +79,7 @@ impl Artefact {
             ..Volume::default()
         }];
         let mut mounts = vec![mount("model", MOUNT, false)];
-        if let Some(secret) = &version.model.credentials {
+        if let Some(secret) = &model.credentials {
             volumes.push(Volume {
                 name: "credentials".to_owned(),
                 secret: Some(SecretVolumeSource {
@@ -106,24 +109,41 @@ impl Artefact {
             mounts.push(mount("cache", CACHE_MOUNT, false));
         }
         let claimed = matches!(fetch.cache, Some(Cache::Claim(_)));
+        let (directory, mount) = mounted(path, FOLDER);
         Self {
-            directory: FETCHED.to_owned(),
+            directory: Some(directory),
             volumes,
-            mount: Some(mount("model", MOUNT, true)),
-            fetch: Some(container(version, fetch, mounts)),
+            mount: Some(mount),
+            fetch: Some(container(model, fetch, mounts)),
             group: claimed.then_some(GROUP),
         }
     }
 }
 
-fn container(version: &VersionSpec, fetch: &Fetch, mounts: Vec<VolumeMount>) -> Container {
+/// Where the server finds a folder of the volume, and how it is mounted.
+fn mounted(path: Option<&str>, folder: &str) -> (String, VolumeMount) {
+    match path {
+        Some(path) => {
+            let mut mount = mount("model", path, true);
+            mount.sub_path = Some(folder.to_owned());
+            (path.to_owned(), mount)
+        }
+        None => (format!("{MOUNT}/{folder}"), mount("model", MOUNT, true)),
+    }
+}
+
+fn container(model: &ModelArtefact, fetch: &Fetch, mounts: Vec<VolumeMount>) -> Container {
     let given = |name: &str, value: String| EnvVar {
         name: name.to_owned(),
         value: Some(value),
         value_from: None,
     };
-    let mut env = vec![
-        given("SERIN_FETCH_DIGEST", version.model.digest.clone()),
+    let digest = model.digest.clone();
+    let mut env: Vec<_> = digest
+        .map(|digest| given("SERIN_FETCH_DIGEST", digest))
+        .into_iter()
+        .collect();
+    env.extend([
         // A name that no host has, where none is allowed: an empty list would mean the flag's
         // default.
         given(
@@ -134,8 +154,8 @@ fn container(version: &VersionSpec, fetch: &Fetch, mounts: Vec<VolumeMount>) -> 
             },
         ),
         given("SERIN_FETCH_MAX_SIZE", fetch.max_size.to_string()),
-    ];
-    if version.model.credentials.is_some() {
+    ]);
+    if model.credentials.is_some() {
         env.push(given(
             "SERIN_FETCH_CREDENTIALS",
             CREDENTIALS_MOUNT.to_owned(),
@@ -158,8 +178,8 @@ fn container(version: &VersionSpec, fetch: &Fetch, mounts: Vec<VolumeMount>) -> 
         image: Some(fetch.image.clone()),
         args: Some(vec![
             "fetch".to_owned(),
-            version.model.uri.clone(),
-            FETCHED.to_owned(),
+            model.uri.clone(),
+            format!("{MOUNT}/{FOLDER}"),
         ]),
         env: Some(env),
         // A fetch streams: a few MiB of buffers, and a manifest of at most 16 MiB. Page cache does

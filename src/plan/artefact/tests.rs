@@ -24,6 +24,11 @@ fn settings(more: &Value) -> Value {
     fetch
 }
 
+/// As the bundled image gets it.
+fn of(version: &VersionSpec) -> Artefact {
+    Artefact::of(version, None)
+}
+
 fn env(container: &Container) -> Vec<(&str, &str)> {
     let env = container.env.as_ref().unwrap().iter();
     env.map(|variable| (variable.name.as_str(), variable.value.as_deref().unwrap()))
@@ -32,26 +37,26 @@ fn env(container: &Container) -> Vec<(&str, &str)> {
 
 #[test]
 fn claims_and_image_folders_are_used_in_place() {
-    let claim = Artefact::of(&version(
+    let claim = of(&version(
         "pvc://models/iris/1",
         &Value::Null,
         &settings(&json!({})),
     ));
-    assert_eq!(claim.directory, "/models/iris/1");
+    assert_eq!(claim.directory.as_deref(), Some("/models/iris/1"));
     assert!(claim.fetch.is_none() && claim.volumes.len() == 1 && claim.group.is_none());
-    let folder = Artefact::of(&version("file:///iris/1", &Value::Null, &Value::Null));
-    assert_eq!(folder.directory, "/iris/1");
+    let folder = of(&version("file:///iris/1", &Value::Null, &Value::Null));
+    assert_eq!(folder.directory.as_deref(), Some("/iris/1"));
     assert!(folder.fetch.is_none() && folder.volumes.is_empty() && folder.mount.is_none());
 }
 
 #[test]
 fn fetched_artefacts_come_by_the_bundled_image_and_are_read_only_to_the_server() {
-    let artefact = Artefact::of(&version(
+    let artefact = of(&version(
         "oci://r:5000/iris:1",
         &Value::Null,
         &settings(&json!({})),
     ));
-    assert_eq!(artefact.directory, "/models/artefact");
+    assert_eq!(artefact.directory.as_deref(), Some("/models/artefact"));
     assert_eq!(artefact.mount.unwrap().read_only, Some(true));
     let container = artefact.fetch.unwrap();
     assert_eq!(
@@ -88,7 +93,7 @@ fn fetched_artefacts_come_by_the_bundled_image_and_are_read_only_to_the_server()
     );
 
     // A platform that lists no host allows none, not all.
-    let closed = Artefact::of(&version(
+    let closed = of(&version(
         "oci://r:5000/iris:1",
         &Value::Null,
         &settings(&json!({"hosts": []})),
@@ -99,7 +104,7 @@ fn fetched_artefacts_come_by_the_bundled_image_and_are_read_only_to_the_server()
 #[test]
 fn only_the_init_container_sees_credentials_and_the_cache() {
     let fetch = settings(&json!({"cache": {"claim": "shared"}, "cacheLimit": 5}));
-    let artefact = Artefact::of(&version("s3://b/iris", &json!("keys"), &fetch));
+    let artefact = of(&version("s3://b/iris", &json!("keys"), &fetch));
     let names: Vec<_> = artefact
         .volumes
         .iter()
@@ -128,10 +133,46 @@ fn only_the_init_container_sees_credentials_and_the_cache() {
         ]
     );
     let fetch = settings(&json!({"cache": {"hostPath": "/var/lib/serin"}}));
-    let node = Artefact::of(&version("s3://b/iris", &Value::Null, &fetch));
+    let node = of(&version("s3://b/iris", &Value::Null, &fetch));
     assert_eq!(
         node.volumes[1].host_path.as_ref().unwrap().path,
         "/var/lib/serin"
     );
     assert_eq!(node.group, None);
+}
+
+#[test]
+fn an_image_of_ones_own_finds_the_models_files_at_the_path_itself() {
+    let fetch = settings(&json!({}));
+    for (uri, folder) in [
+        ("pvc://models/iris/1/", "iris/1"),
+        ("s3://b/iris", "artefact"),
+    ] {
+        let artefact = Artefact::of(&version(uri, &Value::Null, &fetch), Some("/mnt/models"));
+        assert_eq!(artefact.directory.as_deref(), Some("/mnt/models"));
+        let mount = artefact.mount.unwrap();
+        assert_eq!(mount.mount_path, "/mnt/models");
+        assert_eq!(mount.sub_path.as_deref(), Some(folder));
+    }
+    let inside = json!({"serving": {"image": "own@sha256:00"}});
+    let inside = Artefact::of(
+        &serde_json::from_value(inside).unwrap(),
+        Some("/mnt/models"),
+    );
+    assert!(inside.directory.is_none() && inside.volumes.is_empty() && inside.mount.is_none());
+}
+
+#[test]
+fn a_pinned_address_is_fetched_without_a_digest() {
+    let uri = "oci://r:5000/iris@sha256:00";
+    let pinned = json!({"model": {"uri": uri, "version": "1"}, "serving": {},
+        "fetch": settings(&json!({}))});
+    let artefact = of(&serde_json::from_value(pinned).unwrap());
+    let container = artefact.fetch.unwrap();
+    assert_eq!(container.args.as_ref().unwrap()[1], uri);
+    assert!(
+        env(&container)
+            .iter()
+            .all(|(name, _)| *name != "SERIN_FETCH_DIGEST")
+    );
 }

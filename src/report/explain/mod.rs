@@ -9,9 +9,10 @@ use kube::ResourceExt;
 use super::text::{count, declared, labelled, moment, percent, span};
 use crate::{
     api::{
-        CanaryVersion, DecisionRecord, ModelDeployment, ModelDeploymentSpec, ObjectiveRecord,
-        OnDeadline, OnFailure, Phase, Progress, RefusedVersion, Revision, Rollout, State, Verdict,
-        VersionSpec, conditions::reasons,
+        CanaryVersion, DecisionRecord, ImageVerification, ModelDeployment, ModelDeploymentSpec,
+        ModelDeploymentStatus, ModelVerification, ObjectiveRecord, OnDeadline, OnFailure, Phase,
+        Progress, RefusedVersion, Revision, Rollout, State, Verdict, VersionSpec,
+        conditions::reasons,
     },
     evidence::Tally,
     k8s::{KnownVersion, stable_before},
@@ -48,6 +49,9 @@ pub fn explain(
     page.heading("Now");
     page.paragraph(&standing(state, &model.spec, now));
     page.paragraph(&state.message);
+    for line in unverified(status, model.spec.serving.image.is_some()) {
+        page.paragraph(&line);
+    }
     for ignored in &state.invalid_annotations {
         page.paragraph(&format!("Ignored: {ignored}"));
     }
@@ -144,6 +148,34 @@ fn standing(state: &State, spec: &ModelDeploymentSpec, now: Timestamp) -> String
     }
 }
 
+/// What could not be verified of the versions in use, and the remedy. The bundled image is the
+/// platform's affair.
+fn unverified(status: &ModelDeploymentStatus, own_image: bool) -> Vec<String> {
+    let verified = status.verified.clone().unwrap_or_default();
+    let stable = status.state.stable.as_ref();
+    let canary = status.state.canary.as_ref();
+    let versions = [
+        stable.map(|stable| &stable.version).zip(verified.stable),
+        canary.map(|canary| &canary.version).zip(verified.canary),
+    ];
+    let mut lines = Vec::new();
+    for (version, verification) in versions.into_iter().flatten() {
+        if verification.model == ModelVerification::Unverified {
+            lines.push(format!(
+                "Not verified: the model of version {version} is mounted as it is. Set \
+                 spec.model.digest, which the bundled image checks."
+            ));
+        }
+        if own_image && verification.image == ImageVerification::Tag {
+            lines.push(format!(
+                "Not verified: the image of version {version} is named by a tag, which can move. \
+                 Add its digest: spec.serving.image: …@sha256:…"
+            ));
+        }
+    }
+    lines
+}
+
 /// The conditions of the next move.
 fn prospects(
     state: &State,
@@ -234,7 +266,7 @@ fn way_back(
     let taken = known.iter().filter_map(|(revision, version)| {
         let before = stable_before(known, state, revision)?;
         let takes = window.takes(before.back, before.until, now);
-        let name = format!("{} ({revision})", version.spec.model.version);
+        let name = format!("{} ({revision})", version.spec.name());
         takes.then_some((before.back, name))
     });
     let mut taken: Vec<_> = taken.collect();

@@ -18,7 +18,9 @@ const INTERVAL: std::time::Duration = std::time::Duration::from_secs(15);
 fn spec() -> ModelDeploymentSpec {
     serde_json::from_value(json!({
         "model": {"uri": "file:///m", "version": "2", "digest": "sha256:0"},
-        "serving": {"env": [{"name": "TOKEN", "value": "hunter2"}]},
+        "serving": {"template": {"spec": {"containers": [
+            {"name": "server", "env": [{"name": "TOKEN", "value": "hunter2"}]},
+        ]}}},
         "objectives": [{"name": "errors", "errorRate": {"max": "1%"}},
             {"name": "latency", "latency": {"quantile": 0.99, "max": "250ms"}}],
     }))

@@ -158,7 +158,7 @@ impl World {
         Snapshot {
             desired: VersionRef {
                 revision: VersionSpec::of(&self.spec).revision(),
-                version: self.spec.model.version.clone(),
+                version: self.spec.version_name(),
             },
             state: self.state.clone(),
             commands: self.commands.clone(),

@@ -6,7 +6,7 @@ use super::*;
 fn two_revisions_of_one_version_are_named_by_their_revisions() {
     let mut world = World::with_stable_v1();
     let stable = VersionSpec::of(&world.spec).revision();
-    "sha256:1".clone_into(&mut world.spec.model.digest);
+    world.spec.model.as_mut().unwrap().digest = Some("sha256:1".to_owned());
     let canary = VersionSpec::of(&world.spec).revision();
     world.look(None);
     let message = &world.state.message;

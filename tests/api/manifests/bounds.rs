@@ -27,10 +27,6 @@ fn no_slower(latency: &Value) -> Value {
     objective(&json!({"name": "a", "noWorseThanStable": {"latency": latency}}))
 }
 
-fn environment(value_from: &Value) -> Value {
-    json!({"env": [{"name": "A", "valueFrom": value_from}]})
-}
-
 fn custom(custom: &Value) -> Value {
     objective(&json!({
         "name": "a", "errorRate": {"max": "1%"}, "source": "Custom", "custom": custom,
@@ -75,7 +71,7 @@ pub fn table() -> Vec<Wrong> {
 fn of_the_model() -> Vec<Wrong> {
     rows! {
         Schema "/spec" = Value::Null => "spec";
-        Schema "/spec/model" = Value::Null => "spec.model";
+        Rule "/spec/model" = Value::Null => "spec.model";
         Schema "/spec/model/uri" = Value::Null => "spec.model.uri";
         Schema "/spec/model/credentials" = json!(letters(254)) => "spec.model.credentials";
         Schema "/spec/model/digest" =
@@ -135,57 +131,37 @@ fn of_the_rollout() -> Vec<Wrong> {
 }
 
 fn of_the_pods() -> Vec<Wrong> {
-    let path = format!("/{}", letters(1024));
+    let template = |spec: Value| json!({"template": {"spec": spec}});
+    let server = |fields: Value| {
+        let mut server = json!({"name": "server"});
+        let members = server.as_object_mut().unwrap();
+        members.extend(fields.as_object().unwrap().clone());
+        template(json!({"containers": [server]}))
+    };
+    let labels: Value = (0..65).map(|n| (format!("l{n}"), json!("a"))).collect();
     rows! {
-        Schema "/spec/serving" = json!({"args": [letters(8193)]}) => "spec.serving.args[0]";
-        Schema "/spec/serving" =
-            json!({"env": [{"name": "A", "value": letters(32_769)}]})
-            => "spec.serving.env[0].value";
-        Schema "/spec/serving" =
-            environment(&json!({"configMapKeyRef": {"name": "a"}}))
-            => "configMapKeyRef.key";
-        Schema "/spec/serving" =
-            environment(&json!({"configMapKeyRef": {"key": "a"}}))
-            => "configMapKeyRef.name";
-        Rule "/spec/serving" =
-            environment(&json!({"configMapKeyRef": {"name": "a", "key": "a b"}}))
-            => "configMapKeyRef.key";
-        Schema "/spec/serving" = environment(&json!({"fieldRef": {}})) => "fieldRef.fieldPath";
-        Schema "/spec/serving" =
-            environment(&json!({"fieldRef": {"apiVersion": "v2", "fieldPath": "metadata.name"}}))
-            => "fieldRef.apiVersion";
-        Schema "/spec/serving" =
-            environment(&json!({"resourceFieldRef": {}}))
-            => "resourceFieldRef.resource";
-        Schema "/spec/serving" =
-            environment(&json!({"resourceFieldRef": {
-                "resource": "limits.cpu", "containerName": letters(64),
-            }}))
-            => "resourceFieldRef.containerName";
-        Rule "/spec/serving" =
-            environment(&json!({"resourceFieldRef": {"resource": "limits.cpu", "divisor": "lots"}}))
-            => "resourceFieldRef.divisor";
-        Schema "/spec/serving" =
-            environment(&json!({"secretKeyRef": {"name": "a"}}))
-            => "secretKeyRef.key";
-        Schema "/spec/serving" =
-            environment(&json!({"secretKeyRef": {"key": "a"}}))
-            => "secretKeyRef.name";
-        Rule "/spec/serving" =
-            environment(&json!({"secretKeyRef": {"name": "No_Name", "key": "a"}}))
-            => "secretKeyRef.name";
         Schema "/spec/serving" = json!({"image": ""}) => "spec.serving.image";
-        Schema "/spec/serving" = json!({"livenessPath": path}) => "spec.serving.livenessPath";
-        Schema "/spec/serving" = json!({"readinessPath": path}) => "spec.serving.readinessPath";
-        Rule "/spec/serving" =
-            json!({"resources": {"requests": {"disk": "1"}}})
-            => "spec.serving.resources.requests";
-        Rule "/spec/serving" =
-            json!({"resources": {"requests": {"nvidia.com/gpu": "500m"}}})
-            => "spec.serving.resources.requests";
         Schema "/spec/serving" =
-            json!({"serviceAccountName": letters(254)})
-            => "spec.serving.serviceAccountName";
+            json!({"template": {"metadata": {"labels": labels}}})
+            => "spec.serving.template.metadata.labels";
+        Schema "/spec/serving" =
+            template(json!({"containers": vec![json!({"name": "a"}); 17]}))
+            => "spec.serving.template.spec.containers";
+        Schema "/spec/serving" =
+            template(json!({"containers": [{"image": "a:1"}]}))
+            => "spec.serving.template.spec.containers[0].name";
+        Schema "/spec/serving" =
+            template(json!({"volumes": [{"emptyDir": {}}]}))
+            => "spec.serving.template.spec.volumes[0].name";
+        Schema "/spec/serving" =
+            template(json!({"imagePullSecrets": [{}]}))
+            => "spec.serving.template.spec.imagePullSecrets[0].name";
+        Schema "/spec/serving" =
+            server(json!({"env": [{"value": "1"}]}))
+            => "spec.serving.template.spec.containers[0].env[0].name";
+        Schema "/spec/serving" =
+            server(json!({"volumeMounts": [{"name": "a"}]}))
+            => "spec.serving.template.spec.containers[0].volumeMounts[0].mountPath";
     }
 }
 

@@ -1,142 +1,126 @@
-//! Pod settings of a version: invalid ones that a Deployment would refuse, and rare valid ones.
+//! What Serin owns in a version's pods, and what is rare and right.
 
 use serde_json::{Value, json};
 
 use super::table::{
-    By::{Rule, Schema},
+    By::{ApiServer, Operator, Rule, Schema},
     Wrong, rows,
 };
 
+fn template(template: &Value) -> Value {
+    json!({"template": template})
+}
+
+fn pod(spec: &Value) -> Value {
+    template(&json!({"spec": spec}))
+}
+
+/// The server's container with a field.
+fn server(field: &str, value: &Value) -> Value {
+    pod(&json!({"containers": [{"name": "a"}, {"name": "server", field: value}]}))
+}
+
 /// Every wrong manifest of these.
 pub fn table() -> Vec<Wrong> {
-    let rows = rows! {
+    let metadata = |metadata: Value| template(&json!({"metadata": metadata}));
+    rows! {
         Rule "/spec/serving" = json!({"image": "registry/Serve:1"}) => "serving.image";
         Rule "/spec/serving" = json!({"image": "serve 2:1"}) => "serving.image";
         Rule "/spec/serving" = json!({"image": "https://ghcr.io/serve:1"}) => "serving.image";
         Rule "/spec/serving" = json!({"image": "serve@sha256:12"}) => "serving.image";
         Schema "/spec/serving" = json!({"image": "a".repeat(513)}) => "serving.image";
-        Rule "/spec/serving" = json!({"livenessPath": "livez"}) => "serving.livenessPath";
-        Rule "/spec/serving" = json!({"serviceAccountName": "My_Account"}) => "serviceAccountName";
+        Schema "/spec/serving" = json!({"template": "a"}) => "spec.serving.template";
+        Rule "/spec/serving" = json!({"modelMountPath": "models"}) => "serving.modelMountPath";
+        Rule "/spec/serving" = json!({"modelMountPath": "/a/../b"}) => "serving.modelMountPath";
+        Schema "/spec/serving" = json!({"modelMountPath": "/"}) => "serving.modelMountPath";
+        Operator "/spec/serving" =
+            server("volumeMounts", &json!([{"name": "a", "mountPath": "/models"}]))
+            => "containers[1].volumeMounts[0].mountPath";
+        Rule "/spec/serving" = metadata(json!({"name": "a"})) => "template.metadata.name";
+        Rule "/spec/serving" = metadata(json!({"namespace": "a"})) => "template.metadata.namespace";
         Rule "/spec/serving" =
-            json!({"imagePullSecrets": [{"name": "a"}, {"name": "B"}]})
-            => "imagePullSecrets[1].name";
+            metadata(json!({"labels": {"serin.dev/revision": "1"}}))
+            => "template.metadata.labels";
         Rule "/spec/serving" =
-            json!({"imagePullSecrets": [{"name": "a"}, {"name": "a"}]})
-            => "imagePullSecrets";
-        Schema "/spec/serving" = json!({"imagePullSecrets": [{}]}) => "imagePullSecrets[0].name";
-        Schema "/spec/serving" = json!({"args": vec!["a"; 65]}) => "serving.args";
-        Rule "resources" = json!({"limits": {"cpu": "lots"}}) => "resources.limits[cpu]";
-        Rule "resources" = json!({"limits": {"memory": "4GB"}}) => "resources.limits[memory]";
-        Rule "resources" = json!({"limits": {"memory": "-1Gi"}}) => "resources.limits[memory]";
-        Rule "resources" = json!({"requests": {"cpu": -1}}) => "resources.requests[cpu]";
-        Rule "resources" = json!({"requests": {"cpu": ""}}) => "resources.requests[cpu]";
-        Rule "resources" = json!({"limits": {"gpu": 1}}) => "resources.limits";
-        Rule "resources" = json!({"limits": {"nvidia.com/gpu": "500m"}}) => "resources.limits";
-        Rule "resources" =
-            json!({"requests": {"cpu": 2}, "limits": {"cpu": "1500m"}})
-            => "resources";
-        Rule "resources" =
-            json!({"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": 2}})
-            => "resources";
-        Rule "resources" =
-            json!({"requests": {"nvidia.com/gpu": 1}, "limits": {"cpu": 2}})
-            => "resources";
-        Rule "resources" = json!({"requests": {"nvidia.com/gpu": 1}}) => "resources";
-        Schema "/spec/serving" =
-            json!({"resources": {"limits": {"cpu": 0.5}}})
-            => "resources.limits";
-        Rule "env" =
-            json!([{"name": "A", "value": "1"}, {"name": "A=B", "value": "1"}])
-            => "env[1].name";
-        Rule "env" = json!([{"name": ""}]) => "env[0].name";
-        Rule "env" = json!([{"name": "Ä"}]) => "env[0].name";
-        Rule "env" = json!([{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]) => "env";
-        Schema "env" = json!([{"value": "1"}]) => "env[0].name";
-        Schema "env" = json!([{"name": "A", "value": 1}]) => "env[0].value";
-        Rule "env" = json!([{"name": "A", "valueFrom": {}}]) => "env[0].valueFrom";
-        Rule "env" =
-            json!([{"name": "A", "value": "1",
-                        "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}])
-            => "env[0]";
-        Rule "env" =
-            json!([{"name": "A",
-                        "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"},
-                            "configMapKeyRef": {"name": "a", "key": "b"}}}])
-            => "env[0].valueFrom";
-        Rule "env" =
-            json!([{"name": "A", "valueFrom": {"secretKeyRef": {"name": "a", "key": "no key"}}}])
-            => "env[0].valueFrom";
-        Rule "env" =
-            json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "-a", "key": "b"}}}])
-            => "env[0].valueFrom";
-        Rule "env" =
-            json!([{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.hostname"}}}])
-            => "env[0].valueFrom.fieldRef";
-        Rule "env" =
-            json!([{"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.gpu"}}}])
-            => "env[0].valueFrom.resourceFieldRef";
-        Rule "/spec/serving" = json!({"nodeSelector": {"gpu type": "a100"}}) => "nodeSelector";
-        Rule "/spec/serving" = json!({"nodeSelector": {"gpu": "a 100"}}) => "nodeSelector[gpu]";
-        Schema "/spec/serving" = json!({"nodeSelector": {"gpu": true}}) => "nodeSelector";
-        Schema "tolerations" =
-            json!([{"key": "gpu", "operator": "Is"}])
-            => "tolerations[0].operator";
-        Schema "tolerations" =
-            json!([{"key": "gpu", "effect": "NoRun"}])
-            => "tolerations[0].effect";
-        Rule "tolerations" = json!([{"operator": "Equal", "value": "a"}]) => "tolerations[0]";
-        Rule "tolerations" =
-            json!([{"key": "gpu", "operator": "Exists", "value": "a"}])
-            => "tolerations[0]";
-        Rule "tolerations" =
-            json!([{"key": "a gpu", "operator": "Exists"}])
-            => "tolerations[0].key";
-        Rule "tolerations" = json!([{"key": "gpu", "value": "a 100"}]) => "tolerations[0].value";
-        Rule "tolerations" =
-            json!([{"key": "gpu", "operator": "Exists", "effect": "NoSchedule",
-                        "tolerationSeconds": 3}])
-            => "tolerations[0]";
-    };
-    let of_serving = |row: Wrong| match row.pointer {
-        "/spec/serving" => row,
-        member => Wrong {
-            pointer: "/spec/serving",
-            value: json!({member: row.value}),
-            ..row
-        },
-    };
-    rows.into_iter().map(of_serving).collect()
+            metadata(json!({"annotations": {"app.kubernetes.io/managed-by": "me"}}))
+            => "template.metadata.annotations";
+        Rule "/spec/serving" = pod(&json!({"restartPolicy": "Never"})) => "spec.restartPolicy";
+        Rule "/spec/serving" = pod(&json!({"hostNetwork": true})) => "spec.hostNetwork";
+        Rule "/spec/serving" =
+            pod(&json!({"initContainers": [{"name": "fetch"}]}))
+            => "spec.initContainers[0].name";
+        Rule "/spec/serving" =
+            pod(&json!({"volumes": [{"name": "a"}, {"name": "cache"}]}))
+            => "spec.volumes[1].name";
+        Rule "/spec/serving" =
+            pod(&json!({"containers": [{"name": "a", "volumeMounts": [
+                {"name": "credentials", "mountPath": "/a"},
+            ]}]}))
+            => "spec.containers[0].volumeMounts[0].name";
+        Rule "/spec/serving" = server("image", &json!("a:1")) => "containers[1].image";
+        Rule "/spec/serving" =
+            server("ports", &json!([{"containerPort": 9000}]))
+            => "containers[server].ports";
+        Rule "/spec/serving" =
+            server("readinessProbe", &json!({"exec": {"command": ["true"]}}))
+            => "containers[server]";
+        Rule "/spec/serving" =
+            server("env", &json!([{"name": "SERIN_SERVE_DIGEST", "value": "a"}]))
+            => "containers[server].env";
+        Operator "/spec/serving" =
+            json!({"image": "localhost/serin-serve:2", "template": {"spec": {"containers": [
+                {"name": "server", "livenessProbe": {"exec": {"command": ["true"]}}},
+            ]}}})
+            => "containers[server]";
+        Operator "/spec/serving" =
+            pod(&json!({"containers": [{"name": "a", "$patch": "delete"}]}))
+            => "spec.containers[0].$patch";
+        // What the API server says of the Deployment.
+        ApiServer "/spec/serving" =
+            server("resources", &json!({"limits": {"cpu": "lots"}}))
+            => "spec.serving.template: quantities must match";
+        ApiServer "/spec/serving" =
+            pod(&json!({"tolerations": [{"operator": "Equal", "value": "a"}]}))
+            => "spec.serving.template.spec.tolerations[0]";
+        ApiServer "/spec/serving" =
+            pod(&json!({"noSuchField": 1}))
+            => "spec.serving.template.spec.noSuchField: field not declared in schema";
+        ApiServer "/spec/serving" =
+            pod(&json!({"containers": [{"name": "proxy"}]}))
+            => "spec.serving.template.spec.containers[proxy].image";
+    }
 }
 
-/// Every field of the pods, with what is rare and right.
+/// A template with what is rare and right, for an image of one's own.
 pub fn full() -> Value {
-    let from = |source: &str, of: Value| json!({"name": source, "valueFrom": {source: of}});
     json!({
         "image": "Registry.example.com:5000/team/serve_llm--gpu:v1.0_a",
-        "imagePullPolicy": "Always",
-        "imagePullSecrets": [{"name": "a.b"}, {"name": "c"}],
-        "args": ["--flag", ""],
-        "env": [
-            {"name": "A"}, {"name": "B", "value": ""}, {"name": "a.b-c/d e", "value": "x=y"},
-            from("secretKeyRef", json!({"name": "a", "key": ".b_C-1", "optional": true})),
-            from("configMapKeyRef", json!({"name": "a", "key": "b"})),
-            from("fieldRef",
-                json!({"fieldPath": "metadata.labels['serin.dev/model']", "apiVersion": "v1"})),
-            from("resourceFieldRef",
-                json!({"resource": "limits.memory", "divisor": "1Mi", "containerName": "model"})),
-        ],
-        "resources": {
-            "limits": {"cpu": 2, "memory": "4Gi", "nvidia.com/gpu": 1, "hugepages-2Mi": "64Mi"},
-            "requests": {"cpu": "2000m", "memory": "4096Mi", "nvidia.com/gpu": "1",
-                "ephemeral-storage": "1e9"},
+        "port": 1, "modelMountPath": "/data",
+        "template": {
+            "metadata": {"labels": {"team": "ml"}, "annotations": {"a.b/c": ""}},
+            "spec": {
+                "restartPolicy": "Always", "hostNetwork": false,
+                "serviceAccountName": "models.reader", "automountServiceAccountToken": true,
+                "imagePullSecrets": [{"name": "a.b"}],
+                "tolerations": [{"operator": "Exists"}],
+                "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}],
+                "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}],
+                "initContainers": [{"name": "wait", "image": "wait:1"}],
+                "containers": [
+                    {"name": "proxy", "image": "proxy:1", "ports": [{"containerPort": 2}],
+                        "volumeMounts": [{"name": "model", "mountPath": "/m"}]},
+                    {
+                        "name": "server", "args": ["--flag", ""], "imagePullPolicy": "Always",
+                        "env": [{"name": "SERIN_SERVE_DIGEST", "value": ""},
+                            {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
+                        "resources": {"limits": {"nvidia.com/gpu": 1}, "claims": [{"name": "gpu"}]},
+                        "ports": [{"containerPort": 9000, "name": "grpc"}],
+                        "livenessProbe": {"grpc": {"port": 9000}},
+                        "readinessProbe": {"httpGet": {"path": "/v2/health/ready"}},
+                        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],
+                    },
+                ],
+            },
         },
-        "port": 1, "readinessPath": "/", "livenessPath": "/v2/health/live?x=1",
-        "serviceAccountName": "models.reader",
-        "nodeSelector": {"nvidia.com/gpu.product": "A100", "empty": ""},
-        "tolerations": [
-            {"operator": "Exists"}, {"key": "", "operator": "Exists", "effect": ""}, {"key": "gpu"},
-            {"key": "nvidia.com/gpu", "operator": "Equal", "value": "a", "effect": "NoExecute",
-                "tolerationSeconds": -1},
-        ],
     })
 }

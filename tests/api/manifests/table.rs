@@ -12,6 +12,8 @@ pub enum By {
     Schema,
     Rule,
     Operator,
+    /// The API server, by the dry run of the version's Deployment.
+    ApiServer,
 }
 
 /// One invalid manifest: pointer and value, the check that refuses it, and the field that the error
@@ -198,7 +200,12 @@ pub fn table() -> Vec<Wrong> {
         Schema "/spec/model/version" = json!(2) => "spec.model.version";
         Rule "/spec/model/version" = json!("latest") => "spec.model.version";
         Rule "/spec/model/version" = json!("Main") => "spec.model.version";
-        Schema "/spec/model/digest" = Value::Null => "spec.model.digest";
+        Rule "/spec/model" =
+            json!({"uri": "https://example.com/m", "version": "1"})
+            => "spec.model.digest";
+        Rule "/spec/model" =
+            json!({"uri": "oci://example.com/m:1", "version": "1"})
+            => "spec.model.digest";
         Rule "/spec/model/digest" = json!("sha256:AB") => "spec.model.digest";
         Rule "/spec/model/digest" = json!("md5:0123") => "spec.model.digest";
         Operator "/spec/model/uri" = json!("https://example.com/m") => "spec.model.uri";
@@ -213,6 +220,7 @@ pub fn table() -> Vec<Wrong> {
         Rule "/spec/model/uri" = json!("s3://bucket") => "spec.model.uri";
         Rule "/spec/model/uri" = json!("hf://owner/model") => "spec.model.uri";
         Rule "/spec/model/uri" = json!("hf://owner@main") => "spec.model.uri";
+        Rule "/spec/model/uri" = json!("hf://owner/model:a@b") => "spec.model.uri";
         Rule "/spec/model/uri" = json!("oci://example.com/../m:1") => "spec.model.uri";
         Rule "/spec/model/credentials" = json!("secret") => "spec.model.credentials";
         Rule "/spec/model/credentials" = json!("no_name") => "spec.model.credentials";
@@ -227,10 +235,6 @@ pub fn table() -> Vec<Wrong> {
         Rule "/spec/serving" = json!({"image": "serve:latest"}) => "spec.serving.image";
         Schema "/spec/serving" = json!({"port": 0}) => "spec.serving.port";
         Schema "/spec/serving" = json!({"port": 70_000}) => "spec.serving.port";
-        Rule "/spec/serving" = json!({"readinessPath": "readyz"}) => "spec.serving.readinessPath";
-        Schema "/spec/serving" =
-            json!({"imagePullPolicy": "Often"})
-            => "spec.serving.imagePullPolicy";
         Schema "/spec/replicas" = json!(-1) => "spec.replicas";
         Schema "/spec/replicas" = json!(1001) => "spec.replicas";
         Schema "/spec/revisionHistoryLimit" = json!(-1) => "spec.revisionHistoryLimit";
@@ -363,6 +367,18 @@ pub fn right() -> Vec<Value> {
         uri("https://example.com:8443/iris/1"),
         uri("http://example.com/iris.tar"),
         uri("hf://owner/model@v1.0/folder"),
+        uri("hf://owner/model:v1.0"),
+        with(
+            manifest("1"),
+            "/spec/model",
+            json!({"version": "1", "uri": format!("oci://ghcr.io/iris@sha256:{}", "0".repeat(64))}),
+        ),
+        with(
+            manifest("1"),
+            "/spec/model",
+            json!({"version": "1", "uri": "pvc://models/iris"}),
+        ),
+        with(image(&digest), "/spec/model", Value::Null),
         with(
             uri("oci://ghcr.io/team/iris:1.0.0"),
             "/spec/model/credentials",

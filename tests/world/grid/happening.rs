@@ -172,7 +172,9 @@ impl Happening {
             Event::SpecEditedAndBack => state.act(0, Deed::Apply("3")),
             Event::SpecRefused => {
                 edit_spec(state, |spec| {
-                    spec["serving"]["resources"] = json!({"limits": {"hugepages-2Mi": "2Mi"}});
+                    let resources = json!({"limits": {"hugepages-2Mi": "2Mi"}});
+                    let server = json!({"name": "server", "resources": resources});
+                    spec["serving"]["template"] = json!({"spec": {"containers": [server]}});
                 });
                 state.act(0, Deed::Apply("3"));
             }

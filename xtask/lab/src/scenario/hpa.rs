@@ -22,6 +22,7 @@ use super::command_scenario::serves;
 use super::demo::{V1, V2};
 use super::faults::{Play, state, weight};
 use super::platform_faults::create;
+use super::situation::server;
 use super::timeline::event;
 use super::traffic::Answers;
 use super::{Args, Lab};
@@ -182,9 +183,9 @@ fn failed(checks: &mut Checks, what: &str, answers: &Answers) {
 /// A manifest of the demo as one writes it for an autoscaler: without `replicas`.
 fn scaled(manifest: &str) -> Result<Value> {
     let mut manifest: Value = serde_norway::from_str(manifest)?;
+    server(&mut manifest["spec"])["resources"]["requests"]["cpu"] = CPU.into();
     let spec = manifest["spec"].as_object_mut().context("no spec")?;
     spec.remove("replicas");
-    spec["serving"]["resources"]["requests"]["cpu"] = CPU.into();
     // How fast a machine of two cores answers under such a load is no matter of this scenario.
     spec["objectives"] = json!([{"name": "errors", "errorRate": {"max": "1%"}}]);
     spec.insert(

@@ -20,6 +20,7 @@ use super::checks::Checks;
 use super::command_scenario::serves;
 use super::faults::{Play, processes, state};
 use super::registry::Registry;
+use super::situation::server;
 use super::timeline::event;
 use super::{Lab, batch_job};
 
@@ -228,7 +229,7 @@ fn version_2() -> Result<Value> {
     object["spec"]["model"]["uri"] = "oci://registry.models.svc:5000/iris:2.0.0".into();
     object["spec"]["model"]["version"] = "2.0.0".into();
     object["spec"]["model"]["digest"] = super::registry::digest(&manifest).into();
-    object["spec"]["serving"]["args"] = json!(["serve", "--test-faults", SLOWLY]);
+    server(&mut object["spec"])["args"] = json!(["serve", "--test-faults", SLOWLY]);
     Ok(object)
 }
 
@@ -245,7 +246,7 @@ async fn exec(pod: &str, program: &[&str], expected: &str) -> String {
     loop {
         let mut kubectl = Command::new("kubectl");
         kubectl
-            .args(["exec", "-n", NAMESPACE, pod, "-c", "model", "--"])
+            .args(["exec", "-n", NAMESPACE, pod, "-c", "server", "--"])
             .args(program);
         let said = process::run(&mut kubectl)
             .map_or_else(|error| error.to_string(), |()| "healthy".to_owned());

@@ -77,13 +77,18 @@ impl Situation {
 pub fn small(manifest: &str, max_errors: &str, rollout: &Value) -> Result<Value> {
     let mut manifest: Value = serde_norway::from_str(manifest)?;
     let spec = &mut manifest["spec"];
-    spec["serving"]["resources"]["requests"]["cpu"] = "10m".into();
+    server(spec)["resources"]["requests"]["cpu"] = "10m".into();
     spec["objectives"] = json!([{"name": "errors", "errorRate": {"max": max_errors}}]);
     spec["rollout"] = json!({"bakeTime": "5s", "scaleDownDelay": "5s"});
     for (name, value) in rollout.as_object().into_iter().flatten() {
         spec["rollout"][name] = value.clone();
     }
     Ok(manifest)
+}
+
+/// The server's container in the pod template of a manifest of the demo.
+pub fn server(spec: &mut Value) -> &mut Value {
+    &mut spec["serving"]["template"]["spec"]["containers"][0]
 }
 
 /// Asks for a model from a place that the demo's operator does not allow.

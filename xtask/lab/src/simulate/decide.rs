@@ -67,7 +67,7 @@ impl Decided {
         let snapshot = Snapshot {
             desired: VersionRef {
                 revision: VersionSpec::of(&self.spec).revision(),
-                version: self.spec.model.version.clone(),
+                version: self.spec.version_name(),
             },
             state: self.state.clone(),
             router: serin::router::Report::default(),

@@ -14,7 +14,7 @@ use super::super::command_scenario::serves;
 use super::super::demo::{V1, V2, V3};
 use super::super::faults::{ROLLOUT, weight};
 use super::super::platform_faults::{all_messages, create};
-use super::super::situation::{Situation, invalidate, small};
+use super::super::situation::{Situation, invalidate, server, small};
 
 /// Longest time to a situation: a dozen models start side by side.
 const REACHED: Duration = Duration::from_secs(400);
@@ -49,7 +49,7 @@ pub async fn reach(situation: Situation, lab: &Lab) -> Result<()> {
         Situation::Stable => {}
         Situation::Preparing => {
             let mut spec = second(&short())?;
-            spec["spec"]["serving"]["env"] = json!([{
+            server(&mut spec["spec"])["env"] = json!([{
                 "name": "LATE",
                 "valueFrom": {"secretKeyRef": {"name": SECRET, "key": "value"}},
             }]);

@@ -8,7 +8,7 @@ use serin::api::ModelDeployment;
 
 use super::super::command_scenario::serves;
 use super::super::demo::{V1, V2};
-use super::super::situation::{Situation, invalidate, small};
+use super::super::situation::{Situation, invalidate, server, small};
 
 /// How long a situation is held by the spec: the models reach it, and the upgrade runs and is
 /// looked at, within this time.
@@ -43,7 +43,7 @@ pub fn namespace(situation: Situation) -> String {
 pub fn first(situation: Situation) -> Result<Value> {
     let mut manifest = one_pod(V1, &json!({}))?;
     if situation == Situation::Pending {
-        manifest["spec"]["serving"]["nodeSelector"] = json!({ROOM: "true"});
+        manifest["spec"]["serving"]["template"]["spec"]["nodeSelector"] = json!({ROOM: "true"});
     }
     Ok(manifest)
 }
@@ -70,7 +70,7 @@ pub fn second(situation: Situation) -> Result<Option<Value>> {
     let mut manifest = one_pod(V2, &rollout)?;
     match situation {
         Situation::Preparing => {
-            manifest["spec"]["serving"]["nodeSelector"] = json!({ROOM: "true"});
+            manifest["spec"]["serving"]["template"]["spec"]["nodeSelector"] = json!({ROOM: "true"});
         }
         Situation::InvalidSpec => invalidate(&mut manifest),
         Situation::RollingBack | Situation::Refused => {
@@ -80,7 +80,7 @@ pub fn second(situation: Situation) -> Result<Option<Value>> {
                 // A version whose trial has ended keeps its pods for this long.
                 spec["traffic"] = json!({"envoy": {"timeout": hold}});
             }
-            spec["serving"]["env"] = json!([
+            server(spec)["env"] = json!([
                 {"name": "SERIN_SERVE_TEST_FAULTS", "value": "true"},
                 {"name": "SERIN_SERVE_TEST_ERROR_SHARE", "value": "0.6"},
             ]);
