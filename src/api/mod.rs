@@ -9,6 +9,7 @@ pub mod percent;
 pub mod promql;
 pub mod spec;
 pub mod status;
+mod trial_memory;
 pub mod validate;
 pub mod variables;
 mod verified;
@@ -33,6 +34,7 @@ pub use status::{
     PostponedVersion, Progress, RefusedVersion, RetiringVersion, State, UnmeasuredObjective,
     VersionRef,
 };
+pub use trial_memory::{GateMemory, TrialMemory};
 pub use verified::{ImageVerification, ModelVerification, Verification, Verified};
 pub use version::{Cache, Fetch, Revision, VersionSpec};
 

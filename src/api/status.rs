@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{DecisionRecord, Gate, Revision, Verified};
-use crate::evidence::{Cursors, Memory, Snapped};
+use crate::evidence::Observation;
 
 /// Status of a ModelDeployment.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
@@ -295,7 +295,7 @@ pub struct Approved {
     pub by: Option<String>,
 }
 
-/// A gate's memory: its counts, and the samples up to which they were taken.
+/// What a gate said last. What it remembers stands on the version's ControllerRevision.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct GateRecord {
@@ -305,23 +305,26 @@ pub struct GateRecord {
     /// else, the gate begins to count anew.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub measures: String,
-    /// The bucket edge of the latency histogram that is used for the objective's limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "opaque_schema")]
-    pub threshold: Option<Snapped>,
     /// Its last sentence.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sentence: String,
-    /// The test's state.
-    #[schemars(schema_with = "opaque_schema")]
-    pub evidence: Memory,
-    /// Up to which sample each scrape target has been counted.
-    #[schemars(schema_with = "opaque_schema")]
-    pub cursors: Cursors,
+    /// Requests since the rollout began, where requests are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Observation>,
 }
 
 impl GateRecord {
-    /// Whether this is the memory of a gate: of its name, and of what it measures.
+    /// The record of a gate that has not judged yet.
+    pub fn of(gate: &Gate) -> Self {
+        Self {
+            objective: gate.name.clone(),
+            measures: gate.measures(),
+            sentence: String::new(),
+            rollout: None,
+        }
+    }
+
+    /// Whether this is the record of a gate: of its name, and of what it measures.
     pub fn is_of(&self, gate: &Gate) -> bool {
         self.objective == gate.name && self.measures == gate.measures()
     }
@@ -388,11 +391,6 @@ pub(super) fn time_schema(_: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn optional_time_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "format": "date-time", "nullable": true})
-}
-
-/// The schema of state that only Serin reads; its shape may change without a new API version.
-fn opaque_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde asks for

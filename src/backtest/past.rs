@@ -3,11 +3,10 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    api::{
-        CanaryVersion, Gate, GateRecord, ModelDeployment, Progress, Revision, State, VersionRef,
-    },
-    evidence::{BlindReason, Cursors, Memory, Reading},
+    api::{CanaryVersion, GateMemory, ModelDeployment, Progress, Revision, State, VersionRef},
+    evidence::{BlindReason, Cursors, Reading},
     observe::EvidenceReader,
+    rollout::begun,
 };
 
 /// One look: a reading for each objective, of all requests since the previous look.
@@ -34,18 +33,15 @@ pub async fn read(
     let interval = SignedDuration::try_from(evidence.interval()).unwrap_or(SignedDuration::MAX);
     let count = to.duration_since(from).as_millis() / interval.as_millis().max(1);
     let count = usize::try_from(count).unwrap_or(0);
-    let mut state = serving_on_trial(&model.spec.gates(), revision, from);
+    let state = serving_on_trial(revision, from);
+    let gates = model.spec.gates();
+    let mut memory: Vec<_> = gates.iter().map(|gate| begun(gate, from)).collect();
     let mut looks = Vec::with_capacity(count);
     let mut at = from;
     for number in 1..=count {
         at += interval;
-        let mut readings = evidence.read(model, &state, at).await;
-        let gates = state
-            .canary
-            .iter_mut()
-            .filter_map(|canary| canary.progress.as_mut())
-            .flat_map(|progress| &mut progress.gates);
-        for (gate, reading) in gates.zip(&mut readings) {
+        let mut readings = evidence.read(model, &state, &memory, at).await;
+        for (gate, reading) in memory.iter_mut().zip(&mut readings) {
             take_over(gate, reading);
         }
         looks.push(PastLook { at, readings });
@@ -55,19 +51,11 @@ pub async fn read(
 }
 
 /// A state with the serving version as canary, so that its requests are counted.
-fn serving_on_trial(gates: &[Gate], revision: &Revision, from: Timestamp) -> State {
+fn serving_on_trial(revision: &Revision, from: Timestamp) -> State {
     let serving = VersionRef {
         revision: revision.clone(),
         version: String::new(),
     };
-    let gates = gates.iter().map(|gate| GateRecord {
-        objective: gate.name.clone(),
-        measures: gate.measures(),
-        threshold: None,
-        sentence: String::new(),
-        evidence: Memory::new(gate),
-        cursors: Cursors::starting_at(from.as_millisecond()),
-    });
     State {
         canary: Some(CanaryVersion {
             revision: serving.revision.clone(),
@@ -83,7 +71,7 @@ fn serving_on_trial(gates: &[Gate], revision: &Revision, from: Timestamp) -> Sta
                 paused_since: None,
                 approved: None,
                 unready_since: None,
-                gates: gates.collect(),
+                gates: Vec::new(),
             }),
         }),
         stable: Some(serving),
@@ -93,7 +81,7 @@ fn serving_on_trial(gates: &[Gate], revision: &Revision, from: Timestamp) -> Sta
 
 /// Keeps the cursors, and drops from the reading what would take too much memory in a backtest of
 /// 40,000 looks.
-fn take_over(gate: &mut GateRecord, reading: &mut Result<Reading, BlindReason>) {
+fn take_over(gate: &mut GateMemory, reading: &mut Result<Reading, BlindReason>) {
     let drained = || Cursors::starting_at(0);
     match reading {
         Ok(Reading::Counts(window)) => {

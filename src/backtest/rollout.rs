@@ -63,6 +63,7 @@ pub fn simulate(
         .get(start)
         .map_or(Timestamp::UNIX_EPOCH, |look| look.at);
     let mut state = about_to_start(&stable, &canary, started);
+    let mut memory = None;
     let mut rollout = Simulated {
         started,
         took: SignedDuration::ZERO,
@@ -87,6 +88,7 @@ pub fn simulate(
             },
             versions: healthy(spec, [&stable, &canary]),
             state,
+            memory,
             router: crate::router::Report::default(),
             free_port: None,
             commands: Commands::default(),
@@ -111,7 +113,7 @@ pub fn simulate(
                 (weight, since) = (record.weight, look.at);
             }
         }
-        state = decision.next;
+        (state, memory) = (decision.next, decision.memory);
         if state.canary.is_none() {
             rollout.end = if state.stable.as_ref() == Some(&canary) {
                 End::Promoted

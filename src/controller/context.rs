@@ -7,7 +7,8 @@ use kube_runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
 
 use super::{
-    apply::Applier, clock::Clock, events::Events, metrics::Metrics, recordings::Recordings,
+    apply::Applier, clock::Clock, events::Events, memories::TrialMemories, metrics::Metrics,
+    recordings::Recordings,
 };
 use crate::{
     api::validate::Limits,
@@ -41,6 +42,8 @@ pub struct Context {
     pub events: Events,
     /// When each model was reconciled.
     pub tracker: ReconcileTracker,
+    /// What the gates of each trial remember.
+    pub memories: TrialMemories,
     /// The operator's own metrics.
     pub metrics: Arc<Metrics>,
     /// The routers; one moves the traffic of each model.
@@ -62,6 +65,7 @@ impl Context {
         self.history.forget(&key);
         self.dry_runs.forget(&key);
         self.tracker.forget(&key);
+        self.memories.forget(&key);
         self.failures.lock().remove(&key);
         for router in self.routers.all() {
             router.forget(&key);

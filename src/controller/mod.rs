@@ -15,6 +15,7 @@ pub mod clock;
 mod context;
 mod error;
 pub mod events;
+mod memories;
 pub mod metrics;
 mod prepare;
 pub mod recordings;
@@ -42,6 +43,7 @@ use crate::{api::ModelDeployment, k8s::Dirty, observe::ReadError, router::Reacha
 
 pub use context::Context;
 pub use error::{CatchUpError, ReconcileError, StatusError};
+pub use memories::{MEMORY_ANNOTATION, TrialMemories};
 
 /// First pause after a conflict. Each further one doubles it, up to [`FIRST_PAUSE`].
 const CONFLICT_PAUSE: Duration = Duration::from_millis(50);
@@ -127,7 +129,14 @@ async fn steps(key: &(String, String), context: &Context) -> Result<Action, Reco
     if saved.written {
         applied.follow(&saved.next, context).await?;
     }
-    // 7. Reconcile again when the earliest timer is due.
+    // 7. Keep what the gates remember. The move goes first: what is lost is read again.
+    let model = &applied.prepared.model;
+    let memory = saved.memory.as_ref();
+    context
+        .memories
+        .keep(&context.client, model, memory, context.clock.now())
+        .await;
+    // 8. Reconcile again when the earliest timer is due.
     Ok(next_reconcile(key, &applied, &saved, context))
 }
 

@@ -180,8 +180,10 @@ async fn snapshot(
         .routers
         .of(&model.spec)
         .port(stores, model, &mut state, was_lost);
+    let memory = context.memories.of(model, &state, stores);
     let readings = if valid {
-        context.evidence.read(model, &state, now).await
+        let gates = rollout::resume(&model.spec, &state, memory.as_ref(), now);
+        context.evidence.read(model, &state, &gates, now).await
     } else {
         Vec::new()
     };
@@ -210,6 +212,7 @@ async fn snapshot(
         desired,
         commands: Commands::read(model.annotations()),
         state,
+        memory,
         in_force,
         desired_refused: None,
         free_port,

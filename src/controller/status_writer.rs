@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     api::{
-        DecisionRecord, ModelDeployment, Revision, State, Verified, VersionSpec,
+        DecisionRecord, ModelDeployment, Revision, State, TrialMemory, Verified, VersionSpec,
         conditions::{reasons, types},
     },
     observe::Refusal,
@@ -29,6 +29,8 @@ pub(super) struct Saved {
     pub(super) written: bool,
     /// The state that is persisted now.
     pub(super) next: State,
+    /// What the gates remember from now on.
+    pub(super) memory: Option<TrialMemory>,
     /// When the decision wants another reconcile.
     pub(super) requeue: Option<Duration>,
     /// Whether the model's address answers, if that decides whether it is Ready; else `Answers`.
@@ -86,6 +88,7 @@ pub(super) async fn write_status(
         return Ok(Saved {
             written: false,
             next: decision.next,
+            memory: decision.memory,
             requeue: decision.requeue,
             reachability,
         });
@@ -113,6 +116,7 @@ pub(super) async fn write_status(
     Ok(Saved {
         written: true,
         next: decision.next,
+        memory: decision.memory,
         requeue: decision.requeue,
         reachability,
     })

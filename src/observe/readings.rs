@@ -10,7 +10,7 @@ use super::Unmeasurable;
 use super::metrics::{self, Client, Question, Source};
 use crate::{
     api::{
-        CanaryVersion, EvidenceSource, Gate, GateKind, GateRecord, ModelDeployment, StartAt, State,
+        CanaryVersion, EvidenceSource, Gate, GateKind, GateMemory, ModelDeployment, StartAt, State,
         VersionRef,
     },
     evidence::{BlindReason, Cursors, Reading, Versions},
@@ -59,18 +59,19 @@ impl EvidenceReader {
         &self,
         model: &ModelDeployment,
         state: &State,
+        memory: &[GateMemory],
         now: Timestamp,
     ) -> Vec<Result<Reading, BlindReason>> {
         let (Some(stable), Some(canary)) = (&state.stable, &state.canary) else {
             return Vec::new();
         };
-        let Some(progress) = &canary.progress else {
+        if canary.progress.is_none() {
             return Vec::new();
-        };
+        }
         let versions = versions(model, stable, canary);
         let gates = model.spec.gates();
         let readings = gates.iter().map(|gate| {
-            let record = progress.gates.iter().find(|record| record.is_of(gate));
+            let record = memory.iter().find(|memory| memory.is_of(gate));
             self.read_for(&versions, gate, record, now)
         });
         join_all(readings).await
@@ -114,7 +115,7 @@ impl EvidenceReader {
         &self,
         versions: &Versions,
         gate: &Gate,
-        record: Option<&GateRecord>,
+        record: Option<&GateMemory>,
         now: Timestamp,
     ) -> Result<Reading, BlindReason> {
         // An objective that is added during a rollout counts from now on.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{PodProblem, Refusal};
 use crate::{
-    api::{Commands, Revision, State, VersionRef},
+    api::{Commands, Revision, State, TrialMemory, VersionRef},
     evidence::{BlindReason, Reading},
     k8s::StableBefore,
     router::Report,
@@ -22,6 +22,9 @@ pub struct Snapshot {
     pub desired: VersionRef,
     /// The persisted state.
     pub state: State,
+    /// What the gates of the trial remember; `None` where it was lost, or nothing was counted yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<TrialMemory>,
     /// The commands in annotations, including those that were already carried out.
     #[serde(default)]
     pub commands: Commands,

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     api::{CanaryVersion, Gate, GateRecord, OnFailure, Progress, Step, conditions::reasons},
-    evidence::{Cursors, Memory},
+    evidence::Cursors,
     gate::{Conclusion, GateVerdict},
     sentences::{Distrust, Statement},
 };
@@ -84,10 +84,12 @@ impl DecisionContext<'_> {
         let (spec, snapshot) = (self.spec, self.snapshot);
         let gates = spec.gates();
         let warming_up = self.warms_up(progress);
+        let mut memories = std::mem::take(&mut self.gates);
         let mut records = std::mem::take(&mut progress.gates);
-        for (index, (gate, record)) in gates.iter().zip(&mut records).enumerate() {
+        let judged = gates.iter().zip(&mut memories).zip(&mut records);
+        for (index, ((gate, memory), record)) in judged.enumerate() {
             let policy = objectives::policy(spec, gate, gates.len(), progress.step as usize);
-            let window = record.cursors.span(self.now, self.interval).range;
+            let window = memory.cursors.span(self.now, self.interval).range;
             let reading = snapshot.readings.get(index);
             let objective = || record.objective.clone();
             let distrust = match reading {
@@ -102,7 +104,7 @@ impl DecisionContext<'_> {
                     let other = Distrust::OtherKind {
                         objective: objective(),
                     };
-                    let taken = record.take_in(reading, gate, policy, self.interval, warming_up);
+                    let taken = memory.take_in(reading, gate, policy, self.interval, warming_up);
                     (!taken).then_some(other)
                 }
             };
@@ -110,30 +112,31 @@ impl DecisionContext<'_> {
             // The counts are those up to the newest scrape, and so is the time in which they came:
             // a look between two scrapes says nothing else than the one before it. The first scrape
             // may have counted requests from before the step.
-            let scraped = record.cursors.newest().min(self.now);
+            let scraped = memory.cursors.newest().min(self.now);
             let counted_for = Duration::try_from(time_in_step(progress, scraped))
                 .ok()
                 .filter(|time| *time >= self.interval);
-            let finding = record.evidence.judge(&Terms {
+            let finding = memory.evidence.judge(&Terms {
                 gate,
                 policy,
-                threshold: record.threshold.as_ref(),
+                threshold: memory.threshold.as_ref(),
                 next_weight: next.map(|step| step.weight),
                 counted_for,
             });
             record.sentence = finding.conclusion.sentence();
+            record.rollout = memory.evidence.rollout().cloned();
             let evidence = objective_record::record(record, &finding, reading, window);
             self.evidence.push(evidence);
             analysis.suspect |= finding.suspect;
             analysis.add(gate, finding.verdict, finding.guard, finding.conclusion);
         }
-        progress.gates = records;
+        (self.gates, progress.gates) = (memories, records);
         if analysis.blind.is_none() {
-            let uncounted = objectives::uncounted(&gates, &progress.gates);
+            let uncounted = objectives::uncounted(&gates, &self.gates);
             analysis.blind = uncounted.map(Distrust::from);
         }
         if analysis.blind.is_none() {
-            self.set_cursors_back(progress);
+            self.set_cursors_back();
         }
         analysis
     }
@@ -141,9 +144,9 @@ impl DecisionContext<'_> {
     /// Counting that begins in the future was begun by a clock that was ahead: it begins now, or a
     /// breach would go unseen until that time has come. Only called where Prometheus' clock agrees
     /// with this machine's.
-    fn set_cursors_back(&self, progress: &mut Progress) {
+    fn set_cursors_back(&mut self) {
         let allowed = signed(self.interval + CLOCK_TOLERANCE);
-        for gate in &mut progress.gates {
+        for gate in &mut self.gates {
             if gate.cursors.newest().duration_since(self.now) > allowed {
                 let cursors = std::mem::replace(&mut gate.cursors, Cursors::starting_at(0));
                 gate.cursors = cursors.not_after(self.now.as_millisecond());
@@ -174,12 +177,8 @@ impl DecisionContext<'_> {
         let old = std::mem::take(&mut progress.gates);
         for gate in self.spec.gates() {
             let known = old.iter().find(|record| record.is_of(&gate));
-            let record = known.cloned().unwrap_or_else(|| {
-                let mut record = new_gate(&gate, self.now);
-                record.evidence.begin_step(weight);
-                record
-            });
-            progress.gates.push(record);
+            let unjudged = || GateRecord::of(&gate);
+            progress.gates.push(known.cloned().unwrap_or_else(unjudged));
         }
         progress.step = u32::try_from(index).unwrap_or(u32::MAX);
         if weight < canary.weight {
@@ -210,8 +209,8 @@ impl DecisionContext<'_> {
             self.now.duration_since(progress.step_since) >= signed(self.interval * SHARE_SETTLES);
         let gates = self.spec.gates();
         let mut asked = Vec::new();
-        for (gate, record) in gates.iter().zip(&progress.gates) {
-            let Some(step) = record.evidence.step() else {
+        for (gate, memory) in gates.iter().zip(&self.gates) {
+            let Some(step) = memory.evidence.step() else {
                 continue;
             };
             let source = (gate.source, &gate.custom);
@@ -248,18 +247,6 @@ impl From<Uncounted> for Distrust {
             busiest,
             requests,
         }
-    }
-}
-
-/// The memory of a gate that has counted nothing, and counts from now on.
-pub(super) fn new_gate(gate: &Gate, now: Timestamp) -> GateRecord {
-    GateRecord {
-        objective: gate.name.clone(),
-        measures: gate.measures(),
-        threshold: None,
-        sentence: String::new(),
-        evidence: Memory::new(gate),
-        cursors: Cursors::starting_at(now.as_millisecond()),
     }
 }
 

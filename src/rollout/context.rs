@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::decision::Decision;
+use super::{decision::Decision, memory::resume};
 use crate::{
     api::{
-        CanaryVersion, Commands, DecisionRecord, ModelDeploymentSpec, ObjectiveRecord,
-        ObservedTime, RefusedVersion, Revision, State, UnmeasuredObjective, Verdict, VersionRef,
-        remember,
+        CanaryVersion, Commands, DecisionRecord, GateMemory, ModelDeploymentSpec, ObjectiveRecord,
+        ObservedTime, RefusedVersion, Revision, State, TrialMemory, UnmeasuredObjective, Verdict,
+        VersionRef, remember,
     },
     evidence::BlindReason,
     observe::{Snapshot, VersionHealth},
@@ -34,6 +34,8 @@ pub(super) struct DecisionContext<'a> {
     pub(super) interval: Duration,
     /// The state from now on.
     pub(super) next: State,
+    /// What each gate remembers, in the order of the spec's gates. Empty while no canary has weight.
+    pub(super) gates: Vec<GateMemory>,
     /// Commands of people that have not had their effect yet.
     pub(super) commands: Commands,
     /// The person whose command is carried out; goes into every record from then on.
@@ -69,11 +71,13 @@ impl<'a> DecisionContext<'a> {
             postponed.revision == snapshot.desired.revision && postponed.retry_token == *token
         });
         let commands = snapshot.commands.clone().without(&next.handled_commands);
+        let gates = resume(spec, &next, snapshot.memory.as_ref(), now);
         Self {
             spec,
             snapshot,
             now,
             interval,
+            gates,
             next,
             commands,
             by: None,
@@ -99,8 +103,10 @@ impl<'a> DecisionContext<'a> {
         if !self.message.is_empty() {
             self.next.message = sentences::text(&self.message);
         }
+        let memory = memory(&self.next, self.gates);
         Decision {
             next: self.next,
+            memory,
             records,
             requeue,
         }
@@ -312,4 +318,16 @@ pub(super) fn until(now: Timestamp, then: Timestamp) -> Duration {
 /// A duration that can be added to a timestamp.
 pub(super) fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+/// The memory of a trial in a state; `None` while no canary has weight.
+fn memory(state: &State, gates: Vec<GateMemory>) -> Option<TrialMemory> {
+    let canary = state.canary.as_ref()?;
+    let progress = canary.progress.as_ref()?;
+    Some(TrialMemory {
+        revision: canary.revision.clone(),
+        since: canary.since,
+        step_since: progress.step_since,
+        gates,
+    })
 }

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{DecisionRecord, State};
+use crate::api::{DecisionRecord, State, TrialMemory};
 
 /// What [`decide`](super::decide()) decides.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Decision {
     /// The state from now on.
     pub next: State,
+    /// What the gates remember from now on; `None` while no canary has weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<TrialMemory>,
     /// What was decided just now; each becomes an Event and a log line.
     pub records: Vec<DecisionRecord>,
     /// When to look again even if nothing changes; never, where `None`.

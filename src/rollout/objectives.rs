@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    api::{Gate, GateKind, GateRecord, ModelDeploymentSpec},
+    api::{Gate, GateKind, GateMemory, ModelDeploymentSpec},
     evidence::{
         DriftState, GateState, MarginState, Memory, Observation, Reading, Snapped, ValueState,
     },
@@ -76,8 +76,8 @@ pub(super) fn policy(
 /// The objective that counts nothing while another one counts many requests of the same traffic:
 /// its metric is not there. A name misspelt, or a server that exports no histogram, would otherwise
 /// look like a model without requests.
-pub(super) fn uncounted(gates: &[Gate], records: &[GateRecord]) -> Option<Uncounted> {
-    let counted = |record: &GateRecord| record.evidence.rollout().map_or(0, Observation::requests);
+pub(super) fn uncounted(gates: &[Gate], records: &[GateMemory]) -> Option<Uncounted> {
+    let counted = |record: &GateMemory| record.evidence.rollout().map_or(0, Observation::requests);
     let busiest = records.iter().max_by_key(|record| counted(record))?;
     if counted(busiest) < ENOUGH_TO_TELL {
         return None;
@@ -111,7 +111,7 @@ pub(super) struct Uncounted {
     pub(super) requests: u64,
 }
 
-impl GateRecord {
+impl GateMemory {
     /// Takes in one reading. False where it is of another kind than the gate judges.
     pub(super) fn take_in(
         &mut self,

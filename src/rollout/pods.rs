@@ -170,7 +170,7 @@ pub(super) enum PodsVerdict {
 impl DecisionContext<'_> {
     /// Judges a canary with weight by its pods.
     pub(super) fn judge_pods(
-        &self,
+        &mut self,
         canary: &CanaryVersion,
         progress: &mut Progress,
     ) -> PodsVerdict {

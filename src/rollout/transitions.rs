@@ -282,8 +282,8 @@ impl DecisionContext<'_> {
     }
 
     /// Begins a step, or begins it again: its clock and its counts.
-    pub(super) fn begin_step(&self, progress: &mut Progress, weight: u8) {
-        for gate in &mut progress.gates {
+    pub(super) fn begin_step(&mut self, progress: &mut Progress, weight: u8) {
+        for gate in &mut self.gates {
             gate.evidence.begin_step(weight);
         }
         progress.step_since = self.now;

@@ -12,7 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::validate::Limits,
-    controller::{self, Context, apply::Applier, clock::Clock, events::Events, metrics::Metrics},
+    controller::{
+        self, Context, TrialMemories, apply::Applier, clock::Clock, events::Events,
+        metrics::Metrics,
+    },
     k8s::{Dirty, ListenError, timely, words},
     observe::{
         DryRuns, EvidenceReader, History, ReconcileTracker, metrics::Client as PrometheusClient,
@@ -175,6 +178,7 @@ pub async fn run_with(
         failures: Mutex::default(),
         client: client.clone(),
         clock: Clock::system(),
+        memories: TrialMemories::default(),
         tracker: ReconcileTracker::default(),
         stores,
     });

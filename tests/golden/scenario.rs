@@ -7,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use serin::{
     api::{
-        Commands, Gate, GateKind, ModelDeploymentSpec, Revision, State, VersionRef, VersionSpec,
-        commands::Command,
+        Commands, Gate, GateKind, ModelDeploymentSpec, Revision, State, TrialMemory, VersionRef,
+        VersionSpec, commands::Command,
     },
     evidence::{self, BlindReason, Classes, Cursors, Observation, Reading, Snapped, Tally, Window},
     k8s::StableBefore,
@@ -57,6 +57,7 @@ pub struct Scenario {
     /// Commands of people.
     pub commands: Commands,
     pub state: State,
+    memory: Option<TrialMemory>,
     /// When the spec's version was stable before.
     stable_before: Option<StableBefore>,
     health: BTreeMap<Revision, VersionHealth>,
@@ -91,6 +92,7 @@ impl Scenario {
             prometheus_is_up: true,
             commands: Commands::default(),
             state: State::default(),
+            memory: None,
             stable_before: None,
             health: BTreeMap::new(),
             now: Timestamp::UNIX_EPOCH,
@@ -217,6 +219,7 @@ impl Scenario {
                 version: self.spec.version_name(),
             },
             state: self.state.clone(),
+            memory: self.memory.clone(),
             router: serin::router::Report::default(),
             free_port: Some(20_000),
             versions: self.health.clone(),
@@ -251,7 +254,7 @@ impl Scenario {
             self.wrap(&record.sentence);
             weight = record.weight;
         }
-        self.state = decision.next;
+        (self.state, self.memory) = (decision.next, decision.memory);
         self.counted = self.now;
     }
 

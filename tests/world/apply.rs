@@ -26,6 +26,25 @@ pub fn merge(live: &mut Value, wanted: &Value) {
     }
 }
 
+/// A JSON merge patch (RFC 7386): a null removes the field, a list is replaced.
+pub fn merge_patch(live: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *live = patch.clone();
+        return;
+    };
+    if !live.is_object() {
+        *live = Value::Object(Map::new());
+    }
+    let Value::Object(live) = live else { return };
+    for (field, value) in patch {
+        if value.is_null() {
+            live.remove(field);
+        } else {
+            merge_patch(live.entry(field.clone()).or_insert(Value::Null), value);
+        }
+    }
+}
+
 /// Removes fields that were applied before, are no longer wanted, and have no other owner.
 pub fn withdraw(live: &mut Value, before: &Value, wanted: &Value, others: &[&Value]) {
     let (Value::Object(live), Value::Object(before)) = (live, before) else {

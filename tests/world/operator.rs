@@ -9,7 +9,10 @@ use kube::Client;
 use parking_lot::Mutex;
 use serin::{
     api::{Fetch, validate::Limits},
-    controller::{self, Context, apply::Applier, clock::Clock, events::Events, metrics::Metrics},
+    controller::{
+        self, Context, TrialMemories, apply::Applier, clock::Clock, events::Events,
+        metrics::Metrics,
+    },
     k8s::Stores,
     observe::{DryRuns, EvidenceReader, History, ReconcileTracker},
     plan::PlatformDefaults,
@@ -199,6 +202,7 @@ async fn serve(
         applier: Applier::default(),
         history: History::default(),
         dry_runs: DryRuns::default(),
+        memories: TrialMemories::default(),
         tracker: ReconcileTracker::default(),
         recordings: Arc::default(),
         routers,

@@ -302,7 +302,9 @@ fn answer(
             })
         }
         Verb::Merge => objects
-            .edit(&key, |object| crate::apply::merge(object, &request.body))
+            .edit(&key, |object| {
+                crate::apply::merge_patch(object, &request.body)
+            })
             .ok_or_else(|| ApiError::not_found(&key)),
         Verb::Replace => objects.replace(&key, &request.body),
         Verb::ReplaceStatus => objects.replace_status(&key, &request.body),

@@ -71,10 +71,12 @@ fn recorded() -> (String, usize) {
     let count = looks.len();
     let mut now: Timestamp = "2026-11-21T03:00:00.123456789Z".parse().unwrap();
     let mut text = String::new();
+    let mut memory = None;
     for readings in looks {
         let snapshot = Snapshot {
             desired: canary.clone(),
             state,
+            memory,
             router: crate::router::Report::default(),
             free_port: Some(20_000),
             versions: BTreeMap::from([
@@ -94,7 +96,7 @@ fn recorded() -> (String, usize) {
         };
         let spec = spec();
         let decision = decide(&spec, &snapshot, now, INTERVAL);
-        state = decision.next.clone();
+        (state, memory) = (decision.next.clone(), decision.memory.clone());
         let recording = Recording {
             model: "ml/churn".to_owned(),
             now,

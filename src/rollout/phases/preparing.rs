@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::super::{
-    analysis::new_gate,
     context::{DecisionContext, STARTING_INTERVAL, signed},
     first_step::first_step,
+    memory::begun,
     pods::{Fault, PodsOnTrial, unconfirmed},
 };
 use crate::{
-    api::{CanaryVersion, Phase, Progress, Verdict, VersionRef, conditions::reasons},
+    api::{CanaryVersion, GateRecord, Phase, Progress, Verdict, VersionRef, conditions::reasons},
     evidence::BlindReason,
     sentences::Statement,
 };
@@ -146,7 +146,8 @@ impl DecisionContext<'_> {
             gates: Vec::new(),
         };
         let gates = self.spec.gates();
-        progress.gates = gates.iter().map(|gate| new_gate(gate, self.now)).collect();
+        self.gates = gates.iter().map(|gate| begun(gate, self.now)).collect();
+        progress.gates = gates.iter().map(GateRecord::of).collect();
         self.begin_step(&mut progress, first.weight);
         let mut said = vec![Statement::FirstWeight {
             version: self.name(&canary.revision, &canary.version),

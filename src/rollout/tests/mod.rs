@@ -1,6 +1,7 @@
 //! The life of rollouts, step by step, and what holds in every life.
 
 mod asleep;
+mod memory;
 mod names;
 mod objectives;
 mod pods;
@@ -21,8 +22,8 @@ use serde_json::json;
 use super::{Unfit, decide, failing_version, withdraw_trial};
 use crate::{
     api::{
-        Commands, ModelDeploymentSpec, Phase, Progress, Revision, State, VersionRef, VersionSpec,
-        conditions::reasons,
+        Commands, GateMemory, ModelDeploymentSpec, Phase, Progress, Revision, State, TrialMemory,
+        VersionRef, VersionSpec, conditions::reasons,
     },
     evidence::{BlindReason, Cursors, Observation, Reading, Tally, Window},
     k8s::StableBefore,
@@ -36,6 +37,7 @@ const INTERVAL: Duration = Duration::from_secs(15);
 struct World {
     spec: ModelDeploymentSpec,
     state: State,
+    memory: Option<TrialMemory>,
     health: BTreeMap<Revision, VersionHealth>,
     commands: Commands,
     stable_rate: Option<Result<f64, BlindReason>>,
@@ -118,6 +120,7 @@ impl World {
         let mut world = Self {
             spec: spec("1"),
             state: State::default(),
+            memory: None,
             health: BTreeMap::new(),
             commands: Commands::default(),
             stable_rate: None,
@@ -161,6 +164,7 @@ impl World {
                 version: self.spec.version_name(),
             },
             state: self.state.clone(),
+            memory: self.memory.clone(),
             commands: self.commands.clone(),
             router: serde_json::from_value(json!({})).unwrap(),
             free_port: Some(20_000),
@@ -179,16 +183,20 @@ impl World {
 
     /// One look: decides, and takes the decision over. Returns what was decided.
     fn look(&mut self, reading: Option<Result<Reading, BlindReason>>) -> Vec<String> {
-        let decision = decide(&self.spec, &self.snapshot(reading), self.now, INTERVAL);
-        // A restart in between loses nothing.
+        self.take(&self.snapshot(reading))
+    }
+
+    /// Decides on a snapshot, and takes the decision over. A restart in between loses nothing.
+    fn take(&mut self, snapshot: &Snapshot) -> Vec<String> {
+        let decision = decide(&self.spec, snapshot, self.now, INTERVAL);
         let text = serde_json::to_string(&decision.next).unwrap();
         self.state = serde_json::from_str(&text).unwrap();
         assert_eq!(self.state, decision.next);
-        decision
-            .records
-            .into_iter()
-            .map(|record| record.action)
-            .collect()
+        let text = serde_json::to_string(&decision.memory).unwrap();
+        self.memory = serde_json::from_str(&text).unwrap();
+        assert_eq!(self.memory, decision.memory);
+        let records = decision.records.into_iter();
+        records.map(|record| record.action).collect()
     }
 
     fn pass(&mut self, seconds: i64) {
@@ -216,6 +224,11 @@ impl World {
         self.state.canary.as_ref().map_or(0, |canary| canary.weight)
     }
 
+    /// What the gates remember.
+    fn gates(&self) -> &[GateMemory] {
+        &self.memory.as_ref().unwrap().gates
+    }
+
     /// Where the canary is, which has weight.
     fn progress(&self) -> &Progress {
         let canary = self.state.canary.as_ref().unwrap();
@@ -228,6 +241,7 @@ fn the_first_version_gets_everything_once_it_is_ready_and_not_before() {
     let mut world = World {
         spec: spec("1"),
         state: State::default(),
+        memory: None,
         health: BTreeMap::new(),
         commands: Commands::default(),
         stable_rate: None,

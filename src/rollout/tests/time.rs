@@ -65,13 +65,13 @@ fn counting_that_began_by_a_clock_that_was_ahead_begins_once_the_clocks_agree() 
     world.pass(3600);
     world.look(None);
     assert_eq!(world.weight(), 10);
-    let ahead = world.progress().gates[0].cursors.newest();
+    let ahead = world.gates()[0].cursors.newest();
     world.pass(-3600);
     world.look(Some(blind()));
-    let counted = world.progress().gates[0].cursors.newest();
+    let counted = world.gates()[0].cursors.newest();
     assert_eq!(counted, ahead, "which clock is right is not known");
     world.look(Some(scraped(ahead, (0, 0), (0, 0))));
-    assert_eq!(world.progress().gates[0].cursors.newest(), world.now);
+    assert_eq!(world.gates()[0].cursors.newest(), world.now);
 }
 
 #[test]

@@ -321,7 +321,7 @@ fn counted(model: &ModelDeployment) -> u64 {
         .iter()
         .flatten()
         .next()
-        .and_then(|gate| gate.evidence.rollout())
+        .and_then(|gate| gate.rollout.as_ref())
         .map_or(0, |look| look.canary.requests)
 }
 

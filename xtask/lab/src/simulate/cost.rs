@@ -39,22 +39,19 @@ pub fn decide() -> Result<()> {
     println!("({build}; means of {LOOKS} looks in one thread)");
 
     let state = decided.state();
-    let progress = state
-        .canary
-        .as_ref()
-        .and_then(|canary| canary.progress.as_ref())
-        .context("the canary is still on trial")?;
-    for gate in &progress.gates {
+    let memory = decided.memory().context("the canary is still on trial")?;
+    for gate in &memory.gates {
         println!(
-            "{}: {} bytes of status, {} of them evidence",
+            "{}: {} bytes of memory, {} of them evidence",
             gate.objective,
             serde_json::to_string(gate)?.len(),
             serde_json::to_string(&gate.evidence)?.len()
         );
     }
     println!(
-        "the whole state of the rollout: {} bytes",
-        serde_json::to_string(state)?.len()
+        "the whole state of the rollout: {} bytes of status, {} of memory",
+        serde_json::to_string(state)?.len(),
+        serde_json::to_string(memory)?.len()
     );
     Ok(())
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use serin::{
-    api::{ModelDeploymentSpec, State, VersionRef, VersionSpec},
+    api::{ModelDeploymentSpec, State, TrialMemory, VersionRef, VersionSpec},
     evidence::{BlindReason, Cursors, Observation, Reading, Window},
     observe::{Snapshot, VersionHealth},
     rollout::decide,
@@ -22,6 +22,7 @@ use super::serin::{Reader, Setting};
 pub struct Decided {
     spec: ModelDeploymentSpec,
     state: State,
+    memory: Option<TrialMemory>,
     reader: Reader,
     /// When the canary got its first weight.
     began: Timestamp,
@@ -37,6 +38,7 @@ impl Decided {
         let mut rollout = Self {
             spec: spec("1", setting)?,
             state: State::default(),
+            memory: None,
             reader: Reader::default(),
             began: Timestamp::UNIX_EPOCH,
             first_weight: 0,
@@ -59,6 +61,11 @@ impl Decided {
         &self.state
     }
 
+    /// What the gates remember; `None` while no canary has weight.
+    pub fn memory(&self) -> Option<&TrialMemory> {
+        self.memory.as_ref()
+    }
+
     fn weight(&self) -> Option<u8> {
         self.state.canary.as_ref().map(|canary| canary.weight)
     }
@@ -70,6 +77,7 @@ impl Decided {
                 version: self.spec.version_name(),
             },
             state: self.state.clone(),
+            memory: self.memory.clone(),
             router: serin::router::Report::default(),
             free_port: None,
             versions: self.all_ready(),
@@ -86,7 +94,8 @@ impl Decided {
         };
         let now = self.began + SignedDuration::from_secs(second.into());
         let interval = Duration::from_secs(SCRAPE.into());
-        self.state = decide(&self.spec, &snapshot, now, interval).next;
+        let decision = decide(&self.spec, &snapshot, now, interval);
+        (self.state, self.memory) = (decision.next, decision.memory);
     }
 
     /// Each version has all its pods.
