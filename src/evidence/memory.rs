@@ -1,5 +1,5 @@
-//! What gates remember between scrapes. It is part of status, so its serialised form must not
-//! change.
+//! What gates remember between scrapes. The ControllerRevision of the version on trial keeps it, so
+//! its serialised form must not change.
 //!
 //! Plain data; `gate` updates and judges it.
 
@@ -30,8 +30,8 @@ pub enum Memory {
     Value(ValueState),
 }
 
-/// The memory of a gate that counts bad requests, over one rollout. The resource's status keeps it,
-/// so a restarted operator continues exactly where the previous one stopped.
+/// The memory of a gate that counts bad requests, over one rollout. The version's ControllerRevision
+/// keeps it, so a restarted operator continues where the previous one stopped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GateState {

@@ -18,7 +18,10 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use serin::api::{ModelDeployment, Revision, conditions::reasons};
+use serin::{
+    api::{ModelDeployment, ModelDeploymentStatus, Revision, conditions::reasons},
+    controller::MEMORY_ANNOTATION,
+};
 
 use crate::{
     objects::world,
@@ -359,4 +362,57 @@ async fn a_version_whose_deployment_is_denied_does_not_begin_until_it_is_allowed
     assert_eq!(kept.items.len(), 1, "it is not recorded");
     deny_deployments(&world, false).await;
     world.until_serves("2").await;
+}
+
+/// Requests of the canary that its first gate has counted in this rollout.
+fn counted(status: &ModelDeploymentStatus) -> u64 {
+    let canary = status.state.canary.as_ref();
+    let progress = canary.and_then(|canary| canary.progress.as_ref());
+    let gate = progress.and_then(|progress| progress.gates.first());
+    let counts = gate.and_then(|gate| gate.rollout.as_ref());
+    counts.map_or(0, |counts| counts.canary.requests)
+}
+
+/// What the history keeps of the trial of a version.
+async fn remembered(world: &World, revision: &Revision) -> Option<String> {
+    let object: ControllerRevision = world.get(&format!("{MODEL}-{revision}")).await.unwrap();
+    object.annotations().get(MEMORY_ANNOTATION).cloned()
+}
+
+#[tokio::test]
+async fn what_gates_remember_outlives_the_operator_and_is_no_part_of_the_status() {
+    let mut world = world!(World::with_metrics()).with_stable("1").await;
+    let stays = json!("1h");
+    world
+        .change("2", "/spec/rollout/steps/1/minDuration", stays)
+        .await;
+    let before = world.until_canary("2", 50).await;
+    let revision = before.state.canary.clone().unwrap().revision;
+    let kept = remembered(&world, &revision).await.unwrap();
+    assert!(kept.contains("cursors"), "{kept}");
+    let text = serde_json::to_string(&before).unwrap();
+    assert!(!text.contains("cursors"), "{text}");
+
+    // What the step at 10 % has counted is not counted again, and not lost.
+    let at_10 = counted(&before);
+    assert!(at_10 > 0);
+    world.kill_operator();
+    world.start_operator();
+    let later = world
+        .until("more is counted", |status| counted(status) > at_10)
+        .await;
+    assert_eq!(later.state.canary.unwrap().weight, 50);
+
+    world.roll_out("1").await;
+    world
+        .until("the trial is over", |status| canary(status).is_none())
+        .await;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while remembered(&world, &revision).await.is_some() {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "it outlives its trial"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
 }
