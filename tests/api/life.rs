@@ -34,8 +34,9 @@ async fn roll_out_by(world: &World, weights: &[(u8, &str)]) {
 async fn a_change_of_the_configuration_alone_is_a_version_of_its_own() {
     let world = world!(World::new()).with_stable("1").await;
     let before = world.status().await.state.stable.unwrap();
-    let threads = json!({"env": [{"name": "THREADS", "value": "2"}]});
-    world.change("1", "/spec/serving", threads).await;
+    let threads = json!([{"name": "server", "env": [{"name": "THREADS", "value": "2"}]}]);
+    let template = json!({"template": {"spec": {"containers": threads}}});
+    world.change("1", "/spec/serving", template).await;
     let status = world.until_canary("1", 10).await;
     let canary = status.state.canary.unwrap();
     assert_ne!(canary.revision, before.revision);

@@ -13,10 +13,10 @@ use crate::api::{Duration, Percent};
 /// How traffic moves to a new version, from its first request to all of them.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.firstStep) || self.firstStep != 'Adaptive' || \
+#[x_kube(validation = Rule::new("!has(self.startAt) || self.startAt != 'ByTraffic' || \
     !has(self.steps) || self.steps.exists(s, s.weight <= 50)")
     .message("spec.rollout.startAt: ByTraffic needs a step of at most 50 % to start at; declare \
-        one, or set Declared"))]
+        one, or set FirstStep"))]
 pub struct Rollout {
     /// The weights that the new version gets, in order: ascending, the last one 100. 10, 25, 50 and
     /// 100 where absent.
