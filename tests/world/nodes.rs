@@ -472,7 +472,7 @@ fn pod_object(key: &Key, deployment: &Value, uid: &str, pod: &Pod, unplaced: &st
                 condition("ContainersReady", ready), condition("Ready", ready),
             ],
             "containerStatuses": [{
-                "name": "model", "ready": ready, "started": true, "restartCount": pod.restarts,
+                "name": "server", "ready": ready, "started": true, "restartCount": pod.restarts,
                 "image": "serve:1", "imageID": "serve:1", "state": state,
             }],
         }),
