@@ -200,8 +200,8 @@ fn replaced(plan: &Plan, report: &Report) -> Vec<String> {
     if services.replaced_in != Some(Duration::ZERO) || !applied.into_iter().any(|it| it == key) {
         return Vec::new();
     }
-    let known = services.known.keys();
-    known.filter(|name| !is_planned(name)).cloned().collect()
+    let earlier = services.known.keys().chain(&services.missing);
+    earlier.filter(|name| !is_planned(name)).cloned().collect()
 }
 
 /// Builds the objects of one model.

@@ -95,6 +95,10 @@ pub struct Report {
 pub struct Services {
     /// Those that exist, with the names of their ports.
     pub known: BTreeMap<String, BTreeSet<String>>,
+    /// Names of Services that do not exist, of which the model has EndpointSlices: a crash between
+    /// the writes of both leaves them.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub missing: BTreeSet<String>,
     /// The time until the one of the spec's name has replaced those of other names. `None` if there
     /// are none, or as long as it does not exist or leads nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,7 +128,17 @@ impl Services {
             .map(|service| (service.name_any(), port_names(service)))
             .collect();
         let wanted = model.service_name();
-        let others = known.keys().any(|name| *name != wanted);
+        let slices = stores.slices.state_filter(|slice| {
+            slice.labels().get(MODEL_LABEL) == Some(&name)
+                && slice.metadata.namespace.as_ref() == Some(&namespace)
+                && is_child(slice, model)
+        });
+        let named = slices.iter().filter_map(|slice| service_of(slice));
+        let missing: BTreeSet<_> = named
+            .filter(|name| *name != wanted && !known.contains_key(*name))
+            .map(str::to_owned)
+            .collect();
+        let others = !missing.is_empty() || known.keys().any(|name| *name != wanted);
         let since = (others && known.contains_key(&wanted))
             .then(|| leads_since(stores, &namespace, &wanted))
             .flatten();
@@ -133,6 +147,7 @@ impl Services {
         });
         Self {
             known,
+            missing,
             replaced_in,
             answered: is_answered(model, settle, now),
         }

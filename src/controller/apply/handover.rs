@@ -3,7 +3,8 @@
 //! The owner consents by the annotation [`ADOPT_ANNOTATION`]. Until the routers answer for the model
 //! the Service keeps its selector and its endpoints. Then the routers become endpoints beside the
 //! old ones, then the Service loses its selector, and last the old endpoints go: no connection is
-//! refused in between, and address and name of the Service stay.
+//! refused in between, and address and name of the Service stay. A Service of an earlier name is
+//! deleted here as well.
 
 use std::collections::BTreeMap;
 
@@ -158,6 +159,37 @@ impl Target<'_> {
         let done = timely(api.patch(name, &params, &Patch::Merge(&done))).await?;
         done.map_err(refused("Service"))?;
         Ok(())
+    }
+
+    /// Deletes the EndpointSlices of a Service of an earlier name, then the Service. What cannot be
+    /// deleted is tried again with the next reconcile.
+    pub(super) async fn retire(&self, stores: &Stores, service: &str) -> Result<usize, ApplyError> {
+        let deleted = async {
+            // A live list: the cache may not have yet what was written a moment ago.
+            let of_service =
+                ListParams::default().labels(&format!("{SERVICE_NAME_LABEL}={service}"));
+            let slices = timely(self.api::<EndpointSlice>().list(&of_service)).await?;
+            let slices = slices
+                .map_err(|source| ApplyError::refused("EndpointSlice", service, source))?
+                .items;
+            for slice in &slices {
+                self.delete(&stores.slices, &slice.name_any()).await?;
+            }
+            // Last, since the name is known by it: after a crash the deletion can be repeated.
+            self.delete(&stores.services, service).await?;
+            Ok(1 + slices.len())
+        };
+        match deleted.await {
+            Err(error @ ApplyError::Unconfirmed { .. }) => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, service, "cannot delete the Service of an earlier name");
+                Ok(0)
+            }
+            Ok(writes) => {
+                tracing::info!(service, "deleted the Service of an earlier name");
+                Ok(writes)
+            }
+        }
     }
 }
 

@@ -413,36 +413,6 @@ impl Target<'_> {
         })
     }
 
-    /// Deletes the EndpointSlices of a Service of an earlier name, then the Service. What cannot be
-    /// deleted is tried again with the next reconcile.
-    async fn retire(&self, stores: &Stores, service: &str) -> Result<usize, ApplyError> {
-        let (namespace, _) = self.key();
-        let slices = stores.slices.state_filter(|slice| {
-            service_of(slice) == Some(service)
-                && slice.metadata.namespace.as_deref() == Some(&namespace)
-                && is_child(slice, self.model)
-        });
-        let deleted = async {
-            for slice in &slices {
-                self.delete(&stores.slices, &slice.name_any()).await?;
-            }
-            // Last, since the name is known by it: after a crash the deletion can be repeated.
-            self.delete(&stores.services, service).await?;
-            Ok(1 + slices.len())
-        };
-        match deleted.await {
-            Err(error @ ApplyError::Unconfirmed { .. }) => Err(error),
-            Err(error) => {
-                tracing::warn!(%error, service, "cannot delete the Service of an earlier name");
-                Ok(0)
-            }
-            Ok(writes) => {
-                tracing::info!(service, "deleted the Service of an earlier name");
-                Ok(writes)
-            }
-        }
-    }
-
     /// Deletes the objects of a version beyond the history limit. What cannot be deleted is tried
     /// again with the next reconcile.
     async fn forget(&self, stores: &Stores, revision: &Revision) -> Result<usize, ApplyError> {
