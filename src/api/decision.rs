@@ -109,8 +109,8 @@ pub struct ObjectiveRecord {
 }
 
 impl DecisionRecord {
-    /// Whether it is a decision about a version; to pause, resume, sleep and wake up decides nothing
-    /// about one.
+    /// Whether it is a decision about a version; to pause, resume, sleep and wake up decides
+    /// nothing about one.
     pub fn is_move(&self) -> bool {
         let others = [
             reasons::PAUSED,

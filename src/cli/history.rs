@@ -37,15 +37,15 @@ pub(super) fn known(entries: &[Entry]) -> BTreeMap<Revision, KnownVersion> {
 /// Returns the model's entries, oldest first. Unreadable ones are left out.
 pub(super) fn entries(model: &ModelDeployment, found: Vec<ControllerRevision>) -> Vec<Entry> {
     let own = found.into_iter().filter(|found| is_child(found, model));
-    let mut entries: Vec<_> = own.filter_map(entry).collect();
+    let mut entries: Vec<_> = own.filter_map(|found| entry(&found)).collect();
     entries.sort_by_key(|entry| entry.number);
     entries
 }
 
-fn entry(found: ControllerRevision) -> Option<Entry> {
+fn entry(found: &ControllerRevision) -> Option<Entry> {
     let revision = Revision(found.labels().get(REVISION_LABEL)?.clone());
     let since = found.creation_timestamp().map(|time| time.0);
-    let known = KnownVersion::read(&found).ok()?;
+    let known = KnownVersion::read(found).ok()?;
     Some(Entry {
         number: known.number,
         declared: as_declared(known.spec.clone(), &revision),

@@ -30,8 +30,8 @@ pub enum Memory {
     Value(ValueState),
 }
 
-/// The memory of a gate that counts bad requests, over one rollout. The version's ControllerRevision
-/// keeps it, so a restarted operator continues where the previous one stopped.
+/// The memory of a gate that counts bad requests, over one rollout. The version's
+/// ControllerRevision keeps it, so a restarted operator continues where the previous one stopped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GateState {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::ResourceExt;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::Error as _};
 use serde_json::Value;
 
 use super::{Stores, is_child};
@@ -14,8 +14,8 @@ use crate::api::{ModelDeployment, REVISION_LABEL, Revision, State, VersionRef, V
 /// Annotation of a ControllerRevision whose version is or was in force: its number in the order of
 /// those, from 1. The highest number of a model is the version in force.
 pub const REIGN_ANNOTATION: &str = "serin.dev/in-force";
-/// Annotation of a ControllerRevision whose version was in force: until when, in RFC 3339. A version
-/// that is in force, or was rolled back since, has none.
+/// Annotation of a ControllerRevision whose version was in force: until when, in RFC 3339. A
+/// version that is in force, or was rolled back since, has none.
 pub const UNTIL_ANNOTATION: &str = "serin.dev/in-force-until";
 /// Field of a ControllerRevision's data with the pods of the version, beside the fields of
 /// [`VersionSpec`].
@@ -28,8 +28,8 @@ pub struct KnownVersion {
     pub number: i64,
     /// Artefact, serving image and configuration.
     pub spec: VersionSpec,
-    /// Its pods as they were rendered when it was recorded. Absent in records of release 1d584f3.
-    pub template: Option<Value>,
+    /// Its pods as they were rendered when it was recorded.
+    pub template: Value,
     /// See [`REIGN_ANNOTATION`]. `None` if it was never in force, or was rolled back since.
     pub reign: Option<i64>,
     /// See [`UNTIL_ANNOTATION`].
@@ -42,15 +42,16 @@ impl KnownVersion {
     /// Reads a version from its ControllerRevision.
     ///
     /// # Errors
-    /// The data is not that of a version.
+    /// The data is not that of a version, or has no pods.
     pub fn read(object: &ControllerRevision) -> Result<Self, serde_json::Error> {
         let data = object.data.0.clone();
         let reign = object.annotations().get(REIGN_ANNOTATION);
         let until = object.annotations().get(UNTIL_ANNOTATION);
+        let template = data.get(TEMPLATE_FIELD).cloned();
         Ok(Self {
             number: object.revision.unwrap_or(0),
             spec: serde_json::from_value(data.clone())?,
-            template: data.get(TEMPLATE_FIELD).cloned(),
+            template: template.ok_or_else(|| serde_json::Error::missing_field(TEMPLATE_FIELD))?,
             reign: reign.and_then(|reign| reign.parse().ok()),
             until: until.and_then(|until| until.parse().ok()),
             data,

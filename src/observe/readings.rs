@@ -256,11 +256,12 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::api::Objective;
 
     /// The objective by whose counters stable's traffic is measured.
     fn counted_by(objectives: Value) -> Option<String> {
-        let objectives: Vec<crate::api::Objective> = serde_json::from_value(objectives).unwrap();
-        let gates: Vec<Gate> = objectives.iter().flat_map(|it| it.gates()).collect();
+        let objectives: Vec<Objective> = serde_json::from_value(objectives).unwrap();
+        let gates: Vec<Gate> = objectives.iter().flat_map(Objective::gates).collect();
         counting(&gates).map(|(gate, _)| gate.name.clone())
     }
 

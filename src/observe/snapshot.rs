@@ -31,7 +31,8 @@ pub struct Snapshot {
     /// The version in force by the history, if the state names none: the status was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_force: Option<VersionRef>,
-    /// When the spec's version was the stable one before, if it was and lies behind the present one.
+    /// When the spec's version was the stable one before, if it was and lies behind the present
+    /// one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable_before: Option<StableBefore>,
     /// Why the API server would refuse the Deployment of the spec's version. Such a version is not

@@ -27,7 +27,7 @@ fn replicas_are_never_lowered_during_a_rollout() {
         let version = KnownVersion {
             number,
             spec,
-            template: None,
+            template: json!({}),
             reign: None,
             until: None,
             data,
@@ -110,7 +110,7 @@ fn a_lost_state_scales_no_version_down() {
         number: 1,
         data: serde_json::to_value(&spec).unwrap(),
         spec,
-        template: None,
+        template: json!({}),
         reign: None,
         until: None,
     };
@@ -158,7 +158,7 @@ fn the_history_keeps_until_when_a_version_was_stable_unless_it_was_refused_since
             number,
             data: serde_json::to_value(&spec).unwrap(),
             spec,
-            template: None,
+            template: json!({}),
             reign,
             until: until.map(|until| until.parse().unwrap()),
         };
@@ -225,7 +225,9 @@ fn serving(serving: &serde_json::Value) -> ModelDeployment {
 fn a_field_of_the_template_that_no_release_knows_reaches_the_deployment_and_the_history() {
     let model = serving(&json!({"template": {"spec": {
         "newer": {"a": [1]},
-        "containers": [{"name": "server", "newest": {}, "resources": {"claims": [{"name": "gpu"}]}}],
+        "containers": [
+            {"name": "server", "newest": {}, "resources": {"claims": [{"name": "gpu"}]}},
+        ],
     }}}));
     let (revision, deployment) = draft(&model, &defaults()).unwrap();
     let pod = &deployment.spec.template["spec"];

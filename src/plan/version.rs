@@ -3,9 +3,7 @@
 //! on its time as the stable version.
 //!
 //! A version's pod template is rendered once, when the version is recorded: an operator that
-//! rendered it differently later would restart every model at once. Versions recorded by 1d584f3
-//! have no template. Theirs is rendered here, and must stay as that release rendered it
-//! (`tests/golden/release.rs`).
+//! rendered it differently later would restart every model at once (`tests/golden/release.rs`).
 
 use std::collections::BTreeMap;
 
@@ -59,7 +57,7 @@ impl ObjectBuilder<'_> {
         KnownVersion {
             number,
             spec,
-            template: Some(template),
+            template,
             reign: None,
             until: None,
             data,
@@ -119,10 +117,7 @@ impl ObjectBuilder<'_> {
             spec: VersionDeploymentSpec {
                 replicas,
                 selector: self.selector(revision),
-                template: version
-                    .template
-                    .clone()
-                    .unwrap_or_else(|| self.template(revision, &version.spec)),
+                template: version.template.clone(),
             },
         }
     }

@@ -124,7 +124,7 @@ impl DecisionContext<'_> {
                 counted_for,
             });
             record.sentence = finding.conclusion.sentence();
-            record.rollout = memory.evidence.rollout().cloned();
+            record.rollout = memory.evidence.rollout().copied();
             let evidence = objective_record::record(record, &finding, reading, window);
             self.evidence.push(evidence);
             analysis.suspect |= finding.suspect;

@@ -34,7 +34,8 @@ pub(super) struct DecisionContext<'a> {
     pub(super) interval: Duration,
     /// The state from now on.
     pub(super) next: State,
-    /// What each gate remembers, in the order of the spec's gates. Empty while no canary has weight.
+    /// What each gate remembers, in the order of the spec's gates. Empty while no canary has
+    /// weight.
     pub(super) gates: Vec<GateMemory>,
     /// Commands of people that have not had their effect yet.
     pub(super) commands: Commands,

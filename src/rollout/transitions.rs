@@ -229,8 +229,8 @@ impl DecisionContext<'_> {
         self.end_trial(&canary.revision, Phase::RollingBack);
     }
 
-    /// The canary is the stable version from now on, however (`action`) it came to be; the old one stays warm for the scale-down
-    /// delay.
+    /// The canary is the stable version from now on, however (`action`) it came to be; the old one
+    /// stays warm for the scale-down delay.
     pub(super) fn promote(
         &mut self,
         old: &VersionRef,

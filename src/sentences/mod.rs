@@ -136,7 +136,8 @@ impl Display for Statement {
             ),
             Self::Asleep { waiting } => {
                 f.write_str(
-                    "Asleep (spec.replicas is 0): no version has pods, and the address answers 503.",
+                    "Asleep (spec.replicas is 0): no version has pods, and the address answers \
+                     503.",
                 )?;
                 match waiting {
                     Some(version) => write!(f, " Version {version} waits in the spec."),

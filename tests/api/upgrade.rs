@@ -7,7 +7,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use serin::{
-    api::{ModelDeployment, SCHEMA, SCHEMA_ANNOTATION},
+    api::{ModelDeployment, SCHEMA, SCHEMA_ANNOTATION, crd},
     runtime::schema,
 };
 
@@ -20,9 +20,14 @@ use crate::{
 /// looks after.
 const BEFORE: &str = "from-before";
 
-/// The CRD as the release before has it.
+/// A CRD of the schema before this one: it has not the field `replicasFloor` of the status.
 pub fn crd_of_the_release_before() -> CustomResourceDefinition {
-    serde_norway::from_str(include_str!("../golden/release/crd.yaml")).unwrap()
+    let mut before = serde_json::to_value(crd().unwrap()).unwrap();
+    before["metadata"]["annotations"] = json!({SCHEMA_ANNOTATION: (SCHEMA - 1).to_string()});
+    let status = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties";
+    let fields = before.pointer_mut(status).unwrap().as_object_mut().unwrap();
+    fields.remove("replicasFloor").unwrap();
+    serde_json::from_value(before).unwrap()
 }
 
 /// Makes the model, with the status that the release before gave it, then upgrades the CRD as an

@@ -1,9 +1,9 @@
-//! Upgrades from release 1d584f3: a version keeps its name and its pods, and a rollout continues
+//! Upgrades from the release before: a version keeps its name and its pods, and a rollout continues
 //! from its status.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::{api::apps::v1::ControllerRevision, apimachinery::pkg::runtime::RawExtension};
 use serde_json::{Value, json};
 use serin::{
     api::{Fetch, ModelDeployment, ModelDeploymentStatus, Revision, State, VersionSpec},
@@ -17,17 +17,15 @@ use serin::{
 
 use crate::{errors_and_latency, rollout, scenario::Scenario};
 
-/// A version as that release recorded and rendered it.
+/// A version as that release recorded it.
 struct Case {
     what: String,
     model: ModelDeployment,
     defaults: PlatformDefaults,
     /// The revision that names it.
     revision: String,
-    /// What its ControllerRevision holds.
+    /// What its ControllerRevision holds, the pods of its Deployment among it.
     record: Value,
-    /// The pods of its Deployment.
-    template: Value,
 }
 
 fn cases() -> Vec<Case> {
@@ -52,7 +50,6 @@ fn case(case: &Value) -> Case {
         },
         revision: case["revision"].as_str().unwrap().to_owned(),
         record: case["record"].clone(),
-        template: case["template"].clone(),
     }
 }
 
@@ -105,19 +102,14 @@ fn versions_of_the_release_keep_their_names_and_their_pods() {
     let cases = cases();
     assert!(cases.len() >= 9);
     for case in &cases {
-        let spec: VersionSpec = serde_json::from_value(case.record.clone()).unwrap();
         let revision = VersionSpec::of(&case.model.spec).revision();
         assert_eq!(revision.0, case.revision, "{}", case.what);
-        let known = KnownVersion {
-            number: 1,
-            spec,
-            template: None,
-            reign: None,
-            until: None,
-            data: case.record.clone(),
-        };
-        let plan = planned(case, &[(revision, known)].into());
-        assert_eq!(template(&plan), case.template, "{}", case.what);
+        let known = KnownVersion::read(&ControllerRevision {
+            data: RawExtension(case.record.clone()),
+            ..ControllerRevision::default()
+        });
+        let plan = planned(case, &[(revision, known.unwrap())].into());
+        assert_eq!(template(&plan), case.record["template"], "{}", case.what);
         assert_eq!(record(&plan), case.record, "{}: it is immutable", case.what);
     }
 }

@@ -485,8 +485,8 @@ fn a_revert_takes_as_long_as_the_pods_of_the_version_before() {
 /// Longer than a version keeps its pods.
 const LONG_AWAY: u64 = 60;
 
-/// A rollout, a rollback and a way back without steps, killed before and after each single write, with no operator for a
-/// minute.
+/// A rollout, a rollback and a way back without steps, killed before and after each single write,
+/// with no operator for a minute.
 #[test]
 fn killed_before_and_after_every_write() {
     let stories: Vec<usize> = (0..Story::count())

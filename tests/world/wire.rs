@@ -303,7 +303,7 @@ fn answer(
         }
         Verb::Merge => objects
             .edit(&key, |object| {
-                crate::apply::merge_patch(object, &request.body)
+                crate::apply::merge_patch(object, &request.body);
             })
             .ok_or_else(|| ApiError::not_found(&key)),
         Verb::Replace => objects.replace(&key, &request.body),

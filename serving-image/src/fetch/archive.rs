@@ -300,8 +300,8 @@ fn read_bytes(entry: &mut impl Read, limit: u64) -> Result<Vec<u8>, FetchError> 
     Ok(text)
 }
 
-/// The path in a block of PAX fields, `LENGTH NAME=VALUE\n` each. Values of others, such as those of
-/// extended attributes, may be no text.
+/// The path in a block of PAX fields, `LENGTH NAME=VALUE\n` each. Values of others, such as those
+/// of extended attributes, may be no text.
 fn path_of_fields(mut fields: &[u8]) -> Result<Option<String>, FetchError> {
     let malformed = || hostile("its further header fields are malformed");
     let split = |bytes: &'_ [u8], at: u8| bytes.iter().position(|byte| *byte == at);

@@ -14,8 +14,8 @@ use crate::artefact::Digest;
 #[derive(Debug, Args)]
 pub struct FetchArgs {
     /// Address of the artefact: oci://HOST/REPOSITORY:TAG, s3://BUCKET/PREFIX, https://HOST/PATH,
-    /// hf://OWNER/REPOSITORY@REVISION or :REVISION. The path may name a folder or, but for oci, a .tar, .tar.gz
-    /// or .tgz of one
+    /// hf://OWNER/REPOSITORY@REVISION or :REVISION. The path may name a folder or, but for oci, a
+    /// .tar, .tar.gz or .tgz of one
     #[arg(value_name = "URI")]
     pub uri: String,
     /// Directory of the artefact, which appears complete or not at all; its parent must be writable

@@ -214,8 +214,8 @@ proptest! {
         let sound = sound.to_string().into_bytes();
         for manifest in [changed.to_string().into_bytes(), damage.of(&sound, sound.len())] {
             let digest = Digest::of(&manifest);
-            if let Ok(listing) = bounded(manifest.len(), || Listing::read(manifest.clone(), Some(digest),
-                1 << 20)) {
+            let read = || Listing::read(manifest.clone(), Some(digest), 1 << 20);
+            if let Ok(listing) = bounded(manifest.len(), read) {
                 for file in listing.files {
                     let path = Path::new(&file.path);
                     let plain = path.components().all(|part| matches!(part,

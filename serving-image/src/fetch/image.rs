@@ -77,8 +77,8 @@ pub(super) fn unpack(
     Ok(listing)
 }
 
-/// Writes all files below `/models` of a layer into `directory`, over those of the layers before it.
-/// Returns how many there were. `room` is what they may have together, in bytes.
+/// Writes all files below `/models` of a layer into `directory`, over those of the layers before
+/// it. Returns how many there were. `room` is what they may have together, in bytes.
 fn extract(layer: &Tar<'_>, directory: &Path, room: &mut u64) -> Result<usize, FetchError> {
     let mut count = 0;
     layer.each(MODELS, |member| {

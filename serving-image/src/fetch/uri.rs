@@ -23,8 +23,8 @@ pub enum Uri {
     },
     /// `https://HOST/PATH`: a folder, or an archive; `http://` where the platform allows it.
     Https(Url),
-    /// `hf://OWNER/REPOSITORY@REVISION[/FOLDER]`, or `:REVISION`: a repository of the Hugging Face Hub, or of a
-    /// server like it.
+    /// `hf://OWNER/REPOSITORY@REVISION[/FOLDER]`, or `:REVISION`: a repository of the Hugging Face
+    /// Hub, or of a server like it.
     Hf {
         /// `OWNER/REPOSITORY`
         repository: String,

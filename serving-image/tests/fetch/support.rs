@@ -141,7 +141,8 @@ impl Place {
         self.root.path().join(name)
     }
 
-    /// A `fetch` without `--digest` where that is empty, which may speak to this machine without TLS, and has little patience.
+    /// A `fetch` without `--digest` where that is empty, which may speak to this machine without
+    /// TLS, and has little patience.
     pub fn command(&self, uri: &str, digest: &str) -> Command {
         self.command_to(uri, digest, &self.directory())
     }

@@ -211,9 +211,9 @@ pub struct ModelArtefact {
     /// same namespace, mounted as it is. `oci://HOST/REPOSITORY:TAG` (an artefact, or an image with
     /// the model below `/models`; `@sha256:…` beside or instead of the tag pins it),
     /// `s3://BUCKET/PREFIX`, `https://HOST/PATH`, `hf://OWNER/REPOSITORY@REVISION` or `:REVISION`:
-    /// fetched into the pod by an init container and verified by digest. `file:///PATH`: a directory
-    /// inside the serving image, for development. The operator's settings decide which schemes and
-    /// hosts are allowed.
+    /// fetched into the pod by an init container and verified by digest. `file:///PATH`: a
+    /// directory inside the serving image, for development. The operator's settings decide which
+    /// schemes and hosts are allowed.
     #[schemars(length(max = 1024))]
     #[x_kube(validation = Rule::new("self.matches('^(pvc://[a-z0-9]([-a-z0-9]*[a-z0-9])\
         ?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[^/]|file:///[^/]|oci://[-.A-Za-z0-9]+(:[0-9]+)?/\

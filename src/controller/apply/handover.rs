@@ -1,9 +1,9 @@
 //! Whose the Service is that clients use, and how one that its owner hands over is taken over.
 //!
-//! The owner consents by the annotation [`ADOPT_ANNOTATION`]. Until the routers answer for the model
-//! the Service keeps its selector and its endpoints. Then the routers become endpoints beside the
-//! old ones, then the Service loses its selector, and last the old endpoints go: no connection is
-//! refused in between, and address and name of the Service stay. A Service of an earlier name is
+//! The owner consents by the annotation [`ADOPT_ANNOTATION`]. Until the routers answer for the
+//! model the Service keeps its selector and its endpoints. Then the routers become endpoints beside
+//! the old ones, then the Service loses its selector, and last the old endpoints go: no connection
+//! is refused in between, and address and name of the Service stay. A Service of an earlier name is
 //! deleted here as well.
 
 use std::collections::BTreeMap;
@@ -58,9 +58,8 @@ impl Target<'_> {
             return Claim::Foreign;
         }
         let api = self.api::<Service>();
-        let error = match self.find(&api, name, &stores.services).await {
-            Ok(_) => return Claim::Own,
-            Err(error) => error,
+        let Err(error) = self.find(&api, name, &stores.services).await else {
+            return Claim::Own;
         };
         if let ApplyError::NameTaken { .. } = error
             && let Ok(Ok(Some(live))) = timely(api.get_opt(name)).await

@@ -3,6 +3,9 @@
 use super::*;
 use crate::api::{RollbackWindow, commands::Command};
 
+/// A change of the world before it is looked at.
+type Edit = Box<dyn Fn(&mut World)>;
+
 /// Version 2 was promoted a minute ago, and the spec asks for version 1 again.
 fn back_to_v1() -> World {
     let mut world = World::with_canary_v2();
@@ -69,7 +72,7 @@ fn any_other_version_takes_the_steps() {
             world.stable_before = Some(StableBefore { back, until });
         }
     };
-    let edits: [(&str, Box<dyn Fn(&mut World)>); 5] = [
+    let edits: [(&str, Edit); 5] = [
         (
             "it never was promoted",
             Box::new(|world: &mut World| world.stable_before = None),

@@ -68,7 +68,7 @@ pub(super) fn router_slices(route: &Route<'_>, port: u16) -> Vec<EndpointSlice> 
             slices.push(EndpointSlice {
                 metadata: route.metadata(router_slice_name(&service) + suffix, labels),
                 address_type: (*family).to_owned(),
-                endpoints: Some(addresses.iter().map(|address| endpoint(address)).collect()),
+                endpoints: Some(addresses.iter().map(endpoint).collect()),
                 ports: Some(ports.collect()),
             });
         }

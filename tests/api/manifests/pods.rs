@@ -112,7 +112,8 @@ pub fn full() -> Value {
                     {
                         "name": "server", "args": ["--flag", ""], "imagePullPolicy": "Always",
                         "env": [{"name": "SERIN_SERVE_DIGEST", "value": ""},
-                            {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
+                            {"name": "B",
+                             "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
                         "resources": {"limits": {"nvidia.com/gpu": 1}, "claims": [{"name": "gpu"}]},
                         "ports": [{"containerPort": 9000, "name": "grpc"}],
                         "livenessProbe": {"grpc": {"port": 9000}},

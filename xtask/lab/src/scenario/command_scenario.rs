@@ -14,7 +14,8 @@ use super::{condition, decision};
 const V2_WITH_APPROVAL: &str = include_str!("../../../../examples/demo/v2-with-approval.yaml");
 const NAMESPACE: &str = "commands";
 
-/// A step and the promotion agreed to; undone; asked for again; aborted; retried; promoted on a person's word alone.
+/// A step and the promotion agreed to; undone; asked for again; aborted; retried; promoted on a
+/// person's word alone.
 pub async fn commands() -> Result<()> {
     let mut play = Play::begin(NAMESPACE).await?;
     let mut checks = Checks::default();
