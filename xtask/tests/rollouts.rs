@@ -62,6 +62,12 @@ fn what_people_say_is_done_and_recorded() {
 
 #[test]
 #[ignore = "starts a cluster: cargo xtask test --only cluster"]
+fn the_version_before_takes_over_from_a_wedged_one_as_soon_as_its_pods_are_ready() {
+    play("stable-wedged");
+}
+
+#[test]
+#[ignore = "starts a cluster: cargo xtask test --only cluster"]
 fn a_policy_that_denies_every_deployment_delays_no_rollback() {
     play("policy-denies");
 }

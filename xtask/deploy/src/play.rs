@@ -74,8 +74,10 @@ pub enum Scenario {
     /// Prometheus stopped in the middle of a canary, and started again.
     PrometheusStopped,
     /// Steps and a promotion agreed to, a rollout undone, aborted, retried, and promoted on a
-    /// person's word.
+    /// person's word; then the model put to sleep and woken up.
     Commands,
+    /// A stable version that fails every request, and the way back to the one before it.
+    StableWedged,
     /// Every router pod replaced by a new one in the middle of a canary.
     RoutersReplaced,
     /// Models out of a registry, one with a wrong digest; the serving pods restarted; a batch Job

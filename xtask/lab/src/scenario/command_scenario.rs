@@ -1,7 +1,12 @@
 //! What people say about a rollout, by the plug-in that they say it with, under traffic.
 
+use std::ops::Range;
+use std::time::Duration;
+
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
 use serin::api::conditions::reasons;
 use serin::api::{ModelDeployment, Phase};
 use serin::cli;
@@ -13,9 +18,11 @@ use super::{condition, decision};
 
 const V2_WITH_APPROVAL: &str = include_str!("../../../../examples/demo/v2-with-approval.yaml");
 const NAMESPACE: &str = "commands";
+/// Longest time until each router answers for a model that woke up.
+const AWAKE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A step and the promotion agreed to; undone; asked for again; aborted; retried; promoted on a
-/// person's word alone.
+/// person's word alone; put to sleep and woken up.
 pub async fn commands() -> Result<()> {
     let mut play = Play::begin(NAMESPACE).await?;
     let mut checks = Checks::default();
@@ -79,7 +86,48 @@ pub async fn commands() -> Result<()> {
         promoted.sentence,
     );
     kubectl_serin(NAMESPACE, &["history", "iris"]).await?;
-    play.end(checks, |_| true).await
+
+    let asleep = sleep(&mut play, &mut checks).await?;
+    play.end(checks, |answer| !asleep.contains(&answer.sent))
+        .await
+}
+
+/// Puts the model to sleep and wakes it up. Returns the span in which its address answers 503.
+async fn sleep(play: &mut Play, checks: &mut Checks) -> Result<Range<Duration>> {
+    let models = play.lab.models();
+    let scale = async |replicas: i32| {
+        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        models.patch("iris", &PatchParams::default(), &patch).await
+    };
+    let from = play.traffic.now();
+    event("spec.replicas is 0");
+    scale(0).await?;
+    let model = play
+        .watch(|model| state(model).phase == Phase::Asleep)
+        .await?;
+    play.hold(Duration::from_secs(2)).await?;
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let answer = client.post(play.lab.url()).send().await?;
+    let retry_after = answer.headers().get("retry-after").cloned();
+    checks.claim(
+        answer.status() == 503 && retry_after.is_some(),
+        "asleep: the answer at its address, and its Retry-After",
+        format!("{}, {retry_after:?}", answer.status()),
+    );
+    checks.claim(
+        condition(&model, "Ready") == Some(("True", reasons::ASLEEP)),
+        "Ready while asleep",
+        format!("{:?}", condition(&model, "Ready")),
+    );
+    kubectl_serin(NAMESPACE, &["explain", "iris"]).await?;
+    event("spec.replicas is 2");
+    scale(2).await?;
+    play.watch(|model| serves(model, "2.0.0")).await?;
+    let until = play.traffic.now() + AWAKE_WITHIN;
+    play.hold(AWAKE_WITHIN * 2).await?;
+    let after = play.traffic.answers().within(until, play.traffic.now());
+    checks.claim(after.count() > 0, "answers since it woke up", after.count());
+    Ok(from..until)
 }
 
 /// Runs the plug-in as its user does, and shows what it answers.

@@ -17,6 +17,7 @@ mod platform_faults;
 mod port_forward;
 mod registry;
 mod situation;
+mod stable_wedged;
 mod timeline;
 mod traffic;
 mod upgrade;
@@ -73,6 +74,7 @@ pub fn run(args: &Args) -> Result<()> {
             Scenario::LeaderKilledInRollback => faults::leader_killed_in_rollback().await,
             Scenario::PrometheusStopped => faults::prometheus_stopped().await,
             Scenario::Commands => Box::pin(command_scenario::commands()).await,
+            Scenario::StableWedged => stable_wedged::stable_wedged().await,
             Scenario::RoutersReplaced => faults::routers_replaced().await,
             Scenario::ModelsFetched => models_fetched::models_fetched().await,
             Scenario::PolicyDenies => platform_faults::policy_denies().await,
