@@ -19,7 +19,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use serin::{
-    api::{ModelDeployment, ModelDeploymentStatus, Revision, conditions::reasons},
+    api::{ModelDeployment, ModelDeploymentStatus, Phase, Revision, conditions::reasons},
     controller::MEMORY_ANNOTATION,
 };
 
@@ -264,6 +264,11 @@ async fn a_spec_that_no_deployment_can_have_becomes_no_version() {
             .len()
     };
     assert_eq!(kept().await, 2, "it is not recorded");
+    world
+        .until("version 2 has no pods", |status| {
+            status.state.phase == Phase::Stable
+        })
+        .await;
 
     // It is asked once.
     let is_try = |request: &Request| request.verb == "patch" && request.resource == "deployments";

@@ -74,8 +74,11 @@ async fn another_name_replaces_the_service_and_the_old_one_leads_to_the_routers_
     .await;
     assert!(world.get::<Service>("flowers").await.is_some());
     assert_eq!(slices_of(&world, "flowers").await, ["flowers-router"]);
-    let status = world.status().await;
-    assert_eq!(condition(&status, "Ready").status, "True");
+    world
+        .until("it is Ready", |status| {
+            condition(status, "Ready").status == "True"
+        })
+        .await;
 }
 
 #[tokio::test]
