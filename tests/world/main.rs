@@ -13,6 +13,7 @@
 
 mod admission;
 mod apply;
+mod endings;
 mod faults;
 mod grid;
 mod hpa;

@@ -7,8 +7,8 @@ use serin::{observe::MOST_IN_A_SECOND, runtime::leader::LEASE};
 use tokio::time::Instant;
 
 use crate::{
+    endings,
     faults::{FROZEN_SECONDS, Fault, Faults},
-    invariants,
     kinds::{Key, Kind},
     nodes::ROUTERS,
     operator::Routing,
@@ -181,7 +181,7 @@ async fn live(seed: u64, world: Arc<World>) -> Outcome {
                 .flat_map(|tale| tale.invariants.findings.clone()))
             .collect(),
             journal: std::mem::take(&mut state.journal),
-            end: invariants::end(&state.objects),
+            end: endings::end(&state.objects),
             counts,
             checked: state.tales.iter().map(|tale| tale.invariants.checked).sum(),
             seconds: second,

@@ -16,9 +16,10 @@ use tokio::{
 
 use crate::{
     admission::Admission,
+    endings,
     faults::Faults,
     hpa::Hpa,
-    invariants::{self, Invariants},
+    invariants::Invariants,
     kinds::{Key, Kind},
     nodes::Nodes,
     objects::{ApiError, Change, Objects},
@@ -337,7 +338,7 @@ impl State {
 
     /// Whether the stories are complete and nothing is left to be done.
     pub fn is_done(&self) -> bool {
-        let is_done = |tale: &Tale| invariants::is_done(&self.objects, &tale.story);
+        let is_done = |tale: &Tale| endings::is_done(&self.objects, &tale.story);
         self.tales.iter().all(is_done)
     }
 

@@ -1,5 +1,6 @@
 //! The life of rollouts, step by step, and what holds in every life.
 
+mod approvals;
 mod asleep;
 mod memory;
 mod names;
@@ -19,7 +20,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::{Unfit, decide, failing_version, withdraw_trial};
+use super::{decide, failing_version};
 use crate::{
     api::{
         Commands, GateMemory, ModelDeploymentSpec, Phase, Progress, Revision, State, TrialMemory,
@@ -590,13 +591,4 @@ fn steps_edited_in_mid_rollout_never_raise_the_weight() {
     world.spec.rollout.steps = serde_json::from_value(json!(steps(&[40, 100]))).unwrap();
     world.serve(1, (100, 0), (900, 0));
     assert_eq!((world.weight(), world.state.phase), (0, Phase::Preparing));
-}
-
-#[test]
-fn a_spec_that_cannot_be_used_takes_the_canarys_traffic_away() {
-    let world = World::with_canary_v2();
-    let snapshot = world.snapshot(None);
-    let decision = withdraw_trial(&world.spec, &snapshot, world.now, Unfit::InvalidSpec);
-    assert!(decision.next.canary.is_none());
-    assert_eq!(decision.next.stable, world.state.stable);
 }

@@ -123,3 +123,12 @@ fn a_trial_without_weight_ends_too_and_the_pods_of_the_one_before_go() {
         );
     }
 }
+
+#[test]
+fn a_spec_that_cannot_be_used_takes_the_canarys_traffic_away() {
+    let world = World::with_canary_v2();
+    let snapshot = world.snapshot(None);
+    let decision = withdraw_trial(&world.spec, &snapshot, world.now, Unfit::InvalidSpec);
+    assert!(decision.next.canary.is_none());
+    assert_eq!(decision.next.stable, world.state.stable);
+}
