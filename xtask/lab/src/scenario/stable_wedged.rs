@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
+use serin::api::DecisionRecord;
 use serin::api::conditions::reasons;
 
 use super::checks::Checks;
@@ -63,25 +64,32 @@ pub async fn stable_wedged() -> Result<()> {
     let model = play.watch(|model| serves(model, "1.0.0")).await?;
     checks.note("the decision", &back.sentence);
 
-    let ready = seconds(reverted_at, ready_at);
+    let ready = seconds(reverted_at, ready_at).max(0.0);
     let decided = seconds(reverted_at, back.at);
     checks.claim(
         decided <= ready + BACK_WITHIN.as_secs_f64(),
         format!(
-            "seconds from the revert to Ready pods, and to 100 % (at most {} s later)",
+            "seconds from the revert to Ready pods (to the second), and to 100 % (at most {} s \
+             later)",
             BACK_WITHIN.as_secs()
         ),
         format!("{ready:.1}, {decided:.1}"),
     );
     let from = play.traffic.at(back.at) + BACK_WITHIN;
     play.hold(BACK_WITHIN).await?;
+    let steps = [reasons::CANARY_STARTED, reasons::STEP_ADVANCED];
+    let since = |record: &&DecisionRecord| record.at > reverted_at;
+    let state = state(&model);
+    let taken: Vec<_> = state
+        .decisions
+        .iter()
+        .filter(since)
+        .map(|it| &it.action)
+        .collect();
     checks.claim(
-        !state(&model)
-            .decisions
-            .iter()
-            .any(|it| it.at > reverted_at && it.weight < 100),
-        "steps on the way back",
-        "none",
+        !taken.iter().any(|action| steps.contains(&action.as_str())),
+        "steps on the way back: none among its decisions",
+        format!("{taken:?}"),
     );
     // What was wedged failed by itself; what follows the way back must not.
     play.end(checks, |answer| answer.sent > from).await
