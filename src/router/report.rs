@@ -253,3 +253,40 @@ pub struct Connections {
     /// Configurations that they have rejected since this operator started.
     pub rejections: u64,
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_recording_made_before_these_facts_is_read_and_new_ones_come_back() {
+        let words = "router envoy-1 rejects the listener on port 10000";
+        let rejected = PendingReason::Rejected {
+            rejections: vec![RouterRejection {
+                router: "envoy-1".to_owned(),
+                what: "listener".to_owned(),
+                port: Some(10_000),
+                words: "cannot bind".to_owned(),
+            }],
+            more: 2,
+        };
+        let recorded = json!({"rejected": {
+            "rejections": [{"router": "envoy-1", "what": "listener", "port": 10_000,
+                "words": "cannot bind"}],
+            "more": 2,
+        }});
+        for (why, recorded) in [
+            (PendingReason::Words(words.to_owned()), json!(words)),
+            (rejected, recorded),
+        ] {
+            let in_force = InForce::Pending { why };
+            let recorded = json!({"pending": {"why": recorded}});
+            assert_eq!(serde_json::to_value(&in_force).unwrap(), recorded);
+            let read: InForce = serde_json::from_value(recorded).unwrap();
+            assert_eq!(read, in_force);
+        }
+    }
+}
