@@ -21,9 +21,13 @@ const FORMATS: [&str; 6] = ["int32", "int64", "float", "double", "date-time", "b
 pub fn crd() -> Result<CustomResourceDefinition, serde_json::Error> {
     let mut crd = serde_json::to_value(ModelDeployment::crd())?;
     drop_unknown_formats(&mut crd);
-    let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
-    if let Some(spec) = crd.pointer_mut(spec) {
+    let properties = "/spec/versions/0/schema/openAPIV3Schema/properties";
+    if let Some(status) = crd.pointer_mut(&format!("{properties}/status")) {
+        without_defaults(status);
+    }
+    if let Some(spec) = crd.pointer_mut(&format!("{properties}/spec")) {
         without_defaults(spec);
+        without_nulls(spec);
         // The scale subresource reads `replicas`: where it is absent, an autoscaler sees 0 desired
         // pods and does nothing.
         spec["properties"]["replicas"]["default"] = 1.into();
@@ -34,7 +38,7 @@ pub fn crd() -> Result<CustomResourceDefinition, serde_json::Error> {
 
 /// Moves each default from the schema into the field's description. `kubectl apply` replaces lists
 /// as a whole, so a list with defaults written into its elements would always differ from the
-/// manifest. A null is refused: rules ask whether a field is there.
+/// manifest. The description of a list names its default itself.
 fn without_defaults(node: &mut Value) {
     let Value::Object(map) = node else {
         if let Value::Array(list) = node {
@@ -42,18 +46,31 @@ fn without_defaults(node: &mut Value) {
         }
         return;
     };
-    map.remove("nullable");
-    let default = map.remove("default").map(|default| match default {
-        Value::String(text) => text,
-        other => other.to_string(),
-    });
+    let default = match map.remove("default") {
+        Some(Value::Object(_)) => Some("Its members' defaults".to_owned()),
+        Some(Value::String(text)) => Some(text),
+        Some(Value::Number(number)) => Some(number.to_string()),
+        Some(Value::Bool(flag)) => Some(flag.to_string()),
+        Some(Value::Array(_) | Value::Null) | None => None,
+    };
     if let (Some(default), Some(Value::String(description))) = (default, map.get_mut("description"))
-        && !default.starts_with(['{', '['])
-        && !description.contains("where absent")
+        && !description.replace('\n', " ").contains("where absent")
     {
         *description = format!("{description} {default} where absent.");
     }
     map.values_mut().for_each(without_defaults);
+}
+
+/// Refuses nulls: rules ask whether a field is there.
+fn without_nulls(node: &mut Value) {
+    match node {
+        Value::Object(map) => {
+            map.remove("nullable");
+            map.values_mut().for_each(without_nulls);
+        }
+        Value::Array(list) => list.iter_mut().for_each(without_nulls),
+        _ => {}
+    }
 }
 
 fn drop_unknown_formats(node: &mut Value) {

@@ -79,7 +79,7 @@ pub struct CustomEvidence {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<CustomVersion>,
 
-    /// Further labels that the series must have, with their values.
+    /// Further labels that the series must have, with their values; none where absent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "labels_schema")]
     pub labels: BTreeMap<String, String>,
@@ -101,10 +101,12 @@ pub struct CustomRequests {
     pub label: String,
     /// The label's values for bad answers; a trailing `*` matches any ending. `5*` where absent.
     #[serde(default = "server_errors")]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 64)))]
     pub bad: Vec<String>,
     /// The label's values for answers that do not count. `429`, which is shed load, where absent.
     #[serde(default = "shed_load")]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     #[schemars(length(max = 32), inner(length(min = 1, max = 64)))]
     pub ignored: Vec<String>,
 }

@@ -43,6 +43,8 @@ pub use service::{ModelService, ModelServicePort};
     category = "serin",
     namespaced,
     status = "ModelDeploymentStatus",
+    doc = "A model that is served under one stable Service name and rolled from version to version \
+        on evidence.",
     derive = "PartialEq",
     scale(
         spec_replicas_path = ".spec.replicas",
@@ -115,12 +117,14 @@ pub struct ModelDeploymentSpec {
     #[serde(default)]
     pub service: ModelService,
 
-    /// How traffic reaches the versions.
+    /// The router that moves traffic: at most one of `envoy`. The bundled Envoy with its defaults
+    /// where absent.
     #[serde(default)]
     pub traffic: Traffic,
 
-    /// The objectives that a new version must meet to be promoted. Each has a name and is judged by
-    /// a gate of its own. 1 to 8.
+    /// The objectives that a new version must meet to be promoted, 1 to 8. Each has a name, sets
+    /// exactly one of `latency`, `errorRate`, `noWorseThanStable`, `predictionDrift` and `query`,
+    /// and is judged by a gate of its own.
     #[schemars(length(min = 1, max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
     #[x_kube(validation = Rule::new("self.all(a, self.filter(b, b.name == a.name).size() == 1)")
@@ -237,17 +241,19 @@ pub struct ModelArtefact {
             that moves"))]
     pub version: String,
 
-    /// A Secret of this namespace with credentials for a source that is fetched. Its keys:
-    /// `.dockerconfigjson`, or `username` and `password`, or `token`, or `AWS_ACCESS_KEY_ID` and
-    /// `AWS_SECRET_ACCESS_KEY` (also `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL_S3`); and
-    /// `ca.crt` for a private certificate authority. Only the init container sees it.
+    /// A Secret of this namespace with credentials for a source that is fetched; where absent, the
+    /// source needs none. Its keys: `.dockerconfigjson`, or `username` and `password`, or `token`,
+    /// or `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` (also `AWS_SESSION_TOKEN`, `AWS_REGION`,
+    /// `AWS_ENDPOINT_URL_S3`); and `ca.crt` for a private certificate authority. Only the init
+    /// container sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "pods::credentials")]
     pub credentials: Option<String>,
 
     /// `sha256:` and 64 hex digits of the artefact's own manifest, `serin-model.json`, which holds
     /// the digests of all its files. Verified before a pod is Ready. Needed for what is fetched,
-    /// unless an `oci://` URI is pinned by the registry's digest.
+    /// unless an `oci://` URI is pinned by the registry's digest. Where absent, `status.verified`
+    /// says what was verified instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71))]
     #[x_kube(validation = Rule::new("self.matches('^sha256:[0-9a-f]{64}$')")
@@ -292,7 +298,8 @@ pub struct Serving {
     /// A PodTemplateSpec, merged onto the pod that Serin makes by Kubernetes' strategic merge:
     /// containers, volumes and variables by name, ports by number, mounts by path. The container
     /// `server` serves the model; others run beside it. A field that Serin owns is refused by its
-    /// name. The API server checks the rest before a version begins; the status has its answer.
+    /// name, and what is absent stays as Serin makes it. The API server checks the rest before a
+    /// version begins; the status has its answer.
     #[serde(default, skip_serializing_if = "PodTemplate::is_empty")]
     #[schemars(schema_with = "template::schema")]
     pub template: PodTemplate,
@@ -331,7 +338,7 @@ fn repository(image: &str) -> &str {
 #[x_kube(validation = Rule::new("[has(self.envoy)].filter(named, named).size() <= 1")
     .message("spec.traffic: names more than one router; keep one"))]
 pub struct Traffic {
-    /// The bundled Envoy router.
+    /// The bundled Envoy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub envoy: Option<EnvoyTraffic>,
 }

@@ -50,7 +50,8 @@ pub struct Objective {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_rate: Option<ErrorRateObjective>,
 
-    /// The version is no worse than the one that serves, by more than a margin.
+    /// The version is no worse than the one that serves, by more than a margin: at least one of
+    /// `latency` and `errorRate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_worse_than_stable: Option<NoWorseThanStableObjective>,
 
@@ -58,7 +59,7 @@ pub struct Objective {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prediction_drift: Option<PredictionDriftObjective>,
 
-    /// The value of a query of your own stays within limits.
+    /// The value of a query of your own stays within limits: at least one of `min` and `max`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<QueryObjective>,
 
@@ -66,7 +67,8 @@ pub struct Objective {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<EvidenceSource>,
 
-    /// Metrics of your own, for `source: Custom`.
+    /// Metrics of your own, for `source: Custom` and absent otherwise: at least one of `requests`
+    /// and `latency`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custom: Option<CustomEvidence>,
 }
@@ -145,7 +147,7 @@ pub struct PredictionDriftObjective {
     /// absent, which is commonly called a significant shift.
     #[serde(default = "significant_shift")]
     pub max: f64,
-    /// What follows a proven drift; `Pause` where absent, since a new model may differ on purpose.
+    /// What follows a proven drift; `Hold` where absent, since a new model may differ on purpose.
     #[serde(default = "pause")]
     pub then: OnFailure,
 }
@@ -163,10 +165,10 @@ pub struct QueryObjective {
     /// are filled in; a version's pods are `{{name}}-{{canary}}-.*`.
     #[schemars(length(min = 1, max = 2048))]
     pub promql: String,
-    /// The lowest value that is good.
+    /// The lowest value that is good, in the unit of the query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<f64>,
-    /// The highest value that is good.
+    /// The highest value that is good, in the unit of the query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<f64>,
     /// What follows three scrapes in a row beyond the limits; `Rollback` where absent.

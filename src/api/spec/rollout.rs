@@ -19,7 +19,7 @@ use crate::api::{Duration, Percent};
         one, or set FirstStep"))]
 pub struct Rollout {
     /// The weights that the new version gets, in order: ascending, the last one 100. 10, 25, 50 and
-    /// 100 where absent.
+    /// 100 where absent. Atomic, since the order counts: another list replaces it as a whole.
     #[serde(default = "default_steps")]
     #[schemars(length(min = 1, max = 20))]
     #[x_kube(validation = Rule::new("size(self) == 0 || self[size(self) - 1].weight == 100")
@@ -86,7 +86,8 @@ pub struct Rollout {
     #[schemars(schema_with = "duration_schema")]
     pub scale_down_delay: Duration,
 
-    /// A version that was rolled back is tried again only after this value has changed.
+    /// A version that was rolled back is tried again only after this value has changed. Absent is a
+    /// value, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub retry_token: Option<String>,

@@ -154,61 +154,80 @@ fn says_something(key: &str, value: &Value) -> bool {
 
 /// The schema of the template: what Serin has rules about, and every other field as it is.
 pub(super) fn schema(_: &mut SchemaGenerator) -> Schema {
-    let keys = json!({
-        "type": "object", "maxProperties": 64,
-        "additionalProperties": {"type": "string", "maxLength": 65536},
-        "x-kubernetes-validations": [{
-            "rule": "!self.exists(k, k.startsWith('serin.dev/') || \
-                k == 'app.kubernetes.io/managed-by')",
-            "message": remedies::KEY,
-        }],
-    });
+    let keys = |what: &str| {
+        json!({
+            "description": format!("{what} of the pods, beside Serin's own."),
+            "type": "object", "maxProperties": 64,
+            "additionalProperties": {"type": "string", "maxLength": 65536},
+            "x-kubernetes-validations": [{
+                "rule": "!self.exists(k, k.startsWith('serin.dev/') || \
+                    k == 'app.kubernetes.io/managed-by')",
+                "message": remedies::KEY,
+            }],
+        })
+    };
     let never = |remedy: &str| {
         json!({
+            "description": format!("Refused: {remedy}."),
             "type": "string", "maxLength": 253,
             "x-kubernetes-validations": [{"rule": "false", "message": remedy}],
         })
     };
-    let init_containers = containers(&json!([{
-        "rule": format!("self.name != '{FETCH}'"), "message": remedies::FETCH,
-        "fieldPath": ".name",
-    }]));
-    let containers = containers(&json!([{
-        "rule": format!("self.name != '{SERVER}' || !has(self.image)"),
-        "message": remedies::IMAGE, "fieldPath": ".image",
-    }]));
+    let of_init = "Containers that end before the others start, by name.";
+    let init_containers = containers(
+        of_init,
+        &json!([{
+            "rule": format!("self.name != '{FETCH}'"), "message": remedies::FETCH,
+            "fieldPath": ".name",
+        }]),
+    );
+    let of_pod = "The pod's containers, by name. `server` serves the model.";
+    let containers = containers(
+        of_pod,
+        &json!([{
+            "rule": format!("self.name != '{SERVER}' || !has(self.image)"),
+            "message": remedies::IMAGE, "fieldPath": ".image",
+        }]),
+    );
     pods::schema(json!({
         "type": "object",
         "x-kubernetes-preserve-unknown-fields": true,
         "properties": {
             "metadata": {
+                "description": "Labels and annotations of the pods.",
                 "type": "object",
                 "properties": {
-                    "labels": keys, "annotations": keys,
+                    "labels": keys("Labels"), "annotations": keys("Annotations"),
                     "name": never(remedies::NAME), "namespace": never(remedies::NAMESPACE),
                 },
             },
             "spec": {
+                "description": "A PodSpec: any field of Kubernetes', also one that is newer than \
+                    Serin. What Serin has rules about is listed here.",
                 "type": "object",
                 "x-kubernetes-preserve-unknown-fields": true,
                 "properties": {
                     "restartPolicy": {
+                        "description": "`Always`, the only one that a Deployment's pods may have.",
                         "type": "string", "maxLength": 16,
                         "x-kubernetes-validations":
                             [{"rule": "self == 'Always'", "message": remedies::RESTART}],
                     },
                     "hostNetwork": {
+                        "description": "`false`: two versions on one node would need the same \
+                            port of it.",
                         "type": "boolean",
                         "x-kubernetes-validations":
                             [{"rule": "!self", "message": remedies::HOST_NETWORK}],
                     },
                     "containers": containers,
                     "initContainers": init_containers,
-                    "volumes": named(32, &json!([{
+                    "volumes": named("Volumes beside Serin's own, by name.", 32, &json!([{
                         "rule": format!("!(self.name in {VOLUMES:?})").replace('"', "'"),
                         "message": remedies::VOLUME, "fieldPath": ".name",
                     }])),
-                    "imagePullSecrets": named(16, &json!([])),
+                    "imagePullSecrets":
+                        named("Secrets with credentials for the images, by name.", 16, &json!([])),
                 },
             },
         },
@@ -216,14 +235,14 @@ pub(super) fn schema(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// A list of objects with names, which several writers can share.
-fn named(longest: u32, rules: &Value) -> Value {
-    list(longest, "name", rules, &json!({}))
+fn named(what: &str, longest: u32, rules: &Value) -> Value {
+    list(what, longest, "name", rules, &json!({}))
 }
 
-fn list(longest: u32, key: &str, rules: &Value, more: &Value) -> Value {
+fn list(what: &str, longest: u32, key: &str, rules: &Value, more: &Value) -> Value {
     let mut items = json!({
         "type": "object", "x-kubernetes-preserve-unknown-fields": true, "required": [key],
-        "properties": {key: {"type": "string", "maxLength": 253}},
+        "properties": {key: text("Unique within the list, and the key of its merge.", 253)},
     });
     if rules.as_array().is_some_and(|rules| !rules.is_empty()) {
         items["x-kubernetes-validations"] = rules.clone();
@@ -232,29 +251,39 @@ fn list(longest: u32, key: &str, rules: &Value, more: &Value) -> Value {
         items["properties"][name] = schema.clone();
     }
     json!({
-        "type": "array", "maxItems": longest, "items": items,
+        "description": what, "type": "array", "maxItems": longest, "items": items,
         "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key],
     })
 }
 
-fn containers(rules: &Value) -> Value {
+fn text(what: &str, longest: u32) -> Value {
+    json!({"description": what, "type": "string", "maxLength": longest})
+}
+
+fn containers(what: &str, rules: &Value) -> Value {
     let any = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     let mounts = json!([{
         "rule": format!("!has(self.name) || !(self.name in {FETCH_VOLUMES:?})").replace('"', "'"),
         "message": remedies::MOUNT, "fieldPath": ".name",
     }]);
-    let name = json!({"name": {"type": "string", "maxLength": 253}});
-    let mut mounts = list(32, "mountPath", &mounts, &name);
+    let name = json!({"name": text("The volume's name.", 253)});
+    let mut mounts = list("Mounts, by path.", 32, "mountPath", &mounts, &name);
     mounts["items"]["properties"]["mountPath"]["maxLength"] = 1024.into();
-    let ports = json!({"type": "array", "maxItems": 32, "items": any});
+    let ports = json!({
+        "description": "Ports, merged by number. Atomic for server-side apply, since a number may \
+            occur once for each protocol.",
+        "type": "array", "maxItems": 32, "items": any,
+    });
     let mut more = json!({
-        "image": {"type": "string", "maxLength": 512},
-        "env": named(128, &json!([])), "ports": ports, "volumeMounts": mounts,
+        "image": text("The container's image. `spec.serving.image` is that of `server`.", 512),
+        "env": named("Variables, by name.", 128, &json!([])),
+        "ports": ports, "volumeMounts": mounts,
     });
     for probe in PROBES {
         more[probe] = any.clone();
+        more[probe]["description"] = "A Probe. Serin sets those of its bundled server.".into();
     }
-    list(16, "name", rules, &more)
+    list(what, 16, "name", rules, &more)
 }
 
 /// The CEL rule, on `spec.serving`, that the bundled server's container sets no ports.
