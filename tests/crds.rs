@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use serin::api::{SCHEMA, crd};
+use serin::api::{SCHEMA, crd, kustomize_openapi};
 use sha2::{Digest, Sha256};
 
 /// The number of the schema, and the SHA-256 of that schema without its descriptions.
@@ -32,6 +32,24 @@ fn the_crd_in_the_repository_is_generated_from_the_types() {
             "{path} is out of date: run `cargo xtask crds`"
         );
     }
+}
+
+#[test]
+fn the_merge_keys_of_the_example_for_kustomize_are_those_of_the_crd() {
+    let path = "examples/kustomize/production/serin-openapi.json";
+    let full = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let kept: Value = serde_json::from_slice(&std::fs::read(full).unwrap()).unwrap();
+    let generated = kustomize_openapi(&crd().unwrap()).unwrap();
+    assert!(
+        kept == generated,
+        "{path} is out of date: run `cargo xtask crds`"
+    );
+    let spec =
+        &generated["definitions"]["serin.dev.v1alpha1.ModelDeployment"]["properties"]["spec"];
+    assert_eq!(
+        spec["properties"]["objectives"]["x-kubernetes-patch-merge-key"],
+        "name"
+    );
 }
 
 /// An operator upgrades a CRD of a lower number only: a schema that changes under its number stays

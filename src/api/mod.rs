@@ -5,6 +5,7 @@ pub mod conditions;
 mod crd;
 mod decision;
 mod duration;
+mod kustomize;
 pub mod percent;
 pub mod promql;
 pub mod spec;
@@ -19,6 +20,7 @@ pub use commands::Commands;
 pub use crd::{SCHEMA, SCHEMA_ANNOTATION, crd};
 pub use decision::{DecisionRecord, ObjectiveRecord, Verdict, remember};
 pub use duration::Duration;
+pub use kustomize::kustomize_openapi;
 pub use percent::Percent;
 pub use spec::template::{FETCH, PodTemplate, SERVER};
 pub use spec::{

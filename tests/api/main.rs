@@ -5,12 +5,14 @@
 //! process, in a runtime of its own that can end as abruptly as a killed process does. Each test
 //! has a namespace of its own.
 //!
-//! Needs `etcd` and `kube-apiserver` in `KUBEBUILDER_ASSETS`, else in the cache of `cargo xtask
-//! cluster assets`, and Prometheus for some. Without them a test prints why and passes.
+//! Needs `etcd` and `kube-apiserver`, and `kubectl` for one test, in `KUBEBUILDER_ASSETS`, else in
+//! the cache of `cargo xtask cluster assets`, and Prometheus for some. Without them a test prints
+//! why and passes.
 #![allow(clippy::unwrap_used)]
 
 mod faults;
 mod grants;
+mod kustomize;
 mod life;
 mod manifests;
 mod objectives;

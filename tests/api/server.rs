@@ -60,15 +60,26 @@ fn wanted_minor() -> Option<String> {
     said("SERIN_KUBERNETES").or_else(|| (!given).then(|| DEFAULT_MINOR.to_owned()))
 }
 
-/// etcd and kube-apiserver.
-fn programs() -> Option<(PathBuf, PathBuf)> {
+/// The folder with the programs.
+fn assets() -> Option<PathBuf> {
     let given = std::env::var_os("KUBEBUILDER_ASSETS").filter(|folder| !folder.is_empty());
-    let folder = given.map(PathBuf::from).or_else(|| {
+    given.map(PathBuf::from).or_else(|| {
         let cache = std::env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty());
         let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
         let cache = cache.map(PathBuf::from).or_else(home)?;
         Some(cache.join("serin/assets").join(wanted_minor()?))
-    })?;
+    })
+}
+
+/// kubectl.
+pub fn kubectl() -> Option<PathBuf> {
+    let kubectl = assets()?.join("kubectl");
+    kubectl.exists().then_some(kubectl)
+}
+
+/// etcd and kube-apiserver.
+fn programs() -> Option<(PathBuf, PathBuf)> {
+    let folder = assets()?;
     let (etcd, apiserver) = (folder.join("etcd"), folder.join("kube-apiserver"));
     (etcd.exists() && apiserver.exists()).then_some((etcd, apiserver))
 }
