@@ -254,8 +254,8 @@ fn check_rollout(rollout: &Rollout, errors: &mut Vec<Invalid>) {
 fn check_window(spec: &ModelDeploymentSpec, errors: &mut Vec<Invalid>) {
     let window = &spec.rollout.rollback_window;
     let kept = u32::try_from(spec.revision_history_limit).unwrap_or(0);
-    // The default window asks for no more versions than there are.
-    if window.revisions > kept && *window != RollbackWindow::default() {
+    // The default number asks for no more versions than there are.
+    if window.revisions > kept && window.revisions != RollbackWindow::default().revisions {
         errors.push(invalid(
             "spec.rollout.rollbackWindow.revisions",
             "spec.revisionHistoryLimit keeps fewer versions; lower it, or raise the limit",

@@ -9,7 +9,7 @@ use super::table::{
 };
 
 /// A duration that is right but for its length of 40 characters.
-const LONG: &str = "9h9h9h9h9h9h9h9h9h9h9h9h9h9h9h9h9h9h9h9h";
+pub const LONG: &str = "9h9h9h9h9h9h9h9h9h9h9h9h9h9h9h9h9h9h9h9h";
 
 fn letters(count: usize) -> String {
     "a".repeat(count)

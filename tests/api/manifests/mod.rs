@@ -164,6 +164,36 @@ async fn every_wrong_manifest_is_refused_with_the_field_and_starts_nothing() {
     }
 }
 
+/// kubectl asks the API server for it, and server-side apply always does.
+#[tokio::test]
+async fn a_router_or_another_field_that_does_not_exist_is_refused_by_its_name() {
+    let world = world!(World::new());
+    let models: Api<ModelDeployment> = world.api();
+    for (pointer, value, field) in [
+        (
+            "/spec/traffic",
+            json!({"envoy": {}, "gateway": {}}),
+            ".spec.traffic.gateway",
+        ),
+        (
+            "/spec/rollout/bakingTime",
+            json!("10m"),
+            ".spec.rollout.bakingTime",
+        ),
+    ] {
+        let manifest = with(manifest("1"), pointer, value);
+        let params = PatchParams::apply("kubectl");
+        let applied = models
+            .patch("iris", &params, &Patch::Apply(&manifest))
+            .await;
+        let error = applied.unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("{field}: field not declared in schema")),
+            "{error}"
+        );
+    }
+}
+
 /// The first 200 characters: values that are too long need not stand in the snapshot whole.
 fn shortened(text: &str) -> String {
     let mut shortened: String = text.chars().take(200).collect();

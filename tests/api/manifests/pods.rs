@@ -20,8 +20,54 @@ fn server(field: &str, value: &Value) -> Value {
     pod(&json!({"containers": [{"name": "a"}, {"name": "server", field: value}]}))
 }
 
+/// Each name that Serin owns, in each place where a template could use it.
+fn owned_names() -> Vec<Wrong> {
+    let wrong = |value: Value, field: &'static str| Wrong {
+        pointer: "/spec/serving",
+        value,
+        by: Rule,
+        field,
+    };
+    let volumes = ["model", "credentials", "cache"].map(|name| {
+        let volumes = pod(&json!({"volumes": [{"name": name, "emptyDir": {}}]}));
+        wrong(volumes, "spec.volumes[0].name")
+    });
+    let mounts = ["credentials", "cache"].map(|name| {
+        let mount = json!([{"name": name, "mountPath": "/a"}]);
+        let init = pod(&json!({"initContainers": [{"name": "a", "volumeMounts": mount}]}));
+        wrong(init, "spec.initContainers[0].volumeMounts[0].name")
+    });
+    let probes = ["livenessProbe", "readinessProbe", "startupProbe"].map(|probe| {
+        let probe = server(probe, &json!({"exec": {"command": ["true"]}}));
+        wrong(probe, "containers[server]")
+    });
+    let variables = [
+        "ADDRESS",
+        "DIGEST",
+        "MODEL_DIR",
+        "MODEL_NAME",
+        "MODEL_VERSION",
+    ];
+    let variables = variables.map(|name| {
+        let variable = json!({"name": format!("SERIN_SERVE_{name}"), "value": "a"});
+        wrong(server("env", &json!([variable])), "containers[server].env")
+    });
+    let labels = ["serin.dev/model", "app.kubernetes.io/managed-by"].map(|key| {
+        let labels = template(&json!({"metadata": {"labels": {key: "a"}}}));
+        wrong(labels, "template.metadata.labels")
+    });
+    let all = volumes.into_iter().chain(mounts).chain(probes);
+    all.chain(variables).chain(labels).collect()
+}
+
 /// Every wrong manifest of these.
 pub fn table() -> Vec<Wrong> {
+    let mut table = of_the_template();
+    table.extend(owned_names());
+    table
+}
+
+fn of_the_template() -> Vec<Wrong> {
     let metadata = |metadata: Value| template(&json!({"metadata": metadata}));
     rows! {
         Rule "/spec/serving" = json!({"image": "registry/Serve:1"}) => "serving.image";
@@ -38,9 +84,6 @@ pub fn table() -> Vec<Wrong> {
             => "containers[1].volumeMounts[0].mountPath";
         Rule "/spec/serving" = metadata(json!({"name": "a"})) => "template.metadata.name";
         Rule "/spec/serving" = metadata(json!({"namespace": "a"})) => "template.metadata.namespace";
-        Rule "/spec/serving" =
-            metadata(json!({"labels": {"serin.dev/revision": "1"}}))
-            => "template.metadata.labels";
         Rule "/spec/serving" =
             metadata(json!({"annotations": {"app.kubernetes.io/managed-by": "me"}}))
             => "template.metadata.annotations";
@@ -61,12 +104,6 @@ pub fn table() -> Vec<Wrong> {
         Rule "/spec/serving" =
             server("ports", &json!([{"containerPort": 9000}]))
             => "containers[server].ports";
-        Rule "/spec/serving" =
-            server("readinessProbe", &json!({"exec": {"command": ["true"]}}))
-            => "containers[server]";
-        Rule "/spec/serving" =
-            server("env", &json!([{"name": "SERIN_SERVE_DIGEST", "value": "a"}]))
-            => "containers[server].env";
         Operator "/spec/serving" =
             json!({"image": "localhost/serin-serve:2", "template": {"spec": {"containers": [
                 {"name": "server", "livenessProbe": {"exec": {"command": ["true"]}}},

@@ -3,7 +3,10 @@
 use By::{Operator, Rule, Schema};
 use serde_json::{Value, json};
 
-use super::{bounds, pods};
+use super::{
+    bounds::{self, LONG},
+    pods,
+};
 use crate::world::{manifest, with};
 
 /// Which check refuses a manifest first.
@@ -32,6 +35,15 @@ macro_rules! rows {
     };
 }
 pub(super) use rows;
+
+/// The spec with two fields changed.
+fn two(one: (&str, Value), other: (&str, Value)) -> Value {
+    let mut manifest = manifest("1");
+    for (field, value) in [one, other] {
+        manifest = with(manifest, &format!("/spec/{field}"), value);
+    }
+    manifest["spec"].take()
+}
 
 /// Every wrong manifest.
 pub fn table() -> Vec<Wrong> {
@@ -72,6 +84,11 @@ pub fn table() -> Vec<Wrong> {
         |source: &str, custom: Value| judged_by("errorRate", json!({"max": "1%"}), source, custom);
     let custom = |custom: Value| errors_by("Custom", custom);
     let counter = || json!({"requests": {"metric": "a", "label": "b"}});
+    let without_model = |serving: Value| two(("serving", serving), ("model", Value::Null));
+    let limited = |window: Value| {
+        let rollout = json!({"rollbackWindow": window});
+        two(("rollout", rollout), ("revisionHistoryLimit", json!(2)))
+    };
     let port = |name: &str, port: i32, protocol: &str| -> Value {
         json!({"ports": [{"name": name, "port": port, "appProtocol": protocol}]})
     };
@@ -318,13 +335,39 @@ pub fn table() -> Vec<Wrong> {
         Rule "/spec/rollout/rollbackWindow" =
             json!({"revisions": 11})
             => "spec.rollout.rollbackWindow.revisions";
+        Rule "/spec" =
+            limited(json!({"revisions": 4}))
+            => "spec.rollout.rollbackWindow.revisions";
         Rule "/spec/rollout/rollbackWindow" =
             json!({"within": "0s"})
             => "rollbackWindow.within";
+        Rule "/spec/rollout/rollbackWindow" =
+            json!({"within": "7d"})
+            => "rollbackWindow.within";
+        Schema "/spec/rollout/rollbackWindow" =
+            json!({"within": LONG})
+            => "rollbackWindow.within";
+        Schema "/spec/rollout/rollbackWindow" =
+            json!({"revisions": 101})
+            => "rollbackWindow.revisions";
+        Schema "/spec/rollout/rollbackWindow" =
+            json!({"revisions": -1})
+            => "rollbackWindow.revisions";
+        // An image that is not pinned, or is the operator's own, and no model.
+        Rule "/spec" = without_model(json!({"image": "ghcr.io/team/churn:2.3.1"})) => "spec.model";
+        Rule "/spec" = without_model(json!({"port": 9000})) => "spec.model";
         // Durations are those of GEP-2257: no decimals, no days, no number without a unit.
         Rule "/spec/rollout/bakeTime" = json!("1.5m") => "spec.rollout.bakeTime";
         Rule "/spec/rollout/bakeTime" = json!("1d") => "spec.rollout.bakeTime";
         Rule "/spec/rollout/bakeTime" = json!("90") => "spec.rollout.bakeTime";
+        Schema "/spec/rollout/bakeTime" = json!(90) => "spec.rollout.bakeTime";
+        Rule "/spec/traffic" = json!({"envoy": {"timeout": "0.5s"}}) => "traffic.envoy.timeout";
+        // Shares without %.
+        Rule "/spec/rollout/minReady" = json!("0.9") => "spec.rollout.minReady";
+        Schema "/spec/rollout/minReady" = json!(90) => "spec.rollout.minReady";
+        Schema "/spec/objectives" =
+            json!([{"name": "errors", "errorRate": {"max": 0.01}}])
+            => "errorRate.max";
         Schema "/spec/rollout/approval" = json!("Always") => "spec.rollout.approval";
         Schema "/spec/rollout/onFailure" = json!("Promote") => "spec.rollout.onFailure";
         Schema "/spec/rollout/startAt" = json!("Fast") => "spec.rollout.startAt";
@@ -416,6 +459,16 @@ pub fn right() -> Vec<Value> {
                     }}-.*\"}) > 0", "min": -1.5, "max": -1.5}},
                 {"name": "b", "query": {"promql": "vector(1)", "min": 0.5, "then": "Hold"}},
             ]),
+        ),
+        // The default of 3 revisions asks for no more than are kept.
+        with(
+            with(
+                manifest("1"),
+                "/spec/rollout/rollbackWindow",
+                json!({"within": "24h"}),
+            ),
+            "/spec/revisionHistoryLimit",
+            json!(2),
         ),
         with(manifest("1"), "/spec/service", json!({})),
         with(
