@@ -30,8 +30,8 @@ pub struct VersionSpec {
     /// The artefact; absent where the serving image holds the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelArtefact>,
-    /// How it is served. An absent image is filled in once, when the version is made: the new
-    /// default of an upgraded operator applies to new versions only.
+    /// How it is served. An absent image and an absent port are filled in once, when the version is
+    /// made: the new defaults of an upgraded operator apply to new versions only.
     pub serving: Serving,
     /// How the artefact is fetched into pods; absent for schemes that are not fetched. Not declared
     /// and not part of the revision: filled in from the platform's settings when the version is
@@ -152,6 +152,26 @@ mod tests {
         assert_eq!(a.revision(), a.clone().revision());
         assert_ne!(a.revision(), b.revision());
         assert_eq!(a.revision().0.len(), 8);
+    }
+
+    /// What is not written has no default in a version: a default that changes would give every
+    /// version another revision, and roll it out again.
+    #[test]
+    fn a_version_is_what_the_user_wrote() {
+        for serving in [
+            serde_json::json!({}),
+            serde_json::json!({"image": "vllm:1"}),
+            serde_json::json!({"port": 9000, "modelMountPath": "/m"}),
+        ] {
+            let model =
+                serde_json::json!({"uri": "pvc://m/1", "version": "1", "digest": "sha256:00"});
+            let written = serde_json::json!({"model": model, "serving": serving});
+            let mut spec = written.clone();
+            spec["objectives"] = serde_json::json!([]);
+            let spec: ModelDeploymentSpec = serde_json::from_value(spec).unwrap();
+            let version = serde_json::to_value(VersionSpec::of(&spec)).unwrap();
+            assert_eq!(version, written);
+        }
     }
 
     #[test]

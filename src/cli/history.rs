@@ -55,20 +55,28 @@ fn entry(found: &ControllerRevision) -> Option<Entry> {
     })
 }
 
-/// Removes what the operator filled in: the image, and how the artefact is fetched. A spec that
+/// Removes what the operator filled in: image, port, and how the artefact is fetched. A spec that
 /// declared them would have another revision.
 fn as_declared(kept: VersionSpec, revision: &Revision) -> VersionSpec {
     let kept = VersionSpec {
         fetch: None,
         ..kept
     };
-    let mut without_image = kept.clone();
-    without_image.serving.image = None;
-    if without_image.revision() == *revision {
-        without_image
-    } else {
-        kept
-    }
+    let without = |image: bool, port: bool| {
+        let mut declared = kept.clone();
+        let serving = &mut declared.serving;
+        serving.image = serving.image.take().filter(|_| !image);
+        serving.port = serving.port.filter(|_| !port);
+        declared
+    };
+    let declarations = [
+        without(true, true),
+        without(true, false),
+        without(false, true),
+    ];
+    let mut declarations = declarations.into_iter();
+    let declared = declarations.find(|declared| declared.revision() == *revision);
+    declared.unwrap_or(kept)
 }
 
 /// The history as a table.

@@ -21,9 +21,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{
     Api, Client, Config, ResourceExt,
-    api::{ListParams, Patch, PatchParams},
+    api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
+use serde_json::Value;
 
 use crate::{
     api::{MODEL_LABEL, ModelDeployment},
@@ -58,7 +59,8 @@ pub struct Arguments {
 pub enum Verb {
     /// Show the state of a rollout, its gates and its decisions.
     Status(Name),
-    /// Explain the last decisions with their evidence, what comes next, and what you can do.
+    /// Explain the last decisions with their evidence, what comes next, what you can do, and which
+    /// values are in force.
     Explain(Name),
     /// Hold the weight until `resume`; a version that breaks its objectives is still rolled back.
     Pause(Name),
@@ -130,8 +132,8 @@ pub enum CliError {
     /// The API server refused, or could not be reached.
     #[error("{}", words(.0))]
     Api(#[from] kube::Error),
-    /// The resource could not be serialised.
-    #[error("the resource cannot be written as JSON: {0}")]
+    /// The resource could not be read from JSON, or written to it.
+    #[error("the resource cannot be read or written as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
 
@@ -176,9 +178,10 @@ impl Session {
         match verb {
             Verb::Status(Name { name }) => Ok(report(&self.model(name).await?)),
             Verb::Explain(Name { name }) => {
-                let model = self.model(name).await?;
+                let (model, stored) = self.model_as_stored(name).await?;
                 let known = history::known(&self.history(&model).await?);
-                Ok(explain(&model, &known, Timestamp::now(), terminal_width()))
+                let now = Timestamp::now();
+                Ok(explain(&model, &stored, &known, now, terminal_width()))
             }
             Verb::History(Name { name }) => {
                 let model = self.model(name).await?;
@@ -222,10 +225,26 @@ impl Session {
 
     async fn model(&self, name: &str) -> Result<ModelDeployment, CliError> {
         let found = self.models().get_opt(name).await?;
-        found.ok_or_else(|| CliError::NotFound {
+        found.ok_or_else(|| self.not_found(name))
+    }
+
+    /// The model, and its spec as it is stored: without the defaults, which are no part of it.
+    async fn model_as_stored(&self, name: &str) -> Result<(ModelDeployment, Value), CliError> {
+        let resource = ApiResource::erase::<ModelDeployment>(&());
+        let models: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
+        let found = models.get_opt(name).await?;
+        let found = found.ok_or_else(|| self.not_found(name))?;
+        let stored = found.data["spec"].clone();
+        let model = serde_json::from_value(serde_json::to_value(found)?)?;
+        Ok((model, stored))
+    }
+
+    fn not_found(&self, name: &str) -> CliError {
+        CliError::NotFound {
             name: name.to_owned(),
             namespace: self.namespace.clone(),
-        })
+        }
     }
 
     fn models(&self) -> Api<ModelDeployment> {

@@ -158,7 +158,10 @@ fn versions(model: &ModelDeployment) -> Vec<Entry> {
                         "name": "churn", "uid": "u1"}],
             },
             "revision": index + 1,
-            "data": {"model": declared(version), "serving": {"image": "serin-serve:0.1"}},
+            "data": {
+                "model": declared(version),
+                "serving": {"image": "serin-serve:0.1", "port": 8080}, "template": {},
+            },
         }))
         .unwrap()
     };
@@ -263,7 +266,7 @@ fn an_undo_declares_exactly_the_kept_version() {
         assert_eq!(
             patch["spec"]["serving"],
             json!({"port": null}),
-            "without the image that it was given"
+            "without the image and the port that it was given"
         );
     }
     let error = undo(&model, &entries, Some("1.5"), now()).unwrap_err();

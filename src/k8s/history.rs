@@ -165,6 +165,7 @@ mod tests {
     fn version(number: i64, reign: Option<i64>, until: Option<&str>) -> (Revision, KnownVersion) {
         let spec = json!({
             "model": {"uri": "file:///m", "version": "1", "digest": "sha256:0"}, "serving": {},
+            "template": {},
         });
         let mut object: ControllerRevision = serde_json::from_value(json!({
             "metadata": {"annotations": {}}, "revision": number, "data": spec,

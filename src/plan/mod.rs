@@ -293,12 +293,15 @@ fn versions(
     versions
 }
 
-/// Fills in the platform's present settings, so that later settings leave this version alone.
+/// Fills in the platform's present settings and the operator's defaults that are read after the
+/// version was recorded, so that later ones leave this version alone. The port is one: the version's
+/// Service names it on every look, and the pods listen on what their recorded template says.
 fn pin(mut version: VersionSpec, defaults: &PlatformDefaults) -> VersionSpec {
-    version
-        .serving
+    let serving = &mut version.serving;
+    serving
         .image
         .get_or_insert_with(|| defaults.serving_image.clone());
+    serving.port = Some(serving.port());
     let model = version.model.as_ref();
     if model.is_some_and(|model| is_fetched(&model.uri)) {
         version.fetch = Some(defaults.fetch.clone());

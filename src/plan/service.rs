@@ -19,7 +19,7 @@ impl ObjectBuilder<'_> {
     /// endpoints.
     pub(super) fn version_service(&self, revision: &Revision, version: &VersionSpec) -> Service {
         let model = self.model.name_any();
-        let port = version.serving.port.unwrap_or(super::version::DEFAULT_PORT);
+        let port = version.serving.port();
         Service {
             metadata: self.metadata(
                 version_name(&model, revision),

@@ -33,8 +33,6 @@ use crate::{
     },
 };
 
-/// Port of a serving container that declares none.
-pub(super) const DEFAULT_PORT: i32 = 8080;
 /// Annotation with the version that the user gave.
 pub const VERSION_ANNOTATION: &str = "serin.dev/version";
 /// Annotation of the Deployment of a version in use: the generation of the spec that asks for it.
@@ -179,7 +177,7 @@ impl ObjectBuilder<'_> {
 
     fn container(&self, version: &VersionSpec, artefact: &Artefact) -> Container {
         let serving = &version.serving;
-        let port = serving.port.unwrap_or(DEFAULT_PORT);
+        let port = serving.port();
         Container {
             name: SERVER.to_owned(),
             image: Some(

@@ -35,7 +35,7 @@ pub(crate) fn labelled(out: &mut String, indent: usize, label: &str, text: &str,
 
 /// Breaks `text` into lines at spaces, and after commas within a word that is longer than a line (a
 /// query). A part that is still longer stays whole.
-fn wrapped(text: &str, room: usize) -> Vec<String> {
+pub(crate) fn wrapped(text: &str, room: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut used = 0;
     // A number stays with its unit.

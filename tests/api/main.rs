@@ -10,6 +10,7 @@
 //! why and passes.
 #![allow(clippy::unwrap_used)]
 
+mod defaults;
 mod faults;
 mod grants;
 mod kustomize;

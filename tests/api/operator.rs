@@ -42,6 +42,7 @@ impl Operator {
         pod: &'static str,
         namespace: &str,
         prometheus: &str,
+        serving_image: &str,
         routers_answer: Arc<AtomicBool>,
     ) -> Self {
         let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
@@ -52,7 +53,7 @@ impl Operator {
             "--scrape-interval",
             "1s",
             "--serving-image",
-            "localhost/serin-serve:1",
+            serving_image,
             "--allowed-model-schemes",
             "file,oci",
             "--allowed-model-hosts",

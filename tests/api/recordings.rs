@@ -1,15 +1,11 @@
 //! Recordings of a running operator, fetched over HTTP and replayed.
 
-use std::collections::BTreeMap;
+use serin::{api::Verdict, report::replay};
 
-use jiff::Timestamp;
-use kube::Api;
-use serin::{
-    api::{ModelDeployment, Verdict},
-    report::{explain, replay},
+use crate::{
+    objects::world,
+    world::{MODEL, World},
 };
-
-use crate::{objects::world, world::World};
 
 #[tokio::test]
 async fn a_rollback_is_recorded_with_its_evidence_and_replays_to_the_same_decisions() {
@@ -36,13 +32,7 @@ async fn a_rollback_is_recorded_with_its_evidence_and_replays_to_the_same_decisi
     let with_evidence = with_evidence.count();
     assert!((2..=3).contains(&with_evidence), "{with_evidence}");
 
-    let api: Api<ModelDeployment> = Api::namespaced(world.client.clone(), &world.namespace);
-    let explained = explain(
-        &api.get("iris").await.unwrap(),
-        &BTreeMap::new(),
-        Timestamp::now(),
-        100,
-    );
+    let explained = world.kubectl_serin(&["explain", MODEL]).await.unwrap();
     println!("{explained}");
     for words in [
         "RolledBack: version 2, 50 % to 0 %, fails",

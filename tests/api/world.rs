@@ -56,6 +56,8 @@ pub struct World {
     latest: Arc<Mutex<State>>,
     received: Arc<Mutex<Received>>,
     operator: Option<Operator>,
+    /// The bundled image of operators that are started from now on.
+    pub serving_image: &'static str,
     /// No router runs here: whether the operator's probe finds one at its address.
     pub routers_answer: Arc<AtomicBool>,
 }
@@ -118,6 +120,7 @@ impl World {
             latest: Arc::default(),
             received: Arc::default(),
             operator: None,
+            serving_image: "localhost/serin-serve:1",
             routers_answer: Arc::new(AtomicBool::new(true)),
             namespace: namespace.clone(),
         };
@@ -156,7 +159,15 @@ impl World {
             .as_ref()
             .map_or(NO_PROMETHEUS, |metrics| &metrics.url);
         let routers_answer = self.routers_answer.clone();
-        Operator::start(self.server, pod, &self.namespace, url, routers_answer)
+        let image = self.serving_image;
+        Operator::start(
+            self.server,
+            pod,
+            &self.namespace,
+            url,
+            image,
+            routers_answer,
+        )
     }
 
     /// What the operator recorded of a model's decisions: the answer's status code and body.

@@ -135,6 +135,46 @@ fn a_version_keeps_its_recorded_pod_template() {
     }
 }
 
+/// The Deployment is rendered from the record alone, and so is the Service that leads to its pods.
+#[test]
+fn defaults_that_change_reach_no_recorded_version() {
+    for mut case in cases() {
+        let new = planned(&case, &BTreeMap::new());
+        let mut history = history(&new);
+        let serving = &history.data.0["serving"];
+        assert_eq!(serving["port"], port(&new), "{}", case.what);
+        let image = &template(&new)["spec"]["containers"][0]["image"];
+        assert_eq!(&serving["image"], image, "{}", case.what);
+
+        // Recorded by an operator with another default port, and read by one with another image.
+        history.data.0["serving"]["port"] = json!(9090);
+        let pod = &mut history.data.0["template"]["spec"];
+        pod["containers"][0]["ports"][0]["containerPort"] = json!(9090);
+        pod["terminationGracePeriodSeconds"] = json!(31);
+        let known = KnownVersion::read(&history).unwrap();
+        let revision = VersionSpec::of(&case.model.spec).revision();
+        assert_eq!(revision.0, case.revision, "{}", case.what);
+        "localhost/serin-serve:2".clone_into(&mut case.defaults.serving_image);
+        "localhost/serin-serve:2".clone_into(&mut case.defaults.fetch.image);
+        case.defaults.fetch.max_size += 1;
+        let later = planned(&case, &[(revision, known)].into());
+        let recorded = &history.data.0["template"];
+        assert_eq!(template(&later), *recorded, "{}", case.what);
+        assert_eq!(port(&later), json!(9090), "{}", case.what);
+        assert_eq!(record(&later), history.data.0, "{}", case.what);
+    }
+}
+
+/// Port of the version's own Service.
+fn port(plan: &Plan) -> Value {
+    let mut objects = plan.apply.iter().map(|intent| &intent.object);
+    let found = objects.find_map(|object| match object {
+        Object::Service(service) => service.spec.as_ref()?.ports.as_ref()?.first(),
+        _ => None,
+    });
+    json!(found.unwrap().port)
+}
+
 #[test]
 fn a_rollout_continues_from_the_status_of_the_earlier_release() {
     let old: Value = serde_json::from_str(include_str!("release/status.json")).unwrap();

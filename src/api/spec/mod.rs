@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{duration::Duration, status::ModelDeploymentStatus};
 
 mod evidence_source;
+mod in_force;
 mod objective;
 mod objective_gates;
 mod pods;
@@ -317,7 +318,7 @@ impl Serving {
     /// Where the model's own files are mounted. `None` for the bundled image without a path: it
     /// gets the volume at `/models`, with the model in a folder of it.
     pub fn mount_path(&self, bundled_image: &str) -> Option<&str> {
-        let own = (!self.is_bundled(bundled_image)).then_some("/mnt/models");
+        let own = (!self.is_bundled(bundled_image)).then_some(in_force::MOUNT_PATH);
         self.model_mount_path.as_deref().or(own)
     }
 }

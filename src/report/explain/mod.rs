@@ -1,6 +1,8 @@
-//! The text of `kubectl serin explain`: the last decisions with their evidence, what comes next and
-//! what the user can do. It reads the ModelDeployment and the versions that are kept.
+//! The text of `kubectl serin explain`: the last decisions with their evidence, what comes next,
+//! what the user can do, and the values in force. It reads the ModelDeployment and the versions that
+//! are kept.
 
+mod in_force;
 mod now;
 mod page;
 mod prospects;
@@ -10,6 +12,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
+use serde_json::Value;
 
 use self::{
     now::{standing, unverified},
@@ -18,14 +21,15 @@ use self::{
     verbs::verbs,
 };
 use crate::{
-    api::{ModelDeployment, Revision, VersionSpec},
+    api::{ModelDeployment, ModelDeploymentStatus, Revision, VersionSpec},
     k8s::KnownVersion,
 };
 
-/// Returns the last decisions of one model as plain text of `width` columns. `known` are the
-/// versions that are kept.
+/// Returns the last decisions of one model and its values in force as plain text of `width` columns.
+/// `stored` is its spec as the API server has it, `known` are the versions that are kept.
 pub fn explain(
     model: &ModelDeployment,
+    stored: &Value,
     known: &BTreeMap<Revision, KnownVersion>,
     now: Timestamp,
     width: usize,
@@ -33,13 +37,27 @@ pub fn explain(
     let name = model.name_any();
     let mut page = Page::new(now, width);
     page.line(&format!("{}/{name}", model.namespace().unwrap_or_default()));
-    let Some(status) = &model.status else {
-        page.paragraph(
-            "The operator has not reconciled it yet: is it running, and does it watch \
-            this namespace?",
-        );
-        return page.text();
-    };
+    let desired = VersionSpec::of(&model.spec).revision();
+    match &model.status {
+        Some(status) => rollout(&mut page, model, status, known, now),
+        None => page.paragraph(
+            "The operator has not reconciled it yet: is it running, and does it watch this \
+             namespace?",
+        ),
+    }
+    in_force::write(&mut page, model, stored, known.get(&desired));
+    page.text()
+}
+
+/// Writes where the rollout stands, what comes next, and what was decided.
+fn rollout(
+    page: &mut Page,
+    model: &ModelDeployment,
+    status: &ModelDeploymentStatus,
+    known: &BTreeMap<Revision, KnownVersion>,
+    now: Timestamp,
+) {
+    let name = model.name_any();
     let state = &status.state;
     let desired = VersionSpec::of(&model.spec).revision();
     let refused = state
@@ -82,7 +100,6 @@ pub fn explain(
             .and_then(|before| state.decisions.get(before));
         page.decision(record, before);
     }
-    page.text()
 }
 
 #[cfg(test)]

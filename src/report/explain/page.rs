@@ -5,8 +5,13 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     api::{DecisionRecord, ObjectiveRecord, Verdict},
     evidence::Tally,
-    report::text::{count, labelled, moment, percent, span},
+    report::text::{count, labelled, moment, percent, span, wrapped},
 };
+
+/// Columns before a value in force that stands below its path.
+const VALUE_INDENT: usize = 13;
+/// Fewest columns of such a value.
+const NARROWEST_VALUE: usize = 24;
 
 /// Builder of the text.
 pub(super) struct Page {
@@ -34,7 +39,9 @@ impl Page {
     }
 
     pub(super) fn heading(&mut self, text: &str) {
-        self.line("");
+        if !self.out.ends_with("\n\n") {
+            self.line("");
+        }
         self.line(text);
     }
 
@@ -50,6 +57,19 @@ impl Page {
 
     pub(super) fn item(&mut self, text: &str) {
         self.labelled(2, "- ", text);
+    }
+
+    /// A value in force: its origin, its path and itself, below them where it does not fit beside.
+    pub(super) fn value(&mut self, origin: &str, path: &str, value: &str) {
+        let label = format!("  {origin:<9}{path:<33} ");
+        if label.chars().count() + value.chars().count() <= self.width {
+            return self.line(&format!("{label}{value}"));
+        }
+        self.line(&label);
+        let room = self.width.saturating_sub(VALUE_INDENT).max(NARROWEST_VALUE);
+        for line in wrapped(&broken(value, room), room) {
+            self.line(&format!("{:VALUE_INDENT$}{line}", ""));
+        }
     }
 
     pub(super) fn decision(&mut self, record: &DecisionRecord, before: Option<&DecisionRecord>) {
@@ -148,6 +168,21 @@ impl Page {
             percent(tally.bad_share())
         ));
     }
+}
+
+/// The text with words of at most `room` characters: an image or a digest goes on in the next line.
+fn broken(text: &str, room: usize) -> String {
+    let mut out = String::new();
+    let mut length = 0;
+    for letter in text.chars() {
+        length = if letter == ' ' { 0 } else { length + 1 };
+        if length > room {
+            out.push(' ');
+            length = 1;
+        }
+        out.push(letter);
+    }
+    out
 }
 
 /// A verdict as text.

@@ -1,19 +1,22 @@
 //! Tests of `report::explain`.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::*;
 
 const NOW: &str = "2026-11-21T03:14:30Z";
 
+fn spec() -> Value {
+    json!({
+        "model": {"uri": "file:///m", "version": "2.1.0", "digest": "sha256:0"},
+        "objectives": [{"name": "errors", "errorRate": {"max": "1%"}}],
+    })
+}
+
 fn model(status: Value) -> ModelDeployment {
     let mut model = json!({
         "apiVersion": "serin.dev/v1alpha1", "kind": "ModelDeployment",
-        "metadata": {"name": "churn", "namespace": "ml"},
-        "spec": {
-            "model": {"uri": "file:///m", "version": "2.1.0", "digest": "sha256:0"},
-            "objectives": [{"name": "errors", "errorRate": {"max": "1%"}}],
-        },
+        "metadata": {"name": "churn", "namespace": "ml"}, "spec": spec(),
     });
     model["status"] = status;
     serde_json::from_value(model).unwrap()
@@ -70,6 +73,7 @@ fn on_trial() -> Value {
 fn explained(status: Value, width: usize) -> String {
     explain(
         &model(status),
+        &spec(),
         &BTreeMap::new(),
         NOW.parse().unwrap(),
         width,
