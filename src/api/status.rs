@@ -18,6 +18,12 @@ pub struct ModelDeploymentStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
+    /// When this status was written: its figures are of this time. Figures alone are written once a
+    /// minute while a version is on trial; whatever else changes, at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time_schema")]
+    pub last_update_time: Option<Timestamp>,
+
     /// The state of the rollout: the persisted input of the next decision.
     #[serde(flatten)]
     pub state: State,
@@ -143,6 +149,14 @@ impl State {
         let canary = self.canary.iter().map(|version| &version.revision);
         let retiring = self.retiring.iter().map(|version| &version.revision);
         stable.chain(canary).chain(retiring).cloned().collect()
+    }
+
+    /// The stable version and the one on trial, by their two names.
+    pub fn versions(&self) -> impl Iterator<Item = (&Revision, &str)> {
+        let stable = self.stable.iter();
+        let stable = stable.map(|version| (&version.revision, version.version.as_str()));
+        let canary = self.canary.iter();
+        stable.chain(canary.map(|version| (&version.revision, version.version.as_str())))
     }
 
     /// Returns the last decision about a version; `Paused` and `Resumed` are not about one.

@@ -15,6 +15,7 @@ pub mod clock;
 mod context;
 mod error;
 pub mod events;
+mod figures;
 mod memories;
 pub mod metrics;
 mod prepare;

@@ -78,6 +78,7 @@ pub fn build_status(
     let ready = format!("{}/{desired}", stable.ready);
     ModelDeploymentStatus {
         observed_generation: generation,
+        last_update_time: Some(now),
         state: state.clone(),
         conditions,
         ready: Some(ready),
@@ -443,6 +444,76 @@ mod tests {
         assert_eq!(holds(&of(&state), types::READY).0, "True");
         state.phase = Phase::Waking;
         assert_eq!(holds(&of(&state), types::READY), ("False", reasons::WAKING));
+    }
+
+    /// What `kubectl get` shows of a model that has served before: READY, AVAILABLE and REASON.
+    #[test]
+    fn a_healthy_rollout_reads_as_broken_in_no_phase() {
+        const GOOD: [&str; 7] = [
+            reasons::PREPARING,
+            reasons::GATHERING_EVIDENCE,
+            reasons::STEP_PAUSED,
+            reasons::AWAITING_APPROVAL,
+            reasons::PAUSED,
+            reasons::FAST_ROLLBACK_STARTED,
+            reasons::PROMOTED,
+        ];
+        let moves = [
+            reasons::CANARY_STARTED,
+            reasons::STEP_ADVANCED,
+            reasons::STEP_PAUSED,
+            reasons::AWAITING_APPROVAL,
+            reasons::METRICS_BACK,
+            reasons::PROMOTED,
+            reasons::SUPERSEDED,
+        ];
+        let phases: [(Phase, &[u8]); 5] = [
+            (Phase::Preparing, &[0]),
+            (Phase::Canary, &[1, 10, 100]),
+            (Phase::Promoting, &[0]),
+            (Phase::RollingBack, &[0]),
+            (Phase::Stable, &[0]),
+        ];
+        let weights = phases
+            .iter()
+            .flat_map(|(phase, weights)| weights.iter().map(move |weight| (*phase, *weight)));
+        for (phase, weight) in weights {
+            for (last, paused) in moves.iter().flat_map(|last| [(last, false), (last, true)]) {
+                let mut model = model("100%");
+                model.spec.rollout.paused = paused;
+                let mut state = serving(&model);
+                let at = "2026-01-01T00:00:00Z";
+                if matches!(phase, Phase::Preparing | Phase::Canary) {
+                    let mut canary = json!(state.stable);
+                    canary["weight"] = json!(weight);
+                    canary["since"] = json!(at);
+                    if weight > 0 {
+                        canary["progress"] = json!({"step": 0, "stepSince": at, "gates": []});
+                    }
+                    state.canary = serde_json::from_value(canary).unwrap();
+                    state.stable.as_mut().unwrap().revision = Revision("00000000".to_owned());
+                }
+                let last = json!({
+                    "at": at, "action": last, "version": "1", "weight": weight, "sentence": "",
+                });
+                (state.phase, state.decisions) =
+                    (phase, vec![serde_json::from_value(last).unwrap()]);
+                let status = build_status(
+                    &model,
+                    &state,
+                    &pods(3, 3),
+                    (&SpecValidity::Valid, &[]),
+                    Reachability::Answers,
+                    Timestamp::UNIX_EPOCH,
+                );
+                let told = format!("{phase:?} at {weight} %, {:?}", state.decisions[0].action);
+                assert_eq!(status.ready.as_deref(), Some("3/3"), "{told}");
+                assert_eq!(holds(&status, types::AVAILABLE).0, "True", "{told}");
+                assert_eq!(holds(&status, types::STALLED).0, "False", "{told}");
+                let reason = holds(&status, types::READY).1;
+                assert!(GOOD.contains(&reason), "{told}: {reason}");
+            }
+        }
     }
 
     #[test]

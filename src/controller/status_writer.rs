@@ -8,6 +8,7 @@ use super::{
     applied::Applied,
     context::Context,
     error::StatusError,
+    figures::is_due,
     prepare::Prepared,
     replace_status::replace_status,
     status::{SpecValidity, add_pending, becomes_ready, build_status},
@@ -25,7 +26,7 @@ use crate::{
 
 /// The outcome of writing a status.
 pub(super) struct Saved {
-    /// Whether it was written: it is where it differs from the last one.
+    /// Whether it was written: it is where [`is_due`] says so.
     pub(super) written: bool,
     /// The state that is persisted now.
     pub(super) next: State,
@@ -37,7 +38,7 @@ pub(super) struct Saved {
     pub(super) reachability: Reachability,
 }
 
-/// Writes the status if it differs, then publishes the decisions as Events and log lines.
+/// Writes the status if it is due, then publishes the decisions as Events and log lines.
 pub(super) async fn write_status(
     applied: &Applied,
     decision: Decision,
@@ -84,7 +85,7 @@ pub(super) async fn write_status(
     }
     let in_force = &prepared.snapshot.router.in_force;
     let newly_pending = add_pending(&mut status, model.status.as_ref(), in_force, now);
-    if model.status.as_ref() == Some(&status) {
+    if !is_due(model.status.as_ref(), &status, now) {
         return Ok(Saved {
             written: false,
             next: decision.next,

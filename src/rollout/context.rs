@@ -295,18 +295,12 @@ impl<'a> DecisionContext<'a> {
     }
 }
 
-/// How sentences name a version: with its revision, where another one of the rollout carries the
-/// same version, as after a change of `serving` alone.
+/// How sentences name a version, among those of the rollout.
 pub(super) fn named(snapshot: &Snapshot, revision: &Revision, version: &str) -> String {
     let Snapshot { desired, state, .. } = snapshot;
-    let stable = state.stable.as_ref().map(|it| (&it.revision, &it.version));
-    let canary = state.canary.as_ref().map(|it| (&it.revision, &it.version));
-    let mut all = [Some((&desired.revision, &desired.version)), stable, canary].into_iter();
-    if all.any(|it| it.is_some_and(|(other, name)| name == version && other != revision)) {
-        sentences::told_apart(version, revision)
-    } else {
-        version.to_owned()
-    }
+    let desired = (&desired.revision, desired.version.as_str());
+    let all = state.versions().chain([desired]);
+    sentences::named_among(all, revision, version)
 }
 
 /// The time from `now` until `then`; zero if it has passed.

@@ -5,6 +5,7 @@
 mod conclusion;
 mod conditions;
 mod drift;
+mod figures;
 mod judgement;
 mod notes;
 mod numbers;
@@ -22,6 +23,7 @@ use crate::{
 };
 
 pub(crate) use conditions::{Message, ServingPods, invalid};
+pub(crate) use figures::without_figures;
 pub(crate) use notes::{ignored, note};
 pub(crate) use statement::{
     Attempt, Distrust, FirstStepReason, HoldPolicy, PodTrouble, SkipObjection, Statement,
@@ -39,9 +41,19 @@ pub(crate) fn text(statements: &[Statement]) -> String {
     sentences.join(" ")
 }
 
-/// How a version is named beside another revision that carries the same version.
-pub(crate) fn told_apart(version: &str, revision: &Revision) -> String {
-    format!("{version} ({revision})")
+/// How a version is named among others: with its revision, where another one carries the same
+/// version, as after a change of `serving` alone.
+pub(crate) fn named_among<'a>(
+    all: impl IntoIterator<Item = (&'a Revision, &'a str)>,
+    revision: &Revision,
+    version: &str,
+) -> String {
+    let mut all = all.into_iter();
+    if all.any(|(other, name)| name == version && other != revision) {
+        format!("{version} ({revision})")
+    } else {
+        version.to_owned()
+    }
 }
 
 /// Why nothing is known of an objective at one look; `None` if it was not read.

@@ -403,9 +403,13 @@ async fn what_gates_remember_outlives_the_operator_and_is_no_part_of_the_status(
     assert!(at_10 > 0);
     world.kill_operator();
     world.start_operator();
+    tokio::time::sleep(A_WHILE).await;
+    // Figures alone are written once a minute, and with anything else at once.
+    world.kubectl_serin(&["pause", MODEL]).await.unwrap();
     let later = world
         .until("more is counted", |status| counted(status) > at_10)
         .await;
+    assert!(later.state.paused);
     assert_eq!(later.state.canary.unwrap().weight, 50);
 
     world.roll_out("1").await;

@@ -38,3 +38,4 @@ mod traffic;
 mod watches;
 mod wire;
 mod world;
+mod written;

@@ -15,6 +15,7 @@ use crate::{
     replicas::Replicas,
     story::Story,
     world::{Counts, State, World},
+    written::Written,
 };
 
 /// A world that takes longer than this does not converge, in seconds.
@@ -43,6 +44,8 @@ pub struct Outcome {
     pub busiest: u64,
     /// Writes that operators tried before the first rest.
     pub writes: u64,
+    /// Statuses and memories that were written.
+    pub written: Vec<Written>,
 }
 
 /// Plays a world on a runtime of its own with paused time, which advances when nothing else can
@@ -187,6 +190,7 @@ async fn live(seed: u64, world: Arc<World>) -> Outcome {
             seconds: second,
             busiest,
             writes: state.faults.writes,
+            written: std::mem::take(&mut state.written),
         }
     })
 }

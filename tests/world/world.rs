@@ -29,6 +29,7 @@ use crate::{
     story::{Behaviour, Deed, Story},
     traffic::{Share, Traffic},
     wire::Process,
+    written::Written,
 };
 
 /// When the world begins: 2026-01-01T00:00:00Z, in Unix milliseconds.
@@ -66,6 +67,8 @@ pub struct State {
     /// What happened, for people to read.
     pub journal: Vec<String>,
     pub counts: Counts,
+    /// Statuses and memories of gates that operators wrote.
+    pub written: Vec<Written>,
     /// The operators that believe they lead; always empty without elections.
     pub leaders: Vec<String>,
     /// Lines of the journal are printed as they come (`SERIN_WORLD_ALOUD`): for a world that does
@@ -131,6 +134,7 @@ impl World {
             tales: stories.into_iter().map(tale).collect(),
             journal: Vec::new(),
             counts: Counts::default(),
+            written: Vec::new(),
             leaders: Vec::new(),
             aloud: std::env::var_os("SERIN_WORLD_ALOUD").is_some(),
             seen: 0,
@@ -347,6 +351,7 @@ impl State {
         match done {
             Ok(_) => {
                 self.counts.accepted += 1;
+                self.written.extend(Written::of(request));
                 for tale in &mut self.tales {
                     tale.invariants.sent = request.sent;
                 }
