@@ -9,13 +9,12 @@ use kube::ResourceExt;
 use crate::{
     api::{ModelDeployment, REVISION_LABEL, Revision, State, VersionSpec},
     k8s::{KnownVersion, is_child},
+    sentences::named_among,
 };
 
 /// One kept version.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Entry {
-    /// Its number in the history, from 1.
-    pub(super) number: i64,
     /// Its digest.
     pub(super) revision: Revision,
     /// Its declaration: a spec with it has this revision.
@@ -24,6 +23,22 @@ pub(super) struct Entry {
     since: Option<Timestamp>,
     /// Its record, unchanged.
     known: KnownVersion,
+}
+
+impl Entry {
+    /// What people type for it: its version, with its revision where another entry has the same
+    /// version.
+    pub(super) fn name(&self, entries: &[Self]) -> String {
+        let names: Vec<_> = entries.iter().map(|entry| entry.declared.name()).collect();
+        let revisions = entries.iter().map(|entry| &entry.revision);
+        let all = revisions.zip(names.iter().map(String::as_str));
+        named_among(all, &self.revision, &self.declared.name())
+    }
+
+    /// Whether people mean it by this text: its version, or its revision.
+    pub(super) fn is_called(&self, text: &str) -> bool {
+        self.declared.name() == text || self.revision.0 == text
+    }
 }
 
 /// The versions of these entries, as the operator knows them.
@@ -38,7 +53,7 @@ pub(super) fn known(entries: &[Entry]) -> BTreeMap<Revision, KnownVersion> {
 pub(super) fn entries(model: &ModelDeployment, found: Vec<ControllerRevision>) -> Vec<Entry> {
     let own = found.into_iter().filter(|found| is_child(found, model));
     let mut entries: Vec<_> = own.filter_map(|found| entry(&found)).collect();
-    entries.sort_by_key(|entry| entry.number);
+    entries.sort_by_key(|entry| entry.known.number);
     entries
 }
 
@@ -47,7 +62,6 @@ fn entry(found: &ControllerRevision) -> Option<Entry> {
     let since = found.creation_timestamp().map(|time| time.0);
     let known = KnownVersion::read(found).ok()?;
     Some(Entry {
-        number: known.number,
         declared: as_declared(known.spec.clone(), &revision),
         revision,
         since,
@@ -86,21 +100,18 @@ pub(super) fn table(model: &ModelDeployment, entries: &[Entry]) -> String {
         .status
         .as_ref()
         .map_or(&nothing, |status| &status.state);
-    let mut text = format!(
-        "{:<8} {:>6}  {:<16} {:<20}  STATE\n",
-        "REVISION", "NUMBER", "VERSION", "SINCE"
-    );
-    for entry in entries {
+    let names: Vec<_> = entries.iter().map(|entry| entry.name(entries)).collect();
+    let width = names.iter().map(|name| name.chars().count()).max();
+    let width = width.unwrap_or_default().max("VERSION".len());
+    let mut text = format!("{:<width$}  {:<20}  STATE\n", "VERSION", "SINCE");
+    for (entry, name) in entries.iter().zip(names) {
         let since = entry
             .since
             .map(|since| since.strftime("%F %TZ").to_string());
         // Writing into a String cannot fail.
         let _ = writeln!(
             text,
-            "{:<8} {:>6}  {:<16} {:<20}  {}",
-            entry.revision,
-            entry.number,
-            entry.declared.name(),
+            "{name:<width$}  {:<20}  {}",
             since.unwrap_or_default(),
             standing(state, &entry.revision)
         );
@@ -109,7 +120,7 @@ pub(super) fn table(model: &ModelDeployment, entries: &[Entry]) -> String {
 }
 
 /// The state of a version in words.
-fn standing(state: &State, revision: &Revision) -> String {
+pub(super) fn standing(state: &State, revision: &Revision) -> String {
     let is = |other: &Revision| other == revision;
     if state
         .stable

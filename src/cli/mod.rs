@@ -86,13 +86,13 @@ pub enum Verb {
     Abort(Name),
     /// Try the spec's version again after it was rolled back or aborted.
     Retry(Name),
-    /// Go back to an earlier version; without a revision, to the previous one.
+    /// Go back to an earlier version; where none is named, to the previous one.
     Undo {
         /// The model.
         #[command(flatten)]
         name: Name,
-        /// A revision of `history`: its 8 hex digits, its number, or its model version.
-        #[arg(long, value_name = "REVISION")]
+        /// A version of `history`; its revision, where two have the same version.
+        #[arg(long, value_name = "VERSION")]
         to_revision: Option<String>,
     },
     /// List the versions that are kept for `undo`.

@@ -34,10 +34,24 @@ pub(super) fn retry(model: &ModelDeployment, token: &str) -> Result<Change, CliE
         .is_some_and(|postponed| postponed.revision == desired);
     if !is_postponed && !refused(desired.clone()) {
         let another = state.refused.last().map(|refused| {
+            let others = state.versions().chain([(&desired, version.as_str())]);
+            let is_shared = others
+                .chain(
+                    state
+                        .refused
+                        .iter()
+                        .map(|it| (&it.revision, it.version.as_str())),
+                )
+                .any(|(revision, name)| name == refused.version && *revision != refused.revision);
+            let to = if is_shared {
+                &refused.revision.0
+            } else {
+                &refused.version
+            };
             format!(
-                "; to try version {} again: `kubectl serin undo {name} --to-revision {}`, \
-                 then retry",
-                refused.version, refused.revision
+                "; to try version {} again: `kubectl serin undo {name} --to-revision {to}`, then \
+                 retry",
+                refused.version
             )
         });
         return Err(CliError::Pointless(format!(

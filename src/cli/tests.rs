@@ -255,14 +255,10 @@ fn an_undo_declares_exactly_the_kept_version() {
     model.spec.serving.port = Some(9000);
     let entries = versions(&model);
     assert_eq!(entries.len(), 3, "another model's of the same name is none");
-    for to in [&revision("1").0, "2", "1"] {
-        // By its revision; by its number; and by its version, where no number says otherwise.
-        let Ok(change) = undo(&model, &entries, Some(to), now()) else {
-            panic!("{to}")
-        };
+    for to in [&revision("1").0, "1"] {
+        let change = undo(&model, &entries, Some(to), now()).unwrap();
         let patch = change.patch(&model, None);
-        let version = patch["spec"]["model"]["version"].as_str().unwrap();
-        assert_eq!(version, if to == "1" { "0" } else { "1" }, "to {to}");
+        assert_eq!(patch["spec"]["model"]["version"], "1", "to {to}");
         assert_eq!(
             patch["spec"]["serving"],
             json!({"port": null}),
@@ -272,6 +268,45 @@ fn an_undo_declares_exactly_the_kept_version() {
     let error = undo(&model, &entries, Some("1.5"), now()).unwrap_err();
     let error = error.to_string();
     assert!(error.contains("kubectl serin history churn"), "{error}");
+}
+
+#[test]
+fn a_version_is_named_by_its_revision_only_where_another_has_its_name() {
+    let status = json!({"stable": reference("2"), "refused": [refused("0")]});
+    let model = model("2", json!({}), status);
+    let mut entries = versions(&model);
+    let mut twin = entries[1].clone();
+    twin.declared.serving.port = Some(9000);
+    twin.revision = twin.declared.revision();
+    entries.push(twin);
+    let (one, other) = (&entries[1].revision, &entries[3].revision);
+    let table = history::table(&model, &entries);
+    let names = table.lines().map(|line| line.split("  ").next().unwrap());
+    let twins = [format!("1 ({one})"), format!("1 ({other})")];
+    assert_eq!(
+        names.collect::<Vec<_>>(),
+        ["VERSION", "0", &twins[0], "2", &twins[1]]
+    );
+
+    let said = undo(&model, &entries, Some("1"), now()).unwrap_err();
+    assert_eq!(
+        said.to_string(),
+        format!(
+            "several versions of churn are called 1; name one by its revision: --to-revision \
+             {one} (kept), --to-revision {other} (kept)"
+        )
+    );
+    for (to, name) in [one, other].into_iter().zip(twins) {
+        let change = undo(&model, &entries, Some(&to.0), now()).unwrap();
+        let sentence = change.sentence;
+        assert!(sentence.contains(&format!("ersion {name} ")), "{sentence}");
+    }
+    let change = undo(&model, &entries, Some("0"), now()).unwrap();
+    assert!(
+        change.sentence.contains("version 0 again"),
+        "{}",
+        change.sentence
+    );
 }
 
 #[test]

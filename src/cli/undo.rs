@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{
     CliError,
     change::{Change, difference, state},
-    history::{Entry, known},
+    history::{Entry, known, standing},
 };
 use crate::{
     api::{ModelDeployment, Revision, State, VersionSpec},
@@ -26,10 +26,10 @@ pub(super) fn undo(
     let state = state(model)?;
     let desired = VersionSpec::of(&model.spec);
     let entry = match to {
-        Some(to) => named(entries, to, &name)?,
+        Some(to) => named(entries, state, to, &name)?,
         None => before(entries, state, &desired, &name)?,
     };
-    let version = format!("{} ({})", entry.declared.name(), entry.revision);
+    let version = entry.name(entries);
     if entry.declared == desired {
         return Err(CliError::Pointless(format!(
             "nothing to undo: the spec asks for version {version} already; `kubectl serin history \
@@ -87,22 +87,31 @@ fn takes(
     before.is_some_and(|before| window.takes(before.back, before.until, now))
 }
 
-/// Finds the entry with this revision, number or model version.
-fn named<'a>(entries: &'a [Entry], to: &str, name: &str) -> Result<&'a Entry, CliError> {
-    let by_revision = entries.iter().find(|entry| entry.revision.0 == to);
-    let number = to.parse::<i64>().ok();
-    let by_number = || entries.iter().find(|entry| number == Some(entry.number));
-    // The newest, where several revisions have this model version.
-    let by_version = || {
-        let mut newest_first = entries.iter().rev();
-        newest_first.find(|entry| entry.declared.name() == to)
-    };
-    by_revision.or_else(by_number).or_else(by_version).ok_or_else(|| {
-        CliError::Pointless(format!(
-            "there is no revision {to} of {name}; `kubectl serin history {name}` lists those that \
+/// Finds the only entry with this version or revision.
+fn named<'a>(
+    entries: &'a [Entry],
+    state: &State,
+    to: &str,
+    name: &str,
+) -> Result<&'a Entry, CliError> {
+    let called: Vec<_> = entries.iter().filter(|entry| entry.is_called(to)).collect();
+    match called.as_slice() {
+        [one] => Ok(one),
+        [] => Err(CliError::Pointless(format!(
+            "there is no version {to} of {name}; `kubectl serin history {name}` lists those that \
              are kept (spec.revisionHistoryLimit)"
-        ))
-    })
+        ))),
+        several => {
+            let each = several.iter().map(|entry| {
+                let standing = standing(state, &entry.revision);
+                format!("--to-revision {} ({standing})", entry.revision)
+            });
+            Err(CliError::Pointless(format!(
+                "several versions of {name} are called {to}; name one by its revision: {}",
+                each.collect::<Vec<_>>().join(", ")
+            )))
+        }
+    }
 }
 
 /// Finds the entry to go back to where none is named.

@@ -20,6 +20,7 @@ use self::{
     prospects::{prospects, way_back},
     verbs::verbs,
 };
+use super::{figures_of, text::moment};
 use crate::{
     api::{ModelDeployment, ModelDeploymentStatus, Revision, VersionSpec},
     k8s::KnownVersion,
@@ -67,6 +68,9 @@ fn rollout(
     page.heading("Now");
     page.paragraph(&standing(state, &model.spec, now));
     page.paragraph(&state.message);
+    if let Some(at) = figures_of(status) {
+        page.paragraph(&format!("These figures are of {}.", moment(at, now)));
+    }
     for line in unverified(status, model.spec.serving.image.is_some()) {
         page.paragraph(&line);
     }

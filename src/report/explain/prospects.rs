@@ -11,6 +11,7 @@ use crate::{
     },
     k8s::{KnownVersion, stable_before},
     report::text::{declared, moment},
+    sentences::named_among,
 };
 
 /// The conditions of the next move.
@@ -100,11 +101,15 @@ pub(super) fn way_back(
                 0)."
             .to_owned();
     }
-    let taken = known.iter().filter_map(|(revision, version)| {
+    let names: Vec<_> = known
+        .iter()
+        .map(|(revision, version)| (revision, version.spec.name()))
+        .collect();
+    let taken = names.iter().filter_map(|(revision, name)| {
         let before = stable_before(known, state, revision)?;
         let takes = window.takes(before.back, before.until, now);
-        let name = format!("{} ({revision})", version.spec.name());
-        takes.then_some((before.back, name))
+        let all = names.iter().map(|(revision, name)| (*revision, &**name));
+        takes.then(|| (before.back, named_among(all, revision, name)))
     });
     let mut taken: Vec<_> = taken.collect();
     taken.sort();
