@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::num::NonZero;
 
 /// How the next token is drawn.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,6 +11,8 @@ pub struct Sampling {
     pub temperature: f32,
     /// Draws only from the likeliest tokens whose probabilities add up to this share; 1 from all.
     pub top_p: f32,
+    /// Draws only from so many of the likeliest tokens; none from all.
+    pub top_k: Option<NonZero<usize>>,
     /// Subtracted from a token's score for each time that it was generated.
     pub frequency_penalty: f32,
     /// Subtracted from a token's score once it was generated.
@@ -24,6 +27,7 @@ impl Default for Sampling {
         Self {
             temperature: 0.0,
             top_p: 1.0,
+            top_k: None,
             frequency_penalty: 0.0,
             presence_penalty: 0.0,
             seed: 0,
@@ -87,13 +91,11 @@ impl Sampler {
             *score = ((*score - most) / self.sampling.temperature).exp();
             total += *score;
         }
-        let by_likelihood = |left: &(f32, u32), right: &(f32, u32)| {
-            right
-                .0
-                .partial_cmp(&left.0)
-                .unwrap_or(Ordering::Equal)
-                .then(left.1.cmp(&right.1))
-        };
+        if let Some(most) = self.sampling.top_k
+            && most.get() < scores.len()
+        {
+            total = self.keep_likeliest(most.get(), scores);
+        }
         let wanted = self.sampling.top_p * total;
         let share = self.uniform();
         if self.sampling.top_p >= 1.0 {
@@ -104,7 +106,8 @@ impl Sampler {
             let candidates = scores.iter().copied().zip(0..);
             self.candidates
                 .extend(candidates.filter(|(weight, _)| *weight >= threshold));
-            self.candidates.sort_unstable_by(by_likelihood);
+            self.candidates
+                .sort_unstable_by(|left, right| by_likelihood(*left, *right));
             let mut sum = 0.0;
             let enough = self.candidates.iter().position(|(weight, _)| {
                 sum += weight;
@@ -124,6 +127,22 @@ impl Sampler {
         pick(self.candidates.iter().copied(), share * sum)
     }
 
+    /// Makes the weights of all but so many of the likeliest tokens zero; the sum of the others.
+    fn keep_likeliest(&mut self, most: usize, weights: &mut [f32]) -> f32 {
+        self.candidates.clear();
+        self.candidates.extend(weights.iter().copied().zip(0..));
+        self.candidates
+            .select_nth_unstable_by(most - 1, |left, right| by_likelihood(*left, *right));
+        self.candidates.truncate(most);
+        weights.fill(0.0);
+        let mut total = 0.0;
+        for (weight, token) in &self.candidates {
+            weights[*token as usize] = *weight;
+            total += weight;
+        }
+        total
+    }
+
     /// From 0 up to 1, without 1. SplitMix64 of Steele, Lea and Flood (OOPSLA 2014).
     fn uniform(&mut self) -> f32 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -132,6 +151,12 @@ impl Sampler {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) >> 40) as f32 / (1_u32 << 24) as f32
     }
+}
+
+/// The likeliest first; of the same weight the first.
+fn by_likelihood(left: (f32, u32), right: (f32, u32)) -> Ordering {
+    let by_weight = right.0.partial_cmp(&left.0).unwrap_or(Ordering::Equal);
+    by_weight.then(left.1.cmp(&right.1))
 }
 
 /// The token at which the weights that came before and its own exceed `target`.
@@ -212,6 +237,21 @@ mod tests {
                 .iter()
                 .all(|token| *token == 1)
         );
+    }
+
+    #[test]
+    fn top_k_keeps_so_many_and_their_proportions() {
+        let scores = [0.2_f32.ln(), 0.5_f32.ln(), 0.3_f32.ln()];
+        for (most, top_p, expected) in [(2, 1.0, 5_000), (2, 0.7, 5_000), (1, 1.0, 8_000)] {
+            let sampling = Sampling {
+                top_k: NonZero::new(most),
+                ..warm(top_p, 7)
+            };
+            let tokens = drawn(sampling, &scores, 8_000);
+            assert!(!tokens.contains(&0));
+            let likeliest = tokens.iter().filter(|token| **token == 1).count();
+            assert!(likeliest.abs_diff(expected) < 180, "{most}: {likeliest}");
+        }
     }
 
     #[test]

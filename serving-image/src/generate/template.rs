@@ -1,7 +1,8 @@
 //! The chat template that a GGUF file carries, as Hugging Face's tokenisers apply it.
 
-use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, context};
+use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context};
 use serde::Serialize;
+use serde_json::Map;
 
 /// Steps that one rendering may take: a conversation of 1,000 messages needs about 50,000.
 const FUEL: u64 = 5_000_000;
@@ -68,15 +69,21 @@ impl ChatTemplate {
         })
     }
 
-    /// The prompt after which the assistant speaks. An error where the template refuses the
-    /// messages, such as two of one role in a row.
-    pub fn render(&self, messages: &[Message]) -> Result<String, TemplateError> {
+    /// The prompt after which the assistant speaks. `arguments` are what else the template is told,
+    /// such as `enable_thinking`; they replace none of its own. An error where the template refuses
+    /// the messages, such as two of one role in a row.
+    pub fn render(
+        &self,
+        messages: &[Message],
+        arguments: &Map<String, serde_json::Value>,
+    ) -> Result<String, TemplateError> {
         let template = self.environment.get_template(NAME)?;
         let rendered = template.render(context! {
             messages => messages,
             add_generation_prompt => true,
             bos_token => self.begin,
             eos_token => self.end,
+            ..Value::from_serialize(arguments)
         });
         rendered.map_err(|error| {
             let raised = std::error::Error::source(&error)
@@ -113,22 +120,39 @@ mod tests {
                       endfor %}{% if add_generation_prompt %}>{% endif %}";
         let template = ChatTemplate::new(source, "<s>", "</s>").unwrap();
         let prompt = template
-            .render(&[message("system", "x"), message("user", " hi ")])
+            .render(
+                &[message("system", "x"), message("user", " hi ")],
+                &Map::new(),
+            )
             .unwrap();
         assert_eq!(prompt, "<s>[HI]\n>");
+    }
+
+    #[test]
+    fn arguments_are_seen_and_replace_nothing_of_its_own() {
+        let source = "{{ enable_thinking }} {{ bos_token }}";
+        let template = ChatTemplate::new(source, "<s>", "</s>").unwrap();
+        let arguments = serde_json::json!({"enable_thinking": false, "bos_token": "x"});
+        let prompt = template
+            .render(&[], arguments.as_object().unwrap())
+            .unwrap();
+        assert_eq!(prompt, "False <s>"); // as Python words it
     }
 
     #[test]
     fn what_the_template_refuses_is_told_from_what_it_cannot_do() {
         let refusing =
             ChatTemplate::new("{{ raise_exception('roles must alternate') }}", "", "").unwrap();
-        let error = refusing.render(&[]).unwrap_err();
+        let error = refusing.render(&[], &Map::new()).unwrap_err();
         assert!(
             matches!(&error, TemplateError::Refused(words) if words == "roles must alternate"),
             "{error:?}"
         );
         let broken = ChatTemplate::new("{{ nobody_has_this() }}", "", "").unwrap();
-        assert!(matches!(broken.render(&[]), Err(TemplateError::Broken(_))));
+        assert!(matches!(
+            broken.render(&[], &Map::new()),
+            Err(TemplateError::Broken(_))
+        ));
         assert!(ChatTemplate::new("{% if %}", "", "").is_err());
     }
 
@@ -137,13 +161,16 @@ mod tests {
         let source =
             "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}";
         let endless = ChatTemplate::new(source, "", "").unwrap();
-        assert!(matches!(endless.render(&[]), Err(TemplateError::Broken(_))));
+        assert!(matches!(
+            endless.render(&[], &Map::new()),
+            Err(TemplateError::Broken(_))
+        ));
     }
 
     #[test]
     fn the_date_is_todays() {
         let template = ChatTemplate::new("{{ strftime_now('%Y') }}", "", "").unwrap();
-        let year: i16 = template.render(&[]).unwrap().parse().unwrap();
+        let year: i16 = template.render(&[], &Map::new()).unwrap().parse().unwrap();
         assert!((jiff::Zoned::now().year() - year).abs() <= 1);
     }
 }

@@ -22,8 +22,24 @@ pub(super) async fn read_object(
     request: Request,
     app: &App,
 ) -> Result<Map<String, Value>, Problem> {
-    check_media_type(request.headers())?;
+    check_media_type(request.headers(), &[])?;
     let body = read_body(request.into_body(), app.bounds).await?;
+    object(body, app).await
+}
+
+/// Reads the body whole, where JSON may come without a media type, as Triton's client sends it, or
+/// as one of `others`. Fails with the problem to answer.
+pub(super) async fn read_bytes(
+    request: Request,
+    app: &App,
+    others: &[&str],
+) -> Result<Bytes, Problem> {
+    check_media_type(request.headers(), others)?;
+    read_body(request.into_body(), app.bounds).await
+}
+
+/// Parses a body that is a JSON object. Fails with the problem to answer.
+pub(super) async fn object(body: Bytes, app: &App) -> Result<Map<String, Value>, Problem> {
     if body.len() <= PARSED_AT_ONCE {
         parse(&body)
     } else {
@@ -93,9 +109,9 @@ fn is_too_long(error: &(dyn Error + 'static)) -> bool {
     error.is::<LengthLimitError>() || error.source().is_some_and(is_too_long)
 }
 
-/// Only plain JSON in UTF-8. Compressed bodies are refused: some bytes of them can stand for
-/// gigabytes.
-fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+/// Only plain JSON in UTF-8, or a type of `others`, of which `""` is none at all. Compressed bodies
+/// are refused: some bytes of them can stand for gigabytes.
+fn check_media_type(headers: &HeaderMap, others: &[&str]) -> Result<(), Problem> {
     let refuse = |kind, detail| {
         Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -110,7 +126,11 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     {
         return refuse("unsupported-encoding", "The body must not be compressed");
     }
-    if !is_json(headers) {
+    let given = headers.get_all(header::CONTENT_TYPE).iter().count();
+    let only = headers.get(header::CONTENT_TYPE);
+    let only = only.map_or("", |only| only.to_str().unwrap_or("unreadable"));
+    let is_other = given <= 1 && others.contains(&only);
+    if !is_other && !is_json(headers) {
         return refuse(
             "unsupported-media-type",
             "The body must be application/json, in UTF-8",

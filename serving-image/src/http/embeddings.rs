@@ -1,4 +1,5 @@
-//! `POST /v1/embeddings`: the request and answer of OpenAI's API, for clients that speak it.
+//! `POST /v1/embeddings`: the request and answer of OpenAI's API, for clients that speak it; and
+//! `POST /embed`, those of text-embeddings-inference.
 
 use std::sync::Arc;
 
@@ -19,13 +20,57 @@ use crate::model::Model;
 use crate::prediction::Prediction;
 use crate::preprocess::{FieldErrors, Location};
 
+/// What a request may have beside the texts.
+const OPTIONAL: [&str; 4] = ["model", "dimensions", "encoding_format", "user"];
+
 pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new().route("/v1/embeddings", post(embeddings))
+    Router::new()
+        .route("/v1/embeddings", post(embeddings))
+        .route("/embed", post(embed))
+}
+
+/// Text-embeddings-inference's own path.
+async fn embed(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let model = app.lifecycle.model().ok_or_else(Problem::loading)?;
+    let mut body = read_object(request, &app).await?;
+    let mut errors = FieldErrors::default();
+    let (values, location) = match body.remove("inputs") {
+        Some(Value::Array(texts)) => (Some(texts), Location::List("/inputs")),
+        Some(text @ Value::String(_)) => (Some(vec![text]), Location::Single("/inputs")),
+        _ => {
+            let expected = "a text, or an array of texts (required)";
+            errors.push(|| "/inputs".into(), expected);
+            (None, Location::List("/inputs"))
+        }
+    };
+    for (name, only) in [("normalize", true), ("truncate", false)] {
+        let given = body.remove(name).filter(|given| !given.is_null());
+        if given.is_some_and(|given| given != only) {
+            let expected = format!("{only}, or nothing: the model's manifest decides");
+            errors.push(|| format!("/{name}"), expected);
+        }
+    }
+    refuse_unknown(&body, "inputs, normalize, truncate", &mut errors);
+    let request = Instances {
+        values,
+        location,
+        errors,
+        places: None,
+    };
+    infer(&app, model, request, render_vectors as Render).await
+}
+
+fn render_vectors(_: &App, _: &Model, predictions: &[Prediction]) -> serde_json::Result<Vec<u8>> {
+    let vectors: Vec<&[f32]> = predictions.iter().map(|one| &one.output[..]).collect();
+    serde_json::to_vec(&vectors)
 }
 
 async fn embeddings(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let model = app.lifecycle.model().ok_or_else(Problem::loading)?;
     let mut body = read_object(request, &app).await?;
+    // Clients send `null` for what they were not told.
+    body.retain(|name, value| !OPTIONAL.contains(&name.as_str()) || !value.is_null());
+    app.check_model(body.get("model"))?;
     let mut errors = FieldErrors::default();
     let mut expect = |holds: bool, field: &str, expected: String| {
         if !holds {

@@ -132,24 +132,33 @@ fn serve(
     }
     app.ready(Engine::Model(Arc::new(model), explainer), Duration::ZERO);
     let service = TowerToHyperService::new(router(Arc::new(app)));
-    [
+    let mut requests = vec![
         (
             "/predict".to_owned(),
             json!({"instances": [instance, instance]}),
+        ),
+        (
+            format!("/v1/models/{name}:predict"),
+            json!({"instances": [instance]}),
         ),
         (
             format!("/v2/models/{name}/infer"),
             json!({"id": "a", "inputs": tensors}),
         ),
         ("/explain".to_owned(), explain),
-    ]
-    .into_iter()
-    .map(|(path, body)| Good {
-        service: service.clone(),
-        path,
-        body,
-    })
-    .collect()
+    ];
+    if output.is_none() {
+        let body = json!({"query": instance["text"], "documents": [instance["pair"]]});
+        requests.push(("/rerank".to_owned(), body));
+    }
+    let requests = requests.into_iter();
+    requests
+        .map(|(path, body)| Good {
+            service: service.clone(),
+            path,
+            body,
+        })
+        .collect()
 }
 
 thread_local! {
@@ -237,8 +246,11 @@ proptest! {
             }
             let (status, answer) = server.post(good, body.to_string().into_bytes());
             let status = status.as_u16();
-            // V2 answers 400 and one sentence where the other endpoints answer 422 and all fields.
-            if path.starts_with("/v2") {
+            // V1 and V2 answer 400 and one sentence where the others answer 422 and all fields.
+            if path == "/rerank" {
+                let refused = [404, 422].contains(&status) && answer["message"].is_string();
+                assert!(status == 200 || refused, "{path} {body}: {status} {answer}");
+            } else if path.starts_with("/v2") || path.starts_with("/v1") {
                 assert!(status == 200 || (status == 400 && answer["error"].is_string()),
                     "{path} {body}: {status} {answer}");
             } else {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::http::header;
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use tracing::error;
@@ -18,6 +18,10 @@ use crate::telemetry::part;
 
 /// What is expected of an instance that overflows the model.
 pub(super) const NOT_FINITE: &str = "values for which the model's answer is finite";
+
+/// How long the JSON is that binary data follows, of requests and answers alike.
+pub(super) const JSON_LENGTH: HeaderName =
+    HeaderName::from_static("inference-header-content-length");
 
 /// The instances of a request, not validated yet.
 pub(super) struct Instances {
@@ -80,6 +84,37 @@ impl Instances {
     }
 }
 
+/// The body of an answer.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub bytes: Vec<u8>,
+    /// The length of the JSON, where binary data follows it.
+    pub json: Option<usize>,
+}
+
+impl From<Vec<u8>> for Page {
+    /// JSON alone.
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, json: None }
+    }
+}
+
+impl IntoResponse for Page {
+    fn into_response(self) -> Response {
+        let Some(json) = self.json else {
+            return ([(header::CONTENT_TYPE, "application/json")], self.bytes).into_response();
+        };
+        let headers = [
+            (
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/octet-stream"),
+            ),
+            (JSON_LENGTH, HeaderValue::from(json)),
+        ];
+        (headers, self.bytes).into_response()
+    }
+}
+
 /// Turns predictions into the body of an endpoint's answer.
 pub(super) trait Renderer: Send + 'static {
     /// Refuses a request whose answer the endpoint cannot express.
@@ -93,7 +128,7 @@ pub(super) trait Renderer: Send + 'static {
         app: &App,
         model: &Model,
         predictions: &[Prediction],
-    ) -> serde_json::Result<Vec<u8>>;
+    ) -> serde_json::Result<Page>;
 }
 
 /// A renderer that does not depend on the request.
@@ -105,8 +140,8 @@ impl Renderer for Render {
         app: &App,
         model: &Model,
         predictions: &[Prediction],
-    ) -> serde_json::Result<Vec<u8>> {
-        self(app, model, predictions)
+    ) -> serde_json::Result<Page> {
+        self(app, model, predictions).map(Page::from)
     }
 }
 
@@ -165,13 +200,13 @@ pub(super) async fn infer(
             app.compute.finish(work).await??
         }
     };
-    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+    Ok(body.into_response())
 }
 
 /// How far the first visit to the compute pool brings a request.
 enum Step<W> {
     /// To its answer's body.
-    Answer(Vec<u8>),
+    Answer(Page),
     /// To texts, which are computed with those of other requests.
     Encode(Vec<Tokens>, Accepted<W>),
 }
@@ -189,7 +224,7 @@ impl<W: Renderer> Accepted<W> {
         app: &App,
         model: &Model,
         predictions: &[Prediction],
-    ) -> Result<Vec<u8>, Problem> {
+    ) -> Result<Page, Problem> {
         self.instances
             .check_finite(predictions)
             .and_then(|()| self.renderer.check(model, predictions))

@@ -10,16 +10,18 @@ mod explain;
 mod fuzz_tests;
 mod generate;
 mod infer;
+mod models;
 mod observe;
 mod openapi;
 mod predict;
 mod problem;
 mod record;
+mod rerank;
 mod trace;
 mod v2;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::http::{HeaderValue, StatusCode, header::InvalidHeaderValue};
@@ -83,6 +85,8 @@ pub struct App {
     openapi: Value,
     v2_metadata: Value,
     about: Value,
+    /// Seconds since 1970 at which it was made.
+    created: u64,
     ids: trace::Ids,
     tracer: Option<Tracer>,
 }
@@ -137,6 +141,9 @@ impl App {
             .document(),
             v2_metadata: v2::describe(manifest, &name, &version),
             about,
+            created: SystemTime::UNIX_EPOCH
+                .elapsed()
+                .map_or(0, |time| time.as_secs()),
             kind: manifest.kind,
             task: manifest.task,
             lifecycle: Lifecycle::default(),
@@ -190,14 +197,18 @@ pub fn router(app: Arc<App>) -> Router {
         predictions = predictions.merge(generate::routes());
     } else {
         predictions = predictions
-            .merge(predict::routes())
+            .merge(predict::routes(&app.name))
             .merge(v2::predictions());
     }
     if app.task == Task::SentenceEmbedding {
         predictions = predictions.merge(embeddings::routes());
     }
+    if app.task == Task::Reranking && app.kind == Kind::TextPair {
+        predictions = predictions.merge(rerank::routes());
+    }
     let rest = about::routes().merge(docs::routes()).merge(v2::about());
     let rest = rest
+        .merge(models::routes())
         .merge(explain::routes(app.is_explained))
         .fallback(not_found);
     let observed = |routes: Router<Arc<App>>, counted| {

@@ -67,11 +67,7 @@ pub(super) async fn observe(
     let Record { app, trace, .. } = &record;
     let path = record.uri.path();
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        let mut rendered = if path == "/v2" || path.starts_with("/v2/") {
-            problem.render_v2()
-        } else {
-            problem.render(app, record.id())
-        };
+        let mut rendered = problem.render_for(path, app, record.id());
         if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
             rendered.headers_mut().insert(header::ALLOW, allow);
         }

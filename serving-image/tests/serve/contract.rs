@@ -103,6 +103,12 @@ fn an_embedding_model_answers_as_its_document_says() {
     }
 }
 
+/// Pairs of texts, of which a schema cannot say how many tokens they have.
+#[test]
+fn a_reranker_answers_as_its_document_says() {
+    prove(&small("distilbert-reranking"), 20, &UNBOUNDED);
+}
+
 /// Texts that may be missing, categories and numbers, each an input of its own.
 #[test]
 fn a_graph_answers_as_its_document_says() {

@@ -163,7 +163,7 @@ fn tokens_and_prompts_are_llama_cpps() {
         };
         let messages: Vec<Message> = list(&case["messages"]).iter().map(message).collect();
         assert_eq!(
-            template.render(&messages).unwrap(),
+            template.render(&messages, &serde_json::Map::new()).unwrap(),
             case["prompt"].as_str().unwrap()
         );
     }

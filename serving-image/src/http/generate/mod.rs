@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header;
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use serde_json::{Map, Value};
@@ -27,7 +27,11 @@ use crate::generate::{self, Event, Generator};
 use crate::telemetry::part;
 use answer::Answer;
 use request::Asked;
+pub(super) use request::{IGNORED, IGNORED_OF_COMPLETIONS};
 use stream::Stream;
+
+/// Names the fields of a request that changed nothing.
+const IGNORED_FIELDS: HeaderName = HeaderName::from_static("x-ignored-fields");
 
 /// The paths of a model that writes.
 pub(super) fn routes() -> Router<Arc<App>> {
@@ -64,6 +68,7 @@ async fn answer(
     {
         return Err(Problem::test_fault());
     }
+    app.check_model(body.get("model"))?;
     let asked = read(&app, generator, endpoint, body).await?;
     let usage = AnswerUsage::default();
     usage.prompt(asked.request.prompt.len());
@@ -100,6 +105,11 @@ async fn answer(
         whole(&answer, &usage, events, first).await?
     };
     response.extensions_mut().insert(usage);
+    if let Ok(names) = HeaderValue::from_str(&asked.ignored.join(", "))
+        && !names.is_empty()
+    {
+        response.headers_mut().insert(IGNORED_FIELDS, names);
+    }
     Ok(response)
 }
 

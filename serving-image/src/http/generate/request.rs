@@ -1,6 +1,7 @@
 //! Validates OpenAI's requests. A field that this server does not support is refused by name.
 
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZero;
 
 use serde_json::{Map, Value};
 
@@ -26,12 +27,15 @@ pub(super) struct Asked {
     pub request: Request,
     pub stream: bool,
     pub include_usage: bool,
+    /// Fields that were given and change nothing.
+    pub ignored: Vec<&'static str>,
 }
 
 /// What the generated text continues.
 enum Source {
     Prompt(String),
-    Conversation(Vec<Message>),
+    /// With what the template is told beside the messages.
+    Conversation(Vec<Message>, Map<String, Value>),
 }
 
 impl Asked {
@@ -46,10 +50,15 @@ impl Asked {
         let mut fields = Fields {
             body,
             errors: FieldErrors::default(),
+            ignored: Vec::new(),
         };
         let source = match endpoint {
             Endpoint::Completion => fields.prompt().map(Source::Prompt),
-            Endpoint::Chat => fields.messages().map(Source::Conversation),
+            Endpoint::Chat => {
+                let messages = fields.messages();
+                let arguments = fields.template_arguments();
+                messages.map(|messages| Source::Conversation(messages, arguments))
+            }
         };
         let (max_tokens, max_tokens_field) = fields.max_tokens(endpoint, limits);
         let sampling = fields.sampling();
@@ -57,8 +66,9 @@ impl Asked {
         let stream = fields.flag("stream").unwrap_or(false);
         let include_usage = fields.stream_options(stream);
         fields.only_trivial(endpoint, model);
+        fields.ignore(endpoint);
         refuse_unknown(&fields.body, KNOWN[endpoint as usize], &mut fields.errors);
-        let mut errors = fields.errors;
+        let (mut errors, ignored) = (fields.errors, fields.ignored);
 
         let source_field = match endpoint {
             Endpoint::Completion => "/prompt",
@@ -107,41 +117,58 @@ impl Asked {
             },
             stream,
             include_usage,
+            ignored,
         })
     }
 }
 
 /// The fields that each endpoint knows; the error about an unknown field lists them.
 const KNOWN: [&str; 2] = [
-    "prompt, model, max_tokens, temperature, top_p, seed, stop, frequency_penalty, \
-     presence_penalty, stream, \
-     stream_options, n, best_of, echo, suffix, logprobs, logit_bias, user",
-    "messages, model, max_tokens, max_completion_tokens, temperature, top_p, seed, stop, \
-     frequency_penalty, \
-     presence_penalty, stream, stream_options, n, logprobs, top_logprobs, logit_bias, \
-     response_format, user",
+    "prompt, model, max_tokens, temperature, top_p, top_k, seed, stop, frequency_penalty, \
+     presence_penalty, stream, stream_options, n, best_of, echo, suffix, logprobs, logit_bias, \
+     user, metadata, store",
+    "messages, model, max_tokens, max_completion_tokens, temperature, top_p, top_k, seed, stop, \
+     frequency_penalty, presence_penalty, stream, stream_options, n, logprobs, top_logprobs, \
+     logit_bias, response_format, chat_template_kwargs, tools, tool_choice, modalities, user, \
+     metadata, store, safety_identifier, prompt_cache_key, prompt_cache_retention, service_tier, \
+     parallel_tool_calls",
 ];
+
+/// Fields that change no answer here, whatever they are. Each endpoint takes the first so many.
+pub(in crate::http) const IGNORED: [&str; 8] = [
+    "user",
+    "metadata",
+    "store",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "service_tier",
+    "parallel_tool_calls",
+];
+pub(in crate::http) const IGNORED_OF_COMPLETIONS: usize = 3;
 
 /// The tokens of a prompt. Fails with what is expected instead.
 fn encode(generator: &Generator, source: Source) -> Result<Vec<u32>, String> {
     let text = match source {
         Source::Prompt(text) => text,
-        Source::Conversation(messages) => {
+        Source::Conversation(messages, arguments) => {
             let Some(template) = generator.template() else {
                 return Err(
                     "nothing: this model has no chat template; /v1/completions takes a prompt"
                         .into(),
                 );
             };
-            template.render(&messages).map_err(|error| match error {
-                TemplateError::Refused(words) => {
-                    format!("a conversation that the model's template takes: {words}")
-                }
-                TemplateError::Broken(reason) => {
-                    tracing::warn!(%reason, "the chat template failed");
-                    "a conversation that the model's template takes".to_owned()
-                }
-            })?
+            template
+                .render(&messages, &arguments)
+                .map_err(|error| match error {
+                    TemplateError::Refused(words) => {
+                        format!("a conversation that the model's template takes: {words}")
+                    }
+                    TemplateError::Broken(reason) => {
+                        tracing::warn!(%reason, "the chat template failed");
+                        "a conversation that the model's template takes".to_owned()
+                    }
+                })?
         }
     };
     match generator.encode(&text) {
@@ -154,6 +181,7 @@ fn encode(generator: &Generator, source: Source) -> Result<Vec<u32>, String> {
 struct Fields {
     body: Map<String, Value>,
     errors: FieldErrors,
+    ignored: Vec<&'static str>,
 }
 
 impl Fields {
@@ -216,8 +244,10 @@ impl Fields {
             {
                 Some(role)
             }
+            // OpenAI's newer word for it, which models' templates do not know.
+            Some(Value::String(role)) if role == "developer" => Some("system".into()),
             _ => {
-                let expected = "\"system\", \"user\" or \"assistant\" (required)";
+                let expected = "\"system\", \"developer\", \"user\" or \"assistant\" (required)";
                 self.refuse(&format!("{pointer}/role"), expected);
                 None
             }
@@ -227,15 +257,66 @@ impl Fields {
             let expected = "a text, or an array of parts of type \"text\" (required)";
             self.refuse(&format!("{pointer}/content"), expected);
         }
-        for name in message.keys() {
+        // Who speaks changes no answer: templates have no place for it.
+        if message.get("name").is_some_and(Value::is_string) {
+            message.remove("name");
+            self.note_ignored("messages.name");
+        }
+        for (name, value) in &message {
+            // What an assistant's answer has beside its text, which clients send back.
+            let expected = match name.as_str() {
+                "annotations" | "tool_calls" if value.as_array().is_some_and(Vec::is_empty) => {
+                    continue;
+                }
+                "refusal" | "annotations" | "audio" | "function_call" | "tool_calls" | "name"
+                    if value.is_null() =>
+                {
+                    continue;
+                }
+                "name" => "a text",
+                "refusal" | "annotations" | "audio" | "function_call" | "tool_calls" => {
+                    "null, or nothing: this model reads and writes text alone"
+                }
+                _ => "no such field; the fields are role, content, name",
+            };
             let field = || crate::preprocess::pointer(pointer, name);
-            self.errors
-                .push(field, "no such field; the fields are role, content");
+            self.errors.push(field, expected);
         }
         Some(Message {
             role: role?,
             content: content?,
         })
+    }
+
+    /// What the model's template is told beside the messages.
+    fn template_arguments(&mut self) -> Map<String, Value> {
+        match self.take("chat_template_kwargs") {
+            None => Map::new(),
+            Some(Value::Object(arguments)) => arguments,
+            Some(_) => {
+                self.refuse("/chat_template_kwargs", "an object");
+                Map::new()
+            }
+        }
+    }
+
+    /// Takes the fields that change nothing.
+    fn ignore(&mut self, endpoint: Endpoint) {
+        let count = match endpoint {
+            Endpoint::Completion => IGNORED_OF_COMPLETIONS,
+            Endpoint::Chat => IGNORED.len(),
+        };
+        for name in &IGNORED[..count] {
+            if self.take(name).is_some() {
+                self.note_ignored(name);
+            }
+        }
+    }
+
+    fn note_ignored(&mut self, name: &'static str) {
+        if !self.ignored.contains(&name) {
+            self.ignored.push(name);
+        }
     }
 
     /// How many tokens, if the request says so, and the field that does.
@@ -275,6 +356,7 @@ impl Fields {
                 (f64::from_bits(1), 1.0, "a number above 0, up to 1"),
                 1.0,
             ),
+            top_k: self.top_k(),
             frequency_penalty: self.number("frequency_penalty", penalty, 0.0),
             presence_penalty: self.number("presence_penalty", penalty, 0.0),
             seed: self.seed(),
@@ -293,6 +375,16 @@ impl Fields {
             self.refuse(&format!("/{name}"), expected);
         }
         number.map_or(default, |number| number as f32)
+    }
+
+    /// Not OpenAI's, but most servers' and clients' name; 0 and -1 are all tokens.
+    fn top_k(&mut self) -> Option<NonZero<usize>> {
+        let given = self.take("top_k")?;
+        let number = integer(&given).filter(|number| *number >= -1);
+        if number.is_none() {
+            self.refuse("/top_k", "an integer of at least -1");
+        }
+        NonZero::new(usize::try_from(number?).ok()?)
     }
 
     /// Without one, each request has its own.
@@ -392,7 +484,6 @@ impl Fields {
             "nothing: this server has no biases",
             &is_empty_object,
         );
-        allow("user", "a text", &Value::is_string); // an end user's id, which a server may ignore
         let none = "nothing: this server tells no probabilities";
         match endpoint {
             Endpoint::Completion => {
@@ -412,6 +503,16 @@ impl Fields {
                     &|given| *given == false,
                 );
                 allow("top_logprobs", none, &|_| false);
+                let is_empty = |given: &Value| given.as_array().is_some_and(Vec::is_empty);
+                let no_tools = "nothing: this model is served without tools";
+                allow("tools", no_tools, &is_empty);
+                allow("tool_choice", no_tools, &|given| {
+                    *given == "none" || *given == "auto"
+                });
+                let only_text = serde_json::json!(["text"]);
+                allow("modalities", "[\"text\"], or nothing", &|given| {
+                    *given == only_text
+                });
                 let text = serde_json::json!({"type": "text"});
                 allow(
                     "response_format",

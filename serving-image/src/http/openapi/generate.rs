@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::Contract;
 use super::schema::{object, page};
+use crate::http::generate::{IGNORED, IGNORED_OF_COMPLETIONS};
 
 /// `/v1/completions` and `/v1/chat/completions`.
 pub(super) fn paths(contract: &Contract) -> Map<String, Value> {
@@ -28,12 +29,15 @@ fn completions(contract: &Contract) -> Value {
     ] {
         request["properties"][name] = schema;
     }
+    for name in &IGNORED[..IGNORED_OF_COMPLETIONS] {
+        request["properties"][name] = json!({"description": "Ignored"});
+    }
     tell_length(&mut request, contract, "prompt");
     if let Some(golden) = contract.manifest.golden.first() {
         request["example"] = json!({"prompt": golden.instance, "max_tokens": 8, "temperature": 0});
     }
     let choice = choice("text", &json!({"type": "string"}));
-    let path = contract.post(
+    let path = contract.post_openai(
         "Complete a text",
         &request,
         &answer("text_completion", &choice),
@@ -45,10 +49,25 @@ fn chat(contract: &Contract) -> Value {
     let text = json!({"type": "string"});
     let part = object(&json!({"type": {"const": "text"}, "text": text}));
     let parts = json!({"type": "array", "items": part, "minItems": 1});
-    let message = object(&json!({
-        "role": {"enum": ["system", "user", "assistant"]},
+    let mut message = object(&json!({
+        "role": {"enum": ["system", "developer", "user", "assistant"]},
         "content": {"oneOf": [text, parts]},
     }));
+    let nothing = json!({"type": "null"});
+    let no_list = json!({"type": ["array", "null"], "maxItems": 0});
+    for (name, schema) in [
+        (
+            "name",
+            json!({"type": ["string", "null"], "description": "Ignored"}),
+        ),
+        ("refusal", nothing.clone()),
+        ("audio", nothing.clone()),
+        ("function_call", nothing),
+        ("annotations", no_list.clone()),
+        ("tool_calls", no_list.clone()),
+    ] {
+        message["properties"][name] = schema;
+    }
     let mut request = object(&json!({
         "messages": {"type": "array", "items": message, "minItems": 1, "maxItems": 1024}
     }));
@@ -66,8 +85,15 @@ fn chat(contract: &Contract) -> Value {
         ("logprobs", json!({"enum": [false, null]})),
         ("top_logprobs", json!({"type": "null"})),
         ("response_format", json!({"enum": [{"type": "text"}, null]})),
+        ("chat_template_kwargs", json!({"type": ["object", "null"]})),
+        ("tools", no_list),
+        ("tool_choice", json!({"enum": ["none", "auto", null]})),
+        ("modalities", json!({"enum": [["text"], null]})),
     ] {
         request["properties"][name] = schema;
+    }
+    for name in IGNORED {
+        request["properties"][name] = json!({"description": "Ignored"});
     }
     request["example"] =
         json!({"messages": [{"role": "user", "content": "What is 2 + 2?"}], "max_tokens": 16});
@@ -75,7 +101,7 @@ fn chat(contract: &Contract) -> Value {
         "role": {"const": "assistant"}, "content": text, "refusal": {"type": "null"},
     }));
     let choice = choice("message", &message);
-    let path = contract.post(
+    let path = contract.post_openai(
         "Answer in a conversation",
         &request,
         &answer("chat.completion", &choice),
@@ -102,6 +128,7 @@ fn add_fields(request: &mut Value, contract: &Contract, lengths: &[&str]) {
         "model": {"enum": [contract.name, null]},
         "temperature": {"type": ["number", "null"], "minimum": 0, "maximum": 2, "default": 1},
         "top_p": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1, "default": 1},
+        "top_k": {"type": ["integer", "null"], "minimum": -1, "maximum": i64::MAX},
         "seed": {"type": ["integer", "null"], "minimum": i64::MIN, "maximum": i64::MAX},
         "stop": {"oneOf": [stop, {"type": "array", "items": stop, "minItems": 1, "maxItems": 4},
         {"type": "null"}]},
@@ -111,7 +138,6 @@ fn add_fields(request: &mut Value, contract: &Contract, lengths: &[&str]) {
         "stream_options": options,
         "n": {"enum": [1, null]},
         "logit_bias": {"type": ["object", "null"], "maxProperties": 0},
-        "user": {"type": ["string", "null"], "description": "Ignored"},
     });
     let most = contract.manifest.limits.max_tokens;
     for name in lengths {
@@ -155,6 +181,8 @@ fn answer(kind: &str, choice: &Value) -> Value {
 fn with_stream(mut path: Value) -> Value {
     let description =
         "With stream: one event for each piece of the text, then one whose data is [DONE]";
+    path["post"]["responses"]["200"]["headers"]["x-ignored-fields"] =
+        json!({"schema": {"type": "string"}, "description": "Fields that changed nothing"});
     path["post"]["responses"]["200"]["content"]["text/event-stream"] = json!({"schema": {
         "type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"],
         "description": description,

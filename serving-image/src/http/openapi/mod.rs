@@ -5,11 +5,14 @@
 
 mod explain;
 mod generate;
+mod models;
+mod rerank;
 mod schema;
 mod v2;
 
 use serde_json::{Map, Value, json};
 
+use super::predict::v1_path;
 use crate::artefact::{Kind, Manifest, Task};
 use schema::{object, page};
 
@@ -31,13 +34,19 @@ impl Contract<'_> {
         let mut paths = about();
         if manifest.kind != Kind::Generation {
             paths.insert("/predict".into(), self.predict());
+            paths.insert(v1_path(self.name), models::predict(self));
         }
         if manifest.task == Task::SentenceEmbedding {
             paths.insert("/v1/embeddings".into(), self.embeddings());
+            paths.insert("/embed".into(), rerank::embed(self));
         }
         if manifest.kind == Kind::Generation {
             paths.extend(generate::paths(self));
         }
+        if manifest.task == Task::Reranking && manifest.kind == Kind::TextPair {
+            paths.extend(rerank::paths(self));
+        }
+        paths.extend(models::paths(self));
         paths.extend(v2::paths(self));
         paths.extend(explain::paths(self));
         json!({
@@ -45,7 +54,10 @@ impl Contract<'_> {
             "info": {"title": self.name, "version": self.version,
             "description": manifest.description},
             "paths": paths,
-            "components": {"schemas": {"Problem": schema::problem(), "V2Error": v2::error()}},
+            "components": {"schemas": {
+                "Problem": schema::problem(), "V2Error": v2::error(),
+                "OpenAiError": models::error(), "RerankError": rerank::error(),
+            }},
         })
     }
 
@@ -71,10 +83,10 @@ impl Contract<'_> {
         let most = manifest.limits.max_instances;
         let texts = json!({"type": "array", "items": text, "minItems": 1, "maxItems": most});
         let mut request = object(&json!({"input": {"oneOf": [text, texts]}}));
-        request["properties"]["model"] = json!({"const": self.name});
-        request["properties"]["dimensions"] = json!({"const": manifest.outputs.dimensions});
+        request["properties"]["model"] = json!({"enum": [self.name, null]});
+        request["properties"]["dimensions"] = json!({"enum": [manifest.outputs.dimensions, null]});
         request["properties"]["encoding_format"] =
-            json!({"enum": ["float", "base64"], "default": "float"});
+            json!({"enum": ["float", "base64", null], "default": "float"});
         request["properties"]["user"] = json!({"description": "Ignored"});
         if let Some(golden) = manifest.golden.first() {
             request["example"] = json!({"input": golden.instance});
@@ -91,17 +103,43 @@ impl Contract<'_> {
             "data": {"type": "array", "items": datum},
             "usage": object(&json!({"prompt_tokens": count, "total_tokens": count})),
         }));
-        self.post("Embed, as OpenAI's API does", &request, &answer)
+        self.post_openai("Embed, as OpenAI's API does", &request, &answer)
     }
 
     /// A path that predicts.
     fn post(&self, summary: &str, request: &Value, answer: &Value) -> Value {
-        let answers: Map<String, Value> = self
+        let answers = self.refusals().into_iter();
+        let answers = answers.map(|(status, why)| (status.to_owned(), problem(&why)));
+        Self::post_with(summary, request, answer, answers.collect())
+    }
+
+    /// A path that predicts, with OpenAI's errors.
+    fn post_openai(&self, summary: &str, request: &Value, answer: &Value) -> Value {
+        let mut answers = self.refusals_with_400("OpenAiError");
+        answers.insert("404".into(), failure("Another model", "OpenAiError"));
+        Self::post_with(summary, request, answer, answers)
+    }
+
+    /// The refusals of a protocol that has 400 for wrong fields, by the name of its error's schema.
+    fn refusals_with_400(&self, error: &str) -> Map<String, Value> {
+        let others = self
             .refusals()
             .into_iter()
-            .map(|(status, description)| (status.to_owned(), problem(&description)))
-            .chain([("200".to_owned(), ok(answer))])
-            .collect();
+            .filter(|(status, _)| !["400", "422"].contains(status));
+        let wrong = "Not JSON, or fields that are not as expected";
+        others
+            .map(|(status, why)| (status.to_owned(), failure(&why, error)))
+            .chain([("400".to_owned(), failure(wrong, error))])
+            .collect()
+    }
+
+    fn post_with(
+        summary: &str,
+        request: &Value,
+        answer: &Value,
+        mut answers: Map<String, Value>,
+    ) -> Value {
+        answers.insert("200".into(), ok(answer));
         json!({"post": {
             "summary": summary,
             "requestBody": {"required": true, "content": {"application/json": {"schema": request}}},
@@ -185,4 +223,10 @@ fn problem(description: &str) -> Value {
         "description": description,
         "content": {"application/problem+json": {"schema": schema}},
     })
+}
+
+/// An error in the shape of a protocol, by its schema's name.
+fn failure(description: &str, error: &str) -> Value {
+    let schema = json!({"$ref": format!("#/components/schemas/{error}")});
+    json!({"description": description, "content": {"application/json": {"schema": schema}}})
 }

@@ -21,6 +21,13 @@ pub(super) fn page(mut properties: Value) -> Value {
     object(&properties)
 }
 
+/// The inputs of an instance, in order.
+pub(super) fn fields(manifest: &Manifest) -> Vec<Value> {
+    let limits = &manifest.limits;
+    let inputs = manifest.inputs.iter();
+    inputs.map(|one| input(one, limits)).collect()
+}
+
 /// One instance.
 pub(super) fn instance(manifest: &Manifest) -> Value {
     let limits = &manifest.limits;

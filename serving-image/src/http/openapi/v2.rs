@@ -86,8 +86,13 @@ fn infer(contract: &Contract) -> Value {
     let parameters = json!({
         "type": "object",
         "additionalProperties": scalar,
-        "description": "Ignored, but for those of the binary extension, which is not offered",
-        "propertyNames": {"not": {"pattern": "^binary_data"}},
+        "description": "Those of the binary tensor extension; others are ignored",
+        "properties": {
+            "binary_data": {"type": "boolean"}, "binary_data_output": {"type": "boolean"},
+            "classification": {"const": 0},
+        },
+        // Of a body that is all JSON no tensor is binary.
+        "propertyNames": {"not": {"const": "binary_data_size"}},
     });
     let shape = json!({
         "type": "array", "minItems": 1, "maxItems": 8,
@@ -108,31 +113,26 @@ fn infer(contract: &Contract) -> Value {
     request["properties"]["id"] = text.clone();
     request["properties"]["outputs"] = json!({"type": "array", "items": output});
     request["properties"]["parameters"] = parameters;
+    request["properties"]["model_name"] = json!({"const": contract.name});
     if let Some(example) = v2::example(contract.manifest) {
         request["example"] = example;
     }
-    let answered = object(&json!({
+    let mut answered = object(&json!({
         "name": text,
         "shape": {"type": "array", "items": {"type": "integer"}},
         "datatype": {"enum": DATATYPES},
-        "data": {"type": "array"},
     }));
+    answered["properties"]["data"] = json!({"type": "array"});
+    answered["properties"]["parameters"] = json!({"type": "object"});
     let mut answer = object(&json!({
         "model_name": text, "model_version": text, "outputs": {"type": "array", "items": answered},
     }));
     answer["properties"]["id"] = text;
-    let mut responses: Map<String, Value> = contract
-        .refusals()
-        .into_iter()
-        .filter(|(status, _)| *status != "422") // the protocol's own example is 400
-        .map(|(status, description)| (status.to_owned(), failure(&description)))
-        .collect();
-    responses.insert(
-        "400".into(),
-        failure("Not JSON, or tensors that are not as expected"),
-    );
+    let mut responses = contract.refusals_with_400("V2Error");
     responses.insert("404".into(), failure("Another model or version"));
-    responses.insert("200".into(), ok(&answer));
+    let mut answered = ok(&answer);
+    answered["content"]["application/octet-stream"] = json!({}); // binary tensors
+    responses.insert("200".into(), answered);
     json!({"post": {
         "summary": "Predict, as the Open Inference Protocol V2 has it",
         "requestBody": {"required": true, "content": {"application/json": {"schema": request}}},
@@ -160,8 +160,5 @@ fn get(summary: &str, answer: &Value, others: &[&str]) -> Value {
 }
 
 fn failure(description: &str) -> Value {
-    json!({
-        "description": description,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/V2Error"}}},
-    })
+    super::failure(description, "V2Error")
 }

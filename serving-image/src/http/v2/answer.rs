@@ -3,10 +3,11 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::binary::push_text;
 use crate::array::{Elements, Outline};
 use crate::artefact::{Kind, Manifest, Task};
 use crate::http::App;
-use crate::http::infer::Renderer;
+use crate::http::infer::{Page, Renderer};
 use crate::model::Model;
 use crate::prediction::Prediction;
 use crate::preprocess::FieldErrors;
@@ -17,7 +18,17 @@ pub(super) struct V2Answer {
     /// The request's own id, to be given back.
     pub id: Option<String>,
     /// The outputs that are asked for; none for all.
-    pub outputs: Option<Vec<String>>,
+    pub outputs: Option<Vec<AskedOutput>>,
+    /// Whether they are binary where none is named.
+    pub all_binary: bool,
+}
+
+/// An output that is asked for.
+#[derive(Debug)]
+pub(super) struct AskedOutput {
+    pub name: String,
+    /// Whether its elements are to follow the JSON as bytes.
+    pub binary: bool,
 }
 
 /// One tensor of an answer.
@@ -26,7 +37,38 @@ struct Tensor<'a> {
     name: &'a str,
     shape: Vec<usize>,
     datatype: &'static str,
-    data: Data<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Data<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<BinarySize>,
+}
+
+/// That a tensor's elements follow the JSON.
+#[derive(Serialize)]
+struct BinarySize {
+    binary_data_size: usize,
+}
+
+impl<'a> Tensor<'a> {
+    fn new(name: &'a str, shape: Vec<usize>, datatype: &'static str, data: Data<'a>) -> Self {
+        Self {
+            name,
+            shape,
+            datatype,
+            data: Some(data),
+            parameters: None,
+        }
+    }
+
+    /// Moves its elements to `bytes`.
+    fn make_binary(&mut self, bytes: &mut Vec<u8>) {
+        let before = bytes.len();
+        if let Some(data) = self.data.take() {
+            data.append_to(bytes);
+        }
+        let binary_data_size = bytes.len() - before;
+        self.parameters = Some(BinarySize { binary_data_size });
+    }
 }
 
 /// Its elements, row by row.
@@ -38,6 +80,29 @@ enum Data<'a> {
     Integer(Vec<usize>),
     Bool(Vec<bool>),
     Own(Elements),
+}
+
+impl Data<'_> {
+    fn append_to(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Bytes(texts) => texts.iter().for_each(|text| push_text(text, bytes)),
+            Self::Float(numbers) => bytes.extend(numbers.iter().flat_map(|n| n.to_le_bytes())),
+            Self::Integer(numbers) => {
+                let wide = numbers.iter().map(|number| *number as u64);
+                bytes.extend(wide.flat_map(u64::to_le_bytes));
+            }
+            Self::Bool(truths) => bytes.extend(truths.iter().copied().map(u8::from)),
+            Self::Own(elements) => match elements {
+                Elements::Float32(all) => bytes.extend(all.iter().flat_map(|n| n.to_le_bytes())),
+                Elements::Float64(all) => bytes.extend(all.iter().flat_map(|n| n.to_le_bytes())),
+                Elements::Int32(all) => bytes.extend(all.iter().flat_map(|n| n.to_le_bytes())),
+                Elements::Int64(all) => bytes.extend(all.iter().flat_map(|n| n.to_le_bytes())),
+                Elements::Uint8(all) => bytes.extend(all),
+                Elements::Bool(all) => bytes.extend(all.iter().copied().map(u8::from)),
+                Elements::Text(all) => all.iter().for_each(|text| push_text(text, bytes)),
+            },
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -63,43 +128,54 @@ impl Renderer for V2Answer {
         app: &App,
         model: &Model,
         predictions: &[Prediction],
-    ) -> serde_json::Result<Vec<u8>> {
+    ) -> serde_json::Result<Page> {
         let mut outputs = outputs(&model.manifest, predictions);
-        if let Some(asked) = &self.outputs {
-            outputs.retain(|tensor| asked.iter().any(|name| name == tensor.name));
-        }
-        serde_json::to_vec(&Body {
+        let mut binary = Vec::new();
+        let mut is_binary = false;
+        outputs.retain_mut(|tensor| {
+            let wanted = match &self.outputs {
+                None => Some(self.all_binary),
+                Some(asked) => {
+                    let asked = asked.iter().find(|one| one.name == tensor.name);
+                    asked.map(|one| one.binary)
+                }
+            };
+            if wanted == Some(true) {
+                is_binary = true;
+                tensor.make_binary(&mut binary);
+            }
+            wanted.is_some()
+        });
+        let mut bytes = serde_json::to_vec(&Body {
             model_name: &app.name,
             model_version: &app.version,
             id: self.id.as_deref(),
             outputs,
-        })
+        })?;
+        let json = is_binary.then_some(bytes.len());
+        bytes.append(&mut binary);
+        Ok(Page { bytes, json })
     }
 }
 
 /// All outputs of these predictions.
 fn outputs<'a>(manifest: &'a Manifest, predictions: &'a [Prediction]) -> Vec<Tensor<'a>> {
     let rows = predictions.len();
-    let column = |name, datatype, data| Tensor {
-        name,
-        shape: vec![rows],
-        datatype,
-        data,
-    };
+    let column = |name, datatype, data| Tensor::new(name, vec![rows], datatype, data);
     let numbers = |index: usize| {
         let number = |one: &Prediction| one.output.get(index).copied().unwrap_or(f32::NAN);
         Data::Float(predictions.iter().map(number).collect())
     };
-    let matrix = |name, width| Tensor {
-        name,
-        shape: vec![rows, width],
-        datatype: "FP32",
-        data: Data::Float(
-            predictions
-                .iter()
-                .flat_map(|one| one.output.iter().copied())
-                .collect(),
-        ),
+    let matrix = |name, width| {
+        let numbers = predictions
+            .iter()
+            .flat_map(|one| one.output.iter().copied());
+        Tensor::new(
+            name,
+            vec![rows, width],
+            "FP32",
+            Data::Float(numbers.collect()),
+        )
     };
     let outputs = &manifest.outputs;
     let mut tensors = match manifest.task {
@@ -137,7 +213,10 @@ fn outputs<'a>(manifest: &'a Manifest, predictions: &'a [Prediction]) -> Vec<Ten
 
 /// That the outputs asked for are there, and that those of all instances fit together in one
 /// tensor.
-fn check_arrays(asked: Option<&[String]>, predictions: &[Prediction]) -> Result<(), FieldErrors> {
+fn check_arrays(
+    asked: Option<&[AskedOutput]>,
+    predictions: &[Prediction],
+) -> Result<(), FieldErrors> {
     let mut errors = FieldErrors::default();
     let Some((first, others)) = predictions.split_first() else {
         return Ok(());
@@ -147,9 +226,9 @@ fn check_arrays(asked: Option<&[String]>, predictions: &[Prediction]) -> Result<
         .iter()
         .map(|named| named.name.as_str())
         .collect();
-    let is_asked = |name: &str| asked.is_none_or(|asked| asked.iter().any(|one| one == name));
-    for (index, name) in asked.unwrap_or_default().iter().enumerate() {
-        if !names.contains(&name.as_str()) {
+    let is_asked = |name: &str| asked.is_none_or(|asked| asked.iter().any(|one| one.name == name));
+    for (index, one) in asked.unwrap_or_default().iter().enumerate() {
+        if !names.contains(&one.name.as_str()) {
             let field = || format!("/outputs/{index}/name");
             errors.push(field, format!("one of {}", names.join(", ")));
         }
@@ -184,12 +263,13 @@ fn arrays(predictions: &[Prediction]) -> Vec<Tensor<'_>> {
         }
         let mut shape = vec![predictions.len()];
         shape.extend(&named.array.shape);
-        tensors.push(Tensor {
-            name: &named.name,
+        let datatype = datatype(&elements);
+        tensors.push(Tensor::new(
+            &named.name,
             shape,
-            datatype: datatype(&elements),
-            data: Data::Own(elements),
-        });
+            datatype,
+            Data::Own(elements),
+        ));
     }
     tensors
 }
@@ -272,8 +352,11 @@ mod tests {
     }
 
     fn refused(asked: Option<&[&str]>, boxes: &[usize]) -> Vec<(String, String)> {
-        let asked: Option<Vec<String>> =
-            asked.map(|names| names.iter().map(ToString::to_string).collect());
+        let output = |name: &&str| AskedOutput {
+            name: (*name).to_owned(),
+            binary: false,
+        };
+        let asked: Option<Vec<AskedOutput>> = asked.map(|names| names.iter().map(output).collect());
         let predictions: Vec<Prediction> = boxes.iter().map(|boxes| prediction(*boxes)).collect();
         let errors = check_arrays(asked.as_deref(), &predictions)
             .err()

@@ -3,15 +3,17 @@
 //!
 //! Inputs are one tensor for each field, `[n]` or `[n, 1]` of n instances, or, where every field is
 //! a number, one tensor `[n, fields]`. Texts are `BYTES`. Errors are `{"error": "…"}`, with status
-//! 400 where `/predict` answers 422. Not offered: the binary tensor extension, which is refused by
-//! name.
+//! 400 where `/predict` answers 422. Tensors may be binary, by the protocol's extension: their
+//! bytes follow the JSON.
 
 mod answer;
+mod binary;
 mod datatype;
 mod request;
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -22,8 +24,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::App;
-use super::body::read_object;
-use super::infer::infer;
+use super::body::{object, read_bytes};
+use super::infer::{JSON_LENGTH, infer};
 use super::problem::Problem;
 use crate::artefact::{Manifest, Network};
 use crate::lifecycle::Phase;
@@ -32,8 +34,8 @@ use answer::V2Answer;
 pub(super) use answer::names as output_names;
 pub(super) use request::example;
 
-/// Says that what follows the JSON is binary: the extension that is not offered.
-const BINARY_HEADER: &str = "inference-header-content-length";
+/// The media types of a request: its clients send JSON without one, too.
+const MEDIA_TYPES: [&str; 2] = ["", "application/octet-stream"];
 
 /// The paths that predict.
 pub(super) fn predictions() -> Router<Arc<App>> {
@@ -103,7 +105,7 @@ async fn server() -> Json<Value> {
     Json(json!({
         "name": "serin-serve",
         "version": env!("CARGO_PKG_VERSION"),
-        "extensions": [],
+        "extensions": ["binary_tensor_data"],
     }))
 }
 
@@ -159,16 +161,31 @@ async fn infer_tensors(
 ) -> Result<Response, Problem> {
     app.check_target(target)?;
     let model = app.lifecycle.model().ok_or_else(Problem::loading)?;
-    if headers.contains_key(BINARY_HEADER) {
-        let detail = "The binary tensor extension is not offered: send tensors as JSON";
-        return Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "no-binary-extension",
-            detail,
-        ));
-    }
-    let body = read_object(request, &app).await?;
+    let length = headers.get(JSON_LENGTH);
+    let others = if length.is_some() {
+        &MEDIA_TYPES[..]
+    } else {
+        &MEDIA_TYPES[..1]
+    };
+    let mut bytes = read_bytes(request, &app, others).await?;
+    let data = match length {
+        Some(length) => {
+            let length = length.to_str().ok().and_then(|length| length.parse().ok());
+            let length = length.filter(|length| *length <= bytes.len());
+            bytes.split_off(length.ok_or_else(no_length)?)
+        }
+        None => Bytes::new(),
+    };
+    let body = object(bytes, &app).await?;
     let (instances, renderer): (_, V2Answer) =
-        request::read(body, &model.manifest).map_err(Problem::invalid)?;
+        request::read(body, data, &model.manifest, &app.name).map_err(Problem::invalid)?;
     infer(&app, model, instances, renderer).await
+}
+
+fn no_length() -> Problem {
+    Problem::new(
+        StatusCode::BAD_REQUEST,
+        "wrong-json-length",
+        "Inference-Header-Content-Length must be the length of the JSON, within the body",
+    )
 }

@@ -3,13 +3,16 @@
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::answer::{self, V2Answer};
+use super::answer::{self, AskedOutput, V2Answer};
+use super::binary;
 use super::datatype::Datatype;
 use crate::artefact::{Input, InputType, Kind, Manifest};
 use crate::http::body::refuse_unknown;
 use crate::http::infer::Instances;
+use crate::json::integer;
 use crate::preprocess::{FieldErrors, Location};
 
 /// Most axes of a tensor. More are no tensor but an attempt.
@@ -53,9 +56,13 @@ pub(in crate::http) fn example(manifest: &Manifest) -> Option<Value> {
 }
 
 /// The request's instances, and how it wants its answer; or all that is wrong with its tensors.
+/// `data` is what follows the JSON: the elements of binary tensors, one tensor after the other.
+/// `model` is the name that the body may repeat, as KServe's client does.
 pub(super) fn read(
     mut body: Map<String, Value>,
+    mut data: Bytes,
     manifest: &Manifest,
+    model: &str,
 ) -> Result<(Instances, V2Answer), FieldErrors> {
     let mut errors = FieldErrors::default();
     let id = match body.remove("id") {
@@ -66,8 +73,11 @@ pub(super) fn read(
             None
         }
     };
-    check_parameters(body.remove("parameters"), "", &mut errors);
-    let outputs = read_outputs(body.remove("outputs"), manifest, &mut errors);
+    if body.remove("model_name").is_some_and(|name| name != model) {
+        errors.push(|| "/model_name".into(), format!("{model:?}, or nothing"));
+    }
+    let all_binary = parameters(body.remove("parameters"), "", &mut errors).binary_output;
+    let outputs = read_outputs(body.remove("outputs"), all_binary, manifest, &mut errors);
     let given = match body.remove("inputs") {
         Some(Value::Array(tensors)) if !tensors.is_empty() => tensors,
         _ => {
@@ -75,15 +85,23 @@ pub(super) fn read(
             Vec::new()
         }
     };
-    refuse_unknown(&body, "id, parameters, inputs, outputs", &mut errors);
+    refuse_unknown(
+        &body,
+        "id, model_name, parameters, inputs, outputs",
+        &mut errors,
+    );
     if given.is_empty() {
         return Err(errors);
     }
     let tensors: Vec<Option<Tensor>> = given
         .into_iter()
         .enumerate()
-        .map(|(index, tensor)| Tensor::read(index, tensor, &mut errors))
+        .map(|(index, tensor)| Tensor::read(index, tensor, &mut data, &mut errors))
         .collect();
+    if !data.is_empty() {
+        let expected = "the lengths of all binary tensors: some bytes belong to none";
+        errors.push(|| "/inputs".into(), expected);
+    }
     let broken = tensors.iter().any(Option::is_none);
     let tensors: Vec<Tensor> = tensors.into_iter().flatten().collect();
     let columns = columns(tensors, manifest, broken, &mut errors);
@@ -96,14 +114,20 @@ pub(super) fn read(
         errors,
         places: Some(Box::new(move |pointer| place(&columns, pointer))),
     };
-    Ok((instances, V2Answer { id, outputs }))
+    let answer = V2Answer {
+        id,
+        outputs,
+        all_binary: all_binary.unwrap_or(false),
+    };
+    Ok((instances, answer))
 }
 
 fn read_outputs(
     given: Option<Value>,
+    all_binary: Option<bool>,
     manifest: &Manifest,
     errors: &mut FieldErrors,
-) -> Option<Vec<String>> {
+) -> Option<Vec<AskedOutput>> {
     let Value::Array(given) = given? else {
         errors.push(|| "/outputs".into(), "an array of objects with a name");
         return None;
@@ -116,11 +140,13 @@ fn read_outputs(
             errors.push(|| at, "an object with a name");
             continue;
         };
+        let given = parameters(output.remove("parameters"), &at, errors);
+        let binary = given.binary.or(all_binary).unwrap_or(false);
         match output.remove("name") {
             Some(Value::String(name))
                 if known.as_ref().is_none_or(|known| known.contains(&name)) =>
             {
-                asked.push(name);
+                asked.push(AskedOutput { name, binary });
             }
             _ => {
                 let expected = known.as_ref().map_or("a text".into(), |known| {
@@ -129,32 +155,65 @@ fn read_outputs(
                 errors.push(|| format!("{at}/name"), expected);
             }
         }
-        check_parameters(output.remove("parameters"), &at, errors);
         refuse_rest(&output, &at, "name, parameters", errors);
     }
     // An empty list asks for nothing in particular.
     (!asked.is_empty()).then_some(asked)
 }
 
-/// Parameters are scalars; none has a meaning here, but those of the binary extension would change
-/// what the data is.
-fn check_parameters(given: Option<Value>, at: &str, errors: &mut FieldErrors) {
-    let parameters = match given {
-        None => return,
-        Some(Value::Object(parameters)) => parameters,
-        Some(_) => return errors.push(|| format!("{at}/parameters"), "an object"),
+/// What the parameters of a request, a tensor or an output mean.
+#[derive(Default)]
+struct Parameters {
+    /// Whether this output is to be binary.
+    binary: Option<bool>,
+    /// Whether all outputs are, but for those that say otherwise.
+    binary_output: Option<bool>,
+    /// Bytes of this input, where it is binary.
+    binary_size: Option<usize>,
+}
+
+/// Parameters are scalars. Those of the binary extension have a meaning, and one of Triton's would
+/// change the answer; others have none here.
+fn parameters(given: Option<Value>, at: &str, errors: &mut FieldErrors) -> Parameters {
+    let mut known = Parameters::default();
+    let given = match given {
+        None => return known,
+        Some(Value::Object(given)) => given,
+        Some(_) => {
+            errors.push(|| format!("{at}/parameters"), "an object");
+            return known;
+        }
     };
-    for (name, value) in &parameters {
-        let field = || crate::preprocess::pointer(&format!("{at}/parameters"), name);
-        if name.starts_with("binary_data") {
-            errors.push(
-                field,
-                "nothing: the binary tensor extension is not offered; send tensors as JSON",
-            );
-        } else if value.is_null() || value.is_array() || value.is_object() {
-            errors.push(field, "a text, a number, true or false");
+    for (name, value) in &given {
+        let truth = "true or false";
+        let expected = match name.as_str() {
+            "binary_data" => {
+                known.binary = value.as_bool();
+                known.binary.is_none().then_some(truth)
+            }
+            "binary_data_output" => {
+                known.binary_output = value.as_bool();
+                known.binary_output.is_none().then_some(truth)
+            }
+            "binary_data_size" if !at.starts_with("/inputs") => {
+                Some("nothing: only inputs say how long they are")
+            }
+            "binary_data_size" => {
+                let size = integer(value).and_then(|size| usize::try_from(size).ok());
+                known.binary_size = size;
+                size.is_none().then_some("a number of bytes")
+            }
+            "classification" => (integer(value) != Some(0))
+                .then_some("nothing: the classification extension is not offered"),
+            _ => (value.is_null() || value.is_array() || value.is_object())
+                .then_some("a text, a number, true or false"),
+        };
+        if let Some(expected) = expected {
+            let field = || crate::preprocess::pointer(&format!("{at}/parameters"), name);
+            errors.push(field, expected);
         }
     }
+    known
 }
 
 fn refuse_rest(rest: &Map<String, Value>, at: &str, known: &str, errors: &mut FieldErrors) {
@@ -180,7 +239,13 @@ struct Tensor {
 }
 
 impl Tensor {
-    fn read(index: usize, given: Value, errors: &mut FieldErrors) -> Option<Self> {
+    /// A tensor of the request; takes its bytes from the front of `binary` where it has no `data`.
+    fn read(
+        index: usize,
+        given: Value,
+        binary: &mut Bytes,
+        errors: &mut FieldErrors,
+    ) -> Option<Self> {
         let before = errors.total;
         let at = format!("/inputs/{index}");
         let Value::Object(mut given) = given else {
@@ -190,6 +255,7 @@ impl Tensor {
             );
             return None;
         };
+        let size = parameters(given.remove("parameters"), &at, errors).binary_size;
         let mut expect = |holds: bool, field: &str, expected: &str| {
             if !holds {
                 errors.push(|| format!("{at}/{field}"), expected);
@@ -214,12 +280,26 @@ impl Tensor {
             "shape",
             "an array of 1 to 8 lengths, each an integer of at least 1 (required)",
         );
-        let data = match given.remove("data") {
-            Some(Value::Array(data)) => Some(data),
-            _ => None,
+        let data = match (given.remove("data"), size) {
+            (Some(Value::Array(data)), None) => Some(data),
+            (None, Some(size)) => {
+                let bytes = (size <= binary.len()).then(|| binary.split_to(size));
+                let elements = bytes.and_then(|bytes| binary::elements(datatype?, &bytes));
+                let expected = "the bytes of the tensor's elements, which follow the JSON, each \
+                                a number or a text in UTF-8";
+                let field = "parameters/binary_data_size";
+                expect(elements.is_some() || datatype.is_none(), field, expected);
+                elements
+            }
+            (_, size) => {
+                let expected = match size {
+                    None => "an array (required)",
+                    Some(_) => "nothing beside binary_data_size",
+                };
+                expect(false, "data", expected);
+                None
+            }
         };
-        expect(data.is_some(), "data", "an array (required)");
-        check_parameters(given.remove("parameters"), &at, errors);
         refuse_rest(
             &given,
             &at,

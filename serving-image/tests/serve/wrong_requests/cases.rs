@@ -12,6 +12,8 @@ pub enum Expected {
     Problem(&'static str, Vec<String>),
     /// `{"error": …}`, whose text has these parts.
     V2(Vec<String>),
+    /// OpenAI's error object, with this code.
+    OpenAi(&'static str),
     /// No body: HTTP itself was not understood.
     Bare,
 }
@@ -106,12 +108,12 @@ fn paths() -> Vec<Case> {
         problem("another case", bare("POST", "/Predict"), 404, no),
         problem("a path up", bare("GET", "/docs/../../etc/passwd"), 404, no),
         problem("bytes that are no text", bare("GET", "/%ff%00"), 404, no),
-        problem(
-            "embeddings of a tabular model",
-            bare("POST", "/v1/embeddings"),
-            404,
-            no,
-        ),
+        Case {
+            name: "embeddings of a tabular model",
+            request: bare("POST", "/v1/embeddings"),
+            status: 404,
+            expected: Expected::OpenAi("not_found"),
+        },
         problem("GET of a prediction", bare("GET", "/predict"), 405, not),
         problem("PUT of a prediction", bare("PUT", "/predict"), 405, not),
         problem(
@@ -386,10 +388,16 @@ fn v2() -> Vec<Case> {
             &["application/json"],
         ),
         case(
-            "V2: binary tensors",
-            with(path, binary, "{}"),
+            "V2: JSON longer than the body",
+            with(path, binary, "{"),
             400,
-            &["binary tensor extension"],
+            &["within the body"],
+        ),
+        case(
+            "V2: bytes of no tensor",
+            with(path, binary, "{}4711"),
+            400,
+            &["/inputs: expected an array"],
         ),
         case(
             "V2: too large",

@@ -96,6 +96,12 @@ fn check(case: &Case, response: &Response) -> String {
             assert_eq!(response.header("content-type"), Some("application/json"));
             escape(error)
         }
+        Expected::OpenAi(code) => {
+            let error = &response.json()["error"];
+            assert_eq!(error["code"], *code, "{name}: {text}");
+            assert_eq!(response.header("content-type"), Some("application/json"));
+            escape(error["message"].as_str().unwrap())
+        }
         Expected::Problem(kind, fields) => {
             let body = response.json();
             let content_type = response.header("content-type");
