@@ -294,8 +294,9 @@ fn versions(
 }
 
 /// Fills in the platform's present settings and the operator's defaults that are read after the
-/// version was recorded, so that later ones leave this version alone. The port is one: the version's
-/// Service names it on every look, and the pods listen on what their recorded template says.
+/// version was recorded, so that later ones leave this version alone. The port is one: the
+/// version's Service names it on every look, and the pods listen on what their recorded template
+/// says.
 fn pin(mut version: VersionSpec, defaults: &PlatformDefaults) -> VersionSpec {
     let serving = &mut version.serving;
     serving

@@ -1,6 +1,6 @@
 //! The text of `kubectl serin explain`: the last decisions with their evidence, what comes next,
-//! what the user can do, and the values in force. It reads the ModelDeployment and the versions that
-//! are kept.
+//! what the user can do, and the values in force. It reads the ModelDeployment and the versions
+//! that are kept.
 
 mod in_force;
 mod now;
@@ -26,7 +26,8 @@ use crate::{
     k8s::KnownVersion,
 };
 
-/// Returns the last decisions of one model and its values in force as plain text of `width` columns.
+/// Returns the last decisions of one model and its values in force as plain text of `width`
+/// columns.
 /// `stored` is its spec as the API server has it, `known` are the versions that are kept.
 pub fn explain(
     model: &ModelDeployment,
