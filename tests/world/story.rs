@@ -281,8 +281,6 @@ const STORIES: &[(&str, Chapters, Behaviours)] = {
         ("never back to an unproven version without steps",
             &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 50), Apply("3")),
               (Serves("3"), Apply("2")), (Serves("2"), Pause(false))], &[]),
-        ("asleep for good, with a version that was under way",
-            &[(Now, Apply("1")), (Serves("1"), Apply("2")), (Weighs("2", 10), Replicas(0))], &[]),
     ]
 };
 

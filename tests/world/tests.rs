@@ -15,7 +15,7 @@ use crate::{
     kinds::Kind,
     prometheus::Illness,
     run::{Outcome, play},
-    story::Story,
+    story::{Deed, Story, When},
 };
 
 /// Seeds without `SERIN_WORLD_SEEDS`, if there is time. Each takes 0.33 s of a core as `cargo xtask
@@ -538,4 +538,20 @@ fn killed_before_and_after_every_write() {
         jobs.len(),
         failed[0]
     );
+}
+
+/// A model that is put to sleep in the middle of a rollout, and not woken up.
+#[test]
+fn a_model_that_is_put_to_sleep_ends_asleep() {
+    let chapters = [
+        (When::Now, Deed::Apply("1")),
+        (When::Serves("1"), Deed::Apply("2")),
+        (When::Weighs("2", 10), Deed::Replicas(0)),
+    ];
+    let story = Story::of("asleep for good", &chapters, &[], |_| {});
+    let outcome = play(1, [story], Faults::none(1));
+    let log = outcome.journal.join("\n");
+    assert_eq!(outcome.findings, Vec::<String>::new(), "{log}");
+    let asleep = |end: &String| end.contains("phase Asleep");
+    assert!(outcome.end.iter().any(asleep), "{:?}", outcome.end);
 }
