@@ -18,7 +18,7 @@ use super::{
     ControlPlane, Prober,
     ports::{Ports, is_taken},
     rejections::{self, Rejections},
-    routes::{publish, listener_port},
+    routes::{listener_port, publish},
     service::{router_slices, stable_service},
 };
 use crate::{

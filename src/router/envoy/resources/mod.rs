@@ -50,12 +50,12 @@ use super::{
         ClusterLoadAssignment, ClusterWeight, CommonHttpProtocolOptions, ComparisonFilter,
         ConfigSource, DISCOVERY_EDS, DataSource, DirectResponseAction, EdsClusterConfig, Endpoint,
         ExplicitHttpConfig, Filter, FilterChain, HeaderValue, HeaderValueOption,
-        Http1ProtocolOptions, HttpConnectionManager,
-        HttpFilter, HttpProtocolOptions, LEAST_REQUEST, LbEndpoint, Listener, LocalityLbEndpoints,
-        Named, OTHER_THAN, PASS_THROUGH, PreviousHostsPredicate, Rds, ResponseFlagFilter,
-        RetryBackOff, RetryHostPredicate, RetryPolicy, Route, RouteAction, RouteConfiguration,
-        RouteMatch, Router, RuntimeUInt32, Stat, StatTag, StatsCounter, StatsLogger, StatsScope,
-        StatusCodeFilter, Thresholds, VirtualHost, WeightedCluster,
+        Http1ProtocolOptions, HttpConnectionManager, HttpFilter, HttpProtocolOptions,
+        LEAST_REQUEST, LbEndpoint, Listener, LocalityLbEndpoints, Named, OTHER_THAN, PASS_THROUGH,
+        PreviousHostsPredicate, Rds, ResponseFlagFilter, RetryBackOff, RetryHostPredicate,
+        RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, Router, RuntimeUInt32,
+        Stat, StatTag, StatsCounter, StatsLogger, StatsScope, StatusCodeFilter, Thresholds,
+        VirtualHost, WeightedCluster,
     },
 };
 

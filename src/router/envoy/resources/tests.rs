@@ -101,7 +101,10 @@ fn where_no_version_serves_the_router_says_when_to_try_again() {
     let route = routes.virtual_hosts.remove(0).routes.remove(0);
     assert_eq!(route.direct_response.unwrap().status, 503);
     let header = route.response_headers_to_add[0].header.clone().unwrap();
-    assert_eq!((header.key.as_str(), header.value.as_str()), ("retry-after", "10"));
+    assert_eq!(
+        (header.key.as_str(), header.value.as_str()),
+        ("retry-after", "10")
+    );
 }
 
 #[test]
