@@ -7,6 +7,7 @@
 mod checks;
 mod states;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
@@ -192,8 +193,8 @@ async fn follow(subjects: &[Subject], began: Instant) -> Result<()> {
 
 /// Serin's own parts.
 struct Parts {
-    operators: Vec<String>,
-    routers: Vec<String>,
+    operators: BTreeSet<String>,
+    routers: BTreeSet<String>,
     leader: String,
     /// The CRD's.
     schema: u32,
@@ -219,37 +220,39 @@ impl Parts {
         })
     }
 
-    /// The parts once the old ones have gone and a new operator leads, or as they are after 2
-    /// minutes.
+    /// The parts once those that the chart replaces have gone and a new operator leads, or as they
+    /// are after 2 minutes.
     async fn replaced(client: &Client, old: &Self) -> Result<Self> {
         let deadline = Instant::now() + REPLACED;
         loop {
             let new = Self::of(client).await?;
             let leads = new.operators.contains(&new.leader);
-            if (old.left_in(&new) == 0 && leads) || Instant::now() > deadline {
+            if (old.is_replaced_by(&new) && leads) || Instant::now() > deadline {
                 return Ok(new);
             }
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// How many of its pods are among the others'.
-    fn left_in(&self, new: &Self) -> usize {
-        let all = self.operators.iter().chain(&self.routers);
-        all.filter(|uid| new.operators.contains(uid) || new.routers.contains(uid))
-            .count()
+    /// Whether all operators are others, and the routers too or, where the chart changes nothing
+    /// of theirs, none.
+    fn is_replaced_by(&self, new: &Self) -> bool {
+        let operators_left = self.operators.intersection(&new.operators).count();
+        let routers_left = self.routers.intersection(&new.routers).count();
+        operators_left == 0 && (routers_left == 0 || self.routers == new.routers)
     }
 
     /// Claims that the upgrade took place.
     fn judge(&self, new: &Self, checks: &mut Checks) {
         checks.claim(
-            !self.operators.is_empty() && !self.routers.is_empty() && self.left_in(new) == 0,
+            !self.operators.is_empty() && !self.routers.is_empty() && self.is_replaced_by(new),
             "operators and routers of the earlier release, and how many of them are left",
             format!(
-                "{} and {}, {}",
+                "{} and {}, {} and {}",
                 self.operators.len(),
                 self.routers.len(),
-                self.left_in(new)
+                self.operators.intersection(&new.operators).count(),
+                self.routers.intersection(&new.routers).count()
             ),
         );
         checks.claim(
