@@ -122,8 +122,8 @@ async fn live(seed: u64, world: Arc<World>) -> Outcome {
         });
         let looks = looks.unwrap_or(0);
         busiest = busiest.max(looks);
-        // An operator begins 20 within a second at most. What is counted here are its requests, some
-        // milliseconds later each: one more may arrive within the same second.
+        // An operator begins 20 within a second at most. What is counted here are its requests,
+        // some milliseconds later each: one more may arrive within the same second.
         if looks > ((MOST_IN_A_SECOND + 1) * replicas.present()) as u64 {
             world.with(|state| {
                 let detail = format!("{looks} reconciles within a second");
