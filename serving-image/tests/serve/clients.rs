@@ -1,33 +1,18 @@
 //! The clients that people have, against models of each kind: `tests/clients`, in Python.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use crate::embeddings::minilm;
 use crate::generation::smollm2;
 use crate::graphs::library;
-use crate::support::{Server, iris};
-
-/// The Python that `scripts/install_clients.py` prepares; none where that cannot be.
-fn python() -> Option<PathBuf> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install_clients.py");
-    let output = Command::new("python3").arg(script).output().ok()?;
-    if output.status.success() {
-        let path = String::from_utf8(output.stdout).unwrap();
-        return Some(path.trim().into());
-    }
-    let reason = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        std::env::var_os("SERIN_REQUIRE_MODELS").is_none(),
-        "the clients cannot be installed: {reason}"
-    );
-    println!("SKIPPED: the clients cannot be installed: {reason}");
-    None
-}
+use crate::support::{Server, installed, iris, small};
 
 /// Runs the cases of a file of `tests/clients` against a model.
 fn play(file: &str, model: &Path, flags: &[&str]) {
-    let Some(python) = python() else { return };
+    let Some(python) = installed("install_clients.py", "the clients") else {
+        return;
+    };
     let server = Server::start(model, flags);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
     let output = Command::new(python)
@@ -40,12 +25,6 @@ fn play(file: &str, model: &Path, flags: &[&str]) {
     println!("{log}");
     assert!(output.status.success(), "{log}");
     assert_eq!(server.get("/readyz").status, 200);
-}
-
-/// A model of `tests/models`.
-fn small(name: &str) -> PathBuf {
-    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
-    models.join(name)
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Tests the OpenAPI document: schemathesis makes valid and invalid requests from it, and every
 //! answer must be one that it describes, and no 5xx.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -9,35 +9,12 @@ use tempfile::TempDir;
 
 use crate::embeddings::minilm;
 use crate::graphs::{library, raw_graph};
-use crate::support::{Server, cached, iris, serin_serve};
-
-/// The program that `scripts/install_schemathesis.py` installs; none where that cannot be.
-fn schemathesis() -> Option<PathBuf> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install_schemathesis.py");
-    let output = Command::new("python3").arg(script).output().ok()?;
-    if output.status.success() {
-        let path = String::from_utf8(output.stdout).unwrap();
-        return Some(path.trim().into());
-    }
-    let reason = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        std::env::var_os("SERIN_REQUIRE_MODELS").is_none(),
-        "schemathesis cannot be installed: {reason}"
-    );
-    println!("SKIPPED: schemathesis cannot be installed: {reason}");
-    None
-}
-
-/// A model of `tests/models`.
-fn small(name: &str) -> PathBuf {
-    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
-    models.join(name)
-}
+use crate::support::{Server, cached, installed, iris, serin_serve, small};
 
 /// Plays `examples` requests an operation, and more at the edges of the schemas, with `extra`
 /// arguments.
 fn prove(model: &Path, examples: u32, extra: &[&str]) {
-    let Some(program) = schemathesis() else {
+    let Some(program) = installed("install_schemathesis.py", "schemathesis") else {
         return;
     };
     let flags = library().map(|library| ["--onnxruntime".to_owned(), library]);

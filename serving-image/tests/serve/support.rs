@@ -284,3 +284,28 @@ fn read_response(connection: &mut impl BufRead) -> io::Result<Response> {
     connection.read_exact(&mut response.body)?;
     Ok(response)
 }
+
+/// The program whose path a script of `scripts` prints once it has installed `what`; none where
+/// that cannot be.
+pub fn installed(script: &str, what: &str) -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    let output = Command::new("python3").arg(folder.join(script)).output();
+    let output = output.ok()?;
+    if output.status.success() {
+        let path = String::from_utf8(output.stdout).unwrap();
+        return Some(path.trim().into());
+    }
+    let reason = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        std::env::var_os("SERIN_REQUIRE_MODELS").is_none(),
+        "cannot install {what}: {reason}"
+    );
+    println!("SKIPPED: cannot install {what}: {reason}");
+    None
+}
+
+/// A model of `tests/models`.
+pub fn small(name: &str) -> PathBuf {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
+    models.join(name)
+}
